@@ -1,0 +1,98 @@
+"""The images of a person, as one value."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bloodauto.errors import DataError
+
+#: The eight classes of the competition and of BloodMNIST, in the order of their labels.
+COMPETITION_CLASSES = (
+    "basophil",
+    "eosinophil",
+    "erythroblast",
+    "ig",
+    "lymphocyte",
+    "monocyte",
+    "neutrophil",
+    "platelet",
+)
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """A file that could not become an image, or became one only after a repair."""
+
+    name: str
+    finding: str
+    action: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Labelled images and what is known of each.
+
+    Attributes:
+        images: uint8, (n, height, width, 3), RGB, 0-255.
+        labels: int64, (n,), indices into ``class_names``.
+        class_names: one name per class, in the order of the labels.
+        names: str, (n,), unique; the file's relative path or ``split/index`` of an array.
+        groups: str, (n,), patient or slide; empty where unknown. Images of one group never stand on both sides of a split.
+        labs: str, (n,), laboratory; empty where unknown.
+        given_splits: str, (n,), ``train``, ``validation``, ``test``, or empty where the data do not say.
+        source: what the cells were read from, for messages and reports.
+        problems: files that were left out or repaired while loading.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    names: np.ndarray
+    groups: np.ndarray
+    labs: np.ndarray
+    given_splits: np.ndarray
+    source: str
+    problems: tuple[FileProblem, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
+            raise DataError(
+                f"{self.source}: expected images as uint8 (n, height, width, 3), got {self.images.dtype} {self.images.shape}."
+            )
+        for name in ("labels", "names", "groups", "labs", "given_splits"):
+            assert getattr(self, name).shape == (n,), f"{name}: expected ({n},), got {getattr(self, name).shape}"
+        if n and not (0 <= self.labels.min() and self.labels.max() < len(self.class_names)):
+            raise DataError(
+                f"{self.source}: expected labels in 0..{len(self.class_names) - 1} ({len(self.class_names)} classes), "
+                f"got {self.labels.min()}..{self.labels.max()}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, index: np.ndarray) -> Cells:
+        """The cells at ``index`` (integers or a boolean mask), in that order."""
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            names=self.names[index],
+            groups=self.groups[index],
+            labs=self.labs[index],
+            given_splits=self.given_splits[index],
+        )
+
+    def digest(self) -> str:
+        """SHA-256 over images, labels, names and class names: changes when anything that training sees changes."""
+        hasher = hashlib.sha256()
+        hasher.update(repr((self.images.shape, self.class_names)).encode())
+        hasher.update(np.ascontiguousarray(self.images).data)
+        hasher.update(np.ascontiguousarray(self.labels, dtype=np.int64).data)
+        for column in (self.names, self.groups, self.labs, self.given_splits):
+            hasher.update("\0".join(column.tolist()).encode())
+        return hasher.hexdigest()
