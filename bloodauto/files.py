@@ -61,7 +61,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: expected JSON, got something else ({error}). Restore the file or start a new run.") from None
+        raise RunError(
+            f"{path}: expected JSON, got something else ({error}). Restore the file or start a new run."
+        ) from None
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
@@ -152,7 +154,9 @@ def read_yaml(path: Path) -> YamlDocument:
         node = loader.load(text)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise RecipeError(f"{path}:{line}: {str(error.problem).split(' with value')[0]}. Keep one of the two.") from None
+        raise RecipeError(
+            f"{path}:{line}: {str(error.problem).split(' with value')[0]}. Keep one of the two."
+        ) from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise RecipeError(f"{path}:{line}: expected YAML, got a syntax error: {error.problem}.") from None
@@ -184,7 +188,9 @@ def shipped_folder(kind: Literal["search_spaces", "trials"]) -> Path:
     for candidate in (package / "_shipped" / kind, package.parent / kind):
         if candidate.is_dir():
             return candidate
-    raise UserError(f"{kind}: not found in {package}/_shipped or beside it; the installation is incomplete, reinstall bloodauto.")
+    raise UserError(
+        f"{kind}: not found in {package}/_shipped or beside it; the installation is incomplete, reinstall bloodauto."
+    )
 
 
 @dataclass(frozen=True)
@@ -193,18 +199,53 @@ class RunDirectory:
 
     root: Path
 
-    settings = property(lambda self: self.root / "settings.yaml")
-    fingerprint = property(lambda self: self.root / "fingerprint.json")
-    cleaning = property(lambda self: self.root / "cleaning.csv")
-    splits = property(lambda self: self.root / "splits.json")
-    study = property(lambda self: self.root / "study.db")
-    ledger = property(lambda self: self.root / "ledger.jsonl")
-    ensemble = property(lambda self: self.root / "ensemble.json")
-    test_result = property(lambda self: self.root / "test.json")
-    export = property(lambda self: self.root / "export")
-    report = property(lambda self: self.root / "report.html")
-    next_steps = property(lambda self: self.root / "NEXT.txt")
-    lock = property(lambda self: self.root / ".lock")
+    @property
+    def settings(self) -> Path:
+        return self.root / "settings.yaml"
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.root / "fingerprint.json"
+
+    @property
+    def cleaning(self) -> Path:
+        return self.root / "cleaning.csv"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "splits.json"
+
+    @property
+    def study(self) -> Path:
+        return self.root / "study.db"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
+
+    @property
+    def ensemble(self) -> Path:
+        return self.root / "ensemble.json"
+
+    @property
+    def test_result(self) -> Path:
+        return self.root / "test.json"
+
+    @property
+    def export(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def next_steps(self) -> Path:
+        return self.root / "NEXT.txt"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
 
     def trial(self, number: int) -> Path:
         """The folder of one trial: recipe, history, checkpoint, validation probabilities, result."""

@@ -41,7 +41,7 @@ class Cells:
         labels: int64, (n,), indices into ``class_names``.
         class_names: one name per class, in the order of the labels.
         names: str, (n,), unique; the file's relative path or ``split/index`` of an array.
-        groups: str, (n,), patient or slide; empty where unknown. Images of one group never stand on both sides of a split.
+        groups: str, (n,), patient or slide; empty where unknown. No group ever stands on both sides of a split.
         labs: str, (n,), laboratory; empty where unknown.
         given_splits: str, (n,), ``train``, ``validation``, ``test``, or empty where the data do not say.
         source: what the cells were read from, for messages and reports.
@@ -62,11 +62,12 @@ class Cells:
         n = len(self.images)
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
             raise DataError(
-                f"{self.source}: expected images as uint8 (n, height, width, 3), got {self.images.dtype} {self.images.shape}."
+                f"{self.source}: expected images as uint8 (n, height, width, 3), "
+                f"got {self.images.dtype} {self.images.shape}."
             )
         for name in ("labels", "names", "groups", "labs", "given_splits"):
             assert getattr(self, name).shape == (n,), f"{name}: expected ({n},), got {getattr(self, name).shape}"
-        if n and not (0 <= self.labels.min() and self.labels.max() < len(self.class_names)):
+        if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
             raise DataError(
                 f"{self.source}: expected labels in 0..{len(self.class_names) - 1} ({len(self.class_names)} classes), "
                 f"got {self.labels.min()}..{self.labels.max()}."
