@@ -1,0 +1,269 @@
+"""A path -> cells: a folder per class, a CSV manifest, or an array file. Also images without labels."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bloodauto.data.arrays import load_image_array, load_npz, resized
+from bloodauto.data.cells import Cells, FileProblem
+from bloodauto.data.decode import IMAGE_SUFFIXES, commonest_side, decode_files
+from bloodauto.data.labels import class_names_for, make_cells, named_labels
+from bloodauto.errors import DataError
+
+_SPLIT_WORDS = {
+    "": "",
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_MANIFEST_COLUMNS = ("path", "label", "group", "lab", "split")
+# What operating systems leave in any folder they show: not worth a word.
+_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+
+
+@dataclass(frozen=True)
+class _ListedFile:
+    """One image file and what is known of it before it is read."""
+
+    path: Path
+    name: str
+    label: str
+    group: str = ""
+    lab: str = ""
+    split: str = ""
+
+
+def load_cells(path: Path, *, image_size_px: int | None = None) -> Cells:
+    """Reads labelled images.
+
+    Args:
+        path: one of
+            - a folder with one folder per class, named after it (JPEG, PNG, TIFF, BMP); or such a folder each in
+              ``train``, ``validation`` and ``test``, which are then kept as given splits;
+            - a ``.csv`` manifest with the columns path and label, and optionally group, lab and split; paths are
+              relative to the manifest;
+            - an ``.npz`` with ``images`` and ``labels``, optionally ``class_names``, ``names``, ``groups``, ``labs``;
+            - an ``.npz`` of MedMNIST; its splits are kept as given splits.
+        image_size_px: side of the square images. None: for files the longer side of the commonest size, for arrays
+            their own longer side. Images that are not square get their outermost pixels repeated (``to_square``).
+
+    Raises:
+        DataError: nothing usable there; the message says what was expected, what came and how to mend it.
+    """
+    if image_size_px is not None and image_size_px < 1:
+        raise DataError(f"image_size_px: expected at least 1, got {image_size_px}.")
+    if path.is_dir():
+        return _load_folder(path, image_size_px)
+    _require_file(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return load_npz(path, image_size_px)
+    if suffix == ".csv":
+        return _load_manifest(path, image_size_px)
+    raise DataError(f"{path}: expected a folder with one folder per class, a .csv manifest or an .npz, got {suffix!r}.")
+
+
+def load_images(path: Path, image_size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads images without labels: a folder (with all folders in it), one image file, an ``.npz`` or an ``.npy``.
+
+    Files that can not be read are left out, with one warning that counts and names them.
+
+    Returns:
+        Images, uint8 (n, image_size_px, image_size_px, 3), RGB, and names, str (n,): the path within the folder, or
+        ``images/00012``.
+
+    Raises:
+        DataError: nothing usable there.
+    """
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if _is_image(file))
+        if not found:
+            raise DataError(f"{path}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), found none.")
+        names = [file.relative_to(path).as_posix() for file in found]
+    else:
+        _require_file(path)
+        if path.suffix.lower() in (".npz", ".npy"):
+            images = resized(load_image_array(path), image_size_px)
+            return images, np.array([f"images/{index:05d}" for index in range(len(images))])
+        if not _is_image(path):
+            raise DataError(
+                f"{path}: expected a folder, an .npz, an .npy or an image ({', '.join(sorted(IMAGE_SUFFIXES))}), "
+                f"got {path.suffix!r}."
+            )
+        found, names = [path], [path.name]
+    decoded = decode_files(found, names, image_size_px)
+    lost = [f"{problem.name}: {problem.detail}" for problem in decoded.problems if problem.action == "left_out"]
+    if len(decoded.kept) == 0:
+        raise DataError(f"{path}: expected images, none of {len(found)} files can be read. First: {lost[0]}.")
+    if lost:
+        warnings.warn(f"{path}: {len(lost)} of {len(found)} files left out: {'; '.join(lost[:5])}", stacklevel=2)
+    return decoded.images, np.array(names)[decoded.kept]
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, _siblings(path), n=1)
+        hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+        raise DataError(f"{path}: expected a file or folder, found nothing there.{hint}")
+
+
+def _siblings(path: Path) -> list[str]:
+    try:
+        return os.listdir(path.parent)  # noqa: PTH208 (names are all that is wanted)
+    except OSError:
+        return []
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith((".", "__MACOSX")) and entry.name.lower() not in _CLUTTER
+    )
+
+
+def _load_folder(root: Path, image_size_px: int | None) -> Cells:
+    entries = _visible(root)
+    folders = [entry for entry in entries if entry.is_dir()]
+    splits = [_SPLIT_WORDS.get(folder.name.lower()) for folder in folders]
+    problems = [_unused(file, root) for file in entries if not file.is_dir()]
+    files: list[_ListedFile] = []
+    if folders and all(splits):
+        for folder, split in zip(folders, splits, strict=True):
+            assert split is not None
+            _list_classes(folder, root, split, files, problems)
+    else:
+        _list_classes(root, root, "", files, problems)
+    if not files:
+        loose = sum(_is_image(entry) for entry in entries)
+        what = f"{loose} images that lie directly in it" if loose else "no images"
+        raise DataError(
+            f"{root}: expected one folder per class with images ({', '.join(sorted(IMAGE_SUFFIXES))}) in each, "
+            f"found {what} and folders {[folder.name for folder in folders][:12]}. Sort the images into one folder per "
+            f"class, or list them in a .csv manifest with the columns path and label."
+        )
+    return _read_files(files, str(root), image_size_px, problems)
+
+
+def _list_classes(folder: Path, root: Path, split: str, files: list[_ListedFile], problems: list[FileProblem]) -> None:
+    """Adds the images of each class folder in ``folder`` to ``files`` and whatever else lies there to ``problems``."""
+    for class_folder in _visible(folder):
+        if not class_folder.is_dir():
+            if folder != root:
+                problems.append(_unused(class_folder, root))
+            continue
+        count = len(files)
+        for entry in _visible(class_folder):
+            if _is_image(entry):
+                files.append(_ListedFile(entry, entry.relative_to(root).as_posix(), class_folder.name, split=split))
+            else:
+                problems.append(_unused(entry, root))
+        if len(files) == count:
+            name = class_folder.relative_to(root).as_posix()
+            problems.append(FileProblem(name, "empty_class_folder", "left_out", "no images in this folder"))
+
+
+def _unused(path: Path, root: Path) -> FileProblem:
+    name = path.relative_to(root).as_posix()
+    if path.is_dir():
+        return FileProblem(
+            name, "nested_folder", "left_out", "folders within a class are not read; list them in a .csv manifest"
+        )
+    if _is_image(path):
+        return FileProblem(name, "no_label", "left_out", "lies outside the class folders")
+    return FileProblem(name, "not_an_image", "left_out", f"read are {', '.join(sorted(IMAGE_SUFFIXES))}")
+
+
+def _read_files(
+    files: Sequence[_ListedFile], source: str, image_size_px: int | None, problems: Sequence[FileProblem]
+) -> Cells:
+    side = commonest_side([file.path for file in files]) if image_size_px is None else image_size_px
+    decoded = decode_files([file.path for file in files], [file.name for file in files], side)
+    if len(decoded.kept) == 0:
+        first = decoded.problems[0]
+        raise DataError(
+            f"{source}: expected images, none of {len(files)} files can be read. First: {first.name}: {first.detail}."
+        )
+    # Classes are those of the listed files, so that one whose files are all broken is an error and not a lost class.
+    words = [file.label for file in files]
+    if all(word.isdecimal() for word in words) and source.endswith(".csv"):
+        labels = np.array([int(word) for word in words], np.int64)
+        class_names = class_names_for(labels, None, source)
+    else:
+        labels, class_names = named_labels(words, None, source)
+    kept = decoded.kept
+    return make_cells(
+        images=decoded.images,
+        labels=labels[kept],
+        class_names=class_names,
+        names=np.array([file.name for file in files])[kept],
+        groups=np.array([file.group for file in files])[kept],
+        labs=np.array([file.lab for file in files])[kept],
+        given_splits=np.array([file.split for file in files])[kept],
+        source=source,
+        problems=(*problems, *decoded.problems),
+    )
+
+
+def _load_manifest(path: Path, image_size_px: int | None) -> Cells:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            columns = [column.strip().lower() for column in reader.fieldnames or []]
+            reader.fieldnames = columns
+            _check_columns(path, columns)
+            files = [_listed_row(path, row, reader.line_num) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: expected a CSV table in UTF-8 ({error}).") from None
+    if not files:
+        raise DataError(f"{path}: expected one row for each image, found only the header.")
+    missing = [file.name for file in files if not file.path.is_file()]
+    if missing:
+        raise DataError(
+            f"{path}: {len(missing)} of {len(files)} files are not there, first {missing[:3]}. "
+            f"Paths are relative to the manifest's folder, {path.parent.resolve()}."
+        )
+    return _read_files(files, str(path), image_size_px, [])
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    for wanted in ("path", "label"):
+        if wanted not in columns:
+            near = difflib.get_close_matches(wanted, columns, n=1, cutoff=0.5)
+            hint = f" Rename {near[0]!r} to {wanted!r}." if near else ""
+            if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
+                hint = " Separate the columns by commas."
+            raise DataError(f"{path}: expected the columns path and label, found {list(columns)}.{hint}")
+    repeated = [column for column in _MANIFEST_COLUMNS if columns.count(column) > 1]
+    if repeated:
+        raise DataError(f"{path}: expected each column once, found several named {repeated}.")
+
+
+def _listed_row(path: Path, row: dict[str | None, str | None], line: int) -> _ListedFile:
+    values = {column: (row.get(column) or "").strip() for column in _MANIFEST_COLUMNS}
+    if not values["path"] or not values["label"]:
+        raise DataError(f"{path}:{line}: expected a path and a label, got {values['path']!r} and {values['label']!r}.")
+    if None in row:
+        raise DataError(f"{path}:{line}: expected as many values as columns, got more. Quote values that hold commas.")
+    split = _SPLIT_WORDS.get(values["split"].lower())
+    if split is None:
+        raise DataError(f"{path}:{line}: expected split train, validation, test or empty, got {values['split']!r}.")
+    return _ListedFile(
+        path.parent / values["path"], values["path"], values["label"], values["group"], values["lab"], split
+    )
