@@ -1,0 +1,423 @@
+"""Blood cells drawn from what a haematologist looks for: size, nucleus, chromatin, cytoplasm, granules, vacuoles.
+
+A field of view holds, per pixel, the amount of four absorbers. No colour is decided here: a laboratory's stain, light,
+optics and sensor turn the amounts into an image (see ``laboratory.py``). All lengths are micrometres, so that the same
+cell can be photographed at any size and magnification.
+
+Sizes and signs follow ordinary blood-film morphology (Bain, Blood Cells: A Practical Guide) and were adjusted by eye
+beside real May-Grünwald-Giemsa films; cells that touch are drawn as if pushed aside, not as if they overlapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+#: What absorbs light, in the order of the first axis of :attr:`FieldOfView.amounts`.
+CHROMATIN, BASOPHILIC, EOSIN, HAEMOGLOBIN = range(4)
+
+_SUBPIXEL_BITS = 4  # cv2 takes contour points as fixed-point numbers with this many fractional bits
+
+
+class FieldOfView:
+    """A square window on a blood film that cells are painted into.
+
+    Attributes:
+        amounts: float32, (4, size, size): amounts of the absorbers, around 1 where a structure is fully stained.
+        size_um: side of the window in micrometres.
+    """
+
+    def __init__(self, size_px: int, size_um: float) -> None:
+        self.size_px = size_px
+        self.size_um = size_um
+        self.px_per_um = size_px / size_um
+        self.amounts = np.zeros((4, size_px, size_px), np.float32)
+
+    def _fixed_point(self, points_um: np.ndarray) -> np.ndarray:
+        return np.round((points_um * self.px_per_um - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+
+    def polygon(self, points_um: np.ndarray) -> np.ndarray:
+        """Coverage of a closed contour, float32 0-1, (size, size), anti-aliased."""
+        mask = np.zeros((self.size_px, self.size_px), np.uint8)
+        cv2.fillPoly(mask, [self._fixed_point(points_um)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+        return mask.astype(np.float32) / 255
+
+    def discs(self, centres_um: np.ndarray, radii_um: np.ndarray) -> np.ndarray:
+        """Coverage of the union of discs, float32 0-1, (size, size), anti-aliased."""
+        mask = np.zeros((self.size_px, self.size_px), np.uint8)
+        centres = self._fixed_point(centres_um).tolist()
+        radii = np.round(radii_um * self.px_per_um * (1 << _SUBPIXEL_BITS)).astype(int).tolist()
+        for centre, radius in zip(centres, radii, strict=True):
+            cv2.circle(mask, centre, radius, 255, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        return mask.astype(np.float32) / 255
+
+    def blurred(self, image: np.ndarray, sigma_um: float) -> np.ndarray:
+        """Gaussian blur by a length on the film."""
+        return cv2.GaussianBlur(image, (0, 0), max(sigma_um * self.px_per_um, 0.2))
+
+    def texture(self, rng: np.random.Generator, grain_um: float) -> np.ndarray:
+        """Smooth random texture of unit variance (roughly), float32, (size, size), with spots about ``grain_um`` wide."""
+        cells = int(np.clip(round(self.size_um / grain_um), 2, self.size_px))
+        coarse = rng.standard_normal((cells, cells)).astype(np.float32)
+        return cv2.resize(coarse, (self.size_px, self.size_px), interpolation=cv2.INTER_CUBIC)
+
+    def granules(
+        self, rng: np.random.Generator, centre_um: np.ndarray, reach_um: float, count: int, radius_um: float
+    ) -> np.ndarray:
+        """``count`` round grains scattered evenly over a disc, float32, (size, size), about 1 in the middle of each."""
+        angle, distance = rng.uniform(0, 2 * np.pi, count), reach_um * np.sqrt(rng.random(count))
+        places_um = centre_um + np.stack([distance * np.cos(angle), distance * np.sin(angle)], axis=1)
+        column, row = np.floor(places_um * self.px_per_um).astype(int).T
+        inside = (column >= 0) & (column < self.size_px) & (row >= 0) & (row < self.size_px)
+        grains = np.zeros((self.size_px, self.size_px), np.float32)
+        np.add.at(grains, (row[inside], column[inside]), rng.uniform(0.5, 1.3, count)[inside].astype(np.float32))
+        sigma_px = max(0.6 * radius_um * self.px_per_um, 0.3)
+        peak = max(2 * np.pi * sigma_px**2, 1.0)
+        return np.minimum(cv2.GaussianBlur(grains, (0, 0), sigma_px) * peak, 1.6)
+
+    def place(self, mask: np.ndarray, layers: dict[int, np.ndarray]) -> None:
+        """Puts a cell onto the film: whatever lay under ``mask`` is pushed out by ``layers`` (absorber -> amount)."""
+        self.amounts *= 1 - mask
+        for absorber, amount in layers.items():
+            self.amounts[absorber] += np.maximum(amount, 0)
+
+
+def contour(
+    rng: np.random.Generator, centre_um: np.ndarray, radius_um: float, roughness: float, elongation: float = 1.0
+) -> np.ndarray:
+    """A closed irregular outline around a centre, float64, (64, 2), x and y in micrometres.
+
+    A circle whose radius is perturbed by random Fourier terms of order 2 to 7 (``roughness``: relative size), then
+    stretched ``elongation`` times along a random direction at constant area.
+    """
+    theta = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    order = np.arange(2, 8)[:, None]
+    size = roughness * rng.standard_normal(6)[:, None] / order**0.7
+    radius = radius_um * (1 + (size * np.cos(order * theta + rng.uniform(0, 2 * np.pi, 6)[:, None])).sum(0))
+    radius = np.maximum(radius, 0.3 * radius_um)
+    turn = rng.uniform(0, np.pi)
+    along, across = radius * np.cos(theta) * np.sqrt(elongation), radius * np.sin(theta) / np.sqrt(elongation)
+    x = along * np.cos(turn) - across * np.sin(turn)
+    y = along * np.sin(turn) + across * np.cos(turn)
+    return np.stack([x, y], axis=1) + centre_um
+
+
+def lobed(
+    field: FieldOfView,
+    rng: np.random.Generator,
+    centre_um: np.ndarray,
+    *,
+    spine_radius_um: float,
+    arc_degrees: float,
+    half_width_um: float,
+    lobes: int,
+    waist: float,
+) -> np.ndarray:
+    """Coverage of a nucleus that follows a bent spine: kidney, band, or lobes joined by bridges.
+
+    Args:
+        spine_radius_um, arc_degrees: the spine is this part of a circle around ``centre_um``.
+        half_width_um: half the nucleus's width in the middle of a lobe.
+        lobes: number of swellings along the spine.
+        waist: width between two lobes relative to the lobes' (1: a smooth band).
+    """
+    count = 12 * lobes + 12
+    t = np.linspace(0, 1, count)
+    angle = rng.uniform(0, 2 * np.pi) + np.radians(arc_degrees) * (
+        t - 0.5 + 0.04 * rng.standard_normal() * np.sin(6 * t)
+    )
+    reach = spine_radius_um * (1 + 0.18 * np.sin(2 * np.pi * (t * rng.uniform(0.5, 1.6) + rng.random())))
+    spine = centre_um + np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1)
+    lobe_sizes = rng.uniform(0.82, 1.18, lobes)
+    swelling = np.abs(np.sin(np.pi * lobes * np.clip(t * 0.9 + 0.05, 0, 1))) ** 0.8
+    size = lobe_sizes[np.minimum((t * lobes).astype(int), lobes - 1)]
+    if lobes == 1:
+        swelling = 0.75 + 0.25 * swelling
+    width = half_width_um * np.maximum(waist, (waist + (1 - waist) * swelling) * size)
+    return field.discs(spine, width * (1 + 0.05 * rng.standard_normal(count)))
+
+
+def chromatin(
+    field: FieldOfView,
+    rng: np.random.Generator,
+    mask: np.ndarray,
+    *,
+    density: float,
+    clumping: float,
+    grain_um: float = 0.7,
+) -> np.ndarray:
+    """Amount of chromatin of a nucleus: textured, with a darker membrane. ``clumping`` 0.1 is lacy, 0.35 clumped."""
+    texture = 0.7 * field.texture(rng, grain_um) + 0.5 * field.texture(rng, 2.2 * grain_um)
+    membrane = np.clip(1 - field.blurred(mask, 0.35), 0, 1)
+    return mask * density * np.clip(1 + clumping * texture + 0.5 * membrane, 0.35, 1.6)
+
+
+def cytoplasm(
+    field: FieldOfView, rng: np.random.Generator, mask: np.ndarray, density: float, mottle: float = 0.12
+) -> np.ndarray:
+    """Amount of a stain spread through a cell's body, a little mottled and denser at the membrane."""
+    edge = np.clip(1 - field.blurred(mask, 0.5), 0, 1)
+    return mask * density * np.clip(1 + mottle * field.texture(rng, 0.6) + 0.5 * edge, 0.2, 2.0)
+
+
+def _offset(rng: np.random.Generator, reach_um: float) -> np.ndarray:
+    angle, distance = rng.uniform(0, 2 * np.pi), reach_um * rng.random()
+    return distance * np.array([np.cos(angle), np.sin(angle)])
+
+
+def red_cell(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    """A red cell: a disc with a paler centre (more or less so), sometimes oval."""
+    outline = contour(rng, centre_um, radius_um, 0.025, rng.uniform(1.0, 1.18))
+    mask = field.polygon(outline)
+    pallor = np.clip(rng.normal(0.6, 0.25), 0.0, 0.95)
+    centre = field.polygon(centre_um + (outline - centre_um) * rng.uniform(0.4, 0.55))
+    thickness = 1 - pallor * field.blurred(centre, rng.uniform(0.25, 0.6))
+    field.place(mask, {HAEMOGLOBIN: mask * thickness * rng.uniform(0.85, 1.15)})
+
+
+def draw_background(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, cell_radius_um: float) -> None:
+    """Plasma, red cells around the place of the cell, and now and then a stray platelet."""
+    field.amounts[EOSIN] += np.maximum(0.015 + 0.008 * field.texture(rng, 3.0), 0)
+    radius_um = rng.uniform(3.3, 3.9)  # one film, one size: red cells of a person differ little
+    placed: list[np.ndarray] = []
+    for _ in range(int(rng.integers(6, 30))):
+        place = rng.uniform(-2.5, field.size_um + 2.5, 2)
+        clear_of_cell = np.hypot(*(place - centre_um)) > cell_radius_um + radius_um * rng.uniform(0.8, 1.1)
+        if clear_of_cell and all(np.hypot(*(place - other)) > 1.75 * radius_um for other in placed):
+            placed.append(place)
+            red_cell(field, rng, place, radius_um * rng.uniform(0.92, 1.08))
+    if rng.random() < 0.15:
+        place = rng.uniform(0, field.size_um, 2)
+        if np.hypot(*(place - centre_um)) > cell_radius_um + 2:
+            _platelet_body(field, rng, place, rng.uniform(0.8, 1.3))
+
+
+def _platelet_body(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    mask = field.polygon(contour(rng, centre_um, radius_um, 0.09, rng.uniform(1.0, 1.4)))
+    inner = field.granules(rng, centre_um, 0.75 * radius_um, int(14 * radius_um**2), 0.3)
+    density = rng.uniform(0.3, 0.6)
+    field.place(
+        mask,
+        {
+            CHROMATIN: mask * density * (0.35 + 0.55 * inner),
+            BASOPHILIC: cytoplasm(field, rng, mask, rng.uniform(0.15, 0.4)),
+            EOSIN: mask * rng.uniform(0.0, 0.2),
+        },
+    )
+
+
+def _platelet(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    _platelet_body(field, rng, centre_um, radius_um)
+    if rng.random() < 0.15:
+        angle = rng.uniform(0, 2 * np.pi)
+        step = 2.0 * radius_um * np.array([np.cos(angle), np.sin(angle)])
+        _platelet_body(field, rng, centre_um + step, rng.uniform(0.9, 1.6))
+
+
+def _lobed_nucleus(
+    field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float, lobes: int
+) -> np.ndarray:
+    arc = {1: 190, 2: 150, 3: 210, 4: 260, 5: 290}[lobes] * rng.uniform(0.85, 1.15)
+    width = {1: 0.27, 2: 0.37, 3: 0.31, 4: 0.26, 5: 0.23}[lobes] * rng.uniform(0.9, 1.1)
+    return lobed(
+        field,
+        rng,
+        centre_um + _offset(rng, 0.12 * radius_um),
+        spine_radius_um=rng.uniform(0.42, 0.54) * radius_um,
+        arc_degrees=arc,
+        half_width_um=width * radius_um,
+        lobes=lobes,
+        waist=1.0 if lobes == 1 else rng.uniform(0.2, 0.55),
+    )
+
+
+def _neutrophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.01, 0.05), rng.uniform(1.0, 1.15)))
+    lobes = int(rng.choice([1, 2, 3, 4, 5], p=[0.2, 0.18, 0.32, 0.22, 0.08]))
+    nucleus = np.minimum(_lobed_nucleus(field, rng, centre_um, radius_um, lobes), body)
+    around = body * (1 - nucleus)
+    fine = field.granules(rng, centre_um, radius_um, int(rng.integers(60, 220)), 0.17)
+    pink = rng.uniform(0.08, 0.24)
+    field.place(
+        body,
+        {
+            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.9, 1.25), clumping=0.22)
+            + around * 0.12 * fine,
+            EOSIN: cytoplasm(field, rng, around, pink) + around * 0.16 * fine,
+            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.02, 0.22)),
+        },
+    )
+
+
+def _eosinophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.015, 0.05), rng.uniform(1.0, 1.15)))
+    lobes = int(rng.choice([1, 2, 3], p=[0.1, 0.68, 0.22]))
+    nucleus = np.minimum(_lobed_nucleus(field, rng, centre_um, radius_um, lobes), body)
+    around = body * (1 - nucleus)
+    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(2.6, 6.0) * radius_um**2), 0.36)
+    field.place(
+        body,
+        {
+            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.85, 1.2), clumping=0.2),
+            EOSIN: (around + 0.12 * nucleus) * (0.12 + rng.uniform(0.6, 0.95) * coarse),
+            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.05, 0.3)),
+        },
+    )
+
+
+def _basophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.02, 0.07), rng.uniform(1.0, 1.2)))
+    nucleus = np.minimum(_lobed_nucleus(field, rng, centre_um, radius_um * 1.05, int(rng.integers(1, 4))), body)
+    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(1.2, 5.0) * radius_um**2), 0.42)
+    around = body * (1 - nucleus)
+    smudge = field.blurred(nucleus, 0.35) * body  # granules and leaked dye hide the nucleus's outline
+    field.place(
+        body,
+        {
+            CHROMATIN: chromatin(field, rng, smudge, density=rng.uniform(0.6, 0.9), clumping=0.15)
+            + body * rng.uniform(0.5, 0.85) * coarse,
+            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.1, 0.35)) + body * 0.45 * coarse,
+            EOSIN: cytoplasm(field, rng, around, rng.uniform(0.05, 0.35)),
+        },
+    )
+
+
+def _erythroblast(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    ripeness = float(np.clip((7.2 - radius_um) / 3.4 + rng.normal(0, 0.12), 0, 1))  # small ones are the ripe ones
+    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.015, 0.05), rng.uniform(1.0, 1.15)))
+    nucleus_radius = radius_um * (0.80 - 0.24 * ripeness + rng.normal(0, 0.03))
+    nucleus_centre = centre_um + _offset(rng, 0.8 * (radius_um - nucleus_radius))
+    nucleus = np.minimum(field.polygon(contour(rng, nucleus_centre, nucleus_radius, 0.015, rng.uniform(1, 1.1))), body)
+    around = body * (1 - nucleus)
+    field.place(
+        body,
+        {
+            CHROMATIN: chromatin(
+                field, rng, nucleus, density=1.0 + 0.3 * ripeness, clumping=0.28 - 0.14 * ripeness, grain_um=0.9
+            ),
+            BASOPHILIC: cytoplasm(field, rng, around, 1.05 - 0.7 * ripeness),
+            HAEMOGLOBIN: around * 0.95 * ripeness,
+        },
+    )
+
+
+def _immature_granulocyte(
+    field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float
+) -> None:
+    ripeness = rng.random()  # 0: promyelocyte, 0.5: myelocyte, 1: metamyelocyte
+    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.015, 0.06), rng.uniform(1.0, 1.2)))
+    if ripeness < 0.65:
+        nucleus_radius = radius_um * (0.76 - 0.2 * ripeness + rng.normal(0, 0.03))
+        nucleus_centre = centre_um + _offset(rng, 0.9 * (radius_um - nucleus_radius))
+        nucleus = field.polygon(contour(rng, nucleus_centre, nucleus_radius, 0.03, rng.uniform(1.0, 1.35)))
+    else:
+        nucleus = lobed(
+            field,
+            rng,
+            centre_um + _offset(rng, 0.15 * radius_um),
+            spine_radius_um=0.34 * radius_um,
+            arc_degrees=rng.uniform(120, 170),
+            half_width_um=rng.uniform(0.33, 0.42) * radius_um,
+            lobes=1,
+            waist=1.0,
+        )
+    nucleus = np.minimum(nucleus, body)
+    around = body * (1 - nucleus)
+    count = int(rng.uniform(0.6, 6.0) * radius_um**2 * (1 - 0.6 * ripeness))
+    grains = field.granules(rng, centre_um, 0.97 * radius_um, count, 0.22)
+    field.place(
+        body,
+        {
+            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.75, 1.05), clumping=0.17, grain_um=0.5)
+            + (around + 0.35 * nucleus) * rng.uniform(0.3, 0.6) * grains,
+            BASOPHILIC: cytoplasm(field, rng, around, (0.55 - 0.4 * ripeness) * rng.uniform(0.6, 1.3)),
+            EOSIN: cytoplasm(field, rng, around, 0.04 + 0.14 * ripeness),
+        },
+    )
+
+
+def _lymphocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.015, 0.06), rng.uniform(1.0, 1.15)))
+    reactive = rng.random() < 0.15  # a wide seam of cytoplasm, as in viral infections
+    nucleus_radius = radius_um * (rng.uniform(0.66, 0.78) if reactive else rng.uniform(0.8, 0.95))
+    nucleus_centre = centre_um + _offset(rng, 0.9 * (radius_um - nucleus_radius))
+    nucleus = np.minimum(field.polygon(contour(rng, nucleus_centre, nucleus_radius, 0.03, rng.uniform(1, 1.15))), body)
+    around = body * (1 - nucleus)
+    grains = field.granules(rng, centre_um, radius_um, int(rng.integers(0, 8)), 0.25)
+    field.place(
+        body,
+        {
+            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.95, 1.3), clumping=0.18, grain_um=1.0)
+            + around * 0.5 * grains,
+            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.3, 0.75)),
+        },
+    )
+
+
+def _monocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.03, 0.1), rng.uniform(1.0, 1.3)))
+    nucleus = np.minimum(
+        lobed(
+            field,
+            rng,
+            centre_um + _offset(rng, 0.15 * radius_um),
+            spine_radius_um=rng.uniform(0.3, 0.42) * radius_um,
+            arc_degrees=rng.uniform(110, 250),
+            half_width_um=rng.uniform(0.27, 0.4) * radius_um,
+            lobes=int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])),
+            waist=rng.uniform(0.75, 0.95),
+        ),
+        body,
+    )
+    around = body * (1 - nucleus)
+    holes = int(rng.integers(0, 8))
+    places = centre_um + np.stack([_offset(rng, 0.85 * radius_um) for _ in range(holes)] or [np.zeros(2)])
+    vacuoles = field.discs(places, rng.uniform(0.25, 0.7, len(places)) * (holes > 0))
+    fine = field.granules(rng, centre_um, radius_um, int(rng.integers(20, 160)), 0.15)
+    kept = 1 - 0.85 * vacuoles
+    field.place(
+        body,
+        {
+            CHROMATIN: kept
+            * chromatin(field, rng, nucleus, density=rng.uniform(0.65, 0.95), clumping=0.22, grain_um=0.55)
+            + around * 0.1 * fine,
+            BASOPHILIC: kept * cytoplasm(field, rng, around, rng.uniform(0.25, 0.6), mottle=0.2),
+            EOSIN: kept * around * rng.uniform(0.0, 0.12),
+        },
+    )
+
+
+#: Class -> how it is drawn and the range of its radius in micrometres.
+CELL_TYPES: dict[str, tuple[Callable[[FieldOfView, np.random.Generator, np.ndarray, float], None], float, float]] = {
+    "basophil": (_basophil, 5.4, 7.6),
+    "eosinophil": (_eosinophil, 6.0, 8.0),
+    "erythroblast": (_erythroblast, 3.6, 7.6),
+    "ig": (_immature_granulocyte, 6.8, 9.0),
+    "lymphocyte": (_lymphocyte, 4.3, 6.6),
+    "monocyte": (_monocyte, 6.9, 9.2),
+    "neutrophil": (_neutrophil, 5.8, 7.6),
+    "platelet": (_platelet, 1.3, 2.9),
+}
+
+
+def draw_cell(rng: np.random.Generator, class_name: str, *, size_px: int, size_um: float) -> np.ndarray:
+    """One cell of a class near the middle of a window, among red cells.
+
+    Args:
+        rng: every choice comes from it.
+        class_name: a key of :data:`CELL_TYPES`.
+        size_px: side of the result in pixels.
+        size_um: side of the window in micrometres.
+
+    Returns:
+        float32, (4, size_px, size_px): amounts of chromatin, basophilic stain, eosin and haemoglobin, all >= 0.
+    """
+    paint, smallest_um, largest_um = CELL_TYPES[class_name]
+    field = FieldOfView(size_px, size_um)
+    centre_um = size_um / 2 + rng.normal(0, 0.7, 2)
+    radius_um = float(rng.uniform(smallest_um, largest_um))
+    draw_background(field, rng, centre_um, radius_um)
+    paint(field, rng, centre_um, radius_um)
+    return field.amounts
