@@ -1,0 +1,209 @@
+"""Making probabilities mean what they say, and measuring how far they do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.special import ndtri  # type: ignore[import-untyped]
+
+#: Probabilities are lifted to this before a logarithm. The exported model uses the same floor, so both agree.
+PROBABILITY_FLOOR = 1e-12
+#: The range in which a temperature is looked for.
+TEMPERATURE_RANGE = (0.05, 20.0)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The images whose highest probability fell between two bounds.
+
+    Attributes:
+        low, high: the bounds of the confidence, 0-1; ``high`` belongs to the bin.
+        images: how many there are.
+        confidence: mean of their highest probability, 0-1.
+        accuracy: share of them that were right, 0-1.
+    """
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class CalibrationQuality:
+    """How well probabilities fit the labels; all three are better when smaller.
+
+    Attributes:
+        nll: mean negative log-likelihood of the true class, nats.
+        ece: expected calibration error over 15 bins of equal width, 0-1.
+        brier: mean squared distance to the one-hot label, 0-2.
+        images: how many images it was measured on.
+    """
+
+    nll: float
+    ece: float
+    brier: float
+    images: int
+
+
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """``p ** (1 / temperature)``, normalised again: softer above 1, sharper below; the order of classes stays.
+
+    Args:
+        probabilities: float, (n, c), 0-1, rows sum to 1.
+        temperature: above 0; 1 changes nothing but the floor of 1e-12.
+
+    Returns:
+        float64, (n, c), rows sum to 1.
+    """
+    assert temperature > 0, f"temperature: expected a number above 0, got {temperature}"
+    scaled = _log(probabilities) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    powers = np.exp(scaled)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, image_weights: np.ndarray | None = None) -> float:
+    """The temperature under which the labels are most likely (Guo et al. 2017, arXiv:1706.04599).
+
+    Deviations from the paper: the temperature acts on the logarithm of averaged probabilities, since an ensemble has no
+    logits; and log T has a standard normal prior, worth a fraction of one image. Without it a validation set that is
+    classified without an error would ask for endless sharpness; with a hundred images and some errors it is not felt.
+
+    Args:
+        probabilities: float, (n, c), out-of-fold: of images the models were not trained on.
+        labels: int, (n,), 0 to c - 1.
+        image_weights: float, (n,), at least 0 and not all 0, for example of ``balanced_weights``; equal when None.
+
+    Returns:
+        A number in ``TEMPERATURE_RANGE``; 1 when there are no images.
+    """
+    if not len(labels):
+        return 1.0
+    weights = np.ones(len(labels)) if image_weights is None else np.asarray(image_weights, dtype=np.float64)
+    assert weights.shape == labels.shape, f"image_weights: expected {labels.shape}, got {weights.shape}"
+    assert weights.min() >= 0, "image_weights: expected no negative ones"
+    assert weights.sum() > 0, "image_weights: expected at least one above 0"
+    weights = weights / weights.sum()
+    logarithms = _log(probabilities)
+    # Shifting by the true class makes the loss of one image log(sum(exp(row / T))).
+    logarithms -= logarithms[np.arange(len(labels)), labels][:, None]
+    highest = logarithms.max(axis=1)
+    logarithms -= highest[:, None]
+
+    def loss(log_temperature: float) -> float:
+        inverse = math.exp(-log_temperature)
+        nll = highest * inverse + np.log(np.exp(logarithms * inverse).sum(axis=1))
+        return float(weights @ nll) + 0.5 * log_temperature**2 / len(labels)
+
+    bounds = (math.log(TEMPERATURE_RANGE[0]), math.log(TEMPERATURE_RANGE[1]))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-5})
+    # The search stops near its optimum, not on it: probabilities that need no change are left exactly alone.
+    return math.exp(found.x) if loss(found.x) < loss(0.0) else 1.0
+
+
+def balanced_weights(clean_count: int, shifted_groups: np.ndarray) -> np.ndarray:
+    """Weights that give clean images one half and every group of shifted views an equal share of the other half.
+
+    Args:
+        clean_count: how many clean images come first.
+        shifted_groups: (m,), the group of each shifted view after them; may be empty, then clean images get all.
+
+    Returns:
+        float64, (clean_count + m,), sums to 1.
+    """
+    if not len(shifted_groups):
+        return np.full(clean_count, 1.0 / clean_count)
+    names, group_of, sizes = np.unique(shifted_groups, return_inverse=True, return_counts=True)
+    clean_share = 0.5 if clean_count else 0.0
+    clean = np.full(clean_count, clean_share / max(clean_count, 1))
+    return np.concatenate([clean, (1.0 - clean_share) / len(names) / sizes[group_of]])
+
+
+def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of ``-log p`` of the true class, nats; ``p`` is lifted to 1e-12."""
+    return float(-_log(probabilities)[np.arange(len(labels)), labels].mean())
+
+
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over images of the squared distance to the one-hot label, 0-2 (Brier 1950, the form for many classes)."""
+    difference = np.array(probabilities, dtype=np.float64)
+    difference[np.arange(len(labels)), labels] -= 1.0
+    return float((difference**2).sum(axis=1).mean())
+
+
+def reliability(
+    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15, adaptive: bool = False
+) -> tuple[ReliabilityBin, ...]:
+    """Confidence against accuracy, from the least sure images to the surest; empty bins are left out.
+
+    Args:
+        probabilities: float, (n, c).
+        labels: int, (n,).
+        bins: how many; of equal width in 0-1, or with ``adaptive`` of (nearly) equal numbers of images (Nguyen and
+            O'Connor 2015, arXiv:1508.05154). Images of one confidence always share a bin.
+    """
+    confidences = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    if adaptive:
+        bounds = np.quantile(confidences, np.linspace(0, 1, bins + 1), method="inverted_cdf")
+        bounds[0] = 0.0
+    else:
+        bounds = np.linspace(0, 1, bins + 1)
+    # A confidence of a rounding error above 1 belongs to the last bin.
+    bin_of = np.clip(np.searchsorted(bounds, confidences, side="left") - 1, 0, bins - 1)
+    return tuple(
+        ReliabilityBin(
+            low=float(bounds[index]),
+            high=float(bounds[index + 1]),
+            images=int(inside.sum()),
+            confidence=float(confidences[inside].mean()),
+            accuracy=float(correct[inside].mean()),
+        )
+        for index in range(bins)
+        if (inside := bin_of == index).any()
+    )
+
+
+def expected_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15, adaptive: bool = False
+) -> float:
+    """Mean distance between confidence and accuracy over the bins of ``reliability``, weighted by images, 0-1."""
+    found = reliability(probabilities, labels, bins=bins, adaptive=adaptive)
+    return sum(part.images * abs(part.confidence - part.accuracy) for part in found) / len(labels)
+
+
+def calibration_quality(probabilities: np.ndarray, labels: np.ndarray) -> CalibrationQuality:
+    """NLL, ECE and Brier score of probabilities (n, c), n at least 1, for labels (n,)."""
+    return CalibrationQuality(
+        nll=negative_log_likelihood(probabilities, labels),
+        ece=expected_calibration_error(probabilities, labels),
+        brier=brier_score(probabilities, labels),
+        images=len(labels),
+    )
+
+
+def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of Wilson (1927, doi:10.1080/01621459.1927.10502953) for a share, 0-1; (0, 1) when total is 0.
+
+    It presumes independent images: for several views of one image it comes out too narrow.
+    """
+    assert 0 <= correct <= total, f"expected 0 <= correct <= total, got {correct} of {total}"
+    if total == 0:
+        return 0.0, 1.0
+    z = float(ndtri(0.5 + confidence / 2))
+    share = correct / total
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    # At the ends the formula is exact only up to rounding.
+    low = 0.0 if correct == 0 else centre - half
+    high = 1.0 if correct == total else centre + half
+    return low, high
+
+
+def _log(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), PROBABILITY_FLOOR))
