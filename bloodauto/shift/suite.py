@@ -1,0 +1,213 @@
+"""The shift suite: fixed, seeded views of validation images that stand for another laboratory."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bloodauto.errors import DataError, RecipeError
+from bloodauto.shift.families import FAMILIES, family_named
+from bloodauto.shift.family import GROUPS, SEVERITIES, Family
+
+#: Severities of the thorough plan: mild enough to be met in practice, harsh enough to tell recipes apart.
+THOROUGH_SEVERITIES = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class View:
+    """Some rows of a plan, rendered.
+
+    Attributes:
+        group: the cause of shift that all rows share.
+        families: str, (m,), the family of each row.
+        severities: int64, (m,), 1 to 5.
+        image_index: int64, (m,), which validation image each row shows.
+        images: uint8, (m, height, width, 3).
+    """
+
+    group: str
+    families: np.ndarray
+    severities: np.ndarray
+    image_index: np.ndarray
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Which validation image is shown in which family at which severity: one row per view, no pixels yet.
+
+    A plan depends only on the labels and the suite's settings; rendering depends only on the row and its image. So any
+    two trials see the same bytes, whatever the batch size, the order, or the number of threads.
+
+    Attributes:
+        seed: what directions, positions and noise derive from.
+        families: the families that rows refer to.
+        family_index: int64, (m,), indices into ``families``; rows of one group stand together, in the order of GROUPS.
+        severities: int64, (m,), 1 to 5.
+        image_index: int64, (m,), indices into the validation images.
+        num_validation_images: how many images the plan was drawn for.
+    """
+
+    seed: int
+    families: tuple[Family, ...]
+    family_index: np.ndarray
+    severities: np.ndarray
+    image_index: np.ndarray
+    num_validation_images: int
+
+    def __len__(self) -> int:
+        return len(self.image_index)
+
+    def render(self, images: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Makes the views of some rows.
+
+        Args:
+            images: all validation images, uint8 (n, height, width, 3), in the order of the plan's labels.
+            rows: which rows; all by default.
+
+        Returns:
+            uint8, (len(rows), height, width, 3).
+
+        Raises:
+            DataError: the images are not uint8 (n, height, width, 3) with the n of the plan.
+        """
+        self._check(images)
+        chosen = np.arange(len(self))[rows]
+        views = np.empty((len(chosen), *images.shape[1:]), np.uint8)
+        for place, row in enumerate(chosen.tolist()):
+            family = self.families[self.family_index[row]]
+            image_index = int(self.image_index[row])
+            # Severity stays out of the key: the same noise and position at every severity make them comparable.
+            rng = np.random.default_rng([self.seed, image_index, zlib.crc32(family.name.encode())])
+            views[place] = family.apply(images[image_index], int(self.severities[row]), rng)
+        return views
+
+    def views(self, images: np.ndarray) -> Iterator[View]:
+        """Renders group by group, so that only one group's pixels need to be in memory. Raises as ``render``."""
+        self._check(images)
+        groups = np.array([family.group for family in self.families])[self.family_index]
+        names = np.array([family.name for family in self.families])[self.family_index]
+        for group in GROUPS:
+            rows = np.flatnonzero(groups == group)
+            if len(rows):
+                yield View(group, names[rows], self.severities[rows], self.image_index[rows], self.render(images, rows))
+
+    def _check(self, images: np.ndarray) -> None:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise DataError(
+                f"shift suite: expected images as uint8 (n, height, width, 3), got {images.dtype} {images.shape}."
+            )
+        if len(images) != self.num_validation_images:
+            raise DataError(
+                f"shift suite: expected the {self.num_validation_images} validation images the plan was drawn for, "
+                f"got {len(images)}. Pass all of them; the plan takes its subsample itself."
+            )
+
+
+@dataclass(frozen=True)
+class ShiftSuite:
+    """Settings from which the views of a search are drawn.
+
+    The views must not change between the trials of a search, so families that the *search* must not see (held back to
+    judge it) are excluded here, while families that one *recipe* trains on keep their views and lose their weight when
+    that recipe is scored (``score.score``, ``family_weights``).
+
+    Attributes:
+        seed: two suites of equal settings give byte-identical views of the same images.
+        num_images: at most this many validation images are shown in views; 256 keep the default plan at 1,536 views.
+        exclude_families: names of families that no view uses.
+
+    Raises:
+        RecipeError: ``num_images`` or ``seed`` is out of range, a name is no family's, or no family is left.
+    """
+
+    seed: int
+    num_images: int = 256
+    exclude_families: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1:
+            raise RecipeError(f"shift suite: expected num_images of at least 1, got {self.num_images}.")
+        if self.seed < 0:
+            raise RecipeError(f"shift suite: expected a seed of at least 0, got {self.seed}.")
+        for name in self.exclude_families:
+            family_named(name)
+        if not self.families:
+            raise RecipeError("shift suite: expected at least one family, but all are excluded.")
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families in use, in the order of ``FAMILIES``."""
+        return tuple(family for family in FAMILIES if family.name not in self.exclude_families)
+
+    def plan(self, labels: np.ndarray) -> ViewPlan:
+        """One view per image of the subsample and group.
+
+        Families and severities of a group are dealt like cards to the images in the order of their classes: every
+        combination comes equally often, to within one, and no class gets more of the harsh ones than another.
+
+        Args:
+            labels: integers, (n,), of all validation images.
+
+        Raises:
+            DataError: the labels are not a non-empty one-dimensional integer array.
+        """
+        order = self._subsample(labels)
+        columns = []
+        for group_number, group in enumerate(GROUPS):
+            members = [index for index, family in enumerate(self.families) if family.group == group]
+            if not members:
+                continue
+            rng = np.random.default_rng([self.seed, 1, group_number])
+            deck = np.array([(index, severity) for index in members for severity in SEVERITIES])
+            decks = -(-len(order) // len(deck))
+            dealt = np.concatenate([rng.permutation(deck) for _ in range(decks)])[: len(order)]
+            columns.append(np.column_stack([dealt, order]))
+        return self._plan_of(np.concatenate(columns), len(labels))
+
+    def thorough_plan(self, labels: np.ndarray, severities: Sequence[int] = THOROUGH_SEVERITIES) -> ViewPlan:
+        """Every family at every one of ``severities`` on the whole subsample: for the final report, not for trials.
+
+        Raises:
+            DataError: the labels are not a non-empty one-dimensional integer array.
+            RecipeError: a severity is none of 1 to 5.
+        """
+        unknown = set(severities) - set(SEVERITIES)
+        if unknown or not severities:
+            raise RecipeError(f"shift suite: expected severities of {SEVERITIES}, got {tuple(severities)}.")
+        order = self._subsample(labels)
+        combinations = [(index, severity) for index in range(len(self.families)) for severity in severities]
+        rows = np.concatenate(
+            [np.column_stack([np.tile(combination, (len(order), 1)), order]) for combination in combinations]
+        )
+        return self._plan_of(rows, len(labels))
+
+    def views(self, images: np.ndarray, labels: np.ndarray) -> Iterator[View]:
+        """``plan(labels)``, rendered group by group."""
+        return self.plan(labels).views(images)
+
+    def _plan_of(self, rows: np.ndarray, num_validation_images: int) -> ViewPlan:
+        family_index, severities, image_index = rows.T.astype(np.int64)
+        return ViewPlan(self.seed, self.families, family_index, severities, image_index, num_validation_images)
+
+    def _subsample(self, labels: np.ndarray) -> np.ndarray:
+        """Indices of the images shown, class after class, random within a class.
+
+        As many of each class as of any other, as far as they go: balanced accuracy is then measured with the least
+        variance. A rare class gives all it has, and the rest is shared among the others.
+        """
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or len(labels) == 0 or not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"shift suite: expected labels as integers (n,), n >= 1, got {labels.dtype} {labels.shape}."
+            )
+        rng = np.random.default_rng([self.seed, 0])
+        by_class = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+        # Rank of each image within its class; the lowest ranks over all classes are an equal share of each.
+        ranks = np.concatenate([np.arange(len(members)) for members in by_class])
+        tie_breaks = rng.random(len(ranks))
+        kept = np.sort(np.lexsort((tie_breaks, ranks))[: self.num_images])
+        return np.concatenate(by_class)[kept]
