@@ -65,7 +65,7 @@ class Optics:
     """
 
     field_of_view_um: float = 21.5
-    blur_um: float = 0.1
+    blur_um: float = 0.12
     defocus_um: float = 0.0
     stray_light: float = 0.0
 
@@ -114,10 +114,10 @@ LABORATORIES: dict[str, Laboratory] = {
         Laboratory(
             "lab_b",
             Stain(
-                chromatin=(0.62, 0.86, 0.05),
-                basophilic=(0.55, 0.32, 0.03),
-                eosin=(0.10, 0.55, 0.30),
-                haemoglobin=(0.13, 0.38, 0.42),
+                chromatin=(0.54, 0.84, 0.05),
+                basophilic=(0.46, 0.34, 0.04),
+                eosin=(0.10, 0.58, 0.30),
+                haemoglobin=(0.13, 0.34, 0.35),
                 intensity_spread=0.15,
                 hue_spread=0.12,
             ),
@@ -128,10 +128,10 @@ LABORATORIES: dict[str, Laboratory] = {
         Laboratory(
             "lab_c",
             Stain(
-                chromatin=(1.35, 1.25, 0.55),
-                basophilic=(0.95, 0.60, 0.25),
-                eosin=(0.42, 0.70, 0.75),
-                haemoglobin=(0.45, 0.50, 0.55),
+                chromatin=(1.30, 1.45, 0.55),
+                basophilic=(0.92, 0.68, 0.28),
+                eosin=(0.30, 0.75, 0.80),
+                haemoglobin=(0.30, 0.50, 0.55),
                 intensity=1.15,
                 intensity_spread=0.15,
                 hue_spread=0.12,
@@ -206,4 +206,6 @@ def photograph(rng: np.random.Generator, amounts: np.ndarray, laboratory: Labora
     if sensor.jpeg_quality is None:
         return recorded
     _, encoded = cv2.imencode(".jpg", recorded[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality])
-    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None, "just encoded"
+    return np.ascontiguousarray(decoded[..., ::-1])

@@ -58,10 +58,18 @@ class FieldOfView:
         return cv2.GaussianBlur(image, (0, 0), max(sigma_um * self.px_per_um, 0.2))
 
     def texture(self, rng: np.random.Generator, grain_um: float) -> np.ndarray:
-        """Smooth random texture of unit variance (roughly), float32, (size, size), with spots about ``grain_um`` wide."""
+        """Smooth random texture of about unit variance, float32, (size, size), with spots about ``grain_um`` wide."""
         cells = int(np.clip(round(self.size_um / grain_um), 2, self.size_px))
         coarse = rng.standard_normal((cells, cells)).astype(np.float32)
         return cv2.resize(coarse, (self.size_px, self.size_px), interpolation=cv2.INTER_CUBIC)
+
+    def wobbled(self, rng: np.random.Generator, mask: np.ndarray, reach_um: float, grain_um: float = 2.2) -> np.ndarray:
+        """A mask with its outline pushed in and out at random by about ``reach_um``."""
+        reach_px = reach_um * self.px_per_um
+        column, row = np.meshgrid(*2 * [np.arange(self.size_px, dtype=np.float32)])
+        column += reach_px * self.texture(rng, grain_um)
+        row += reach_px * self.texture(rng, grain_um)
+        return cv2.remap(mask, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     def granules(
         self, rng: np.random.Generator, centre_um: np.ndarray, reach_um: float, count: int, radius_um: float
@@ -128,7 +136,7 @@ def lobed(
     angle = rng.uniform(0, 2 * np.pi) + np.radians(arc_degrees) * (
         t - 0.5 + 0.04 * rng.standard_normal() * np.sin(6 * t)
     )
-    reach = spine_radius_um * (1 + 0.18 * np.sin(2 * np.pi * (t * rng.uniform(0.5, 1.6) + rng.random())))
+    reach = spine_radius_um * (1 + 0.22 * np.sin(2 * np.pi * (t * rng.uniform(0.5, 1.6) + rng.random())))
     spine = centre_um + np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1)
     lobe_sizes = rng.uniform(0.82, 1.18, lobes)
     swelling = np.abs(np.sin(np.pi * lobes * np.clip(t * 0.9 + 0.05, 0, 1))) ** 0.8
@@ -136,7 +144,7 @@ def lobed(
     if lobes == 1:
         swelling = 0.75 + 0.25 * swelling
     width = half_width_um * np.maximum(waist, (waist + (1 - waist) * swelling) * size)
-    return field.discs(spine, width * (1 + 0.05 * rng.standard_normal(count)))
+    return field.wobbled(rng, field.discs(spine, width), 0.35)
 
 
 def chromatin(
@@ -149,9 +157,10 @@ def chromatin(
     grain_um: float = 0.7,
 ) -> np.ndarray:
     """Amount of chromatin of a nucleus: textured, with a darker membrane. ``clumping`` 0.1 is lacy, 0.35 clumped."""
-    texture = 0.7 * field.texture(rng, grain_um) + 0.5 * field.texture(rng, 2.2 * grain_um)
-    membrane = np.clip(1 - field.blurred(mask, 0.35), 0, 1)
-    return mask * density * np.clip(1 + clumping * texture + 0.5 * membrane, 0.35, 1.6)
+    # Clumps with pale gaps between them: the dark side of the texture is cut off, the pale one is not.
+    texture = np.minimum(field.texture(rng, 0.6 * grain_um) + 0.6 * field.texture(rng, 2 * grain_um), 0.5)
+    membrane = np.clip(1 - field.blurred(mask, 0.3), 0, 1)
+    return mask * density * np.clip(1 + clumping * texture + 0.6 * membrane, 0.3, 1.6)
 
 
 def cytoplasm(
@@ -179,7 +188,7 @@ def red_cell(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray
 
 def draw_background(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, cell_radius_um: float) -> None:
     """Plasma, red cells around the place of the cell, and now and then a stray platelet."""
-    field.amounts[EOSIN] += np.maximum(0.015 + 0.008 * field.texture(rng, 3.0), 0)
+    field.amounts[EOSIN] += np.maximum(0.025 + 0.008 * field.texture(rng, 3.0), 0)
     radius_um = rng.uniform(3.3, 3.9)  # one film, one size: red cells of a person differ little
     placed: list[np.ndarray] = []
     for _ in range(int(rng.integers(6, 30))):
@@ -219,17 +228,17 @@ def _platelet(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarra
 def _lobed_nucleus(
     field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float, lobes: int
 ) -> np.ndarray:
-    arc = {1: 190, 2: 150, 3: 210, 4: 260, 5: 290}[lobes] * rng.uniform(0.85, 1.15)
-    width = {1: 0.27, 2: 0.37, 3: 0.31, 4: 0.26, 5: 0.23}[lobes] * rng.uniform(0.9, 1.1)
+    arc = {1: 190, 2: 165, 3: 235, 4: 280, 5: 300}[lobes] * rng.uniform(0.85, 1.15)
+    width = {1: 0.27, 2: 0.35, 3: 0.27, 4: 0.235, 5: 0.205}[lobes] * rng.uniform(0.85, 1.1)
     return lobed(
         field,
         rng,
         centre_um + _offset(rng, 0.12 * radius_um),
-        spine_radius_um=rng.uniform(0.42, 0.54) * radius_um,
+        spine_radius_um=rng.uniform(0.45, 0.56) * radius_um,
         arc_degrees=arc,
         half_width_um=width * radius_um,
         lobes=lobes,
-        waist=1.0 if lobes == 1 else rng.uniform(0.2, 0.55),
+        waist=1.0 if lobes == 1 else rng.uniform(0.1, 0.45),
     )
 
 
@@ -243,7 +252,7 @@ def _neutrophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
     field.place(
         body,
         {
-            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.9, 1.25), clumping=0.22)
+            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.9, 1.25), clumping=0.28)
             + around * 0.12 * fine,
             EOSIN: cytoplasm(field, rng, around, pink) + around * 0.16 * fine,
             BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.02, 0.22)),
@@ -256,13 +265,13 @@ def _eosinophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
     lobes = int(rng.choice([1, 2, 3], p=[0.1, 0.68, 0.22]))
     nucleus = np.minimum(_lobed_nucleus(field, rng, centre_um, radius_um, lobes), body)
     around = body * (1 - nucleus)
-    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(2.6, 6.0) * radius_um**2), 0.36)
+    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(4.0, 10.0) * radius_um**2), 0.33)
     field.place(
         body,
         {
-            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.85, 1.2), clumping=0.2),
-            EOSIN: (around + 0.12 * nucleus) * (0.12 + rng.uniform(0.6, 0.95) * coarse),
-            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.05, 0.3)),
+            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.85, 1.2), clumping=0.28),
+            EOSIN: (around + 0.1 * nucleus) * (rng.uniform(0.15, 0.4) + rng.uniform(0.35, 0.6) * coarse),
+            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.03, 0.25)),
         },
     )
 
@@ -270,15 +279,15 @@ def _eosinophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
 def _basophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
     body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.02, 0.07), rng.uniform(1.0, 1.2)))
     nucleus = np.minimum(_lobed_nucleus(field, rng, centre_um, radius_um * 1.05, int(rng.integers(1, 4))), body)
-    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(1.2, 5.0) * radius_um**2), 0.42)
+    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(2.0, 11.0) * radius_um**2), 0.38)
     around = body * (1 - nucleus)
     smudge = field.blurred(nucleus, 0.35) * body  # granules and leaked dye hide the nucleus's outline
     field.place(
         body,
         {
-            CHROMATIN: chromatin(field, rng, smudge, density=rng.uniform(0.6, 0.9), clumping=0.15)
-            + body * rng.uniform(0.5, 0.85) * coarse,
-            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.1, 0.35)) + body * 0.45 * coarse,
+            CHROMATIN: chromatin(field, rng, smudge, density=rng.uniform(0.65, 0.95), clumping=0.2)
+            + body * rng.uniform(0.45, 0.75) * coarse,
+            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.1, 0.35)) + body * 0.4 * coarse,
             EOSIN: cytoplasm(field, rng, around, rng.uniform(0.05, 0.35)),
         },
     )
@@ -330,7 +339,7 @@ def _immature_granulocyte(
     field.place(
         body,
         {
-            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.75, 1.05), clumping=0.17, grain_um=0.5)
+            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.75, 1.05), clumping=0.26, grain_um=0.55)
             + (around + 0.35 * nucleus) * rng.uniform(0.3, 0.6) * grains,
             BASOPHILIC: cytoplasm(field, rng, around, (0.55 - 0.4 * ripeness) * rng.uniform(0.6, 1.3)),
             EOSIN: cytoplasm(field, rng, around, 0.04 + 0.14 * ripeness),
@@ -341,7 +350,7 @@ def _immature_granulocyte(
 def _lymphocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
     body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.015, 0.06), rng.uniform(1.0, 1.15)))
     reactive = rng.random() < 0.15  # a wide seam of cytoplasm, as in viral infections
-    nucleus_radius = radius_um * (rng.uniform(0.66, 0.78) if reactive else rng.uniform(0.8, 0.95))
+    nucleus_radius = radius_um * (rng.uniform(0.66, 0.78) if reactive else rng.uniform(0.82, 0.97))
     nucleus_centre = centre_um + _offset(rng, 0.9 * (radius_um - nucleus_radius))
     nucleus = np.minimum(field.polygon(contour(rng, nucleus_centre, nucleus_radius, 0.03, rng.uniform(1, 1.15))), body)
     around = body * (1 - nucleus)
@@ -349,7 +358,7 @@ def _lymphocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
     field.place(
         body,
         {
-            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.95, 1.3), clumping=0.18, grain_um=1.0)
+            CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.9, 1.25), clumping=0.24, grain_um=0.9)
             + around * 0.5 * grains,
             BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.3, 0.75)),
         },
@@ -363,9 +372,9 @@ def _monocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarra
             field,
             rng,
             centre_um + _offset(rng, 0.15 * radius_um),
-            spine_radius_um=rng.uniform(0.3, 0.42) * radius_um,
+            spine_radius_um=rng.uniform(0.28, 0.42) * radius_um,
             arc_degrees=rng.uniform(110, 250),
-            half_width_um=rng.uniform(0.27, 0.4) * radius_um,
+            half_width_um=rng.uniform(0.31, 0.45) * radius_um,
             lobes=int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])),
             waist=rng.uniform(0.75, 0.95),
         ),
@@ -374,14 +383,13 @@ def _monocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarra
     around = body * (1 - nucleus)
     holes = int(rng.integers(0, 8))
     places = centre_um + np.stack([_offset(rng, 0.85 * radius_um) for _ in range(holes)] or [np.zeros(2)])
-    vacuoles = field.discs(places, rng.uniform(0.25, 0.7, len(places)) * (holes > 0))
+    vacuoles = field.discs(places, rng.uniform(0.3, 0.75, len(places)) * (holes > 0))
     fine = field.granules(rng, centre_um, radius_um, int(rng.integers(20, 160)), 0.15)
-    kept = 1 - 0.85 * vacuoles
+    kept = 1 - vacuoles * (0.85 - 0.4 * nucleus)
     field.place(
         body,
         {
-            CHROMATIN: kept
-            * chromatin(field, rng, nucleus, density=rng.uniform(0.65, 0.95), clumping=0.22, grain_um=0.55)
+            CHROMATIN: kept * chromatin(field, rng, nucleus, density=rng.uniform(0.7, 1.0), clumping=0.22, grain_um=0.6)
             + around * 0.1 * fine,
             BASOPHILIC: kept * cytoplasm(field, rng, around, rng.uniform(0.25, 0.6), mottle=0.2),
             EOSIN: kept * around * rng.uniform(0.0, 0.12),
@@ -395,7 +403,7 @@ CELL_TYPES: dict[str, tuple[Callable[[FieldOfView, np.random.Generator, np.ndarr
     "eosinophil": (_eosinophil, 6.0, 8.0),
     "erythroblast": (_erythroblast, 3.6, 7.6),
     "ig": (_immature_granulocyte, 6.8, 9.0),
-    "lymphocyte": (_lymphocyte, 4.3, 6.6),
+    "lymphocyte": (_lymphocyte, 4.0, 6.4),
     "monocyte": (_monocyte, 6.9, 9.2),
     "neutrophil": (_neutrophil, 5.8, 7.6),
     "platelet": (_platelet, 1.3, 2.9),
