@@ -1,0 +1,92 @@
+"""A recipe -> a Keras network that takes plain uint8 images and answers with logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from bloodauto.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
+from bloodauto.trial.backbones import backbone_info, block_of_layers, build_backbone, load_weights, num_blocks
+
+#: ImageNet's mean and standard deviation per channel, of pixels in 0..1, as keras.applications' "torch" mode uses them.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "conv": (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D),
+    "dense": (layers.Dense,),
+}
+
+
+def _scaled(name: str, images: Any) -> Any:
+    scaling = backbone_info(name).scaling
+    if scaling == "signed":
+        return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(images)
+    if scaling == "imagenet_statistics":
+        scale = [1 / (255 * std) for std in _IMAGENET_STD]
+        offset = [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]
+        return layers.Rescaling(scale, offset=offset, name="scale")(images)
+    return layers.Rescaling(1.0, name="scale")(images)
+
+
+def build_network(
+    recipe: Recipe, *, num_classes: int, image_shape_px: tuple[int, int], weights_file: Path | None
+) -> keras.Model:
+    """Builds the network of a recipe, its backbone loaded from ``weights_file`` (None: random).
+
+    Returns:
+        A functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 logits (n, num_classes). Resizing (when
+        ``image_shape_px`` is not the recipe's input size) and normalisation are inside; only standard layers are used.
+    """
+    size = recipe.input.size_px
+    backbone = build_backbone(recipe.backbone.name, size)
+    if weights_file is not None:
+        load_weights(backbone, recipe.backbone.name, weights_file)
+
+    images = layers.Input((*image_shape_px, 3), dtype="uint8", name="images")
+    x = images
+    if image_shape_px != (size, size):
+        x = layers.Resizing(size, size, interpolation="bilinear", antialias=True, name="resize")(x)
+    x = _scaled(recipe.backbone.name, x)
+    # Called with training=False, batch normalisation uses its stored statistics for ever, while scale and shift still learn.
+    x = backbone(x, training=False) if recipe.backbone.batch_norm == "freeze_statistics" else backbone(x)
+    pool = layers.GlobalAveragePooling2D if recipe.head.pooling == "avg" else layers.GlobalMaxPooling2D
+    x = pool(name="pool")(x)
+    x = layers.Dropout(recipe.head.dropout, name="dropout")(x)
+    for index, units in enumerate(recipe.head.dense_units):
+        x = layers.Dense(units, activation=recipe.head.activation, name=f"head_{index}")(x)
+        x = layers.Dropout(recipe.head.dropout, name=f"head_{index}_dropout")(x)
+    logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name=f"recipe_{recipe.id}")
+
+
+def backbone_of(network: keras.Model) -> keras.Model:
+    """The backbone inside a network made by ``build_network``."""
+    return next(layer for layer in network.layers if isinstance(layer, keras.Model))
+
+
+def apply_unfreeze(network: keras.Model, backbone: Backbone, stage: Stage) -> None:
+    """Sets which layers of the network learn in this stage. The head always does; compile afterwards."""
+    base = backbone_of(network)
+    base.trainable = True
+    blocks = block_of_layers(backbone.name, [layer.name for layer in base.layers])
+    unfreeze = stage.unfreeze
+    for index, (layer, block) in enumerate(zip(base.layers, blocks, strict=True)):
+        if unfreeze == "none":
+            learns = False
+        elif unfreeze == "all":
+            learns = True
+        elif isinstance(unfreeze, LastBlocks):
+            learns = block >= num_blocks(backbone.name) - unfreeze.blocks
+        else:
+            assert isinstance(unfreeze, LastLayers)
+            learns = index >= len(base.layers) - unfreeze.layers
+        if isinstance(unfreeze, LastBlocks | LastLayers) and unfreeze.kinds:
+            wanted = tuple(kind for name in unfreeze.kinds for kind in _KINDS[name])
+            learns = learns and isinstance(layer, wanted)
+        if backbone.batch_norm == "freeze" and isinstance(layer, layers.BatchNormalization):
+            learns = False
+        layer.trainable = learns
