@@ -32,8 +32,8 @@ class Stain:
     eosin: Density
     haemoglobin: Density
     intensity: float = 1.0
-    intensity_spread: float = 0.08
-    hue_spread: float = 0.06
+    intensity_spread: float = 0.14
+    hue_spread: float = 0.12
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ class Illumination:
         colour_temperature_kelvin: of a black body; 6500 is neutral, less is yellower.
         brightness: displayed value of empty glass in its brightest channel, relative to 255.
         vignette: part of the light that is missing in the corners (0-1).
-        brightness_spread: relative standard deviation of the brightness from image to image.
+        colour_temperature_spread, brightness_spread: relative standard deviation of the two from image to image.
     """
 
     colour_temperature_kelvin: float = 6500.0
     brightness: float = 1.0
     vignette: float = 0.0
+    colour_temperature_spread: float = 0.03
     brightness_spread: float = 0.02
 
 
@@ -118,10 +119,8 @@ LABORATORIES: dict[str, Laboratory] = {
                 basophilic=(0.46, 0.34, 0.04),
                 eosin=(0.10, 0.58, 0.30),
                 haemoglobin=(0.13, 0.34, 0.35),
-                intensity_spread=0.15,
-                hue_spread=0.12,
             ),
-            Illumination(colour_temperature_kelvin=6600.0, brightness=0.83, vignette=0.06, brightness_spread=0.05),
+            Illumination(colour_temperature_kelvin=6300.0, brightness=0.86, vignette=0.06, brightness_spread=0.04),
             Optics(field_of_view_um=24.0, blur_um=0.22, defocus_um=0.3, stray_light=0.03),
             Sensor(noise_grey_levels=3.0, jpeg_quality=65),
         ),
@@ -133,10 +132,8 @@ LABORATORIES: dict[str, Laboratory] = {
                 eosin=(0.30, 0.75, 0.80),
                 haemoglobin=(0.30, 0.50, 0.55),
                 intensity=1.15,
-                intensity_spread=0.15,
-                hue_spread=0.12,
             ),
-            Illumination(colour_temperature_kelvin=3400.0, brightness=0.88, vignette=0.3, brightness_spread=0.06),
+            Illumination(colour_temperature_kelvin=3500.0, brightness=0.92, vignette=0.25, brightness_spread=0.04),
             Optics(field_of_view_um=18.0, blur_um=0.15, defocus_um=0.2, stray_light=0.05),
             Sensor(noise_grey_levels=6.0, jpeg_quality=80),
         ),
@@ -190,6 +187,7 @@ def photograph(rng: np.random.Generator, amounts: np.ndarray, laboratory: Labora
         stain.intensity_spread * rng.standard_normal() + stain.hue_spread * rng.standard_normal(4)
     )
     brightness = lamp.brightness * np.exp(lamp.brightness_spread * rng.standard_normal())
+    temperature_kelvin = lamp.colour_temperature_kelvin * np.exp(lamp.colour_temperature_spread * rng.standard_normal())
     sigma_um = np.hypot(optics.blur_um, optics.defocus_um * rng.random())
 
     absorbed = np.einsum("khw,kc->hwc", amounts, (densities * strength[:, None]).astype(np.float32), optimize=True)
@@ -199,7 +197,7 @@ def photograph(rng: np.random.Generator, amounts: np.ndarray, laboratory: Labora
     if lamp.vignette > 0:
         offset = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
         passed *= (1 - lamp.vignette * (offset[:, None] ** 2 + offset**2) / 2)[..., None]
-    image = passed * (255 * brightness * lamp_colour(lamp.colour_temperature_kelvin)).astype(np.float32)
+    image = passed * (255 * brightness * lamp_colour(temperature_kelvin)).astype(np.float32)
     if sensor.noise_grey_levels > 0:
         image += sensor.noise_grey_levels * rng.standard_normal(image.shape, dtype=np.float32)
     recorded = np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -247,14 +247,14 @@ def _neutrophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
     lobes = int(rng.choice([1, 2, 3, 4, 5], p=[0.2, 0.18, 0.32, 0.22, 0.08]))
     nucleus = np.minimum(_lobed_nucleus(field, rng, centre_um, radius_um, lobes), body)
     around = body * (1 - nucleus)
-    fine = field.granules(rng, centre_um, radius_um, int(rng.integers(60, 220)), 0.17)
-    pink = rng.uniform(0.08, 0.24)
+    fine = field.granules(rng, centre_um, radius_um, int(rng.integers(40, 300)), 0.2)
+    pink = rng.uniform(0.04, 0.32)
     field.place(
         body,
         {
             CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.9, 1.25), clumping=0.28)
-            + around * 0.12 * fine,
-            EOSIN: cytoplasm(field, rng, around, pink) + around * 0.16 * fine,
+            + around * rng.uniform(0.03, 0.2) * fine,
+            EOSIN: cytoplasm(field, rng, around, pink) + around * rng.uniform(0.05, 0.3) * fine,
             BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.02, 0.22)),
         },
     )
@@ -262,15 +262,15 @@ def _neutrophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
 
 def _eosinophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
     body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.015, 0.05), rng.uniform(1.0, 1.15)))
-    lobes = int(rng.choice([1, 2, 3], p=[0.1, 0.68, 0.22]))
+    lobes = int(rng.choice([1, 2, 3], p=[0.15, 0.6, 0.25]))
     nucleus = np.minimum(_lobed_nucleus(field, rng, centre_um, radius_um, lobes), body)
     around = body * (1 - nucleus)
-    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(4.0, 10.0) * radius_um**2), 0.33)
+    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(1.5, 10.0) * radius_um**2), 0.33)
     field.place(
         body,
         {
             CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.85, 1.2), clumping=0.28),
-            EOSIN: (around + 0.1 * nucleus) * (rng.uniform(0.15, 0.4) + rng.uniform(0.35, 0.6) * coarse),
+            EOSIN: (around + 0.1 * nucleus) * (rng.uniform(0.08, 0.4) + rng.uniform(0.25, 0.6) * coarse),
             BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.03, 0.25)),
         },
     )
@@ -279,14 +279,14 @@ def _eosinophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
 def _basophil(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
     body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.02, 0.07), rng.uniform(1.0, 1.2)))
     nucleus = np.minimum(_lobed_nucleus(field, rng, centre_um, radius_um * 1.05, int(rng.integers(1, 4))), body)
-    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(2.0, 11.0) * radius_um**2), 0.38)
+    coarse = field.granules(rng, centre_um, 0.97 * radius_um, int(rng.uniform(0.7, 3.3) ** 2 * radius_um**2), 0.38)
     around = body * (1 - nucleus)
     smudge = field.blurred(nucleus, 0.35) * body  # granules and leaked dye hide the nucleus's outline
     field.place(
         body,
         {
             CHROMATIN: chromatin(field, rng, smudge, density=rng.uniform(0.65, 0.95), clumping=0.2)
-            + body * rng.uniform(0.45, 0.75) * coarse,
+            + body * rng.uniform(0.3, 0.75) * coarse,
             BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.1, 0.35)) + body * 0.4 * coarse,
             EOSIN: cytoplasm(field, rng, around, rng.uniform(0.05, 0.35)),
         },
@@ -326,31 +326,32 @@ def _immature_granulocyte(
             field,
             rng,
             centre_um + _offset(rng, 0.15 * radius_um),
-            spine_radius_um=0.34 * radius_um,
-            arc_degrees=rng.uniform(120, 170),
-            half_width_um=rng.uniform(0.33, 0.42) * radius_um,
+            spine_radius_um=rng.uniform(0.32, 0.42) * radius_um,
+            arc_degrees=rng.uniform(110, 190),
+            half_width_um=rng.uniform(0.29, 0.42) * radius_um,
             lobes=1,
             waist=1.0,
         )
     nucleus = np.minimum(nucleus, body)
     around = body * (1 - nucleus)
-    count = int(rng.uniform(0.6, 6.0) * radius_um**2 * (1 - 0.6 * ripeness))
+    count = int(rng.uniform(0.2, 2.4) ** 2 * radius_um**2 * (1 - 0.6 * ripeness))
     grains = field.granules(rng, centre_um, 0.97 * radius_um, count, 0.22)
     field.place(
         body,
         {
             CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.75, 1.05), clumping=0.26, grain_um=0.55)
             + (around + 0.35 * nucleus) * rng.uniform(0.3, 0.6) * grains,
-            BASOPHILIC: cytoplasm(field, rng, around, (0.55 - 0.4 * ripeness) * rng.uniform(0.6, 1.3)),
+            BASOPHILIC: cytoplasm(field, rng, around, (0.55 - 0.4 * ripeness) * rng.uniform(0.4, 1.4)),
             EOSIN: cytoplasm(field, rng, around, 0.04 + 0.14 * ripeness),
         },
     )
 
 
 def _lymphocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
+    reactive = rng.random() < 0.25  # a wide seam of cytoplasm, as in viral infections
+    radius_um *= 1.2 if reactive else 1.0
     body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.015, 0.06), rng.uniform(1.0, 1.15)))
-    reactive = rng.random() < 0.15  # a wide seam of cytoplasm, as in viral infections
-    nucleus_radius = radius_um * (rng.uniform(0.66, 0.78) if reactive else rng.uniform(0.82, 0.97))
+    nucleus_radius = radius_um * (rng.uniform(0.64, 0.78) if reactive else rng.uniform(0.82, 0.97))
     nucleus_centre = centre_um + _offset(rng, 0.9 * (radius_um - nucleus_radius))
     nucleus = np.minimum(field.polygon(contour(rng, nucleus_centre, nucleus_radius, 0.03, rng.uniform(1, 1.15))), body)
     around = body * (1 - nucleus)
@@ -360,20 +361,20 @@ def _lymphocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
         {
             CHROMATIN: chromatin(field, rng, nucleus, density=rng.uniform(0.9, 1.25), clumping=0.24, grain_um=0.9)
             + around * 0.5 * grains,
-            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.3, 0.75)),
+            BASOPHILIC: cytoplasm(field, rng, around, rng.uniform(0.25, 0.95)),
         },
     )
 
 
 def _monocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
-    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.03, 0.1), rng.uniform(1.0, 1.3)))
+    body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.02, 0.1), rng.uniform(1.0, 1.3)))
     nucleus = np.minimum(
         lobed(
             field,
             rng,
             centre_um + _offset(rng, 0.15 * radius_um),
             spine_radius_um=rng.uniform(0.28, 0.42) * radius_um,
-            arc_degrees=rng.uniform(110, 250),
+            arc_degrees=rng.uniform(60, 250),
             half_width_um=rng.uniform(0.31, 0.45) * radius_um,
             lobes=int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])),
             waist=rng.uniform(0.75, 0.95),
@@ -381,7 +382,7 @@ def _monocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarra
         body,
     )
     around = body * (1 - nucleus)
-    holes = int(rng.integers(0, 8))
+    holes = max(0, int(rng.integers(-3, 8)))
     places = centre_um + np.stack([_offset(rng, 0.85 * radius_um) for _ in range(holes)] or [np.zeros(2)])
     vacuoles = field.discs(places, rng.uniform(0.3, 0.75, len(places)) * (holes > 0))
     fine = field.granules(rng, centre_um, radius_um, int(rng.integers(20, 160)), 0.15)
@@ -402,12 +403,21 @@ CELL_TYPES: dict[str, tuple[Callable[[FieldOfView, np.random.Generator, np.ndarr
     "basophil": (_basophil, 5.4, 7.6),
     "eosinophil": (_eosinophil, 6.0, 8.0),
     "erythroblast": (_erythroblast, 3.6, 7.6),
-    "ig": (_immature_granulocyte, 6.8, 9.0),
+    "ig": (_immature_granulocyte, 6.2, 9.0),
     "lymphocyte": (_lymphocyte, 4.0, 6.4),
-    "monocyte": (_monocyte, 6.9, 9.2),
+    "monocyte": (_monocyte, 6.2, 9.2),
     "neutrophil": (_neutrophil, 5.8, 7.6),
     "platelet": (_platelet, 1.3, 2.9),
 }
+
+
+def _neighbour(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, cell_radius_um: float) -> None:
+    """A second nucleated cell of any kind, beside the first and mostly outside the window."""
+    paint, smallest_um, largest_um = CELL_TYPES[list(CELL_TYPES)[rng.integers(len(CELL_TYPES))]]
+    radius_um = float(rng.uniform(smallest_um, largest_um))
+    angle = rng.uniform(0, 2 * np.pi)
+    distance_um = max(cell_radius_um + radius_um + 0.5, 0.5 * field.size_um + 0.4 * radius_um)
+    paint(field, rng, centre_um + distance_um * np.array([np.cos(angle), np.sin(angle)]), radius_um)
 
 
 def draw_cell(rng: np.random.Generator, class_name: str, *, size_px: int, size_um: float) -> np.ndarray:
@@ -424,8 +434,10 @@ def draw_cell(rng: np.random.Generator, class_name: str, *, size_px: int, size_u
     """
     paint, smallest_um, largest_um = CELL_TYPES[class_name]
     field = FieldOfView(size_px, size_um)
-    centre_um = size_um / 2 + rng.normal(0, 0.7, 2)
+    centre_um = size_um / 2 + rng.normal(0, 0.9, 2)
     radius_um = float(rng.uniform(smallest_um, largest_um))
     draw_background(field, rng, centre_um, radius_um)
+    if rng.random() < 0.12:
+        _neighbour(field, rng, centre_um, radius_um)
     paint(field, rng, centre_um, radius_um)
     return field.amounts
