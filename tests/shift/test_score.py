@@ -1,0 +1,120 @@
+"""The score, against small cases worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bloodauto.errors import DataError, RecipeError
+from bloodauto.shift.families import FAMILIES
+from bloodauto.shift.family import GROUPS
+from bloodauto.shift.score import score
+from bloodauto.shift.suite import ShiftSuite, ViewPlan
+
+LABELS = np.array([0, 0, 0, 1, 1, 2] * 20)
+SUITE = ShiftSuite(seed=0)
+
+
+def one_hot(answers: np.ndarray, classes: int = 3) -> np.ndarray:
+    return np.eye(classes)[answers]
+
+
+def rows_where(plan: ViewPlan, *, group: str | None = None, family: str | None = None) -> np.ndarray:
+    chosen = [
+        (group is None or known.group == group) and (family is None or known.name == family) for known in plan.families
+    ]
+    return np.array(chosen)[plan.family_index]
+
+
+def test_all_right_is_one_and_all_wrong_is_zero() -> None:
+    plan = SUITE.plan(LABELS)
+    truth = LABELS[plan.image_index]
+    best = score(LABELS, one_hot(LABELS), plan, one_hot(truth))
+    assert best.objective == best.mean_balanced_accuracy == best.clean_accuracy == 1
+    worst = score(LABELS, one_hot((LABELS + 1) % 3), plan, one_hot((truth + 1) % 3))
+    assert worst.objective == worst.mean_balanced_accuracy == worst.clean_balanced_accuracy == 0
+
+
+def test_one_bad_group_costs_its_share_and_is_named() -> None:
+    plan = SUITE.plan(LABELS)
+    answers = LABELS[plan.image_index].copy()
+    stain = rows_where(plan, group="stain")
+    answers[stain] = (answers[stain] + 1) % 3
+    result = score(LABELS, one_hot(LABELS), plan, one_hot(answers))
+    assert result.objective == pytest.approx(6 / 7)
+    assert result.mean_balanced_accuracy == pytest.approx(5 / 6)
+    assert result.worst_group == "stain"
+    assert {family.name for family in result.families if family.accuracy == 0} == {
+        family.name for family in FAMILIES if family.group == "stain"
+    }
+
+
+def test_accuracy_is_balanced_over_classes() -> None:
+    plan = SUITE.plan(LABELS)
+    always_zero = np.zeros(len(plan), int)
+    result = score(LABELS, one_hot(np.zeros(len(LABELS), int)), plan, one_hot(always_zero))
+    assert result.clean_accuracy == pytest.approx(1 / 2)
+    assert result.clean_balanced_accuracy == pytest.approx(1 / 3)
+    assert result.objective == pytest.approx(1 / 3)
+    assert [group.name for group in result.groups] == list(GROUPS)
+    assert all(group.accuracy == pytest.approx(1 / 2) for group in result.groups)
+
+
+def test_weight_zero_leaves_a_family_out_but_still_reports_it() -> None:
+    plan = SUITE.plan(LABELS)
+    answers = LABELS[plan.image_index].copy()
+    motion = rows_where(plan, family="motion")
+    answers[motion] = (answers[motion] + 1) % 3
+    counted = score(LABELS, one_hot(LABELS), plan, one_hot(answers))
+    assert counted.objective < 1
+    left_out = score(LABELS, one_hot(LABELS), plan, one_hot(answers), family_weights={"motion": 0})
+    assert left_out.objective == 1
+    reported = next(family for family in left_out.families if family.name == "motion")
+    assert (reported.accuracy, reported.weight) == (0, 0)
+    assert reported.num_views == motion.sum()
+    assert left_out.groups[0].num_views == len(LABELS) - motion.sum()
+
+
+def test_a_smaller_weight_counts_less() -> None:
+    plan = SUITE.plan(LABELS)
+    answers = LABELS[plan.image_index].copy()
+    motion = rows_where(plan, family="motion")
+    answers[motion] = (answers[motion] + 1) % 3
+    optics = rows_where(plan, group="optics")
+    result = score(LABELS, one_hot(LABELS), plan, one_hot(answers), family_weights={"motion": 0.25})
+    right, wrong = optics.sum() - motion.sum(), motion.sum()
+    assert result.groups[0].accuracy == pytest.approx(right / (right + 0.25 * wrong))
+
+
+def test_a_group_without_weight_does_not_count() -> None:
+    plan = SUITE.plan(LABELS)
+    answers = LABELS[plan.image_index].copy()
+    optics = rows_where(plan, group="optics")
+    answers[optics] = (answers[optics] + 1) % 3
+    result = score(LABELS, one_hot(LABELS), plan, one_hot(answers), family_weights={"motion": 0, "defocus": 0})
+    assert result.objective == 1
+    assert [group.name for group in result.groups] == list(GROUPS[1:])
+
+
+def test_bad_input_is_refused() -> None:
+    plan = SUITE.plan(LABELS)
+    clean, shown = one_hot(LABELS), one_hot(LABELS[plan.image_index])
+    with pytest.raises(DataError, match="labels"):
+        score(LABELS[:-1], clean, plan, shown)
+    with pytest.raises(DataError, match="clean probabilities"):
+        score(LABELS, clean[:-1], plan, shown)
+    with pytest.raises(DataError, match="view probabilities"):
+        score(LABELS, clean, plan, shown[:-1])
+    with pytest.raises(DataError, match="view probabilities"):
+        score(LABELS, clean, plan, shown[:, :2])
+    with pytest.raises(DataError, match=r"0\.\.1"):
+        score(LABELS, clean[:, :2], plan, shown[:, :2])
+    with pytest.raises(DataError, match="finite"):
+        score(LABELS, clean, plan, np.where(shown > 0, np.nan, shown))
+    with pytest.raises(RecipeError, match="'motion'"):
+        score(LABELS, clean, plan, shown, family_weights={"motoin": 0})
+    for weight in (-1, float("nan"), float("inf")):
+        with pytest.raises(RecipeError, match="weight"):
+            score(LABELS, clean, plan, shown, family_weights={"motion": weight})
+    with pytest.raises(RecipeError, match="positive weight"):
+        score(LABELS, clean, plan, shown, family_weights={family.name: 0 for family in FAMILIES})
