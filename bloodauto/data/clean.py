@@ -1,0 +1,249 @@
+"""What is wrong with the images, and what is done about it. Nothing is deleted: images are kept or left out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bloodauto.data.cells import Cells, FileProblem
+from bloodauto.data.similar import near_duplicate_clusters
+from bloodauto.files import atomic_path
+
+#: One picture this often over at least two labels was planted; fewer copies are a labelling mistake.
+PLANTED_COPIES = 10
+#: A cluster of near-duplicates this large over at least this many labels was planted as well.
+_PLANTED_CLUSTER_LABELS = 3
+#: Standard deviation, in grey levels of 255, below which a picture shows nothing.
+_BLANK_DEVIATION = 2.0
+# A picture that stands in two given parts stays in the one that is judged by.
+_SPLIT_RANK = {"test": 2, "validation": 1, "train": 0, "": 0}
+
+
+@dataclass(frozen=True)
+class FindingCount:
+    """How many images (or files) have one finding and what was done with them."""
+
+    finding: str
+    action: str
+    count: int
+
+
+@dataclass(frozen=True)
+class CleaningSummary:
+    """Counts for printing: images that were loaded, kept and left out, and each finding with its count."""
+
+    images: int
+    kept: int
+    left_out: int
+    findings: tuple[FindingCount, ...]
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """One finding for each image.
+
+    Attributes:
+        keep: bool, (n,): false for what must not be trained on or judged by.
+        clusters: int64, (n,): images with the same number are the same photograph and belong on one side of a split.
+        findings: str, (n,): ``none``, ``exact_duplicate``, ``contradicting_labels``, ``planted_outlier``,
+            ``duplicate_across_splits``, ``near_duplicate``, ``blank``, a conversion while loading such as ``grey``, or
+            ``not_cleaned``.
+        actions: str, (n,): ``keep``, ``left_out`` or ``converted``.
+        reasons: str, (n,): one sentence; empty where nothing was found.
+        is_enabled: false if the user asked for no cleaning.
+    """
+
+    keep: np.ndarray
+    clusters: np.ndarray
+    findings: np.ndarray
+    actions: np.ndarray
+    reasons: np.ndarray
+    is_enabled: bool
+
+    def summary(self, cells: Cells) -> CleaningSummary:
+        """Counts of each finding, the files that could not be loaded among them; commonest first."""
+        counts = Counter(zip(self.findings.tolist(), self.actions.tolist(), strict=True))
+        counts.update((problem.finding, problem.action) for problem in _lost_files(cells))
+        kept = int(self.keep.sum())
+        return CleaningSummary(
+            images=len(cells),
+            kept=kept,
+            left_out=len(cells) - kept,
+            findings=tuple(FindingCount(*key, count) for key, count in counts.most_common() if key[0] != "none"),
+        )
+
+
+def clean(cells: Cells, *, enabled: bool = True) -> Cleaning:
+    """Finds images that would mislead training or flatter its result.
+
+    Left out: exact copies but one; all copies that carry contradicting labels, since none can be trusted; one picture
+    planted many times over several labels; the training copy of a picture that is also in a given test or validation
+    part (exact or near). Kept, but tied to one side of any split: near-duplicates. Kept and noted: pictures without
+    contrast.
+
+    Args:
+        cells: the images as loaded.
+        enabled: false keeps every image as it is and ties none together.
+    """
+    count = len(cells)
+    if not enabled:
+        return Cleaning(
+            keep=np.ones(count, bool),
+            clusters=np.arange(count),
+            findings=np.full(count, "not_cleaned"),
+            actions=np.full(count, "keep"),
+            reasons=np.full(count, "cleaning was switched off"),
+            is_enabled=False,
+        )
+    notes = _Notes(cells)
+    clusters = np.arange(count)
+    for copies in _exact_copies(cells.images):
+        clusters[copies] = copies[0]
+        _judge_copies(cells, copies, notes)
+    unique = np.flatnonzero(clusters == np.arange(count))
+    unique_clusters = unique[near_duplicate_clusters(cells.images[unique])]
+    clusters = unique_clusters[np.searchsorted(unique, clusters)]
+    for members in _groups_of(clusters):
+        _judge_cluster(cells, members, notes)
+    for index in np.flatnonzero(_contrasts(cells.images) < _BLANK_DEVIATION).tolist():
+        notes.add(index, "blank", "keep", "the picture has no contrast: an empty field or a failed exposure")
+    converted = {name: index for index, name in enumerate(cells.names.tolist())}
+    for problem in cells.problems:
+        if problem.name in converted:
+            notes.add(converted[problem.name], problem.finding, problem.action, problem.detail)
+    return notes.cleaning(clusters)
+
+
+class _Notes:
+    """Collects findings; the first one for an image counts, later ones only add their reason."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._findings = ["none"] * len(cells)
+        self._actions = ["keep"] * len(cells)
+        self._reasons = [""] * len(cells)
+
+    def add(self, index: int, finding: str, action: str, reason: str) -> None:
+        if self._findings[index] == "none":
+            self._findings[index], self._actions[index], self._reasons[index] = finding, action, reason
+        else:
+            self._reasons[index] += f"; {finding}: {reason}"
+
+    def replace(self, index: int, finding: str, action: str, reason: str) -> None:
+        self._findings[index], self._actions[index], self._reasons[index] = finding, action, reason
+
+    def is_left_out(self, index: int) -> bool:
+        return self._actions[index] == "left_out"
+
+    def cleaning(self, clusters: np.ndarray) -> Cleaning:
+        actions = np.array(self._actions)
+        return Cleaning(
+            keep=actions != "left_out",
+            clusters=clusters,
+            findings=np.array(self._findings),
+            actions=actions,
+            reasons=np.array(self._reasons),
+            is_enabled=True,
+        )
+
+
+def _groups_of(numbers: np.ndarray) -> list[np.ndarray]:
+    """Indices of equal numbers, ascending, for every number that stands more than once."""
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order])) + 1
+    return [group for group in np.split(order, starts) if len(group) > 1]
+
+
+def _exact_copies(images: np.ndarray) -> list[np.ndarray]:
+    """Indices of images with the same pixels, ascending, for every picture that stands more than once."""
+    first: dict[bytes, int] = {}
+    numbers = np.empty(len(images), np.int64)
+    for index, image in enumerate(images):
+        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+        numbers[index] = first.setdefault(digest, index)
+    return _groups_of(numbers)
+
+
+def _contrasts(images: np.ndarray) -> np.ndarray:
+    """Largest standard deviation over the three channels, float64 (n,)."""
+    return np.array([image.reshape(-1, 3).std(axis=0).max() for image in images])
+
+
+def _label_names(cells: Cells, members: np.ndarray) -> list[str]:
+    return [cells.class_names[label] for label in np.unique(cells.labels[members])]
+
+
+def _judge_copies(cells: Cells, copies: np.ndarray, notes: _Notes) -> None:
+    names = _label_names(cells, copies)
+    if len(names) > 1:
+        is_planted = len(copies) >= PLANTED_COPIES
+        finding = "planted_outlier" if is_planted else "contradicting_labels"
+        reason = f"{len(copies)} identical copies, first {cells.names[copies[0]]}, labelled {', '.join(names)}"
+        for index in copies.tolist():
+            notes.add(index, finding, "left_out", reason)
+        return
+    splits = cells.given_splits[copies].tolist()
+    best = max(splits, key=lambda split: _SPLIT_RANK[split])
+    kept = copies[splits.index(best)]
+    for index, split in zip(copies.tolist(), splits, strict=True):
+        if index == kept:
+            continue
+        if _SPLIT_RANK[split] < _SPLIT_RANK[best]:
+            notes.add(index, "duplicate_across_splits", "left_out", f"identical to {cells.names[kept]} in {best}")
+        else:
+            notes.add(index, "exact_duplicate", "left_out", f"identical to {cells.names[kept]}")
+
+
+def _judge_cluster(cells: Cells, members: np.ndarray, notes: _Notes) -> None:
+    """Notes near-duplicates among what the exact comparison kept."""
+    alive = np.array([index for index in members.tolist() if not notes.is_left_out(index)], np.int64)
+    names = _label_names(cells, members)
+    if len(members) >= PLANTED_COPIES and len(names) >= _PLANTED_CLUSTER_LABELS:
+        reason = f"{len(members)} near-identical copies, first {cells.names[members[0]]}, labelled {', '.join(names)}"
+        for index in alive.tolist():
+            notes.replace(index, "planted_outlier", "left_out", reason)
+        return
+    if len(alive) < 2:
+        return
+    ranks = np.array([_SPLIT_RANK[split] for split in cells.given_splits[alive].tolist()])
+    best = alive[ranks.argmax()]
+    labels = f", labelled {', '.join(_label_names(cells, alive))}" if len(_label_names(cells, alive)) > 1 else ""
+    for index, rank in zip(alive.tolist(), ranks.tolist(), strict=True):
+        other = best if index != best else alive[alive != best][0]
+        if rank < ranks.max():
+            reason = f"the same photograph as {cells.names[best]} in {cells.given_splits[best]}{labels}"
+            notes.add(index, "duplicate_across_splits", "left_out", reason)
+        else:
+            reason = f"the same photograph as {cells.names[other]}{labels}; kept on one side of every split"
+            notes.add(index, "near_duplicate", "keep", reason)
+
+
+def _lost_files(cells: Cells) -> list[FileProblem]:
+    names = set(cells.names.tolist())
+    return [problem for problem in cells.problems if problem.name not in names]
+
+
+def write_cleaning_csv(path: Path, cells: Cells, cleaning: Cleaning) -> None:
+    """Writes one row for each image, then one for each file that could not be loaded.
+
+    Columns: name, label (the class's name), finding, action, cluster, reason. Files have no label and no cluster.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["name", "label", "finding", "action", "cluster", "reason"])
+        writer.writerows(
+            zip(
+                cells.names.tolist(),
+                [cells.class_names[label] for label in cells.labels.tolist()],
+                cleaning.findings.tolist(),
+                cleaning.actions.tolist(),
+                cleaning.clusters.tolist(),
+                cleaning.reasons.tolist(),
+                strict=True,
+            )
+        )
+        writer.writerows([lost.name, "", lost.finding, lost.action, "", lost.detail] for lost in _lost_files(cells))
