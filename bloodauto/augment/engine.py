@@ -1,0 +1,165 @@
+"""Fuses the steps drawn for an image and applies them with OpenCV.
+
+Neighbouring geometric steps become one affine warp: one interpolation, so less blur and less work than one each.
+Neighbouring point-wise steps become one lookup table, exactly. Steps are never reordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from bloodauto.augment import colour, tables
+from bloodauto.augment.steps import Adaptive, Border, Chain, Filter, Kind, Mix, Table, Warp
+from bloodauto.errors import DataError
+
+
+class Lookup(NamedTuple):
+    """Neighbouring point-wise steps, to be made one table once the image is known."""
+
+    parts: list[Table | Adaptive]
+
+
+class Optical(NamedTuple):
+    """A mix of optical densities."""
+
+    matrix: np.ndarray
+
+
+Stage = Warp | Lookup | Mix | Optical | Filter
+
+_BORDER_FLAGS = {
+    "reflect": cv2.BORDER_REFLECT,
+    "reflect_101": cv2.BORDER_REFLECT_101,
+    "edge": cv2.BORDER_REPLICATE,
+    "wrap": cv2.BORDER_WRAP,
+    "fill": cv2.BORDER_CONSTANT,
+}
+_WARP_FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+
+def fuse(chain: Chain) -> list[Stage]:
+    """The fewest stages that do what the chain does, in its order."""
+    stages: list[Stage] = []
+    for _, kind, payload in chain:
+        last = stages[-1] if stages else None
+        if kind is Kind.GEOMETRIC:
+            assert isinstance(payload, Warp)
+            if type(last) is Warp and (last.border is None or payload.border is None or last.border == payload.border):
+                stages[-1] = Warp(
+                    last.matrix @ payload.matrix,
+                    payload.border if last.border is None else last.border,
+                    last.lossless and payload.lossless,
+                )
+            else:
+                stages.append(payload)
+        elif kind is Kind.POINTWISE:
+            assert isinstance(payload, (Table, Adaptive))
+            if type(last) is Lookup:
+                last.parts.append(payload)
+            else:
+                stages.append(Lookup([payload]))
+        elif kind is Kind.OPTICAL:
+            assert isinstance(payload, Mix)
+            stages.append(Optical(payload.matrix))
+        else:
+            assert isinstance(payload, (Mix, Filter))
+            stages.append(payload)
+    return stages
+
+
+def lookup_table(image: np.ndarray, parts: Sequence[Table | Adaptive]) -> np.ndarray:
+    """The table of neighbouring point-wise steps on this image; uint8 (256,) or (256, 3)."""
+    table: np.ndarray | None = None
+    for part in parts:
+        if type(part) is Table:
+            table = tables.compose(table, part.values)
+        else:
+            assert isinstance(part, Adaptive)
+            table = tables.compose(table, part.build(tables.Statistics(image, table), part.strength))
+    assert table is not None
+    return table
+
+
+def _permute(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None:
+    """A symmetry of the square: a transposition where x is read from y, then flips."""
+    transposed = abs(matrix[0, 0]) < 0.5
+    # After a transposition of the source, what was read from y by x lies in x.
+    x_reversed = matrix[1 if transposed else 0, 0] < 0
+    y_reversed = matrix[0 if transposed else 1, 1] < 0
+    source = cv2.transpose(image) if transposed else image
+    if x_reversed or y_reversed:
+        cv2.flip(source, -1 if x_reversed and y_reversed else 1 if x_reversed else 0, dst=target)
+    else:
+        np.copyto(target, source)
+
+
+def _warp(image: np.ndarray, target: np.ndarray, warp: Warp) -> None:
+    if warp.lossless:
+        _permute(image, target, warp.matrix)
+        return
+    height, width = image.shape[:2]
+    border = warp.border if warp.border is not None else Border("reflect")
+    cv2.warpAffine(
+        image, warp.matrix[:2], (width, height), dst=target, flags=_WARP_FLAGS,
+        borderMode=_BORDER_FLAGS[border.mode], borderValue=border.colour,
+    )  # fmt: skip
+
+
+def apply_stage(image: np.ndarray, target: np.ndarray, stage: Stage) -> None:
+    """Applies one stage: reads ``image``, writes ``target``; both uint8 (height, width, 3), not the same memory."""
+    if type(stage) is Warp:
+        _warp(image, target, stage)
+    elif type(stage) is Lookup:
+        table = lookup_table(image, stage.parts)
+        cv2.LUT(image, table if table.ndim == 1 else table[None], dst=target)
+    elif type(stage) is Mix:
+        colour.apply_mix(image, target, stage.matrix)
+    elif type(stage) is Optical:
+        colour.apply_optical_mix(image, target, stage.matrix)
+    else:
+        assert isinstance(stage, Filter)
+        stage.apply(image, target, stage.parameters)
+
+
+def apply_stages(image: np.ndarray, target: np.ndarray, scratch: np.ndarray, stages: Sequence[Stage]) -> None:
+    """Applies stages in turn; the last one writes ``target``. Neither the image nor its memory is touched."""
+    if not stages:
+        np.copyto(target, image)
+        return
+    source = image
+    for remaining in range(len(stages), 0, -1):
+        destination = target if remaining % 2 else scratch
+        apply_stage(source, destination, stages[-remaining])
+        source = destination
+
+
+def apply_chains(images: Sequence[np.ndarray], chains: Sequence[Chain], out: np.ndarray) -> None:
+    """Applies to each image the steps drawn for it.
+
+    Args:
+        images: uint8 (height, width, 3) each, all of one size; not written.
+        chains: one for each image.
+        out: uint8 (n, height, width, 3); shares no memory with the images.
+    """
+    scratch = np.empty(out.shape[1:], np.uint8)
+    for image, target, chain in zip(images, out, chains, strict=True):
+        apply_stages(image, target, scratch, fuse(chain))
+
+
+def check_images(images: np.ndarray, where: str) -> None:
+    """Raises:
+    DataError: not uint8 (n, height, width, 3) with at least one pixel.
+    """
+    if (
+        not isinstance(images, np.ndarray)
+        or images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[3] != 3
+        or 0 in images.shape[1:]
+    ):
+        got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise DataError(f"{where}: expected images as a uint8 array (n, height, width, 3), got {got}.")
