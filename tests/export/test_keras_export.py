@@ -1,0 +1,186 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bloodauto.ensemble.calibration import apply_temperature
+from bloodauto.errors import RunError, UserError
+from bloodauto.export.keras_export import (
+    VIEW_NAMES,
+    Member,
+    View,
+    build_export,
+    check_parity,
+    equal_views,
+    save_model,
+)
+
+NUMPY_VIEWS = {
+    "identity": lambda images: images,
+    "flip_left_right": lambda images: images[:, :, ::-1],
+    "flip_up_down": lambda images: images[:, ::-1],
+    "rot90": lambda images: np.rot90(images, 1, axes=(1, 2)),
+    "rot180": lambda images: np.rot90(images, 2, axes=(1, 2)),
+    "rot270": lambda images: np.rot90(images, 3, axes=(1, 2)),
+}
+
+
+def softmax(logits):
+    powers = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def by_hand(members, temperature, views, images):
+    """What the export must answer, computed outside of it."""
+    total = 0.0
+    for member in members:
+        for view in views:
+            look = np.ascontiguousarray(NUMPY_VIEWS[view.name](images))
+            logits = member.network.predict(look, verbose=0)
+            total = total + member.weight * view.weight * softmax(logits / member.temperature)
+    return apply_temperature(total, temperature)
+
+
+def test_answers_are_the_calibrated_average(small_pair, make):
+    members = [Member(small_pair[0], 0.7), Member(small_pair[1], 0.3, temperature=2.0)]
+    images = make.images(8, 24)
+    model = build_export(members, temperature=1.7)
+    wanted = by_hand(members, 1.7, [View("identity", 1.0)], images)
+    found = model.predict(images, verbose=0)
+    assert len(set(wanted.argmax(axis=1))) > 1, "the networks must tell images apart, or this test says nothing"
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert found.dtype == np.float32
+    assert model.input_shape == (None, 24, 24, 3)
+    assert model.inputs[0].dtype == "uint8"
+
+
+@pytest.mark.parametrize("name", VIEW_NAMES)
+def test_each_view_is_numpys(small_pair, name, make):
+    images = make.images(4, 24)
+    model = build_export([Member(small_pair[0], 1.0)], views=[View(name, 1.0)])
+    wanted = softmax(small_pair[0].predict(np.ascontiguousarray(NUMPY_VIEWS[name](images)), verbose=0))
+    np.testing.assert_allclose(model.predict(images, verbose=0), wanted, atol=1e-5)
+    if name != "identity":
+        assert np.abs(wanted - softmax(small_pair[0].predict(images, verbose=0))).max() > 0.01
+
+
+def test_views_are_averaged_with_their_shares(small_pair, make):
+    members = [Member(small_pair[0], 0.5), Member(small_pair[1], 0.5)]
+    views = [View("identity", 0.6), View("flip_left_right", 0.1), View("rot90", 0.3)]
+    images = make.images(5, 24)
+    model = build_export(members, temperature=0.8, views=views)
+    np.testing.assert_allclose(model.predict(images, verbose=0), by_hand(members, 0.8, views, images), atol=1e-5)
+
+
+def test_file_of_two_equal_architectures_loads_without_the_project(mobilenet_pair, tmp_path, make, run_bare):
+    members = [Member(network, 0.5) for network in mobilenet_pair]
+    images = make.images(3, 96)
+    views = equal_views(["identity", "rot270"])
+    path = tmp_path / "model.keras"
+    save_model(build_export(members, temperature=1.3, views=views), path)
+    np.save(tmp_path / "images.npy", images)
+    printed = run_bare(
+        "import keras, numpy as np\n"
+        f"model = keras.models.load_model({str(path)!r})\n"
+        f"np.save('found.npy', model.predict(np.load('images.npy'), verbose=0))\n"
+        "print('bloodauto' in sys.modules)\n",
+        tmp_path,
+    )
+    assert printed.split()[-1] == "False"
+    found = np.load(tmp_path / "found.npy")
+    np.testing.assert_allclose(found, by_hand(members, 1.3, views, images), atol=1e-4)
+    assert [file.name for file in tmp_path.glob(".*")] == []
+
+
+def test_members_are_left_as_they_were(small_pair):
+    before = [variable.numpy().copy() for variable in small_pair[0].weights]
+    names = [layer.name for layer in small_pair[0].layers]
+    trainable = len(small_pair[0].trainable_weights)
+    model = build_export([Member(small_pair[0], 1.0)])
+    for variable in model.weights:
+        variable.assign(variable * 0)
+    for variable, value in zip(small_pair[0].weights, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert [layer.name for layer in small_pair[0].layers] == names
+    assert len(small_pair[0].trainable_weights) == trainable > 0
+
+
+def test_training_mode_of_the_caller_changes_nothing(small_pair, tmp_path, make):
+    save_model(build_export([Member(small_pair[0], 1.0)]), tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    images = make.images(4, 24)
+    statistics = [variable.numpy().copy() for variable in loaded.weights]
+    np.testing.assert_array_equal(loaded(images, training=True), loaded(images, training=False))
+    for variable, value in zip(loaded.weights, statistics, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_networks_trained_in_16_bits_are_exported_in_32(make):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network = make.stir(make.small(), 5)
+        model = build_export([Member(network, 1.0)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in model._flatten_layers() if layer.weights} == {"float32"}
+    images = make.images(4, 24)
+    np.testing.assert_allclose(model.predict(images, verbose=0), softmax(network.predict(images, verbose=0)), atol=0.02)
+
+
+def test_probabilities_of_zero_do_not_break_the_logarithm(small_pair, make):
+    network = make.stir(make.small(), 6)
+    network.get_layer("logits").kernel.assign(network.get_layer("logits").kernel * 1000)
+    found = build_export([Member(network, 1.0)], temperature=0.05).predict(make.images(4, 24), verbose=0)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+def test_parity_passes_the_right_answers_and_tells_the_largest_difference(small_pair, tmp_path, make):
+    members = [Member(small_pair[0], 1.0)]
+    path = tmp_path / "model.keras"
+    save_model(build_export(members), path)
+    images = make.images(6, 24)
+    right = by_hand(members, 1.0, [View("identity", 1.0)], images)
+    assert check_parity(path, images, right) < 1e-5
+    wrong = right.copy()
+    wrong[4] = np.roll(wrong[4], 1)
+    largest = np.abs(wrong - right).max()
+    with pytest.raises(RunError, match=f"image 4 differs by {largest:.3g}"):
+        check_parity(path, images, wrong)
+    with pytest.raises(RunError, match="differs by nan"):
+        check_parity(path, images, right * np.nan)
+    with pytest.raises(RunError, match="expected probabilities of shape"):
+        check_parity(path, images, right[:, :-1])
+
+
+@keras.saving.register_keras_serializable("somewhere")
+class Homemade(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize("layer", [Homemade(name="odd"), layers.Lambda(lambda x: x, name="odd")])
+def test_layers_that_would_not_load_elsewhere_are_refused(layer, make):
+    images = keras.Input((24, 24, 3), dtype="uint8")
+    inner = keras.Sequential([keras.Input((24, 24, 3)), layer, layers.Flatten(), layers.Dense(make.classes)])
+    network = keras.Model(images, inner(layers.Rescaling(1.0)(images)))
+    with pytest.raises(RunError, match="'odd'"):
+        build_export([Member(network, 1.0)])
+
+
+def test_members_that_disagree_and_views_that_do_not_fit_are_refused(small_pair, make):
+    with pytest.raises(RunError, match="the same images and classes"):
+        build_export([Member(small_pair[0], 0.5), Member(make.small(classes=3), 0.5)])
+    images = keras.Input((24, 32, 3), dtype="uint8")
+    wide = keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Rescaling(1.0)(images))))
+    with pytest.raises(RunError, match="24 x 32"):
+        build_export([Member(wide, 1.0)], views=equal_views(["identity", "rot90"]))
+
+
+def test_names_of_views_are_checked():
+    assert equal_views(["identity", "rot180"]) == (View("identity", 0.5), View("rot180", 0.5))
+    with pytest.raises(UserError, match="Did you mean 'rot90'"):
+        equal_views(["rot_90"])
+    for names in ([], ["rot90", "rot90"]):
+        with pytest.raises(UserError, match="none twice"):
+            equal_views(names)
