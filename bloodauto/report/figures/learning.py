@@ -1,0 +1,84 @@
+"""Learning curves with the pruner's rungs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from bloodauto.report.figures.style import MUTED, OUTCOME_COLOURS, Absent, base_figure
+from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Outcome, RunInfo
+from bloodauto.report.words import percent
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """One trial's objective after each epoch that reported one."""
+
+    trial: int
+    outcome: Outcome
+    epochs: tuple[int, ...]
+    objectives: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LearningInfo:
+    """``rungs``: (name, epoch) at which trials were compared and the weaker ones stopped, by epoch."""
+
+    curves: tuple[LearningCurve, ...]
+    rungs: tuple[tuple[str, int], ...]
+
+
+def learning_info(run: RunInfo) -> LearningInfo | Absent:
+    """The rungs are where they have shown: the epoch at which most of the trials pruned at that rung ended."""
+    curves = tuple(
+        LearningCurve(trial.number, trial.outcome, *zip(*trial.intermediate, strict=True))
+        for trial in run.trials
+        if trial.intermediate
+    )
+    if not curves:
+        return Absent("No trial has finished an epoch yet.")
+    stops: dict[str, Counter[int]] = {}
+    for trial in run.trials:
+        if trial.outcome == "pruned" and trial.intermediate and re.fullmatch(r"rung_\d+", trial.reason):
+            stops.setdefault(trial.reason.replace("_", " "), Counter())[trial.intermediate[-1][0]] += 1
+    rungs = tuple(sorted(((name, epochs.most_common(1)[0][0]) for name, epochs in stops.items()), key=lambda r: r[1]))
+    return LearningInfo(curves, rungs)
+
+
+def draw_learning(info: LearningInfo) -> go.Figure:
+    figure = base_figure(420, x_title="epoch", y_title="objective on validation images")
+    # One trace an outcome, its curves parted by gaps: thousands of traces would make the page crawl.
+    for rank, outcome in reversed(list(enumerate(OUTCOMES))):
+        curves = [curve for curve in info.curves if curve.outcome == outcome]
+        if not curves:
+            continue
+        word = OUTCOME_WORDS[outcome]
+        figure.add_scatter(
+            x=[epoch for curve in curves for epoch in (*curve.epochs, None)],
+            y=[value for curve in curves for value in (*curve.objectives, None)],
+            text=[
+                text
+                for curve in curves
+                for text in (*(f"<b>trial {curve.trial}</b> {word}<br>{percent(v)}" for v in curve.objectives), "")
+            ],
+            mode="lines+markers",
+            name=word,
+            legendrank=rank,
+            line={"color": OUTCOME_COLOURS[outcome], "width": 1.6},
+            marker={"size": 4},
+            opacity=0.75,
+            hovertemplate="%{text} after epoch %{x}<extra></extra>",
+        )
+    for name, epoch in info.rungs:
+        figure.add_vline(
+            x=epoch,
+            line={"color": MUTED, "dash": "dot", "width": 1.5},
+            annotation={"text": name, "font": {"color": MUTED}, "yref": "paper", "y": 0, "yanchor": "bottom"},
+        )
+    figure.update_yaxes(tickformat=".0%")
+    longest = max(curve.epochs[-1] for curve in info.curves)
+    figure.update_xaxes(range=[0, longest + 0.6], showgrid=False, tickformat="d", dtick=max(1, round(longest / 10)))
+    return figure

@@ -1,0 +1,117 @@
+"""The first box of the report: what was found, what to expect, what it cost."""
+
+from __future__ import annotations
+
+from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, RunInfo
+from bloodauto.report.markup import Markup, escaped, join, tag
+from bloodauto.report.words import duration, percent
+
+
+def headline(run: RunInfo) -> Markup:
+    return tag(
+        "section",
+        tag("p", verdict(run), class_="verdict"),
+        tag("div", _same_lab(run), _elsewhere(run), _budget(run), _trials(run), class_="tiles"),
+        class_="headline",
+        id="found",
+    )
+
+
+def verdict(run: RunInfo) -> str:
+    """One or two sentences: what came out of the run."""
+    best = run.best
+    if run.ensemble is not None and run.ensemble.members:
+        size = len(run.ensemble.members)
+        found = f"An ensemble of {size} networks" if size > 1 else f"One network, {run.ensemble.members[0].name},"
+        sentence = f"{found} was chosen"
+        if run.test is not None and run.test.accuracy is not None:
+            sentence += f"; it is right on {percent(run.test.accuracy)} of the sealed test images"
+        return sentence + "."
+    if best is not None:
+        return (
+            f"The best recipe so far is trial {best.number}, with an objective of {percent(best.value)} "
+            "on validation images. No ensemble has been made yet."
+        )
+    if not run.trials:
+        return "Nothing has been tried yet."
+    if run.count("running") or run.count("waiting"):
+        return "No trial has come to its end yet."
+    return "No trial came to its end: there is nothing to use. The reasons are listed under Failures."
+
+
+def _tile(title: str, figure: str, *more: str | None) -> Markup:
+    return tag("div", tag("h3", title), tag("p", figure, class_="figure"), *more, class_="tile")
+
+
+def _small(text: str) -> Markup:
+    return tag("p", text)
+
+
+def _same_lab(run: RunInfo) -> Markup:
+    title = "Expect in the same lab"
+    test = run.test
+    if test is not None and test.accuracy is not None:
+        between = (
+            f"between {percent(test.accuracy_low)} and {percent(test.accuracy_high)}, "
+            if test.accuracy_low is not None and test.accuracy_high is not None
+            else ""
+        )
+        images = f"{test.images} sealed images" if test.images is not None else "sealed images"
+        return _tile(
+            title,
+            percent(test.accuracy),
+            _small(f"{between}from {images} that were opened once."),
+            _small(f"balanced {percent(test.balanced_accuracy)} · macro F1 {percent(test.macro_f1)}"),
+        )
+    score, of = _validation_score(run, "accuracy")
+    if score is None:
+        return _tile(title, "–", _small("Not known yet."))
+    return _tile(
+        title, percent(score), _small(f"at best: {of} on the validation images it was chosen by. No interval.")
+    )
+
+
+def _elsewhere(run: RunInfo) -> Markup:
+    title = "On shifted views"
+    if run.test is not None and run.test.shift:
+        mean = sum(score for _, score in run.test.shift) / len(run.test.shift)
+        group, worst = min(run.test.shift, key=lambda entry: entry[1])
+        return _tile(
+            title,
+            percent(mean),
+            _small(f"on average; worst with {group.replace('_', ' ')}: {percent(worst)}."),
+            _small("Simulated optics, stain, light and sensor; a real other lab can be worse."),
+        )
+    score, of = _validation_score(run, "shift")
+    if score is None:
+        return _tile(title, "–", _small("Not known yet."))
+    return _tile(title, percent(score), _small(f"{of}, on shifted views of its validation images."))
+
+
+def _validation_score(run: RunInfo, metric: str) -> tuple[float | None, str]:
+    if run.ensemble is not None and metric in dict(run.ensemble.scores):
+        return dict(run.ensemble.scores)[metric], "the ensemble"
+    if run.best is not None and run.best.metric(metric) is not None:
+        return run.best.metric(metric), f"trial {run.best.number}"
+    return None, ""
+
+
+def _budget(run: RunInfo) -> Markup:
+    spent, given = run.spent_device_seconds, run.budget_device_seconds
+    if given is None or given <= 0:
+        return _tile("Budget", duration(spent, run.device), _small("spent; what was given is not known."))
+    share = 0.0 if spent is None else spent / given
+    bar = tag("div", tag("span", "", style=f"width:{100 * min(share, 1):.1f}%"), class_="bar")
+    typed = f" (typed as {run.budget})" if run.budget else ""
+    text = f"{duration(spent or 0.0, run.device)} spent of {duration(given, run.device)}{typed}."
+    return _tile("Budget", percent(share, 0), bar, _small(text))
+
+
+def _trials(run: RunInfo) -> Markup:
+    chips = [
+        tag("li", tag("i", "", class_=f"dot {outcome}"), f"{run.count(outcome)} {OUTCOME_WORDS[outcome]}")
+        for outcome in OUTCOMES
+        if run.count(outcome)
+    ]
+    more = tag("ul", *chips, class_="chips") if chips else escaped(None)
+    return _tile("Trials", str(len(run.trials)), join([more]))

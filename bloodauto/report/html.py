@@ -1,0 +1,100 @@
+"""A run directory -> one HTML file that needs nothing else: no network, no other file, no program."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+
+from plotly.offline import get_plotlyjs
+
+from bloodauto.files import RunDirectory, write_text
+from bloodauto.report import sections
+from bloodauto.report.chapters import chapters
+from bloodauto.report.headline import headline
+from bloodauto.report.info import RunInfo
+from bloodauto.report.markup import Markup, join, tag
+from bloodauto.report.read import read_run
+
+
+def write_report(root: Path, output: Path | None = None) -> Path:
+    """Writes the report of a run, finished or not, and returns where: ``output``, else ``report.html`` in the run.
+
+    The page holds plotly.js once, forbids itself any network access and any script but its own (a content security
+    policy with their hashes), and shows whatever text the run's files bring as text.
+
+    Raises:
+        RunError: ``root`` is no run directory.
+    """
+    run = read_run(Path(root))
+    path = RunDirectory(Path(root)).report if output is None else Path(output)
+    write_text(path, render(run))
+    return path
+
+
+def render(run: RunInfo) -> str:
+    """The whole page as text. Same run, same page, but for the moment at its foot."""
+    parts = chapters(run)
+    here = Path(__file__).parent
+    drawn = {name: json.loads(figure.to_json()) for part in parts for name, figure in part.figures}
+    scripts = [_script(get_plotlyjs()), _script((here / "page.js").read_text(encoding="utf-8"))] if drawn else []
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            "style-src 'unsafe-inline'",
+            "img-src data: blob:",
+            "script-src " + (" ".join(f"'sha256-{_hash(script)}'" for script in scripts) or "'none'"),
+        )
+    )
+    # Inside a script element nothing is unescaped, and nothing may look like its end.
+    figures = Markup(json.dumps(drawn).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    head = tag(
+        "head",
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        # Without an icon of its own the page would ask a server for one.
+        Markup('<link rel="icon" href="data:,">'),
+        tag("title", f"{run.root.resolve().name} · bloodauto report"),
+        tag("style", Markup((here / "page.css").read_text(encoding="utf-8"))),
+    )
+    missing = sections.notes(run)
+    body = tag(
+        "body",
+        _header(run),
+        tag("nav", tag("ul", *(tag("li", tag("a", part.title, href=f"#{part.name}")) for part in parts))),
+        tag(
+            "main",
+            headline(run),
+            None if missing is None else tag("section", tag("h2", "What is missing"), missing, id="missing"),
+            *(tag("section", tag("h2", part.title), part.content, id=part.name) for part in parts),
+        ),
+        tag("footer", f"Written by bloodauto on {datetime.now().astimezone():%Y-%m-%d at %H:%M %Z}."),
+        tag("script", figures, type="application/json", id="figures"),
+        *(tag("script", script) for script in scripts),
+    )
+    return join([Markup("<!DOCTYPE html>\n"), tag("html", head, body, lang="en"), Markup("\n")])
+
+
+def _header(run: RunInfo) -> Markup:
+    source = run.fingerprint.source if run.fingerprint else ""
+    return tag(
+        "header",
+        tag(
+            "div",
+            tag("p", "bloodauto report", class_="kind"),
+            tag("h1", run.root.resolve().name),
+            tag("p", " · ".join(part for part in (source, str(run.root)) if part), class_="about"),
+        ),
+    )
+
+
+def _script(text: str) -> Markup:
+    # The hash is taken over the text as the browser's parser sees it, which has no carriage returns.
+    return Markup(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,239 @@
+"""What a run directory says, as frozen values. Nothing here reads or draws.
+
+Anything may be absent: a run that died, one that has just begun, one in which no trial finished. ``None`` or an empty
+tuple stands for "not there", and ``RunInfo.notes`` says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Outcome = Literal["complete", "pruned", "failed", "out_of_budget", "running", "waiting"]
+
+#: In the order in which they are listed and drawn.
+OUTCOMES: tuple[Outcome, ...] = ("complete", "pruned", "failed", "out_of_budget", "running", "waiting")
+
+OUTCOME_WORDS: dict[str, str] = {
+    "complete": "complete",
+    "pruned": "pruned",
+    "failed": "failed",
+    "out_of_budget": "out of budget",
+    "running": "open",
+    "waiting": "waiting",
+}
+
+#: Metric name and value, in the order of the file.
+Scores = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something missing or unreadable: which file, and what it means."""
+
+    source: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ParamValue:
+    """One sampled value; ``name`` is the dotted path in the recipe, ``distribution`` Optuna's, which is immutable."""
+
+    name: str
+    value: Any
+    distribution: Any
+
+
+@dataclass(frozen=True)
+class EpochInfo:
+    """One epoch of a trial's history; accuracies and objective in [0, 1]."""
+
+    epoch: int
+    stage: str
+    train_accuracy: float | None
+    accuracy: float | None
+    shift: float | None
+    objective: float | None
+
+
+@dataclass(frozen=True)
+class TrialInfo:
+    """One trial, from the study and from its own folder.
+
+    Attributes:
+        value: the final objective in [0, 1] for complete trials, the last one seen for pruned ones, else ``None``.
+        intermediate: (epoch, objective), by epoch, finite values only.
+        origin: ``declared: <recipe>`` or ``sampled``.
+        reason: the typed reason of the outcome (``nan``, ``rung_2``...), empty where there is none.
+        device_seconds: devices reserved x seconds reserved.
+        weights: how many weights the network has.
+    """
+
+    number: int
+    outcome: Outcome
+    value: float | None
+    intermediate: tuple[tuple[int, float], ...] = ()
+    params: tuple[ParamValue, ...] = ()
+    origin: str = ""
+    reason: str = ""
+    recipe_id: str = ""
+    device_seconds: float | None = None
+    weights: int | None = None
+    metrics: Scores = ()
+    history: tuple[EpochInfo, ...] = ()
+
+    def metric(self, name: str) -> float | None:
+        return dict(self.metrics).get(name)
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One charge: what it was for, its device-seconds and the total after it."""
+
+    purpose: str
+    device_seconds: float
+    spent_device_seconds: float
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the data are: where from, how many images, per class and per lab."""
+
+    source: str
+    images: int
+    height_px: int | None
+    width_px: int | None
+    classes: tuple[tuple[str, int], ...]
+    labs: tuple[tuple[str, int], ...]
+    left_out: int | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class CleaningRow:
+    """An image that was not simply kept."""
+
+    name: str
+    label: str
+    finding: str
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """``counts``: how many images had each (finding, action), the most frequent first; ``rows``: those images."""
+
+    images: int
+    counts: tuple[tuple[str, str, int], ...]
+    rows: tuple[CleaningRow, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of the ensemble; the weights of all members sum to 1."""
+
+    name: str
+    weight: float
+    kind: str
+    trial: int | None
+    recipe_id: str
+    parameters: int | None
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class SelectionStep:
+    """One step of the greedy selection: who was added and the ensemble's score after it."""
+
+    step: int
+    added: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The chosen ensemble, its scores on validation images, and those of the best single network."""
+
+    metric: str
+    members: tuple[Member, ...]
+    temperature: float | None
+    scores: Scores
+    best_single: str
+    best_single_scores: Scores
+    trace: tuple[SelectionStep, ...]
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """The sealed test images, opened once. ``confusion``: true class by row, predicted by column."""
+
+    __test__ = False  # the name begins with "Test": pytest must not collect it
+
+    images: int | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    balanced_accuracy: float | None
+    macro_f1: float | None
+    ece: float | None
+    confusion: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...]
+    shift: Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """A trial's validation predictions. labels: int64 (n,); probabilities: float (n, classes), rows sum to 1."""
+
+    trial: int
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A whole run. ``settings`` are (key, text) with passwords masked."""
+
+    root: Path
+    settings: tuple[tuple[str, str], ...] = ()
+    budget: str = ""
+    budget_device_seconds: float | None = None
+    device: str = ""
+    fingerprint: Fingerprint | None = None
+    cleaning: Cleaning | None = None
+    split_sizes: tuple[tuple[str, int], ...] = ()
+    trials: tuple[TrialInfo, ...] = ()
+    ledger: tuple[LedgerEntry, ...] = ()
+    ensemble: Ensemble | None = None
+    test: TestResult | None = None
+    predictions: Predictions | None = None
+    next_steps: str = ""
+    exported: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def best(self) -> TrialInfo | None:
+        """The complete trial with the highest objective; the earlier one of equals."""
+        complete = [trial for trial in self.trials if trial.outcome == "complete" and trial.value is not None]
+        return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+
+    @property
+    def spent_device_seconds(self) -> float | None:
+        """What the ledger has charged; without a ledger, the sum over the trials; ``None`` when neither is known."""
+        if self.ledger:
+            return self.ledger[-1].spent_device_seconds
+        known = [trial.device_seconds for trial in self.trials if trial.device_seconds is not None]
+        return sum(known) if known else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        if self.test is not None and self.test.classes:
+            return self.test.classes
+        return tuple(name for name, _ in self.fingerprint.classes) if self.fingerprint else ()
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(trial.outcome == outcome for trial in self.trials)

@@ -1,0 +1,177 @@
+"""Untrusted plain values (from JSON, CSV, YAML) -> the frozen values of ``info``.
+
+These files come from a program that may have been killed, or from a person's editor. A field of the wrong type raises
+``ValueError`` with its name; the caller turns that into a note of the report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bloodauto.report.info import (
+    Cleaning,
+    CleaningRow,
+    Ensemble,
+    EpochInfo,
+    Fingerprint,
+    LedgerEntry,
+    Member,
+    Scores,
+    SelectionStep,
+    TestResult,
+)
+
+#: Findings that mean "nothing was found", and actions that mean "kept as it is".
+_QUIET = {"", "none", "ok", "keep", "kept", "clean"}
+
+
+def mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: expected a mapping, got {type(value).__name__}")
+    return value
+
+
+def items(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: expected a list, got {type(value).__name__}")
+    return value
+
+
+def number(value: Any, where: str) -> float | None:
+    """A finite float; ``None`` stays ``None``, and so becomes what is not finite, which no figure can show."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where}: expected a number, got {value!r}")
+    return float(value) if math.isfinite(value) else None
+
+
+def whole(value: Any, where: str) -> int | None:
+    parsed = number(value, where)
+    return None if parsed is None else int(parsed)
+
+
+def text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def scores(value: Any, where: str) -> Scores:
+    """The numbers of a mapping; other values in it (lists, nested mappings) are not scores and are left out."""
+    return tuple(
+        (str(name), float(score))
+        for name, score in mapping(value if value is not None else {}, where).items()
+        if isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    )
+
+
+def counts(value: Any, where: str) -> tuple[tuple[str, int], ...]:
+    return tuple((name, int(count)) for name, count in scores(value, where))
+
+
+def fingerprint(value: Any) -> Fingerprint:
+    fields = mapping(value, "fingerprint")
+    classes = counts(fields.get("classes"), "classes")
+    images = whole(fields.get("images"), "images")
+    return Fingerprint(
+        source=text(fields.get("source")),
+        images=sum(count for _, count in classes) if images is None else images,
+        height_px=whole(fields.get("height_px"), "height_px"),
+        width_px=whole(fields.get("width_px"), "width_px"),
+        classes=classes,
+        labs=counts(fields.get("labs"), "labs"),
+        left_out=whole(fields.get("left_out"), "left_out"),
+        digest=text(fields.get("digest")),
+    )
+
+
+def cleaning(rows: Iterable[Mapping[str, str | None]]) -> Cleaning:
+    images = 0
+    found: list[CleaningRow] = []
+    for row in rows:
+        images += 1
+        entry = CleaningRow(*(text(row.get(key)) for key in ("name", "label", "finding", "action", "reason")))
+        if entry.finding.lower() not in _QUIET or entry.action.lower() not in _QUIET:
+            found.append(entry)
+    tally = Counter((row.finding, row.action) for row in found)
+    return Cleaning(images, tuple((*pair, count) for pair, count in tally.most_common()), tuple(found))
+
+
+def ledger_entry(value: Any) -> LedgerEntry:
+    fields = mapping(value, "ledger entry")
+    charged = number(fields.get("device_seconds"), "device_seconds")
+    spent = number(fields.get("spent_device_seconds"), "spent_device_seconds")
+    if charged is None or spent is None:
+        raise ValueError("device_seconds and spent_device_seconds: expected numbers")
+    return LedgerEntry(text(fields.get("purpose")), charged, spent)
+
+
+def epoch(value: Any) -> EpochInfo:
+    fields = mapping(value, "epoch")
+    at = whole(fields.get("epoch"), "epoch")
+    if at is None:
+        raise ValueError("epoch: expected a number")
+    return EpochInfo(
+        epoch=at,
+        stage=text(fields.get("stage")),
+        **{key: number(fields.get(key), key) for key in ("train_accuracy", "accuracy", "shift", "objective")},
+    )
+
+
+def ensemble(value: Any) -> Ensemble:
+    fields = mapping(value, "ensemble")
+    members = []
+    for index, entry in enumerate(items(fields.get("members"), "members")):
+        member = mapping(entry, f"members.{index}")
+        weight = number(member.get("weight"), f"members.{index}.weight")
+        members.append(
+            Member(
+                name=text(member.get("name")),
+                weight=0.0 if weight is None else weight,
+                kind=text(member.get("kind")),
+                trial=whole(member.get("trial"), f"members.{index}.trial"),
+                recipe_id=text(member.get("recipe_id")),
+                parameters=whole(member.get("parameters"), f"members.{index}.parameters"),
+                scores=scores(member.get("scores"), f"members.{index}.scores"),
+            )
+        )
+    single = mapping(fields.get("best_single") or {}, "best_single")
+    trace = []
+    for index, entry in enumerate(items(fields.get("trace") or [], "trace")):
+        step = mapping(entry, f"trace.{index}")
+        score = number(step.get("score"), f"trace.{index}.score")
+        if score is not None:
+            at = whole(step.get("step"), f"trace.{index}.step")
+            trace.append(SelectionStep(index + 1 if at is None else at, text(step.get("added")), score))
+    return Ensemble(
+        metric=text(fields.get("metric")),
+        members=tuple(members),
+        temperature=number(fields.get("temperature"), "temperature"),
+        scores=scores(fields.get("scores"), "scores"),
+        best_single=text(single.get("name")),
+        best_single_scores=scores(single.get("scores"), "best_single.scores"),
+        trace=tuple(trace),
+    )
+
+
+def test_result(value: Any) -> TestResult:
+    fields = mapping(value, "test")
+    classes = tuple(text(name) for name in items(fields.get("classes") or [], "classes"))
+    confusion = tuple(
+        tuple(int(number(count, "confusion") or 0) for count in items(row, f"confusion.{index}"))
+        for index, row in enumerate(items(fields.get("confusion") or [], "confusion"))
+    )
+    if any(len(row) != len(confusion) for row in confusion):
+        raise ValueError(f"confusion: expected a square, got rows of {sorted({len(row) for row in confusion})}")
+    if confusion and classes and len(classes) != len(confusion):
+        raise ValueError(f"classes: expected {len(confusion)} names, one a row of confusion, got {len(classes)}")
+    plain = ("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "ece")
+    return TestResult(
+        images=whole(fields.get("images"), "images"),
+        **{key: number(fields.get(key), key) for key in plain},
+        confusion=confusion,
+        classes=classes,
+        shift=scores(fields.get("shift"), "shift"),
+    )

@@ -1,0 +1,267 @@
+"""A run directory -> ``RunInfo``. Reads only; a missing or broken file becomes a note, never an exception."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from bloodauto.errors import RunError, UserError
+from bloodauto.files import RunDirectory, read_arrays, read_json, read_yaml
+from bloodauto.report import parse, study
+from bloodauto.report.info import (
+    Cleaning,
+    EpochInfo,
+    LedgerEntry,
+    Note,
+    Outcome,
+    ParamValue,
+    Predictions,
+    RunInfo,
+    Scores,
+    TrialInfo,
+)
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+Value = TypeVar("Value")
+
+#: What reading a broken file can raise: wrong encoding, wrong JSON, wrong types, damaged archives, no permission.
+_BROKEN = (
+    UserError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RecursionError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+_MISSING = {
+    "settings.yaml": "the run's settings are not there; budget, seed and search space are unknown.",
+    "fingerprint.json": "no description of the data: the run stopped before or while it read the images.",
+    "cleaning.csv": "no record of the cleaning: the run stopped before it, or the cleaning was switched off.",
+    "study.db": "no study: the search has not begun.",
+    "ledger.jsonl": "no ledger: nothing has been charged yet, or it was removed.",
+    "ensemble.json": "no ensemble yet: it is made after the last trial and needs at least one complete one.",
+    "test.json": "the sealed test images have not been opened yet: that happens once, at the end of the run.",
+}
+
+_BY_STATE: dict[str, Outcome] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+}
+
+
+class _Reader:
+    """Reads parts of one run and collects a note for each that is missing or broken."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.notes: list[Note] = []
+
+    def note(self, path: Path, text: str) -> None:
+        self.notes.append(Note(path.relative_to(self.root).as_posix(), text.replace(f"{self.root}/", "")))
+
+    def part(self, path: Path, read: Callable[[Path], Value], *, optional: bool = False) -> Value | None:
+        """``read(path)``, or ``None`` and a note. A missing ``optional`` file needs no note."""
+        if not path.exists():
+            if not optional:
+                self.note(path, _MISSING[path.name])
+            return None
+        try:
+            return read(path)
+        except _BROKEN as error:
+            self.note(path, f"could not be used and is left out: {study.mask_passwords(str(error))}")
+            return None
+
+
+def read_run(root: Path) -> RunInfo:
+    """Reads everything a run directory holds, disturbing nothing: no file in it is written, created or locked.
+
+    A run that is still going gives a consistent picture of the study at one moment; the other files are each whole,
+    because they are written atomically.
+
+    Raises:
+        RunError: ``root`` is no run directory.
+    """
+    root = Path(root)
+    require_run(root)
+    run, reader = RunDirectory(root), _Reader(root)
+    settings: dict[str, Any] = reader.part(run.settings, _settings) or {}
+    trials = _trials(run, reader, settings.get("storage"))
+    best = RunInfo(root, trials=trials).best
+    return RunInfo(
+        root=root,
+        settings=tuple((key, study.mask_passwords(_setting_text(value))) for key, value in settings.items()),
+        budget=parse.text(settings.get("budget")),
+        budget_device_seconds=_budget(settings, run, reader),
+        device=parse.text(settings.get("device")),
+        fingerprint=reader.part(run.fingerprint, lambda path: parse.fingerprint(read_json(path))),
+        cleaning=reader.part(run.cleaning, _cleaning),
+        split_sizes=reader.part(run.splits, _split_sizes, optional=True) or (),
+        trials=trials,
+        ledger=reader.part(run.ledger, lambda path: tuple(_ledger(path, reader))) or (),
+        ensemble=reader.part(run.ensemble, lambda path: parse.ensemble(read_json(path))),
+        test=reader.part(run.test_result, lambda path: parse.test_result(read_json(path))),
+        predictions=None if best is None else _predictions(run, reader, best.number),
+        next_steps=reader.part(run.next_steps, lambda path: path.read_text(encoding="utf-8"), optional=True) or "",
+        exported=tuple(sorted(path.name for path in run.export.iterdir())) if run.export.is_dir() else (),
+        notes=tuple(reader.notes),
+    )
+
+
+def require_run(root: Path) -> None:
+    """Raises:
+    RunError: ``root`` is no folder, or holds nothing that a run writes; the message names runs inside it.
+    """
+    if _looks_like_run(root):
+        return
+    if not root.is_dir():
+        raise RunError(f"{root}: expected a run directory, found {'a file' if root.exists() else 'nothing'} there.")
+    inside = sorted(path.name for path in root.iterdir() if path.is_dir() and _looks_like_run(path))
+    hint = f"Did you mean {root / inside[-1]}?" if inside else "Give the folder that 'bloodauto search' wrote into."
+    raise RunError(f"{root}: expected a run directory (with settings.yaml or study.db), found neither. {hint}")
+
+
+def _looks_like_run(root: Path) -> bool:
+    run = RunDirectory(root)
+    return any(path.is_file() for path in (run.settings, run.study, run.ledger, run.fingerprint))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    return dict(parse.mapping(read_yaml(path).value, "settings"))
+
+
+def _setting_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _budget(settings: dict[str, Any], run: RunDirectory, reader: _Reader) -> float | None:
+    try:
+        return parse.number(settings.get("budget_device_seconds"), "budget_device_seconds")
+    except ValueError as error:
+        reader.note(run.settings, str(error))
+        return None
+
+
+def _cleaning(path: Path) -> Cleaning:
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream)
+        if "name" not in (rows.fieldnames or ()):
+            raise ValueError("expected a header with 'name', 'finding' and 'action'")
+        return parse.cleaning(rows)
+
+
+def _split_sizes(path: Path) -> tuple[tuple[str, int], ...]:
+    parts = parse.mapping(read_json(path), "splits").get("parts") or {}
+    return tuple(
+        (str(name), len(part)) for name, part in parse.mapping(parts, "parts").items() if hasattr(part, "__len__")
+    )
+
+
+def _ledger(path: Path, reader: _Reader) -> Iterator[LedgerEntry]:
+    """The readable lines. A kill while the last line is written leaves a part of it; that is no reason to lose all."""
+    for index, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if line.strip():
+            try:
+                yield parse.ledger_entry(json.loads(line))
+            except (ValueError, TypeError) as error:
+                reader.note(path, f"line {index} is left out: {error}")
+
+
+def _trials(run: RunDirectory, reader: _Reader, storage: Any) -> tuple[TrialInfo, ...]:
+    frozen = reader.part(run.study, lambda path: _from_sqlite(path)) if not storage else _from_url(run, reader, storage)
+    return tuple(_trial(run, reader, trial) for trial in frozen or ())
+
+
+def _from_url(run: RunDirectory, reader: _Reader, storage: Any) -> list[FrozenTrial] | None:
+    try:
+        path = study.sqlite_path(str(storage), run.root)
+        return list(study.frozen_trials(str(storage))) if path is None else _from_sqlite(path)
+    except RunError as error:
+        reader.note(run.settings, f"storage: the study could not be read: {study.mask_passwords(str(error))}")
+        return None
+
+
+def _from_sqlite(path: Path) -> list[FrozenTrial]:
+    with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
+        copy = Path(folder) / "study.db"
+        study.snapshot(path, copy)
+        return list(study.frozen_trials(f"sqlite:///{copy}"))
+
+
+def _trial(run: RunDirectory, reader: _Reader, trial: FrozenTrial) -> TrialInfo:
+    folder = run.trial(trial.number)
+    attributes = trial.user_attrs
+    result = reader.part(folder / "result.json", _result, optional=True) or {}
+    intermediate = tuple(
+        (int(step), float(value)) for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)
+    )
+    outcome = _BY_STATE[trial.state.name]
+    if trial.state.is_finished() and attributes.get("outcome") in ("complete", "pruned", "failed", "out_of_budget"):
+        outcome = attributes["outcome"]
+    return TrialInfo(
+        number=trial.number,
+        outcome=outcome,
+        value=_value(trial, outcome, intermediate),
+        intermediate=intermediate,
+        params=tuple(ParamValue(key, value, trial.distributions[key]) for key, value in sorted(trial.params.items())),
+        origin=parse.text(attributes.get("origin")),
+        reason=parse.text(attributes.get("reason", result.get("reason"))),
+        recipe_id=parse.text(attributes.get("recipe_id")),
+        device_seconds=_first_number(attributes.get("device_seconds"), result.get("device_seconds")),
+        weights=parse.whole(result.get("parameters"), "parameters"),
+        metrics=result.get("metrics", ()),
+        history=reader.part(folder / "history.json", _history, optional=True) or (),
+    )
+
+
+def _value(trial: FrozenTrial, outcome: Outcome, seen: tuple[tuple[int, float], ...]) -> float | None:
+    if outcome == "complete":
+        return trial.value if trial.value is not None and math.isfinite(trial.value) else None
+    return seen[-1][1] if seen and outcome in ("pruned", "out_of_budget", "running") else None
+
+
+def _first_number(*values: Any) -> float | None:
+    for value in values:
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    return None
+
+
+def _result(path: Path) -> dict[str, Any]:
+    fields = dict(parse.mapping(read_json(path), "result"))
+    metrics: Scores = parse.scores(fields.get("metrics"), "metrics")
+    return {**fields, "metrics": metrics, "parameters": parse.number(fields.get("parameters"), "parameters")}
+
+
+def _history(path: Path) -> tuple[EpochInfo, ...]:
+    return tuple(parse.epoch(entry) for entry in parse.items(read_json(path), "history"))
+
+
+def _predictions(run: RunDirectory, reader: _Reader, number: int) -> Predictions | None:
+    def read(path: Path) -> Predictions:
+        arrays = read_arrays(path)
+        labels, clean = arrays["labels"].astype(np.int64), arrays["clean"].astype(np.float64)
+        if labels.ndim != 1 or clean.shape[:1] != labels.shape or clean.ndim != 2 or not len(labels):
+            raise ValueError(f"expected labels (n,) and clean (n, classes), got {labels.shape} and {clean.shape}")
+        if not np.isfinite(clean).all() or labels.min() < 0 or labels.max() >= clean.shape[1]:
+            raise ValueError("labels out of range, or probabilities that are not finite")
+        return Predictions(number, labels, clean)
+
+    return reader.part(run.trial(number) / "predictions.npz", read, optional=True)

@@ -1,0 +1,208 @@
+"""The parts of the report that are text and tables."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+
+from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, RunInfo, TrialInfo
+from bloodauto.report.markup import Markup, escaped, join, table, tag
+from bloodauto.report.words import duration, percent, shorten
+
+TOP_TRIALS = 30
+MOST_FAILURES = 50
+MOST_CLEANED = 40
+
+
+def notes(run: RunInfo) -> Markup | None:
+    """What is missing or broken and what that means; ``None`` when nothing is."""
+    if not run.notes:
+        return None
+    return tag("ul", *(tag("li", tag("code", note.source), " ", note.text) for note in run.notes), class_="notes")
+
+
+def ranked(trials: tuple[TrialInfo, ...]) -> list[TrialInfo]:
+    """Complete trials first, then the others in the order of their outcomes; within each the best objective first."""
+    order = {outcome: index for index, outcome in enumerate(OUTCOMES)}
+    return sorted(
+        trials,
+        key=lambda trial: (order[trial.outcome], -trial.value if trial.value is not None else 0.0, trial.number),
+    )
+
+
+def trial_table(run: RunInfo) -> Markup:
+    if not run.trials:
+        return tag("p", "No trial has been started.", class_="absent")
+    backbone = "backbone.name"
+    rows = []
+    for trial in ranked(run.trials)[:TOP_TRIALS]:
+        params = {param.name: param.value for param in trial.params}
+        rows.append(
+            (
+                str(trial.number),
+                join([tag("i", "", class_=f"dot {trial.outcome}"), OUTCOME_WORDS[trial.outcome]]),
+                percent(trial.value),
+                percent(trial.metric("accuracy")),
+                percent(trial.metric("shift")),
+                str(trial.intermediate[-1][0]) if trial.intermediate else "–",
+                duration(trial.device_seconds, run.device),
+                "–" if trial.weights is None else f"{trial.weights:,}",
+                tag("span", shorten(str(params.get(backbone, "–")), 28), class_="whole"),
+                tag("span", shorten(trial.origin, 34), title=trial.origin),
+                tag("code", shorten(trial.recipe_id, 12), title=trial.recipe_id) if trial.recipe_id else "–",
+            )
+        )
+    shown = table(
+        (
+            "trial",
+            "outcome",
+            "objective",
+            "clean",
+            "shifted",
+            "epochs",
+            "cost",
+            "weights",
+            "backbone",
+            "origin",
+            "recipe",
+        ),
+        rows,
+        numeric=(0, 2, 3, 4, 5, 6, 7),
+    )
+    left = len(run.trials) - len(rows)
+    return join([shown, tag("p", f"{left} more trials are in the study.", class_="hint") if left > 0 else None])
+
+
+def failures(run: RunInfo) -> Markup:
+    failed = [trial for trial in run.trials if trial.outcome in ("failed", "out_of_budget")]
+    if not failed:
+        return tag("p", "No trial failed.", class_="absent")
+    reasons = Counter((trial.outcome, trial.reason or "no reason recorded") for trial in failed)
+    summary = tag(
+        "ul",
+        *(
+            tag("li", tag("i", "", class_=f"dot {outcome}"), f"{count} {OUTCOME_WORDS[outcome]}: {reason}")
+            for (outcome, reason), count in reasons.most_common()
+        ),
+        class_="chips",
+    )
+    rows = [
+        (
+            str(trial.number),
+            OUTCOME_WORDS[trial.outcome],
+            trial.reason or "–",
+            str(trial.intermediate[-1][0]) if trial.intermediate else "–",
+            duration(trial.device_seconds, run.device),
+            shorten(trial.origin, 40),
+        )
+        for trial in failed[:MOST_FAILURES]
+    ]
+    shown = table(("trial", "outcome", "reason", "epochs", "cost", "origin"), rows, numeric=(0, 3, 4))
+    return join([summary, shown])
+
+
+def data(run: RunInfo) -> Markup:
+    """The images: where from, classes, labs, splits, and what cleaning did."""
+    return join([_images(run), _cleaning(run)])
+
+
+def _images(run: RunInfo) -> Markup:
+    print_ = run.fingerprint
+    if print_ is None:
+        return tag("p", "The images have not been described yet.", class_="absent")
+    size = f", {print_.height_px} x {print_.width_px} px" if print_.height_px and print_.width_px else ""
+    left_out = f" {print_.left_out} more were left out by the cleaning." if print_.left_out else ""
+    parts = [tag("p", f"{print_.images:,} images{size}, from ", tag("code", print_.source), f".{left_out}")]
+    if print_.classes:
+        most = max(count for _, count in print_.classes)
+        rows = [
+            (name, f"{count:,}", percent(count / max(print_.images, 1)), _count_bar(count, most))
+            for name, count in print_.classes
+        ]
+        parts.append(table(("class", "images", "share", ""), rows, numeric=(1, 2)))
+    if print_.labs:
+        parts.append(tag("p", "Labs: " + ", ".join(f"{name or 'unknown'} ({count:,})" for name, count in print_.labs)))
+    if run.split_sizes:
+        parts.append(tag("p", "Parts: " + ", ".join(f"{name} ({count:,})" for name, count in run.split_sizes)))
+    return join(parts)
+
+
+def _count_bar(count: int, most: int) -> Markup:
+    return tag("div", tag("span", "", style=f"width:{100 * count / max(most, 1):.1f}%"), class_="bar wide")
+
+
+def _cleaning(run: RunInfo) -> Markup:
+    if run.cleaning is None:
+        return tag("p", "There is no record of the cleaning.", class_="absent")
+    if not run.cleaning.rows:
+        return tag("p", f"Cleaning looked at {run.cleaning.images:,} images and found nothing to mend.")
+    intro = tag("p", f"Cleaning looked at {run.cleaning.images:,} images; {len(run.cleaning.rows):,} were noted:")
+    summary = table(
+        ("finding", "action", "images"), [(f, a, f"{n:,}") for f, a, n in run.cleaning.counts], numeric=(2,)
+    )
+    listed = run.cleaning.rows[:MOST_CLEANED]
+    rows = [(row.name, row.label, row.finding, row.action, row.reason) for row in listed]
+    title = "These images" if len(listed) == len(run.cleaning.rows) else f"The first {len(listed)} of them"
+    return join(
+        [
+            intro,
+            summary,
+            tag("details", tag("summary", title), table(("image", "label", "finding", "action", "reason"), rows)),
+        ]
+    )
+
+
+def settings(run: RunInfo) -> Markup:
+    if not run.settings:
+        return tag("p", "The settings are not known.", class_="absent")
+    return table(("setting", "value"), [(tag("code", key), value) for key, value in run.settings])
+
+
+def next_steps(run: RunInfo) -> Markup:
+    """The run's own advice where it left some, else the commands that fit its state."""
+    if run.next_steps.strip():
+        return tag("pre", run.next_steps.strip())
+    steps = [tag("li", text, ": ", tag("code", command)) for text, command in next_commands(run)]
+    return tag("ul", *steps)
+
+
+def next_commands(run: RunInfo) -> list[tuple[str, str]]:
+    """(what it does, command) that fit the run's state."""
+    root = shlex.quote(str(run.root))
+    commands = []
+    spent, given = run.spent_device_seconds, run.budget_device_seconds
+    if run.test is None or run.count("running"):
+        left = f" ({duration(max(given - spent, 0.0), run.device)} left)" if given is not None and spent else ""
+        commands.append((f"Go on where it stopped{left}, with the command that began it and", "--resume"))
+    if run.ensemble is not None:
+        commands.append(("Make one file to use elsewhere", f"bloodauto export-best {root}"))
+    commands.append(("Look at the trials one by one", f"bloodauto dashboard {root}"))
+    commands.append(("Make this page again", f"bloodauto report {root}"))
+    return commands
+
+
+def ensemble_table(run: RunInfo) -> Markup | None:
+    if run.ensemble is None or not run.ensemble.members:
+        return None
+    metrics = [name for name, _ in run.ensemble.scores]
+    rows = []
+    for member in sorted(run.ensemble.members, key=lambda member: -member.weight):
+        own = dict(member.scores)
+        rows.append(
+            (
+                member.name,
+                f"{member.weight:.3f}",
+                member.kind,
+                "–" if member.trial is None else str(member.trial),
+                "–" if member.parameters is None else f"{member.parameters:,}",
+                *(percent(own.get(name)) for name in metrics),
+            )
+        )
+    together = [percent(score) for _, score in run.ensemble.scores]
+    rows.append((tag("b", "together"), "1", "", "", "", *(tag("b", score) for score in together)))
+    headings = ("member", "weight", "kind", "trial", "weights", *(name.replace("_", " ") for name in metrics))
+    shown = table(headings, rows, numeric=range(1, len(headings)))
+    temperature = run.ensemble.temperature
+    calibrated = "" if temperature is None else f" Probabilities are calibrated with temperature {temperature:.3f}."
+    chosen = f"Chosen by {run.ensemble.metric.replace('_', ' ')}." if run.ensemble.metric else ""
+    return join([shown, tag("p", chosen + calibrated, class_="hint") if chosen + calibrated else escaped(None)])

@@ -1,0 +1,148 @@
+"""The study of a run, read so that the search that is writing it never notices.
+
+SQLite allows one writer, and a reader that holds its lock makes that writer wait or fail. So nothing here reads the
+live file at leisure, writes to it, or lets Optuna open it (Optuna creates tables and checks versions when it opens a
+database): the committed state is copied in one step and the copy is read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bloodauto.errors import RunError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+STUDY_NAME = "bloodauto"
+
+_JOURNALS = ("-journal", "-wal")
+
+
+def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> None:
+    """Copies the committed state of the SQLite file ``source`` into ``target``, which readers may have open.
+
+    ``source`` is opened read-only and locked (shared, so that other readers go on) only while its pages are copied.
+    A database that was killed in the middle of a commit has a journal to be rolled back, which a read-only connection
+    may not do; that happens in a private copy instead.
+
+    Raises:
+        RunError: absent, no SQLite database, or locked for ``timeout_seconds``.
+    """
+    if not source.is_file():
+        raise RunError(f"{source}: expected the study's SQLite file, found nothing there. Has the search begun?")
+    try:
+        try:
+            _backup(source, target, timeout_seconds)
+        except sqlite3.OperationalError:
+            with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
+                copy = Path(folder) / "study.db"
+                shutil.copyfile(source, copy)
+                for suffix in _JOURNALS:
+                    journal = source.with_name(source.name + suffix)
+                    if journal.is_file():
+                        shutil.copyfile(journal, copy.with_name(copy.name + suffix))
+                _backup(copy, target, timeout_seconds, mode="rw")
+    except (sqlite3.Error, OSError) as error:
+        raise RunError(
+            f"{source}: expected a SQLite database, could not read it ({error}). "
+            "If the disk is sound, start a new run; the trials' own folders are still readable."
+        ) from None
+
+
+def _backup(source: Path, target: Path, timeout_seconds: float, mode: str = "ro") -> None:
+    deadline = time.monotonic() + timeout_seconds
+
+    def stop_when_late(status: int, remaining: int, total: int) -> None:
+        # Without this a source that stays locked would be asked again for ever.
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
+            raise RunError(f"{source}: still locked after {timeout_seconds:.0f} s by the process that writes it.")
+
+    with (
+        closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode={mode}", uri=True)) as reading,
+        closing(sqlite3.connect(target)) as writing,
+    ):
+        reading.backup(writing, progress=stop_when_late, sleep=0.05)
+
+
+def change_mark(source: Path) -> tuple[tuple[int, int], ...]:
+    """Size and time of the database and its journals: differs after every commit, and costs no lock."""
+    mark = []
+    for path in (source, *(source.with_name(source.name + suffix) for suffix in _JOURNALS)):
+        try:
+            state = path.stat()
+            mark.append((state.st_size, state.st_mtime_ns))
+        except FileNotFoundError:
+            mark.append((0, 0))
+    return tuple(mark)
+
+
+def sqlite_path(storage_url: str, root: Path) -> Path | None:
+    """The file of a ``sqlite:///...`` URL (relative ones are relative to ``root``); ``None`` for any other storage."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(storage_url)
+    except ArgumentError:
+        raise RunError(
+            f"settings.yaml: storage: expected a database URL such as postgresql://user@host/name, "
+            f"got {mask_passwords(storage_url)!r}."
+        ) from None
+    return root / url.database if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def mask_passwords(text: str) -> str:
+    """Replaces the password of every ``scheme://user:password@host`` in ``text``."""
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Opens an existing Optuna database without creating tables in it.
+
+    Raises:
+        RunError: no driver for it, unreachable, or of another Optuna version.
+    """
+    from optuna.exceptions import OptunaError
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return RDBStorage(url, skip_table_creation=True)
+    except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
+        raise RunError(
+            f"{mask_passwords(url)}: expected an Optuna study there, could not open it "
+            f"({mask_passwords(str(error)).splitlines()[0]}). Is the server reachable, and is its driver installed "
+            "(pip install 'bloodauto[postgresql]')?"
+        ) from None
+
+
+def frozen_trials(url: str) -> Sequence[FrozenTrial]:
+    """All trials of the study named ``bloodauto``, by number.
+
+    Raises:
+        RunError: the database cannot be opened or holds no such study.
+    """
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    storage = open_storage(url)
+    try:
+        study_id = storage.get_study_id_from_name(STUDY_NAME)
+        return sorted(storage.get_all_trials(study_id, deepcopy=False), key=lambda trial: trial.number)
+    except KeyError:
+        raise RunError(f"expected a study named {STUDY_NAME!r} in the database, found none of that name.") from None
+    except (SQLAlchemyError, OptunaError, ValueError) as error:
+        raise RunError(f"the study could not be read ({mask_passwords(str(error)).splitlines()[0]}).") from None
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
