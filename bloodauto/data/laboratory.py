@@ -21,7 +21,7 @@ class Stain:
     number, so that Beer and Lambert's law holds for displayed values as well as for light.
 
     Attributes:
-        chromatin, basophilic, eosin, haemoglobin: the four absorbers of ``morphology.py``.
+        chromatin, basophilic, eosin, haemoglobin: the four absorbers of ``film.py``.
         intensity: factor on all of them (time in the dye).
         intensity_spread: relative standard deviation of the intensity from image to image.
         hue_spread: relative standard deviation of each absorber's own amount from image to image.
@@ -32,8 +32,8 @@ class Stain:
     eosin: Density
     haemoglobin: Density
     intensity: float = 1.0
-    intensity_spread: float = 0.14
-    hue_spread: float = 0.12
+    intensity_spread: float = 0.1
+    hue_spread: float = 0.08
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Illumination:
     colour_temperature_kelvin: float = 6500.0
     brightness: float = 1.0
     vignette: float = 0.0
-    colour_temperature_spread: float = 0.03
-    brightness_spread: float = 0.02
+    colour_temperature_spread: float = 0.04
+    brightness_spread: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ LABORATORIES: dict[str, Laboratory] = {
                 haemoglobin=(0.28, 0.41, 0.32),
             ),
             Illumination(colour_temperature_kelvin=4500.0, vignette=0.02),
-            Optics(),
-            Sensor(),
+            Optics(defocus_um=0.12),
+            Sensor(noise_grey_levels=1.5, jpeg_quality=90),
         ),
         Laboratory(
             "lab_b",
@@ -120,9 +120,9 @@ LABORATORIES: dict[str, Laboratory] = {
                 eosin=(0.10, 0.58, 0.30),
                 haemoglobin=(0.13, 0.34, 0.35),
             ),
-            Illumination(colour_temperature_kelvin=6300.0, brightness=0.86, vignette=0.06, brightness_spread=0.04),
-            Optics(field_of_view_um=24.0, blur_um=0.22, defocus_um=0.3, stray_light=0.03),
-            Sensor(noise_grey_levels=3.0, jpeg_quality=65),
+            Illumination(colour_temperature_kelvin=5700.0, brightness=0.9, vignette=0.06),
+            Optics(field_of_view_um=23.0, blur_um=0.2, defocus_um=0.25, stray_light=0.03),
+            Sensor(noise_grey_levels=2.5, jpeg_quality=75),
         ),
         Laboratory(
             "lab_c",
@@ -133,9 +133,9 @@ LABORATORIES: dict[str, Laboratory] = {
                 haemoglobin=(0.30, 0.50, 0.55),
                 intensity=1.15,
             ),
-            Illumination(colour_temperature_kelvin=3500.0, brightness=0.92, vignette=0.25, brightness_spread=0.04),
-            Optics(field_of_view_um=18.0, blur_um=0.15, defocus_um=0.2, stray_light=0.05),
-            Sensor(noise_grey_levels=6.0, jpeg_quality=80),
+            Illumination(colour_temperature_kelvin=3700.0, brightness=0.95, vignette=0.2),
+            Optics(field_of_view_um=19.5, blur_um=0.15, defocus_um=0.2, stray_light=0.05),
+            Sensor(noise_grey_levels=4.0, jpeg_quality=80),
         ),
     )
 }
