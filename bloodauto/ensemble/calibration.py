@@ -107,21 +107,18 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, image_weights
 
 
 def balanced_weights(clean_count: int, shifted_groups: np.ndarray) -> np.ndarray:
-    """Weights that give clean images one half and every group of shifted views an equal share of the other half.
+    """Weights under which the clean images and each group of shifted views count the same, however many they are.
 
     Args:
-        clean_count: how many clean images come first.
-        shifted_groups: (m,), the group of each shifted view after them; may be empty, then clean images get all.
+        clean_count: how many clean images come first, at least 1.
+        shifted_groups: (m,), the group of each shifted view after them; may be empty.
 
     Returns:
         float64, (clean_count + m,), sums to 1.
     """
-    if not len(shifted_groups):
-        return np.full(clean_count, 1.0 / clean_count)
     names, group_of, sizes = np.unique(shifted_groups, return_inverse=True, return_counts=True)
-    clean_share = 0.5 if clean_count else 0.0
-    clean = np.full(clean_count, clean_share / max(clean_count, 1))
-    return np.concatenate([clean, (1.0 - clean_share) / len(names) / sizes[group_of]])
+    blocks = len(names) + 1
+    return np.concatenate([np.full(clean_count, 1 / clean_count), 1 / sizes[group_of]]) / blocks
 
 
 def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:

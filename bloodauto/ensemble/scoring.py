@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from bloodauto.ensemble.calibration import PROBABILITY_FLOOR, balanced_weights
+from bloodauto.trial.metrics import balanced_accuracy, macro_f1
 
 EnsembleMetric = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
@@ -52,9 +53,9 @@ class Score:
 class Scorer:
     """Scores probabilities of all images, the clean ones first and the shifted views after them.
 
-    ``shift`` is the mean of the balanced accuracy on clean images and the mean over groups of the balanced accuracy in
-    each group; without shifted views it is the balanced accuracy on clean images. The other metrics look at clean
-    images alone. Classes absent from the labels do not count.
+    ``shift`` is the mean of the balanced accuracies on the clean images and in each group of shifted views, each
+    counting once, as in ``shift.score``; without shifted views it is the balanced accuracy on clean images. The other
+    metrics look at clean images alone. Classes absent from the labels do not count.
 
     Args:
         truth: the labels.
@@ -94,24 +95,10 @@ class Scorer:
         if self._metric == "accuracy":
             metric = float(np.trace(confusions[0]) / confusions[0].sum())
         elif self._metric == "macro_f1":
-            metric = _macro_f1(confusions[0])
+            metric = macro_f1(confusions[0])
         else:
-            blocks = [_balanced_accuracy(confusion) for confusion in confusions]
-            metric = blocks[0] if len(blocks) == 1 else 0.5 * blocks[0] + 0.5 * float(np.mean(blocks[1:]))
+            blocks = [balanced_accuracy(confusion) for confusion in confusions]
+            metric = float(np.mean(blocks))
         of_truth = probabilities[np.arange(len(self._labels)), self._labels]
         log_loss = float(-(self._image_weights @ np.log(np.maximum(of_truth, PROBABILITY_FLOOR))))
         return Score(metric=metric, log_loss=log_loss, objective=metric - self._log_loss_weight * log_loss)
-
-
-def _balanced_accuracy(confusion: np.ndarray) -> float:
-    """Mean recall of the classes that occur; rows are true classes."""
-    totals = confusion.sum(axis=1)
-    present = totals > 0
-    return float((np.diag(confusion)[present] / totals[present]).mean())
-
-
-def _macro_f1(confusion: np.ndarray) -> float:
-    """Mean F1 of the classes that occur among labels or answers."""
-    support = confusion.sum(axis=1) + confusion.sum(axis=0)
-    present = support > 0
-    return float((2 * np.diag(confusion)[present] / support[present]).mean())

@@ -74,11 +74,10 @@ def test_image_weights_say_whose_calibration_counts():
     assert 1.2 < fit_temperature(rows, labels) < 3.8
 
 
-def test_balanced_weights_give_each_group_its_share():
+def test_balanced_weights_count_clean_images_and_each_group_once():
     groups = np.array(["a", "b", "b", "b"])
-    np.testing.assert_allclose(balanced_weights(2, groups), [0.25, 0.25, 0.25, 1 / 12, 1 / 12, 1 / 12])
+    np.testing.assert_allclose(balanced_weights(2, groups), [1 / 6, 1 / 6, 1 / 3, 1 / 9, 1 / 9, 1 / 9])
     np.testing.assert_allclose(balanced_weights(4, groups[:0]), [0.25] * 4)
-    np.testing.assert_allclose(balanced_weights(0, groups), [0.5, 1 / 6, 1 / 6, 1 / 6])
 
 
 @settings(max_examples=60, deadline=None)
