@@ -1,6 +1,12 @@
-"""Image operations (uint8 in, uint8 out), policies made of them, mixing, and the input pipeline."""
+"""Image operations (uint8 in, uint8 out), policies made of them, mixing, and the input pipeline.
 
+The accelerator path, :mod:`bloodauto.augment.graph`, is imported by whoever uses it, since it needs TensorFlow.
+"""
+
+from bloodauto.augment.augmix import AugMix
+from bloodauto.augment.mixing import CutMix, Mixing, MixUp
 from bloodauto.augment.operations import OPERATION_SETS, OPERATIONS, Operation
+from bloodauto.augment.pipeline import Batch, BatchPipeline
 from bloodauto.augment.policies import (
     Apply,
     OneOf,
@@ -11,11 +17,19 @@ from bloodauto.augment.policies import (
     Symmetries,
     TrivialAugment,
 )
+from bloodauto.augment.sheet import augmentation_sheet
+from bloodauto.augment.threads import limit_native_threads
 
 __all__ = [
     "OPERATIONS",
     "OPERATION_SETS",
     "Apply",
+    "AugMix",
+    "Batch",
+    "BatchPipeline",
+    "CutMix",
+    "MixUp",
+    "Mixing",
     "OneOf",
     "Operation",
     "Policy",
@@ -24,4 +38,6 @@ __all__ = [
     "StainJitter",
     "Symmetries",
     "TrivialAugment",
+    "augmentation_sheet",
+    "limit_native_threads",
 ]

@@ -1,0 +1,175 @@
+"""Batches for training: shuffled, augmented and mixed by threads while the network computes on the batch before."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from bloodauto.augment.balance import epoch_order
+from bloodauto.augment.engine import check_images
+from bloodauto.augment.mixing import Mixing, mix_images, mix_targets
+from bloodauto.augment.policies import Policy, check_count, check_share
+from bloodauto.errors import DataError, RecipeError
+
+LastBatch = Literal["short", "drop", "fill"]
+
+
+class Batch(NamedTuple):
+    """One batch; a tuple as ``model.train_on_batch`` and ``model.fit`` take it.
+
+    Attributes:
+        images: uint8 (b, height, width, 3).
+        targets: float32 (b, classes), distributions.
+        weights: float32 (b,), sample weights.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+class BatchPipeline:
+    """Makes the batches of each epoch.
+
+    What a batch holds depends on the seed, the epoch's number and the batch's place alone: not on the number of threads,
+    nor on which epochs were made before. At most ``num_threads + prefetch_batches`` batches exist at a time, and nothing
+    outlives an epoch, so memory does not grow.
+
+    Sets OpenCV to one thread in this process: the pipeline's threads, and the trials beside this one, are the parallel
+    ones. OpenCV works outside Python's lock, so threads help; with a single core one thread still fills the time in
+    which the network waits for a device.
+
+    Args:
+        images: uint8 (n, height, width, 3), RGB; not copied and never written.
+        targets: (n, classes), each row a distribution, for instance one-hot.
+        batch_size: images in each batch.
+        policy: what is done to each image; None for nothing.
+        mixing: MixUp or CutMix; None for neither.
+        seed: of shuffling, drawing and mixing.
+        num_threads: threads that make batches ahead; 0 makes each batch when it is asked for.
+        prefetch_batches: finished batches kept ready beyond those in the making.
+        sample_weights: (n,); all 1 when None.
+        class_balance: 0 visits each image once in an epoch, 1 each class equally often, the epoch being as long; see
+            ``bloodauto.augment.balance``.
+        shuffle: whether an epoch visits the images in a drawn order; needed for ``class_balance``.
+        last_batch: what becomes of the images left over: a ``short`` batch, ``drop``, or ``fill``, a whole batch whose
+            surplus images (the first of the epoch again) weigh nothing, so that every batch has one shape.
+
+    Attributes:
+        wait_seconds: how long the consumer has waited for batches, over all epochs.
+        batches_per_epoch: how many batches an epoch has.
+
+    Raises:
+        DataError: arrays of other shapes or types.
+        RecipeError: numbers out of their range.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        *,
+        batch_size: int,
+        policy: Policy | None,
+        seed: int,
+        mixing: Mixing | None = None,
+        num_threads: int = 1,
+        prefetch_batches: int = 2,
+        sample_weights: np.ndarray | None = None,
+        class_balance: float = 0.0,
+        shuffle: bool = True,
+        last_batch: LastBatch = "short",
+    ) -> None:
+        check_images(images, "BatchPipeline")
+        if targets.ndim != 2 or len(targets) != len(images):
+            raise DataError(f"BatchPipeline: expected targets as ({len(images)}, classes), got {targets.shape}.")
+        if sample_weights is not None and sample_weights.shape != (len(images),):
+            raise DataError(f"BatchPipeline: expected sample_weights as ({len(images)},), got {sample_weights.shape}.")
+        check_count(batch_size, "batch_size", least=1)
+        check_count(num_threads, "num_threads", least=0)
+        check_count(prefetch_batches, "prefetch_batches", least=0)
+        check_share(class_balance, "class_balance")
+        if last_batch not in ("short", "drop", "fill"):
+            raise RecipeError(f"last_batch: expected short, drop or fill, got {last_batch!r}.")
+        if class_balance > 0 and not shuffle:
+            raise RecipeError("class_balance: expected shuffle=True with it, got shuffle=False.")
+        cv2.setNumThreads(1)
+        self._images = images
+        self._targets = np.ascontiguousarray(targets, dtype=np.float32)
+        self._labels = np.argmax(self._targets, axis=1)
+        weights = np.ones(len(images)) if sample_weights is None else sample_weights
+        self._weights = weights.astype(np.float32)
+        self._batch_size = batch_size
+        self._policy = policy
+        self._mixing = mixing
+        self._seed = seed
+        self._num_threads = num_threads
+        self._prefetch_batches = prefetch_batches
+        self._class_balance = class_balance
+        self._shuffle = shuffle
+        self._last_batch = last_batch
+        whole, rest = divmod(len(images), batch_size)
+        self.batches_per_epoch = whole + (1 if rest and last_batch != "drop" else 0)
+        self.wait_seconds = 0.0
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of one epoch, in order; closing the iterator early stops the threads."""
+        order = self._order(number)
+        if self._num_threads == 0:
+            for place in range(self.batches_per_epoch):
+                started = time.perf_counter()
+                batch = self._make(order, number, place)
+                self.wait_seconds += time.perf_counter() - started
+                yield batch
+            return
+        pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="augment")
+        try:
+            places = iter(range(self.batches_per_epoch))
+            ahead: deque[Future[Batch]] = deque()
+            for place in places:
+                ahead.append(pool.submit(self._make, order, number, place))
+                if len(ahead) >= self._num_threads + self._prefetch_batches:
+                    yield self._take(ahead)
+            while ahead:
+                yield self._take(ahead)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _take(self, ahead: deque[Future[Batch]]) -> Batch:
+        started = time.perf_counter()
+        batch = ahead.popleft().result()
+        self.wait_seconds += time.perf_counter() - started
+        return batch
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self._shuffle:
+            return np.arange(len(self._images))
+        return epoch_order(self._labels, self._class_balance, self._rng(epoch))
+
+    def _make(self, order: np.ndarray, epoch: int, place: int) -> Batch:
+        rng = self._rng(epoch, place)
+        index = order[place * self._batch_size : (place + 1) * self._batch_size]
+        real = len(index)
+        if self._last_batch == "fill" and real < self._batch_size:
+            index = np.concatenate([index, np.resize(order, self._batch_size - real)])
+        targets, weights = self._targets[index], self._weights[index]
+        weights[real:] = 0.0
+        if self._policy is None:
+            images = self._images[index]
+        else:
+            images = np.empty((len(index), *self._images.shape[1:]), np.uint8)
+            self._policy.apply([self._images[i] for i in index.tolist()], images, rng)
+        if self._mixing is not None:
+            pairing = self._mixing.draw(len(index), images.shape[1], images.shape[2], rng)
+            images = mix_images(images, pairing)
+            targets, weights = mix_targets(targets, weights, pairing)
+        return Batch(images, targets, weights)
