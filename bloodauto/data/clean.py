@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from bloodauto.data.cells import Cells, FileProblem
@@ -170,7 +171,8 @@ def _exact_copies(images: np.ndarray) -> list[np.ndarray]:
 
 def _contrasts(images: np.ndarray) -> np.ndarray:
     """Largest standard deviation over the three channels, float64 (n,)."""
-    return np.array([image.reshape(-1, 3).std(axis=0).max() for image in images])
+    # numpy's std makes three float copies of each image: ten times as slow.
+    return np.array([cv2.meanStdDev(image)[1].max() for image in images])
 
 
 def _label_names(cells: Cells, members: np.ndarray) -> list[str]:

@@ -24,6 +24,8 @@ _THUMBNAIL_PX = 12
 _DETAIL_PX = 48
 _DETAIL_BLUR_PX = 2.0
 _LARGEST_SHIFT_PX = 4
+#: Standard deviation of the fine detail, in grey levels, below which there is none to compare.
+_LEAST_DETAIL = 0.2
 _COMPONENTS = 64
 _THUMBNAIL_COSINE = 0.93
 _DETAIL_CORRELATION = 0.90
@@ -124,9 +126,11 @@ def near_duplicate_clusters(images: np.ndarray) -> np.ndarray:
     if count < 2:
         return sets.leaders()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        prepared = list(pool.map(_thumbnail_and_detail, images, chunksize=256))
+        prepared = list(pool.map(_thumbnail_and_detail, images))
     thumbnails = np.stack([thumbnail for thumbnail, _ in prepared]).astype(np.float32)
     details = np.stack([detail for _, detail in prepared])
+    # Where nothing varies, the correlation is 0/0 and OpenCV answers 1.
+    has_detail = (details.std(axis=(1, 2)) >= _LEAST_DETAIL).tolist()
     margin = _LARGEST_SHIFT_PX
     inner = slice(margin, _DETAIL_PX - margin)
 
@@ -136,12 +140,9 @@ def near_duplicate_clusters(images: np.ndarray) -> np.ndarray:
 
     for later, earlier, orientation in _candidates(thumbnails).tolist():
         leaders = sets.find(later), sets.find(earlier)
-        if leaders[0] == leaders[1]:
+        if leaders[0] == leaders[1] or not (has_detail[later] and has_detail[earlier]):
             continue
         pattern = np.ascontiguousarray(_oriented(details[earlier][np.newaxis], orientation)[0, inner, inner])
-        # Where nothing varies, the correlation is 0/0 and OpenCV answers 1.
-        if min(pattern.std(), details[later].std()) < 0.1:
-            continue
         correlation = cv2.matchTemplate(details[later], pattern, cv2.TM_CCOEFF_NORMED).max()
         if correlation >= _DETAIL_CORRELATION and ({later, earlier} == set(leaders) or leaders_alike(*leaders)):
             sets.union(later, earlier)
