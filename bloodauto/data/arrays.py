@@ -49,6 +49,8 @@ def read_archive(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
                 arrays[name] = archive[name]
             except (*_BROKEN_ARCHIVE, MemoryError) as error:
                 raise _broken_array(f"{path}: {name}", error) from None
+            if not isinstance(arrays[name], np.ndarray):
+                raise DataError(f"{path}: {name}: expected an array, got other bytes. Write the file with numpy.savez.")
     return arrays
 
 
