@@ -86,13 +86,39 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """Everything that makes images of one place look alike and different from another place's."""
+    """Everything that makes images of one place look alike and different from another place's.
+
+    Raises:
+        DataError: a value no laboratory can have.
+    """
 
     name: str
     stain: Stain
     illumination: Illumination
     optics: Optics
     sensor: Sensor
+
+    def __post_init__(self) -> None:
+        stain, lamp, optics, sensor = self.stain, self.illumination, self.optics, self.sensor
+        quality = 100 if sensor.jpeg_quality is None else sensor.jpeg_quality
+        for what, value, least, most in (
+            ("stain.intensity", stain.intensity, 0.0, 10.0),
+            ("stain.intensity_spread", stain.intensity_spread, 0.0, 1.0),
+            ("stain.hue_spread", stain.hue_spread, 0.0, 1.0),
+            ("illumination.colour_temperature_kelvin", lamp.colour_temperature_kelvin, 1000.0, 40000.0),
+            ("illumination.colour_temperature_spread", lamp.colour_temperature_spread, 0.0, 1.0),
+            ("illumination.brightness", lamp.brightness, 0.05, 5.0),
+            ("illumination.brightness_spread", lamp.brightness_spread, 0.0, 1.0),
+            ("illumination.vignette", lamp.vignette, 0.0, 1.0),
+            ("optics.field_of_view_um", optics.field_of_view_um, 5.0, 200.0),
+            ("optics.blur_um", optics.blur_um, 0.0, 10.0),
+            ("optics.defocus_um", optics.defocus_um, 0.0, 10.0),
+            ("optics.stray_light", optics.stray_light, 0.0, 1.0),
+            ("sensor.noise_grey_levels", sensor.noise_grey_levels, 0.0, 255.0),
+            ("sensor.jpeg_quality", quality, 1, 100),
+        ):
+            if not least <= value <= most:
+                raise DataError(f"Laboratory {self.name!r}: expected {what} in {least}..{most}, got {value}.")
 
 
 #: ``lab_a`` looks like an automated slide scanner with May-Grünwald-Giemsa stain, ``lab_b`` like a hand-held camera on

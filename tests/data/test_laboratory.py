@@ -11,6 +11,7 @@ from bloodauto.data.film import CHROMATIN, HAEMOGLOBIN
 from bloodauto.data.laboratory import LABORATORIES, Laboratory, Optics, Sensor, lamp_colour, photograph
 from bloodauto.data.morphology import draw_cell
 from bloodauto.data.synth import synthesize
+from bloodauto.errors import DataError
 
 PERFECT = replace(
     LABORATORIES["lab_a"],
@@ -65,6 +66,23 @@ def test_blur_removes_detail_and_noise_adds_as_much_as_said() -> None:
     assert blurred.mean() == pytest.approx(sharp.mean(), abs=1.0)
     noisy = _photograph(replace(PERFECT, sensor=Sensor(5.0, None)), _flat(HAEMOGLOBIN, 1.0)).astype(float)
     assert noisy.std((0, 1)).mean() == pytest.approx(5.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("stain", "intensity", -1.0),
+        ("illumination", "colour_temperature_kelvin", 0.0),
+        ("illumination", "vignette", 1.1),
+        ("optics", "field_of_view_um", 0.0),
+        ("optics", "blur_um", float("nan")),
+        ("sensor", "jpeg_quality", 0),
+        ("sensor", "noise_grey_levels", -2.0),
+    ],
+)
+def test_impossible_laboratories_are_refused(part: str, field: str, value: float) -> None:
+    with pytest.raises(DataError, match=f"{part}.{field}"):
+        replace(PERFECT, **{part: replace(getattr(PERFECT, part), **{field: value})})
 
 
 def test_laboratories_differ_in_mean_colour_by_more_than_their_own_images_do() -> None:
