@@ -153,7 +153,7 @@ def check_parity(
     found = model.predict(images, batch_size=64, verbose=0)
     if found.shape != expected_probabilities.shape:
         raise RunError(
-            f"{model_path}: expected probabilities of shape {expected_probabilities.shape}, got {found.shape}. "
+            f"{model_path.name}: expected probabilities of shape {expected_probabilities.shape}, got {found.shape}. "
             "The export and the run do not belong together; export again."
         )
     differences = np.abs(found.astype(np.float64) - expected_probabilities).max(axis=1)
@@ -161,7 +161,7 @@ def check_parity(
     # Written so that a difference which is not a number fails too.
     if not differences[worst] <= tolerance:
         raise RunError(
-            f"{model_path}: expected the probabilities of the search within {tolerance:g}, but image {worst} differs by "
+            f"{model_path.name}: expected the probabilities of the search within {tolerance:g}, but image {worst} differs by "
             f"{differences[worst]:.3g} (search: class {expected_probabilities[worst].argmax()} with "
             f"{expected_probabilities[worst].max():.4f}; file: class {found[worst].argmax()} with "
             f"{found[worst].max():.4f}). Do not use this file; check that members, weights and temperature are those "

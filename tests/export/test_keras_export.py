@@ -72,6 +72,7 @@ def test_views_are_averaged_with_their_shares(small_pair, make):
     np.testing.assert_allclose(model.predict(images, verbose=0), by_hand(members, 0.8, views, images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_file_of_two_equal_architectures_loads_without_the_project(mobilenet_pair, tmp_path, make, run_bare):
     members = [Member(network, 0.5) for network in mobilenet_pair]
     images = make.images(3, 96)

@@ -1,0 +1,99 @@
+"""Writing an export: the model in the formats asked for, its labels and its card, checked before they appear."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from bloodauto.errors import UserError
+from bloodauto.export.codabench import check_submission, write_submission
+from bloodauto.export.keras_export import check_parity, save_model
+from bloodauto.export.labels import labels_of, write_labels
+from bloodauto.export.model_card import CardFacts, render_card
+from bloodauto.export.names import nearest
+from bloodauto.files import write_text
+
+#: The file of each format.
+FORMATS = {"keras": "model.keras", "codabench": "submission.zip"}
+
+
+@dataclass(frozen=True)
+class ParitySample:
+    """Images and what the search itself answered for them.
+
+    Attributes:
+        images: uint8, (n, height, width, 3), n at least 1.
+        probabilities: float, (n, c), of the weighted and calibrated ensemble.
+        tolerance: see ``check_parity``.
+    """
+
+    images: np.ndarray
+    probabilities: np.ndarray
+    tolerance: float = 1e-4
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The files written, and the largest difference of a probability from the search's; None without a Keras file."""
+
+    files: tuple[Path, ...]
+    parity_difference: float | None
+
+
+def check_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """The formats, each once, in the order given.
+
+    Raises:
+        UserError: one that is unknown; the message names the nearest. Or none at all.
+    """
+    for name in names:
+        if name not in FORMATS:
+            raise UserError(
+                f"format: expected some of {', '.join(FORMATS)}, got {name!r}.{nearest(name, tuple(FORMATS))}"
+            )
+    if not names:
+        raise UserError(f"format: expected at least one of {', '.join(FORMATS)}, got none.")
+    return tuple(dict.fromkeys(names))
+
+
+def write_export(
+    folder: Path,
+    model: keras.Model,
+    class_names: Sequence[str],
+    facts: CardFacts,
+    formats: Sequence[str],
+    sample: ParitySample,
+) -> ExportResult:
+    """Writes model, ``labels.json`` and ``README.md`` into ``folder``.
+
+    All files are first written to a hidden folder in it, compared with the search's answers, then moved: what does
+    not pass never replaces what is there.
+
+    Raises:
+        UserError: a format that is unknown.
+        RunError: the written file answers otherwise than the search did.
+    """
+    wanted = check_formats(formats)
+    assert len(sample.images), "parity: expected at least one image"
+    labels = labels_of(model, class_names)
+    folder.mkdir(parents=True, exist_ok=True)
+    difference = None
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
+        staged = Path(name)
+        if "keras" in wanted:
+            path = staged / FORMATS["keras"]
+            save_model(model, path)
+            difference = check_parity(path, sample.images, sample.probabilities, sample.tolerance)
+        if "codabench" in wanted:
+            path = staged / FORMATS["codabench"]
+            write_submission(model, labels, path)
+            check_submission(path, sample.images, sample.probabilities, sample.tolerance)
+        write_labels(staged / "labels.json", labels)
+        write_text(staged / "README.md", render_card(labels, facts, wanted))
+        files = tuple(path.replace(folder / path.name) for path in sorted(staged.iterdir()))
+    return ExportResult(files, difference)

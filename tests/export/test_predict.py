@@ -1,0 +1,104 @@
+import csv
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bloodauto.errors import DataError, RunError, UserError
+from bloodauto.export.keras_export import Member, build_export, save_model
+from bloodauto.export.labels import labels_of, write_labels
+from bloodauto.export.predict import open_model, predict_images, write_predictions_csv
+
+NAMES = ("basophil", "eosinophil", "ig", "monocyte", "platelet")
+
+
+@pytest.fixture
+def folder(small_pair, tmp_path):
+    model = build_export([Member(small_pair[0], 1.0)])
+    save_model(model, tmp_path / "model.keras")
+    write_labels(tmp_path / "labels.json", labels_of(model, NAMES))
+    return tmp_path
+
+
+def test_a_model_and_its_folder_open_the_same(folder, make):
+    images = make.images(9, 24)
+    by_file, by_folder = open_model(folder / "model.keras"), open_model(folder)
+    assert by_file.class_names == by_folder.class_names == NAMES
+    assert (by_file.height_px, by_file.width_px) == (24, 24)
+    found = predict_images(by_file, images, batch_size=4)
+    np.testing.assert_allclose(found, predict_images(by_folder, images), atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert predict_images(by_file, images[:0]).shape == (0, 5)
+
+
+def test_without_labels_the_classes_are_numbered(folder):
+    (folder / "labels.json").unlink()
+    assert open_model(folder).class_names == ("class_0", "class_1", "class_2", "class_3", "class_4")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"classes": ["a", "b"]}, "expected 5 classes"),
+        ({"classes": ["a", "a", "b", "c", "d"]}, "each class once"),
+        ({"classes": [1, 2, 3, 4, 5]}, "basophil"),
+        (["a"], "basophil"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(folder, content, message):
+    (folder / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=message):
+        open_model(folder)
+
+
+def test_files_that_are_no_models_are_refused(tmp_path):
+    with pytest.raises(UserError, match="found nothing there"):
+        open_model(tmp_path / "absent.keras")
+    (tmp_path / "model.h5").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"ending in \.keras"):
+        open_model(tmp_path / "model.h5")
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(UserError, match=r"text\.keras: expected a Keras model, could not read it"):
+        open_model(tmp_path / "text.keras")
+    with zipfile.ZipFile(tmp_path / "zip.keras", "w") as archive:
+        archive.writestr("hello", "world")
+    with pytest.raises(UserError, match="expected a Keras model, could not read it"):
+        open_model(tmp_path / "zip.keras")
+
+
+def test_a_file_with_code_in_it_is_not_executed(tmp_path):
+    images = keras.Input((24, 24, 3))
+    keras.Model(images, layers.Lambda(lambda x: x)(images)).save(tmp_path / "code.keras")
+    with pytest.raises(UserError, match=r"(?i)lambda|unsafe|safe_mode|could not read"):
+        open_model(tmp_path / "code.keras")
+
+
+def test_models_of_another_kind_are_refused(tmp_path, small_pair, make):
+    numbers = keras.Input((7,))
+    keras.Model(numbers, layers.Dense(2)(numbers)).save(tmp_path / "numbers.keras")
+    with pytest.raises(RunError, match=r"expected a model of images .* got \(None, 7\)"):
+        open_model(tmp_path / "numbers.keras")
+    small_pair[0].save(tmp_path / "logits.keras")
+    with pytest.raises(RunError, match="probabilities that sum to 1"):
+        predict_images(open_model(tmp_path / "logits.keras"), make.images(3, 24))
+
+
+def test_images_that_do_not_fit_are_refused(folder, make):
+    model = open_model(folder)
+    for images in (make.images(2, 32), make.images(2, 24) / 255):
+        with pytest.raises(DataError, match=r"expected uint8 images \(n, 24, 24, 3\)"):
+            predict_images(model, images)
+
+
+def test_csv_can_be_read_again(tmp_path):
+    probabilities = np.array([[0.25, 0.75], [0.9, 0.1]], dtype=np.float32)
+    write_predictions_csv(tmp_path / "out" / "p.csv", ["a,b.png", "ü.png"], ["label", "b"], probabilities)
+    with (tmp_path / "out" / "p.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows[0] == {"name": "a,b.png", "label": "b", "probability_label": "0.250000", "probability_b": "0.750000"}
+    assert rows[1]["name"] == "ü.png"
+    assert rows[1]["label"] == "label"
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["p.csv"]

@@ -1,0 +1,104 @@
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bloodauto.ensemble.calibration import wilson_interval
+from bloodauto.errors import RunError, UserError
+from bloodauto.export.keras_export import Member, View, build_export
+from bloodauto.export.labels import labels_of
+from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, render_card
+from bloodauto.export.write import ParitySample, check_formats, write_export
+
+NAMES = ("basophil", "eosinophil", "ig", "monocyte", "plate|let")
+
+
+@pytest.fixture(scope="module")
+def model(small_pair):
+    return build_export([Member(small_pair[0], 0.75), Member(small_pair[1], 0.25)], temperature=1.4)
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return CardFacts(
+        members=(
+            MemberFacts("trial 17", "mobilenet_0.25, 24 px", 0.75, 1.0, 1234567),
+            MemberFacts("trial 3", "own_cnn", 0.25, 1.5, 99),
+        ),
+        temperature=1.4,
+        views=(View("identity", 1.0),),
+        scores=(ScoreFacts("same laboratory, test images", "accuracy", 0.98, wilson_interval(980, 1000), 1000),),
+        data_source="cells.npz",
+        data_digest="ab" * 32,
+        training_images=150,
+        class_counts=(10, 20, 30, 40, 50),
+        written_with="bloodauto 0.1.0, Keras 3.15.0",
+    )
+
+
+@pytest.fixture
+def sample(model, make):
+    images = make.images(5, 24)
+    return ParitySample(images, model.predict(images, verbose=0))
+
+
+def test_export_writes_every_file_and_nothing_else(model, facts, sample, tmp_path):
+    result = write_export(tmp_path / "export", model, NAMES, facts, ["codabench", "keras"], sample)
+    wanted = {"model.keras", "submission.zip", "labels.json", "README.md"}
+    assert {file.name for file in result.files} == wanted
+    assert {file.name for file in (tmp_path / "export").iterdir()} == wanted
+    assert all(file.is_file() for file in result.files)
+    assert 0 <= result.parity_difference < 1e-5
+    labels = json.loads((tmp_path / "export" / "labels.json").read_text())
+    assert labels["classes"] == list(NAMES)
+    assert labels["input"]["height_px"] == 24
+
+
+def test_an_export_that_answers_otherwise_replaces_nothing(model, facts, sample, tmp_path):
+    write_export(tmp_path, model, NAMES, facts, ["keras"], sample)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    wrong = ParitySample(sample.images, np.roll(sample.probabilities, 1, axis=1))
+    for kind in ("keras", "codabench"):
+        with pytest.raises(RunError, match=r"(model\.keras|submission\.zip): expected the (prob|labels)"):
+            write_export(tmp_path, model, NAMES, facts, [kind], wrong)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_formats_are_checked():
+    assert check_formats(["codabench", "keras", "codabench"]) == ("codabench", "keras")
+    with pytest.raises(UserError, match="Did you mean 'codabench'"):
+        check_formats(["keras", "codabanch"])
+    with pytest.raises(UserError, match="at least one"):
+        check_formats([])
+
+
+def test_card_says_what_was_passed_in(model, facts):
+    card = render_card(labels_of(model, NAMES), facts, ("keras", "codabench"))
+    for part in ("| 3 | monocyte | 40 |", "| 4 | plate\\|let | 50 |", "| trial 17 | mobilenet_0.25, 24 px | 0.750 |"):
+        assert part in card
+    assert "| same laboratory, test images | accuracy | 0.9800 | 0.9693 to 0.9870 | 1000 |" in card
+    assert "temperature 1.4" in card
+    assert "1,234,567" in card
+    assert "ab" * 32 in card
+    assert "24 x 24 px" in card
+
+
+def test_card_does_not_hide_what_is_missing(model, facts):
+    views = (View("identity", 0.5), View("rot90", 0.5))
+    card = render_card(labels_of(model, NAMES), replace(facts, scores=(), views=views), ("codabench",))
+    assert "Not measured" in card
+    assert "2 times as long: identity 0.50, rot90 0.50" in card
+    assert "model.keras" not in card
+
+
+@pytest.mark.slow
+def test_example_of_the_card_runs_without_the_project(model, facts, sample, tmp_path, run_bare):
+    write_export(tmp_path, model, NAMES, facts, ["keras"], sample)
+    example = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL).group(1)
+    assert len(example.strip().splitlines()) == 4
+    printed = run_bare(example, tmp_path)
+    values = [float(value) for value in re.findall(r"\d\.\d+(?:e-?\d+)?", printed.rpartition("[[")[2])]
+    assert len(values) == 5
+    assert sum(values) == pytest.approx(1, abs=1e-4)
