@@ -237,7 +237,7 @@ def write_dataset(cells: Cells, path: Path) -> None:
 
     Args:
         path: with the suffix ``.npz`` one file of the arrays images (uint8), labels (int64), class_names, names,
-            groups and labs (text), nothing pickled; otherwise a folder with one folder of PNG files per class, which
+            groups and labs (text), nothing pickled; otherwise a folder with one folder of PNG files per class that has any, which
             must not exist yet or be empty. Only the file keeps groups and labs.
 
     Raises:
@@ -262,8 +262,6 @@ def write_dataset(cells: Cells, path: Path) -> None:
     ]
     if len(set(files)) < len(files):
         raise DataError(f"{path}: two images would become the same file. Write an .npz file instead.")
-    for class_name in cells.class_names:
-        (path / class_name).mkdir(parents=True, exist_ok=True)
     for file, image in zip(files, cells.images, strict=True):
         _, encoded = cv2.imencode(".png", image[..., ::-1])
         with atomic_path(file) as temporary:

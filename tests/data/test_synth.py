@@ -154,8 +154,9 @@ def test_file_holds_plain_arrays_only(forty: Cells, tmp_path: Path) -> None:
 
 def test_folder_keeps_rgb_order(forty: Cells, tmp_path: Path) -> None:
     write_dataset(forty.subset(np.arange(1)), tmp_path / "cells")
-    (file,) = (tmp_path / "cells").rglob("*.png")
-    assert file.parent.name == forty.class_names[forty.labels[0]]
+    (file,) = (path for path in (tmp_path / "cells").rglob("*") if path.is_file())
+    assert [folder.name for folder in (tmp_path / "cells").iterdir()] == [forty.class_names[forty.labels[0]]]
+    assert file.parent.parent == tmp_path / "cells"
     assert (cv2.imread(str(file))[..., ::-1] == forty.images[0]).all()
 
 
