@@ -237,8 +237,8 @@ def write_dataset(cells: Cells, path: Path) -> None:
 
     Args:
         path: with the suffix ``.npz`` one file of the arrays images (uint8), labels (int64), class_names, names,
-            groups and labs (text), nothing pickled; otherwise a folder with one folder of PNG files per class that has any, which
-            must not exist yet or be empty. Only the file keeps groups and labs.
+            groups and labs (text), nothing pickled; otherwise a folder, which must not exist yet or be empty, with one
+            folder of PNG files for each class that has images. Only the file keeps groups and labs.
 
     Raises:
         DataError: the folder holds something already, or two images would become the same file.
