@@ -97,7 +97,8 @@ def _mattered(run: RunInfo, page: _Page) -> Markup:
         [
             page.plot("importance", importance, draw_importance, hint),
             tag("h3", "Trials through their parameters"),
-            page.plot("parallel", parallel_info(run, names), draw_parallel),
+            # Too many axes for a phone: it scrolls sideways by itself, as the tables do.
+            tag("div", page.plot("parallel", parallel_info(run, names), draw_parallel), class_="scroll roomy"),
         ]
     )
 

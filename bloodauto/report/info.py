@@ -196,13 +196,13 @@ class Predictions:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A whole run. ``settings`` are (key, text) with passwords masked."""
+    """A whole run. ``settings`` are (key, text) with passwords masked; ``device`` is ``device`` where it is not known."""
 
     root: Path
     settings: tuple[tuple[str, str], ...] = ()
     budget: str = ""
     budget_device_seconds: float | None = None
-    device: str = ""
+    device: str = "device"
     fingerprint: Fingerprint | None = None
     cleaning: Cleaning | None = None
     split_sizes: tuple[tuple[str, int], ...] = ()

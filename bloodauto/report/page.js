@@ -1,8 +1,9 @@
 "use strict";
 (function () {
   const figures = JSON.parse(document.getElementById("figures").textContent);
+  // Named one by one: plotly's own selection has a button that sends the chart to a server.
   const settings = { responsive: true, displaylogo: false, plotlyServerURL: "",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
   const narrow = window.matchMedia("(max-width: 560px)");
 
   // On a phone a finger must be able to scroll past a figure, and labels have less room.

@@ -110,7 +110,7 @@ def read_run(root: Path) -> RunInfo:
         settings=tuple((key, study.mask_passwords(_setting_text(value))) for key, value in settings.items()),
         budget=parse.text(settings.get("budget")),
         budget_device_seconds=_budget(settings, run, reader),
-        device=parse.text(settings.get("device")),
+        device=parse.text(settings.get("device")) or "device",
         fingerprint=reader.part(run.fingerprint, lambda path: parse.fingerprint(read_json(path))),
         cleaning=reader.part(run.cleaning, _cleaning),
         split_sizes=reader.part(run.splits, _split_sizes, optional=True) or (),

@@ -68,8 +68,9 @@ def _backup(source: Path, target: Path, timeout_seconds: float, mode: str = "ro"
             raise RunError(f"{source}: still locked after {timeout_seconds:.0f} s by the process that writes it.")
 
     with (
-        closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode={mode}", uri=True)) as reading,
-        closing(sqlite3.connect(target)) as writing,
+        # Short waits of SQLite's own: the loop below waits, and can be stopped.
+        closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode={mode}", uri=True, timeout=0.05)) as reading,
+        closing(sqlite3.connect(target, timeout=0.05)) as writing,
     ):
         reading.backup(writing, progress=stop_when_late, sleep=0.05)
 

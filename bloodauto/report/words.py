@@ -16,8 +16,11 @@ class TimeUnit:
 
 
 def time_unit(largest_device_seconds: float, device: str) -> TimeUnit:
-    """The largest unit of which there are at least two (seconds, when there are not two of any)."""
-    prefix = f"{device.upper()}-" if device.lower() in ("cpu", "gpu") else "device-"
+    """The largest unit of which there are at least two (seconds, when there are not two of any).
+
+    ``device``: ``cpu`` or ``gpu`` leads the label; nothing leads it where it is empty, as where an axis has named it.
+    """
+    prefix = f"{device.upper()}-" if device.lower() in ("cpu", "gpu") else "device-" if device else ""
     for label, seconds in _UNITS:
         if largest_device_seconds >= 2 * seconds:
             return TimeUnit(prefix + label, seconds)
@@ -29,7 +32,8 @@ def duration(device_seconds: float | None, device: str) -> str:
     if device_seconds is None:
         return "–"
     unit = time_unit(device_seconds, device)
-    return f"{device_seconds / unit.device_seconds:.3g} {unit.label}"
+    amount = device_seconds / unit.device_seconds
+    return f"{amount:.3g} {unit.label}" if amount < 100 else f"{amount:,.0f} {unit.label}"
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

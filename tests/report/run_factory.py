@@ -209,9 +209,9 @@ def _write_trial(
 def predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> tuple[np.ndarray, np.ndarray]:
     """labels (400,) and probabilities (400, classes), right about as often as ``accuracy``, a little too confident."""
     labels = rng.integers(0, num_classes, 400)
-    logits = rng.standard_normal((400, num_classes))
+    logits = 0.6 * rng.standard_normal((400, num_classes))
     guessed = np.where(rng.random(400) < accuracy, labels, (labels + 1) % num_classes)
-    logits[np.arange(400), guessed] += rng.uniform(1.5, 7.0, 400)
+    logits[np.arange(400), guessed] += rng.uniform(2.0, 7.0, 400)
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     return labels.astype(np.int64), (exponent / exponent.sum(axis=1, keepdims=True)).astype(np.float32)
 

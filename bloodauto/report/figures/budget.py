@@ -57,14 +57,14 @@ def draw_budget(info: BudgetInfo) -> go.Figure:
         y=[plain(purpose) for purpose, _ in info.rows],
         orientation="h",
         marker={"color": [_colour(purpose) for purpose, _ in info.rows], "cornerradius": 3},
-        text=[f" {duration(seconds, info.device)} · {percent(seconds / whole, 0)}" for _, seconds in info.rows],
+        text=[f" {duration(seconds, '')} · {percent(seconds / whole, 0)}" for _, seconds in info.rows],
         textposition="outside",
         cliponaxis=False,
         hovertemplate="%{y}: %{text}<extra></extra>",
     )
     # Room for the labels, which stand outside of the bars.
     longest = max(seconds for _, seconds in info.rows) / unit.device_seconds
-    figure.update_xaxes(range=[0, 1.55 * longest if longest > 0 else 1])
+    figure.update_xaxes(range=[0, 1.9 * longest if longest > 0 else 1])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_layout(showlegend=False, margin_t=12)
     return figure

@@ -51,7 +51,9 @@ def draw_ensemble(info: EnsembleInfo) -> go.Figure:
         subplot_titles=["weights", "scores on validation images"],
     )
     base = base_figure(190 + 38 * (weight_rows + score_rows)).layout
-    figure.update_layout({key: base[key] for key in ("template", "height", "paper_bgcolor", "plot_bgcolor", "font")})
+    figure.update_layout(
+        {key: base[key] for key in ("template", "height", "paper_bgcolor", "plot_bgcolor", "font", "modebar")}
+    )
     figure.update_layout(margin={"l": 12, "r": 24, "t": 34, "b": 12}, hoverlabel=base.hoverlabel)
     figure.add_bar(
         x=[weight for _, weight in info.weights],

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bloodauto.files import RunDirectory
+from bloodauto.report.info import RunInfo
+from bloodauto.report.read import read_run
+
+from .run_factory import build_run
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """Thirty trials of all outcomes, ensemble, sealed test. Shared: not to be changed."""
+    return build_run(tmp_path_factory.mktemp("runs") / "blood")
+
+
+@pytest.fixture(scope="session")
+def finished_info(finished_run: RunDirectory) -> RunInfo:
+    return read_run(finished_run.root)
+
+
+@pytest.fixture
+def own_run(finished_run: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A copy of the finished run that a test may break."""
+    shutil.copytree(finished_run.root, tmp_path / "blood")
+    return RunDirectory(tmp_path / "blood")
