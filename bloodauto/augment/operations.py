@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from bloodauto.augment import colour, filters, geometry, tables
-from bloodauto.augment.steps import Adaptive, Border, Filter, Kind, Mix, Payload, Table, Warp
+from bloodauto.augment.steps import Adaptive, Border, Filter, Kind, Levels, Mix, Payload, Warp
 from bloodauto.errors import RecipeError
 
 #: Uniform numbers drawn for each operation on each image: one for the spread, the others for directions, places, ...
@@ -45,9 +45,9 @@ class Operation:
         meaning: what the operation does.
         source: where it and its range come from.
         build: strengths (m,), uniform numbers (m, 6) and, for geometric and filter operations, height and width -> one
-            affine map, table, matrix or parameter for each image. For adaptive tables: (statistics, strength) -> table.
+            affine map, table, matrix or parameter for each image. Adaptive ones: (statistics, strength) -> table or ramp.
         apply: filter operations only: (image, target, parameter) -> None.
-        adaptive: whether the table depends on the image.
+        adaptive: for operations whose effect on a level depends on the image, whether they give a ``ramp`` or a ``table``.
         lossless: whether it permutes the pixels of a square image.
     """
 
@@ -60,7 +60,7 @@ class Operation:
     source: str
     build: Callable[..., Any]
     apply: Callable[[np.ndarray, np.ndarray, Any], None] | None = None
-    adaptive: bool = False
+    adaptive: Literal["ramp", "table"] | None = None
     lossless: bool = False
 
     def strengths(self, magnitudes: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
@@ -91,10 +91,10 @@ class Operation:
         if self.kind is Kind.FILTER:
             assert self.apply is not None
             return [Filter(self.apply, parameter) for parameter in self.build(strengths, extra, height, width)]
-        if self.adaptive:
-            return [Adaptive(self.build, strength) for strength in strengths.tolist()]
+        if self.adaptive is not None:
+            return [Adaptive(self.build, strength, self.adaptive == "ramp") for strength in strengths.tolist()]
         if self.kind is Kind.POINTWISE:
-            return [Table(table) for table in self.build(strengths, extra)]
+            return [Levels(values) for values in self.build(strengths, extra)]
         return [Mix(matrix) for matrix in self.build(strengths, extra)]
 
 
@@ -108,11 +108,11 @@ _G, _P, _C, _F = Kind.GEOMETRIC, Kind.POINTWISE, Kind.COLOUR, Kind.FILTER
 _ALL = (
     Operation(
         "auto_contrast", _P, Spread.ALWAYS, 1.0, "-", "stretches each channel to 0..255", _KERAS_CV,
-        tables.auto_contrast, adaptive=True,
+        tables.auto_contrast, adaptive="ramp",
     ),
     Operation(
         "equalize", _P, Spread.ALWAYS, 1.0, "-", "spreads each channel's histogram evenly", _KERAS_CV,
-        tables.equalize, adaptive=True,
+        tables.equalize, adaptive="table",
     ),
     Operation("invert", _P, Spread.ALWAYS, 1.0, "-", "255 minus the value", _PAPER, tables.invert),
     Operation(
@@ -126,7 +126,7 @@ _ALL = (
     Operation("brightness", _P, Spread.SYMMETRIC, 1.0, "share of 255 levels", "adds to all", _KERAS_CV, tables.brightness),
     Operation(
         "contrast", _P, Spread.SYMMETRIC, 1.0, "change of the factor", "moves each channel away from its mean", _KERAS_CV,
-        tables.contrast, adaptive=True,
+        tables.contrast, adaptive="ramp",
     ),
     Operation("gamma", _P, Spread.SYMMETRIC, 1.0, "octaves", "value to the power 2^octaves", _COLOUR, tables.gamma),
     Operation("exposure", _P, Spread.SYMMETRIC, 0.7, "octaves", "value times 2^octaves", _COLOUR, tables.exposure),

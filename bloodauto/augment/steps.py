@@ -19,7 +19,7 @@ class Kind(Enum):
     """How an operation acts, which decides what it can be fused with."""
 
     GEOMETRIC = "geometric"  # moves pixels by an affine map; neighbours fuse into one warp
-    POINTWISE = "pointwise"  # one 256-entry table per channel; neighbours fuse into one table
+    POINTWISE = "pointwise"  # level to level; neighbours fuse into one table
     COLOUR = "colour"  # mixes the channels of a pixel by a 3x4 matrix; not fused
     OPTICAL = "optical"  # mixes optical densities by a 3x4 matrix; not fused
     FILTER = "filter"  # needs neighbouring pixels or noise; not fused
@@ -74,26 +74,28 @@ class Warp(NamedTuple):
     lossless: bool = False
 
 
-class Table(NamedTuple):
-    """A lookup table.
+class Levels(NamedTuple):
+    """What becomes of each level.
 
     Attributes:
-        values: uint8, (256,) for all channels or (256, 3) for one each.
+        values: a table, uint8 (256,) or (256, 3), or a ramp, float64 (3, 4); see :mod:`bloodauto.augment.tables`.
     """
 
     values: np.ndarray
 
 
 class Adaptive(NamedTuple):
-    """A lookup table that depends on the image.
+    """What becomes of each level, depending on the image.
 
     Attributes:
-        build: from the statistics of the image as it stands before this step, and ``strength``, makes uint8 (256, 3).
+        build: (statistics of the image as it stands before this step, strength) -> a table or a ramp.
         strength: the drawn parameter.
+        gives_ramp: which of the two.
     """
 
     build: Callable[[Any, float], np.ndarray]
     strength: float
+    gives_ramp: bool
 
 
 class Mix(NamedTuple):
@@ -118,7 +120,7 @@ class Filter(NamedTuple):
     parameters: Any
 
 
-Payload = Warp | Table | Adaptive | Mix | Filter
+Payload = Warp | Levels | Adaptive | Mix | Filter
 
 
 class Step(NamedTuple):

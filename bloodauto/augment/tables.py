@@ -1,4 +1,12 @@
-"""Point-wise operations as lookup tables, made for many images at once, and the statistics some of them need."""
+"""Point-wise operations: what becomes of each level of each channel, whatever its place and its other channels.
+
+Such an operation is given in one of two forms:
+
+- a *table*, uint8 (256,) for all channels alike or (256, 3), level -> level;
+- a *ramp*, float64 (3, 4), diagonal in its first three columns: level times the diagonal plus the last column. OpenCV
+  applies a ramp to pixels several times faster than a table, with the same arithmetic that makes a table out of it, so
+  both forms give the same image to the bit.
+"""
 
 from __future__ import annotations
 
@@ -6,124 +14,153 @@ import cv2
 import numpy as np
 
 LEVELS = np.arange(256, dtype=np.float64)
+_LEVELS_AS_PIXELS = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+_CHANNELS = np.arange(3)
 
 
-def to_levels(values: np.ndarray) -> np.ndarray:
-    """Rounds to the nearest level and clips to 0..255, uint8."""
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _ramps(factors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Factors and offsets, (..., 3) or (..., 1) each -> ramps (..., 3, 4)."""
+    result = np.zeros((*factors.shape[:-1], 3, 4))
+    result[..., _CHANNELS, _CHANNELS] = factors
+    result[..., 3] = offsets
+    return result
+
+
+def is_ramp(values: np.ndarray) -> bool:
+    """Whether a point-wise operation is given as a ramp."""
+    return values.dtype != np.uint8
+
+
+def as_table(values: np.ndarray) -> np.ndarray:
+    """A table or a ramp -> a table."""
+    return cv2.transform(_LEVELS_AS_PIXELS, values)[0] if is_ramp(values) else values
+
+
+def compose(first: np.ndarray | None, second: np.ndarray) -> np.ndarray:
+    """The table of applying ``first`` and then ``second``, tables both."""
+    if first is None:
+        return second
+    if first.ndim == 1 and second.ndim == 1:
+        return second[first]
+    columns = first if first.ndim == 2 else np.repeat(first[:, None], 3, axis=1)
+    return cv2.LUT(columns[None], second if second.ndim == 1 else second[None])[0]
 
 
 def brightness(delta: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """Adds ``delta`` times 255 levels; uint8 (m, 256)."""
-    return to_levels(LEVELS + 255.0 * delta[:, None])
+    """Adds ``delta`` times 255 levels; ramps (m, 3, 4)."""
+    return _ramps(np.ones((len(delta), 1)), 255.0 * delta[:, None])
+
+
+def exposure(octaves: np.ndarray, extra: np.ndarray) -> np.ndarray:
+    """Multiplies by 2 ** octaves; ramps (m, 3, 4)."""
+    return _ramps(np.exp2(octaves)[:, None], np.zeros((len(octaves), 1)))
+
+
+def white_balance(octaves: np.ndarray, extra: np.ndarray) -> np.ndarray:
+    """Multiplies each channel by a gain of its own, 2 ** U(-octaves, octaves); ramps (m, 3, 4)."""
+    gains = np.exp2(octaves[:, None] * (2.0 * extra[:, :3] - 1.0))
+    return _ramps(gains, np.zeros((len(octaves), 1)))
+
+
+def invert(strength: np.ndarray, extra: np.ndarray) -> np.ndarray:
+    """255 minus the level; ramps (m, 3, 4)."""
+    return _ramps(np.full((len(strength), 1), -1.0), np.full((len(strength), 1), 255.0))
+
+
+def _to_levels(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def solarize(strength: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """Adds 110 * strength levels, then inverts what lies above 255 * (1 - strength); uint8 (m, 256).
+    """Adds 110 * strength levels, then inverts what lies above 255 * (1 - strength); tables (m, 256).
 
     keras-cv inverts what is *at or* above the threshold, which turns white pixels black at magnitude zero; we do not.
     """
     raised = np.minimum(LEVELS + 110.0 * strength[:, None], 255.0)
-    return to_levels(np.where(raised <= 255.0 * (1.0 - strength[:, None]), raised, 255.0 - raised))
+    return _to_levels(np.where(raised <= 255.0 * (1.0 - strength[:, None]), raised, 255.0 - raised))
 
 
 def posterize(bits_dropped: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """Clears the lowest bits, rounded to a whole number of them; uint8 (m, 256)."""
+    """Clears the lowest bits, rounded to a whole number of them; tables (m, 256)."""
     step = np.left_shift(1, np.rint(bits_dropped).astype(np.int64))[:, None]
     return (np.arange(256) // step * step).astype(np.uint8)
 
 
 def gamma(octaves: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """Raises the value, as a share of 255, to the power 2 ** octaves; uint8 (m, 256)."""
-    return to_levels(255.0 * (LEVELS / 255.0) ** np.exp2(octaves)[:, None])
-
-
-def exposure(octaves: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """Multiplies the value by 2 ** octaves; uint8 (m, 256)."""
-    return to_levels(LEVELS * np.exp2(octaves)[:, None])
-
-
-def invert(strength: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """255 minus the value; uint8 (m, 256)."""
-    return np.tile(np.arange(255, -1, -1, dtype=np.uint8), (len(strength), 1))
-
-
-def white_balance(octaves: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """Multiplies each channel by a gain of its own, 2 ** U(-octaves, octaves); uint8 (m, 256, 3)."""
-    gains = np.exp2(octaves[:, None] * (2.0 * extra[:, :3] - 1.0))
-    return to_levels(LEVELS[None, :, None] * gains[:, None, :])
+    """Raises the level, as a share of 255, to the power 2 ** octaves; tables (m, 256)."""
+    return _to_levels(255.0 * (LEVELS / 255.0) ** np.exp2(octaves)[:, None])
 
 
 class Statistics:
-    """Per-channel statistics of ``table[image]``, each computed only when asked for."""
+    """Per-channel statistics of an image as it would be after ``table``, without making that image.
 
-    def __init__(self, image: np.ndarray, table: np.ndarray | None) -> None:
+    Attributes:
+        table: what has been done to the image since, uint8 (256,) or (256, 3); None for nothing. May be set anew.
+    """
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.table: np.ndarray | None = None
         self._image = image
-        self._table = table
-
-    def _raw_histogram(self, channel: int) -> np.ndarray:
-        return cv2.calcHist([self._image], [channel], None, [256], [0, 256]).ravel()
+        self._counts: np.ndarray | None = None
 
     def histograms(self) -> np.ndarray:
-        """Counts, float64 (3, 256)."""
-        result = np.empty((3, 256))
-        for channel in range(3):
-            counts = self._raw_histogram(channel)
-            if self._table is not None:
-                column = self._table if self._table.ndim == 1 else self._table[:, channel]
-                counts = np.bincount(column, weights=counts, minlength=256)
-            result[channel] = counts
-        return result
+        """How often each level occurs, a new float64 (3, 256)."""
+        if self._counts is None:
+            self._counts = np.empty((3, 256))
+            for channel in range(3):
+                self._counts[channel] = cv2.calcHist([self._image], [channel], None, [256], [0, 256]).ravel()
+        if self.table is None:
+            return self._counts.copy()
+        columns = np.broadcast_to(self.table[:, None], (256, 3)) if self.table.ndim == 1 else self.table
+        flat = (columns + 256 * _CHANNELS).T.ravel()
+        return np.bincount(flat, weights=self._counts.ravel(), minlength=768).reshape(3, 256)
 
     def means(self) -> np.ndarray:
         """Mean level, float64 (3,)."""
-        if self._table is None:
+        if self.table is None:
             return np.array(cv2.mean(self._image)[:3])
         counts = self.histograms()
         return counts @ LEVELS / counts[0].sum()
 
-    def extremes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest level that occur, float64 (3,) each."""
-        present = self.histograms() > 0
-        return present.argmax(axis=1).astype(np.float64), 255.0 - present[:, ::-1].argmax(axis=1)
+    def extremes(self) -> list[tuple[float, float]]:
+        """Lowest and highest level that occur, for each channel."""
+        if self.table is None:
+            return [cv2.minMaxLoc(plane)[:2] for plane in cv2.split(self._image)]
+        return [(float(levels[0]), float(levels[-1])) for levels in map(np.flatnonzero, self.histograms())]
 
 
-def contrast(statistics: Statistics, factor: float) -> np.ndarray:
-    """Moves each channel away from its mean by the factor 1 + ``factor``; uint8 (256, 3)."""
-    means = statistics.means()
-    return to_levels((LEVELS[:, None] - means) * (1.0 + factor) + means)
+def contrast(statistics: Statistics, change: float) -> np.ndarray:
+    """Moves each channel away from its mean by the factor 1 + change; a ramp (3, 4)."""
+    return _ramps(np.array([1.0 + change]), -change * statistics.means())
 
 
 def auto_contrast(statistics: Statistics, strength: float) -> np.ndarray:
-    """Stretches each channel to 0..255; a constant channel is left alone; uint8 (256, 3)."""
-    low, high = statistics.extremes()
-    constant = low == high
-    scale = 255.0 / np.where(constant, 1.0, high - low)
-    return to_levels(np.where(constant, LEVELS[:, None], (LEVELS[:, None] - low) * scale))
+    """Stretches each channel to 0..255, a constant one is left alone; a ramp (3, 4)."""
+    ramp = np.zeros((3, 4))
+    for channel, (low, high) in enumerate(statistics.extremes()):
+        factor = 255.0 / (high - low) if high > low else 1.0
+        ramp[channel, channel] = factor
+        ramp[channel, 3] = -low * factor if high > low else 0.0
+    return ramp
 
 
 def equalize(statistics: Statistics, strength: float) -> np.ndarray:
-    """Spreads each channel's histogram evenly; uint8 (256, 3).
+    """Spreads each channel's histogram evenly; a table (256, 3).
 
     As keras-cv: the step is taken from the smallest count that occurs, where Pillow takes the count of the highest level
     that occurs.
     """
-    counts = statistics.histograms().astype(np.int64)
-    smallest = np.where(counts > 0, counts, np.iinfo(np.int64).max).min(axis=1)
-    step = (counts.sum(axis=1) - smallest) // 255
-    safe_step = np.maximum(step, 1)[:, None]
-    below = np.cumsum(counts, axis=1) - counts
-    mapping = (below + safe_step // 2) // safe_step
-    result = np.where(step[:, None] == 0, np.arange(256), np.minimum(mapping, 255))
-    return np.ascontiguousarray(result.T).astype(np.uint8)
-
-
-def compose(first: np.ndarray | None, second: np.ndarray) -> np.ndarray:
-    """The table of applying ``first`` and then ``second``; each (256,) or (256, 3)."""
-    if first is None:
-        return second
-    if second.ndim == 1:
-        return second[first]
-    if first.ndim == 1:
-        return second[first, :]
-    return np.take_along_axis(second, first.astype(np.intp), axis=0)
+    counts = statistics.histograms()
+    mapping = np.cumsum(counts, axis=1)
+    total = mapping[0, -1]
+    mapping -= counts
+    for channel in range(3):
+        present = counts[channel]
+        step = (total - present[present > 0].min()) // 255
+        if step == 0:
+            mapping[channel] = LEVELS
+        else:
+            mapping[channel] += step // 2
+            mapping[channel] /= step
+    np.minimum(mapping, 255.0, out=mapping)
+    return mapping.T.astype(np.uint8, order="C")
