@@ -1,0 +1,125 @@
+"""Laws of splitting: every image in one part, nothing that belongs together apart, classes in proportion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bloodauto.data.cells import Cells
+from bloodauto.data.clean import Cleaning
+from bloodauto.data.deal import deal
+from bloodauto.data.split import LEFT_OUT, SEALED_TEST, make_splits
+from bloodauto.errors import DataError
+
+
+@dataclass(frozen=True)
+class Case:
+    cells: Cells
+    cleaning: Cleaning
+    seed: int
+    num_folds: int
+    test_fraction: float
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    count = draw(st.integers(4, 120))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    classes = draw(st.integers(2, 6))
+    labels = rng.choice(classes, count, p=rng.dirichlet(np.full(classes, 2.0)))
+    tied = draw(st.sampled_from([0.0, 0.3, 1.0]))
+    groups = np.where(rng.random(count) < tied, np.char.add("p", rng.integers(0, 12, count).astype(str)), "")
+    clusters = np.where(rng.random(count) < 0.2, rng.integers(0, count, count), np.arange(count))
+    choices = draw(
+        st.sampled_from([[""], ["train", "validation", "test"], ["train", "test", ""], ["train", "validation"]])
+    )
+    cells = Cells(
+        images=np.zeros((count, 1, 1, 3), np.uint8),
+        labels=labels.astype(np.int64),
+        class_names=tuple(f"class_{label}" for label in range(classes)),
+        names=np.arange(count).astype(str),
+        groups=groups,
+        labs=rng.choice(["", "A", "B"], count),
+        given_splits=rng.choice(choices, count),
+        source="law",
+    )
+    keep = rng.random(count) < draw(st.sampled_from([1.0, 0.8]))
+    text = np.full(count, "")
+    cleaning = Cleaning(keep, clusters, text, text, text, is_enabled=True)
+    return Case(
+        cells, cleaning, draw(st.integers(0, 9)), draw(st.integers(2, 6)), draw(st.sampled_from([0.0, 0.15, 0.4]))
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=cases())
+def test_parts_are_whole_and_hold_together_what_belongs_together(case: Case) -> None:
+    cells, cleaning = case.cells, case.cleaning
+    options = {"seed": case.seed, "num_folds": case.num_folds, "test_fraction": case.test_fraction}
+    try:
+        splits = make_splits(cells, cleaning, **options)  # type: ignore[arg-type]
+    except DataError:
+        return
+    fold = splits.fold
+    np.testing.assert_array_equal(fold, make_splits(cells, cleaning, **options).fold)  # type: ignore[arg-type]
+
+    everything = [splits.test_index(), *(splits.validation_index(number) for number in range(case.num_folds))]
+    everything.append(np.flatnonzero(fold == LEFT_OUT))
+    assert sorted(np.concatenate(everything).tolist()) == list(range(len(cells)))
+    assert (fold[~cleaning.keep] == LEFT_OUT).all()
+
+    used = fold != LEFT_OUT
+    for key in {*cleaning.clusters[used].tolist()}:
+        assert len(set(fold[used & (cleaning.clusters == key)].tolist())) == 1
+    for lab, group in {*zip(cells.labs.tolist(), cells.groups.tolist(), strict=True)}:
+        if group:
+            assert len(set(fold[used & (cells.groups == group) & (cells.labs == lab)].tolist())) <= 1
+
+    assert set(cells.labels[splits.train_index()].tolist()) == set(range(len(cells.class_names)))
+    assert len(splits.validation_index()) > 0
+    given_test, given_validation = (cells.given_splits == word for word in ("test", "validation"))
+    assert (fold[used & given_test] == SEALED_TEST).all()
+    assert (fold[used & given_validation] == 0).all()
+    if case.test_fraction == 0 and not given_test.any():
+        assert len(splits.test_index()) == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 60), min_size=1, max_size=5).filter(any),
+    shares=st.lists(st.floats(0.05, 1.0), min_size=2, max_size=6),
+    seed=st.integers(0, 99),
+)
+def test_single_images_are_dealt_in_exact_proportion(counts: list[int], shares: list[float], seed: int) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    parts = deal(labels, np.arange(len(labels)), shares, len(counts), np.random.default_rng(seed))
+    for label, count in enumerate(counts):
+        dealt = np.bincount(parts[labels == label], minlength=len(shares))
+        assert dealt.sum() == count
+        if count >= len(shares):
+            assert (np.abs(dealt - count * np.array(shares) / sum(shares)) < 1 + 1e-6).all()
+        else:
+            # Too few for a proportion: one each to the first parts.
+            assert dealt.tolist() == [1] * count + [0] * (len(shares) - count)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 8), min_size=30, max_size=80),
+    classes=st.integers(1, 4),
+    seed=st.integers(0, 2**16),
+)
+def test_groups_are_dealt_whole_and_near_the_proportion(sizes: list[int], classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    units = np.repeat(np.arange(len(sizes)), sizes)
+    labels = rng.integers(0, classes, len(units))
+    shares = np.array([0.2, 0.4, 0.4])
+    parts = deal(labels, units, shares.tolist(), classes, rng)
+    for unit in range(len(sizes)):
+        assert len(set(parts[units == unit].tolist())) == 1
+    totals = np.bincount(parts, minlength=3)
+    # No part misses its share by more than the largest group for each class.
+    assert (np.abs(totals - shares * len(units)) <= max(sizes) * classes + 1).all()
