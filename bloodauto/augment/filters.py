@@ -56,15 +56,25 @@ def draw_relative_length(percent: np.ndarray, extra: np.ndarray, height: int, wi
     return (percent * (min(height, width) / 100.0)).tolist()
 
 
+def _gaussian_weights(deviation_pixels: float) -> np.ndarray:
+    reach = max(1, int(np.ceil(3.0 * deviation_pixels)))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(deviation_pixels, _NO_BLUR_PIXELS)) ** 2)
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def gaussian_kernel(deviation_pixels: float) -> np.ndarray:
+    """A Gaussian cut off at three standard deviations, float32, sums to one."""
+    weights = _gaussian_weights(deviation_pixels)
+    return np.outer(weights, weights)
+
+
 def apply_gaussian_blur(image: np.ndarray, target: np.ndarray, deviation_pixels: float) -> None:
     """Gaussian blur, cut off at three standard deviations."""
     if deviation_pixels < _NO_BLUR_PIXELS:
         np.copyto(target, image)
         return
-    reach = max(1, int(np.ceil(3.0 * deviation_pixels)))
     # Float kernels: OpenCV's exact integer Gaussian takes three times as long.
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation_pixels) ** 2).astype(np.float32)
-    weights /= weights.sum()
+    weights = _gaussian_weights(deviation_pixels)
     cv2.sepFilter2D(image, -1, weights, weights, dst=target, borderType=_BORDER)
 
 

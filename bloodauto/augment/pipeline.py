@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """One batch; a tuple as ``model.train_on_batch`` and ``model.fit`` take it.
 
     Attributes:
-        images: uint8 (b, height, width, 3).
+        images: uint8 (b, height, width, 3); a tensor on the device if the policy leaves it there.
         targets: float32 (b, classes), distributions.
         weights: float32 (b,), sample weights.
     """
@@ -166,9 +166,9 @@ class BatchPipeline:
         if self._policy is None:
             images = self._images[index]
         else:
-            images = np.empty((len(index), *self._images.shape[1:]), np.uint8)
-            self._policy.apply([self._images[i] for i in index.tolist()], images, rng)
+            images = self._policy.batch([self._images[i] for i in index.tolist()], rng)
         if self._mixing is not None:
+            images = np.asarray(images)
             pairing = self._mixing.draw(len(index), images.shape[1], images.shape[2], rng)
             images = mix_images(images, pairing)
             targets, weights = mix_targets(targets, weights, pairing)

@@ -28,9 +28,12 @@ class Policy(ABC):
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
         """Draws the steps of ``count`` images of the given size, each image on its own."""
 
-    def apply(self, images: SequenceOf[np.ndarray], out: np.ndarray, rng: np.random.Generator) -> None:
-        """Draws for each image and writes the result to ``out``, uint8 (n, height, width, 3); images are not written."""
-        apply_chains(images, self.draw(len(images), out.shape[1], out.shape[2], rng), out)
+    def batch(self, images: SequenceOf[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """Draws and applies to a list of at least one image, all of one size; a new array uint8 (n, height, width, 3)."""
+        height, width = images[0].shape[:2]
+        out = np.empty((len(images), height, width, 3), np.uint8)
+        apply_chains(images, self.draw(len(images), height, width, rng), out)
+        return out
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws and applies.
@@ -46,9 +49,7 @@ class Policy(ABC):
             DataError: other images than these.
         """
         check_images(images, type(self).__name__)
-        out = np.empty_like(images, order="C")
-        self.apply(list(images), out, rng)
-        return out
+        return self.batch(list(images), rng) if len(images) else images.copy()
 
 
 def check_share(value: float, name: str) -> None:
