@@ -4,11 +4,11 @@ Two stages. Candidates come from 12 x 12 colour thumbnails: a principal-componen
 pair from above, so that one matrix product per orientation finds all pairs that can reach the threshold. Each candidate is
 then verified on fine detail alone, the picture minus its blur, which a second photograph of a similar cell does not share.
 
-Thresholds were set on 13,299 cells of one laboratory at 96 px: the fine detail of the likeliest 39,000 pairs of
-different cells correlates at most 0.82, that of copies (JPEG quality 20, resizing to two thirds, blur of 1 px,
-noise, brightness, shifts of 2 px) at least 0.91. Not found: copies turned by other than quarter turns, cropped,
-or shifted by more than about 3 % of the width or by odd numbers of pixels at 96 px (half a pixel of the 48 px that
-are compared).
+Thresholds were set on 13,299 cells of one laboratory at 96 px, where the likeliest 28,000 pairs of different cells
+correlate at most 0.82 (48 px) and 0.865 (96 px), and copies (JPEG quality 20, resizing to two thirds, blur of 1 px, noise,
+brightness, shifts of 2 px) at least 0.91 at 48 px; those shifted by odd or half pixels at least 0.884 at 96 px.
+Not found: copies turned by other than quarter turns, cropped, or shifted by more than about 3 % of the width; of images
+smaller than 96 px also those shifted by fractions of a 48th of the width.
 """
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ from bloodauto.data.disjoint import DisjointSets
 _THUMBNAIL_PX = 12
 _DETAIL_PX = 48
 _DETAIL_BLUR_PX = 2.0
-_LARGEST_SHIFT_PX = 4
 #: Standard deviation of the fine detail, in grey levels, below which there is none to compare.
 _LEAST_DETAIL = 0.2
 _COMPONENTS = 64
 _THUMBNAIL_COSINE = 0.93
 _DETAIL_CORRELATION = 0.90
+# A shift by half a pixel of the 48 px grid takes most of the agreement away, so what is not hopeless there is compared
+# once more at 96 px, without the finest grain, which half a pixel of that grid would spoil in turn.
+_LEAST_CORRELATION = 0.5
+_FINE_PX = 96
+_FINE_BLURS_PX = (0.8, 4.0)
+_FINE_CORRELATION = 0.885
 # A cluster joins another only if the detail of their first images still agrees, so that a chain of small steps can not
 # tie together cells that have nothing in common. Between two alterations of one picture it stays above.
 _LEADER_CORRELATION = 0.7
@@ -50,6 +55,20 @@ def _descriptors(thumbnails: np.ndarray) -> np.ndarray:
     centred = thumbnails - thumbnails.mean(axis=(1, 2), keepdims=True)
     flat = centred.reshape(len(thumbnails), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+
+
+def _fine_detail(image: np.ndarray) -> np.ndarray:
+    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (_FINE_PX, _FINE_PX), interpolation=cv2.INTER_AREA)
+    grey = grey.astype(np.float32)
+    return cv2.GaussianBlur(grey, (0, 0), _FINE_BLURS_PX[0]) - cv2.GaussianBlur(grey, (0, 0), _FINE_BLURS_PX[1])
+
+
+def _correlation(fixed: np.ndarray, turned: np.ndarray, orientation: int) -> float:
+    """Largest correlation of two details over shifts of up to a twelfth of the side, one of them turned first."""
+    margin = len(fixed) // 12
+    inner = slice(margin, len(fixed) - margin)
+    pattern = np.ascontiguousarray(_oriented(turned[np.newaxis], orientation)[0, inner, inner])
+    return float(cv2.matchTemplate(fixed, pattern, cv2.TM_CCOEFF_NORMED).max())
 
 
 def _thumbnail_and_detail(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,21 +151,25 @@ def near_duplicate_clusters(images: np.ndarray) -> np.ndarray:
     details = np.stack([detail for _, detail in prepared])
     # Where nothing varies, the correlation is 0/0 and OpenCV answers 1.
     has_detail = (details.std(axis=(1, 2)) >= _LEAST_DETAIL).tolist()
-    margin = _LARGEST_SHIFT_PX
-    inner = slice(margin, _DETAIL_PX - margin)
+    has_fine_detail = min(images.shape[1:3]) >= _FINE_PX
 
-    def correlation(fixed: int, turned: int, orientation: int) -> float:
-        pattern = np.ascontiguousarray(_oriented(details[turned][np.newaxis], orientation)[0, inner, inner])
-        return float(cv2.matchTemplate(details[fixed], pattern, cv2.TM_CCOEFF_NORMED).max())
+    def are_same(first: int, second: int, orientation: int) -> bool:
+        coarse = _correlation(details[first], details[second], orientation)
+        if coarse >= _DETAIL_CORRELATION:
+            return True
+        if not has_fine_detail or coarse < _LEAST_CORRELATION:
+            return False
+        fine = _correlation(_fine_detail(images[first]), _fine_detail(images[second]), orientation)
+        return fine >= _FINE_CORRELATION
 
     for later, earlier, orientation in _candidates(thumbnails).tolist():
         leaders = sets.find(later), sets.find(earlier)
         if leaders[0] == leaders[1] or not (has_detail[later] and has_detail[earlier]):
             continue
-        if correlation(later, earlier, orientation) < _DETAIL_CORRELATION:
+        if not are_same(later, earlier, orientation):
             continue
         are_ends_alike = {later, earlier} == set(leaders) or any(
-            correlation(*leaders, turn) >= _LEADER_CORRELATION for turn in range(8)
+            _correlation(details[leaders[0]], details[leaders[1]], turn) >= _LEADER_CORRELATION for turn in range(8)
         )
         if are_ends_alike:
             sets.union(later, earlier)

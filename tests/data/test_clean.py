@@ -87,12 +87,13 @@ def test_competition_file_in_small(pictures: list[np.ndarray]) -> None:
 @pytest.mark.slow
 def test_competition_file_at_full_size_is_cleaned_in_seconds() -> None:
     cells, is_planted = competition_like(13_759, (1600, 200), side=96)
-    started = time.perf_counter()
+    started = time.process_time()
     cleaning = clean(cells)
-    seconds = time.perf_counter() - started
+    cpu_seconds = time.process_time() - started
     np.testing.assert_array_equal(cleaning.keep, ~is_planted)
-    # About 5 s on two idle cores; the rest is room for a busy machine.
-    assert seconds < 20, f"cleaning took {seconds:.1f} s"
+    # About 10 s of two cores' time, 6 s by the clock when both are idle. Not the clock, which would measure what else the
+    # machine does; room, because BLAS threads that wait for a busy core spin.
+    assert cpu_seconds < 30, f"cleaning took {cpu_seconds:.1f} s of processor time"
 
 
 def test_exact_copies_keep_the_first(pictures: list[np.ndarray]) -> None:
@@ -148,6 +149,7 @@ ALTERATIONS = {
     "smaller_and_back": lambda image: cv2.resize(cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA), (96, 96)),
     "brighter": lambda image: cv2.convertScaleAbs(image, alpha=1.1, beta=-12),
     "shifted": lambda image: _shifted(image, 2, -2),
+    "shifted_by_an_odd_number": lambda image: _jpeg(_shifted(image, 1, -1), 60),
     "quarter_turn": lambda image: np.rot90(image),
     "mirrored": lambda image: image[:, ::-1],
     "mirrored_turned_recompressed": lambda image: _jpeg(np.ascontiguousarray(np.rot90(image[:, ::-1], 3)), 60),
@@ -244,14 +246,19 @@ def test_csv_has_a_row_for_each_image_and_each_lost_file(pictures: list[np.ndarr
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real cells are not beside the project")
 def test_real_cells_no_false_and_no_missed_near_duplicates() -> None:
-    # Looked at by eye: pbc96 holds no picture twice, bccd96 four cells that were photographed twice.
-    assert clean(load_cells(SHARED / "pbc96")).summary(load_cells(SHARED / "pbc96")).findings == ()
+    # Looked at by eye: pbc96 holds no picture twice, bccd96 eight cells that were photographed twice.
+    first_lab = load_cells(SHARED / "pbc96")
+    assert clean(first_lab).summary(first_lab).findings == ()
     second_lab = load_cells(SHARED / "bccd96")
     cleaning = clean(second_lab)
     found = [second_lab.names[cleaning.clusters == cluster].tolist() for cluster in np.unique(cleaning.clusters)]
-    assert [[Path(name).stem for name in names] for names in found if len(names) > 1] == [
-        ["BloodImage_00205_13", "BloodImage_00276_12"],
-        ["BloodImage_00230_10", "BloodImage_00257_07"],
-        ["BloodImage_00243_11", "BloodImage_00250_00"],
-        ["BloodImage_00244_14", "BloodImage_00247_13"],
+    assert [[Path(name).stem.removeprefix("BloodImage_") for name in names] for names in found if len(names) > 1] == [
+        ["00204_14", "00277_14"],
+        ["00226_15", "00261_09"],
+        ["00229_12", "00258_01"],
+        ["00205_13", "00276_12"],
+        ["00230_10", "00257_07"],
+        ["00237_11", "00252_09"],
+        ["00243_11", "00250_00"],
+        ["00244_14", "00247_13"],
     ]

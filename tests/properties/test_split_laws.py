@@ -26,12 +26,12 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    count = draw(st.integers(4, 120))
+    count = draw(st.integers(0, 130).map(lambda more: 150 - more))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    classes = draw(st.integers(2, 6))
-    labels = rng.choice(classes, count, p=rng.dirichlet(np.full(classes, 2.0)))
+    classes = draw(st.integers(2, 4))
+    labels = rng.choice(classes, count, p=rng.dirichlet(np.full(classes, 4.0)))
     tied = draw(st.sampled_from([0.0, 0.3, 1.0]))
-    groups = np.where(rng.random(count) < tied, np.char.add("p", rng.integers(0, 12, count).astype(str)), "")
+    groups = np.where(rng.random(count) < tied, np.char.add("p", rng.integers(0, 25, count).astype(str)), "")
     clusters = np.where(rng.random(count) < 0.2, rng.integers(0, count, count), np.arange(count))
     choices = draw(
         st.sampled_from([[""], ["train", "validation", "test"], ["train", "test", ""], ["train", "validation"]])
