@@ -91,8 +91,8 @@ def test_competition_file_at_full_size_is_cleaned_in_seconds() -> None:
     cleaning = clean(cells)
     cpu_seconds = time.process_time() - started
     np.testing.assert_array_equal(cleaning.keep, ~is_planted)
-    # About 10 s of two cores' time, 6 s by the clock when both are idle. Not the clock, which would measure what else the
-    # machine does; room, because BLAS threads that wait for a busy core spin.
+    # About 14 s of processor time. Not the clock, which would measure what else the machine does; room, because BLAS
+    # threads that wait for a busy core spin.
     assert cpu_seconds < 30, f"cleaning took {cpu_seconds:.1f} s of processor time"
 
 
