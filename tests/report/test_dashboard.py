@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from bloodauto.errors import RunError
+from bloodauto.files import RunDirectory, dump_yaml, file_digest
+from bloodauto.report.dashboard import HOST, StudyCopy, serve_dashboard
+
+from .browser import browser, console_errors, needs_browser
+from .run_factory import build_run
+
+SERVE = """
+import sys
+from pathlib import Path
+from bloodauto.report.dashboard import serve_dashboard
+serve_dashboard(Path(sys.argv[1]), 0, refresh_seconds=0.2, announce=lambda text: print(text, flush=True))
+"""
+
+
+@contextlib.contextmanager
+def served(root: Path, temporary: Path) -> Iterator[str]:
+    """The dashboard in a process of its own, ended by SIGTERM; yields its address."""
+    temporary.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(root)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[1]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    assert list(temporary.iterdir()) == [], "the private copy must be gone"
+
+
+def get(url: str) -> bytes:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=20) as answer:
+        return answer.read()
+
+
+def trials_seen(url: str) -> list[dict]:
+    study = json.loads(get(f"{url}/api/studies"))["study_summaries"][0]["study_id"]
+    return json.loads(get(f"{url}/api/studies/{study}"))["trials"]
+
+
+def test_once_checks_the_page_and_the_study(finished_run: RunDirectory) -> None:
+    before = file_digest(finished_run.study), finished_run.study.stat().st_mtime_ns
+    said: list[str] = []
+    check = serve_dashboard(finished_run.root, 0, once=True, announce=said.append)
+    assert check is not None
+    assert check.trials == 30
+    assert check.script_bytes > 1_000_000, "the page's program comes with the package, not from the network"
+    assert check.url in said[0]
+    assert check.url.startswith(f"http://{HOST}:")
+    assert (file_digest(finished_run.study), finished_run.study.stat().st_mtime_ns) == before
+    assert sorted(path.name for path in finished_run.root.glob("study.db*")) == ["study.db"]
+
+
+def _search(path: str, go_on: multiprocessing.synchronize.Event, told: multiprocessing.Queue) -> None:
+    """A search that gives up on the database after one second of waiting, as a strict writer would."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 1.0}})
+        study = optuna.load_study(study_name="bloodauto", storage=storage)
+        while go_on.is_set():
+            trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+            trial.report(0.5, 1)
+            study.tell(trial, 0.5)
+        told.put(len(study.get_trials()))
+    except Exception as error:
+        told.put(repr(error))
+
+
+def test_new_trials_show_while_a_search_writes_and_the_search_never_waits(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run", trials=8, finished=False)
+    context = multiprocessing.get_context("spawn")
+    go_on, told = context.Event(), context.Queue()
+    go_on.set()
+    with served(run.root, tmp_path / "private") as url:
+        assert len(trials_seen(url)) == 8
+        writer = context.Process(target=_search, args=(str(run.study), go_on, told))
+        writer.start()
+        try:
+            deadline = time.monotonic() + 40
+            while (seen := len(trials_seen(url))) < 15 and time.monotonic() < deadline:
+                time.sleep(0.1)
+        finally:
+            go_on.clear()
+            try:
+                outcome = told.get(timeout=30)
+            except queue.Empty:
+                outcome = "the writer said nothing"
+            writer.join(timeout=30)
+        assert seen >= 15
+        assert isinstance(outcome, int), outcome
+        deadline = time.monotonic() + 20
+        while len(trials_seen(url)) < outcome and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert len(trials_seen(url)) == outcome, "the last trials show, too"
+
+
+def test_the_dashboard_cannot_write(finished_run: RunDirectory, tmp_path: Path) -> None:
+    before = file_digest(finished_run.study)
+    with served(finished_run.root, tmp_path / "private") as url:
+        for method, path in (("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"), ("POST", "/api/studies")):
+            request = urllib.request.Request(url + path, method=method, data=b"{}")
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10)
+            assert refused.value.code == 403
+            assert "read-only" in json.loads(refused.value.read())["reason"]
+            refused.value.close()
+        assert len(trials_seen(url)) == 30
+    assert file_digest(finished_run.study) == before
+
+
+def test_a_copy_is_renewed_only_when_due_and_changed(own_run: RunDirectory, tmp_path: Path) -> None:
+    copy = StudyCopy(own_run.study, tmp_path / "copy.db", max_age_seconds=0.0)
+    first = copy.target.stat().st_mtime_ns
+    copy.refresh()
+    assert copy.target.stat().st_mtime_ns == first
+    optuna.load_study(study_name="bloodauto", storage=f"sqlite:///{own_run.study}").enqueue_trial({})
+    copy.refresh()
+    assert copy.target.stat().st_mtime_ns != first
+    assert len(optuna.load_study(study_name="bloodauto", storage=f"sqlite:///{copy.target}").trials) == 31
+    patient = StudyCopy(own_run.study, tmp_path / "patient.db", max_age_seconds=60.0)
+    optuna.load_study(study_name="bloodauto", storage=f"sqlite:///{own_run.study}").enqueue_trial({})
+    patient.refresh()
+    assert len(optuna.load_study(study_name="bloodauto", storage=f"sqlite:///{patient.target}").trials) == 31
+
+
+def test_a_study_that_vanishes_leaves_the_last_copy(own_run: RunDirectory, tmp_path: Path) -> None:
+    copy = StudyCopy(own_run.study, tmp_path / "copy.db", max_age_seconds=0.0)
+    own_run.study.unlink()
+    copy.refresh()
+    assert len(optuna.load_study(study_name="bloodauto", storage=f"sqlite:///{copy.target}").trials) == 30
+
+
+def test_a_taken_port_is_named_with_a_free_one(finished_run: RunDirectory) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(RunError, match=rf"Port {port} is taken.*--port \d+") as refused:
+            serve_dashboard(finished_run.root, port, once=True)
+    offered = int(str(refused.value).split()[-1])
+    assert serve_dashboard(finished_run.root, offered, once=True) is not None
+
+
+def test_ports_that_are_none(finished_run: RunDirectory) -> None:
+    with pytest.raises(RunError, match="0 to 65535"):
+        serve_dashboard(finished_run.root, 70_000, once=True)
+
+
+def test_runs_without_a_study_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="expected a run directory"):
+        serve_dashboard(tmp_path, 0, once=True)
+    (tmp_path / "settings.yaml").write_text(dump_yaml({"budget": "1h"}))
+    with pytest.raises(RunError, match="Has the search begun"):
+        serve_dashboard(tmp_path, 0, once=True)
+
+
+def test_an_unreachable_server_is_an_error_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(dump_yaml({"storage": "postgresql://ada:s3cret@127.0.0.1:1/db"}))
+    with pytest.raises(RunError, match="expected an Optuna study") as refused:
+        serve_dashboard(tmp_path, 0, once=True)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("kind", ["a whole study", "only a failure", "only an open trial", "no trial"])
+def test_pages_are_not_blank(tmp_path: Path, finished_run: RunDirectory, kind: str) -> None:
+    root = finished_run.root
+    if kind != "a whole study":
+        root = tmp_path / "run"
+        root.mkdir()
+        study = optuna.create_study(
+            storage=f"sqlite:///{root / 'study.db'}", study_name="bloodauto", direction="maximize"
+        )
+        if kind != "no trial":
+            trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        if kind == "only a failure":
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    expected_numbers = 30 if kind == "a whole study" else 0 if kind == "no trial" else 1
+    with served(root, tmp_path / "private") as url, browser(1280) as driver:
+        assert len(trials_seen(url)) == expected_numbers
+        for page, words in (
+            ("", "bloodauto"),
+            ("/studies/1", "bloodauto"),
+            ("/studies/1/trials", "Trial"),
+        ):
+            driver.get(f"{url}/dashboard{page}")
+            deadline = time.monotonic() + 20
+            while words not in (text := driver.execute_script("return document.body.innerText")):
+                assert time.monotonic() < deadline, f"{page}: blank, or without {words!r}: {text[:200]!r}"
+                time.sleep(0.1)
+        if kind == "a whole study":
+            driver.get(f"{url}/dashboard/studies/1")
+            deadline = time.monotonic() + 20
+            while not driver.execute_script("return document.querySelectorAll('.js-plotly-plot .trace').length"):
+                assert time.monotonic() < deadline, "no plot was drawn"
+                time.sleep(0.1)
+        assert console_errors(driver) == []
+
+
+def test_serving_from_another_thread_needs_no_signals(finished_run: RunDirectory) -> None:
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(serve_dashboard(finished_run.root, 0, once=True)))
+    thread.start()
+    thread.join(timeout=30)
+    assert len(found) == 1
