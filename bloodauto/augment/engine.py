@@ -6,6 +6,7 @@ Neighbouring point-wise steps become one lookup table, exactly. Steps are never 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -114,12 +115,44 @@ def _permute(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None:
         np.copyto(target, source)
 
 
+def _shift(image: np.ndarray, target: np.ndarray, x: float, y: float, border: Border) -> None:
+    """Reads each pixel ``x`` to the right and ``y`` below: pads, then blends two views along each axis.
+
+    The same bilinear interpolation as a warp's for a fifth of its time; rounds once for each axis that is not moved by
+    whole pixels.
+    """
+    height, width = image.shape[:2]
+    left, top = math.floor(x), math.floor(y)
+    x_share, y_share = x - left, y - top
+    padded = cv2.copyMakeBorder(
+        image, max(0, -top), max(0, top + 1), max(0, -left), max(0, left + 1),
+        _BORDER_FLAGS[border.mode], value=border.colour,
+    )  # fmt: skip
+    left, top = max(0, left), max(0, top)
+    rows = padded[top : top + height + 1]
+    if y_share == 0:
+        rows = rows[:height]
+    if x_share > 0:
+        first, second = rows[:, left : left + width], rows[:, left + 1 : left + 1 + width]
+        rows = cv2.addWeighted(first, 1.0 - x_share, second, x_share, 0.0, dst=None if y_share else target)
+    else:
+        rows = rows[:, left : left + width]
+    if y_share > 0:
+        cv2.addWeighted(rows[:height], 1.0 - y_share, rows[1:], y_share, 0.0, dst=target)
+    elif x_share == 0:
+        np.copyto(target, rows)
+
+
 def _warp(image: np.ndarray, target: np.ndarray, warp: Warp) -> None:
     if warp.lossless:
         _permute(image, target, warp.matrix)
         return
     height, width = image.shape[:2]
     border = warp.border if warp.border is not None else Border("reflect")
+    (xx, xy, x), (yx, yy, y) = warp.matrix[:2].tolist()
+    if xx == 1.0 and xy == 0.0 and yx == 0.0 and yy == 1.0 and abs(x) <= width and abs(y) <= height:
+        _shift(image, target, x, y, border)
+        return
     cv2.warpAffine(
         image, warp.matrix[:2], (width, height), dst=target, flags=_WARP_FLAGS,
         borderMode=_BORDER_FLAGS[border.mode], borderValue=border.colour,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
@@ -118,7 +118,7 @@ class BatchPipeline:
         self.batches_per_epoch = whole + (1 if rest and last_batch != "drop" else 0)
         self.wait_seconds = 0.0
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, number: int) -> Generator[Batch]:
         """The batches of one epoch, in order; closing the iterator early stops the threads."""
         order = self._order(number)
         if self._num_threads == 0:

@@ -151,16 +151,14 @@ def equalize(statistics: Statistics, strength: float) -> np.ndarray:
     that occurs.
     """
     counts = statistics.histograms()
-    mapping = np.cumsum(counts, axis=1)
+    mapping = np.add.accumulate(counts, axis=1)
     total = mapping[0, -1]
     mapping -= counts
-    for channel in range(3):
-        present = counts[channel]
-        step = (total - present[present > 0].min()) // 255
-        if step == 0:
-            mapping[channel] = LEVELS
-        else:
-            mapping[channel] += step // 2
-            mapping[channel] /= step
-    np.minimum(mapping, 255.0, out=mapping)
-    return mapping.T.astype(np.uint8, order="C")
+    step = (total - np.where(counts > 0, counts, total).min(axis=1)) // 255
+    if step.all():
+        mapping += (step // 2)[:, None]
+        mapping /= step[:, None]
+    else:  # too few pixels, or all of one level, in some channel: that channel stays as it is
+        safe_step = np.maximum(step, 1)[:, None]
+        mapping = np.where(step[:, None] > 0, (mapping + safe_step // 2) / safe_step, LEVELS)
+    return np.minimum(mapping, 255.0).T.astype(np.uint8, order="C")

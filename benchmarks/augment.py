@@ -1,0 +1,240 @@
+"""Images a second of RandAugment, side by side in one run: this project, keras-cv, keras, unfused OpenCV and the floor.
+
+    python benchmarks/augment.py                                   # drawn images, 96 and 224 px, 1 to 3 operations
+    python benchmarks/augment.py --images folder --repeats 7       # your own images
+
+keras-cv is left out, with a note, where it is not installed (``pip install keras-cv``). Everybody gets the same images,
+batches of 64, the same cores and a warm-up; the contenders take turns, and each figure is the median of its turns.
+Magnitude 0.5, rate 1. keras' RandAugment has a fixed set of eleven operations; all others use keras-cv's ten.
+
+    bloodauto   BatchPipeline with RandAugment, one thread for each core, as training uses it
+    one by one  the same pipeline, draws and kernels, but each operation applied on its own: what fusion alone brings
+    plain       RandAugment as it is commonly written with OpenCV (plain_opencv.py), in as many threads
+    floor       one OpenCV warp and one lookup for each image, nothing drawn, no pipeline, in as many threads
+    keras-cv    keras_cv.layers.RandAugment in a tf.data pipeline with parallel map and prefetch
+    keras       keras.layers.RandAugment, likewise
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import plain_opencv
+
+from bloodauto.augment import BatchPipeline, Policy, RandAugment, Symmetries
+from bloodauto.augment.engine import apply_stages, fuse
+from bloodauto.augment.policies import Apply, Sequence
+
+BATCH_SIZE = 64
+MAGNITUDE = 0.5
+#: A conventional stack of augmentations for cells, each of which is applied to every image.
+STACK = ("rotate_any", "zoom", "stretch", "translate", "brightness", "contrast", "gamma")
+
+
+@dataclass(frozen=True)
+class OneByOne(Policy):
+    """A policy's draws, each step applied on its own."""
+
+    policy: Policy
+
+    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list:
+        return self.policy.draw(count, height, width, rng)
+
+    def batch(self, images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        out = np.empty((len(images), *images[0].shape), np.uint8)
+        scratch = np.empty_like(images[0])
+        chains = self.draw(len(images), *images[0].shape[:2], rng)
+        for image, target, chain in zip(images, out, chains, strict=True):
+            apply_stages(image, target, scratch, [stage for step in chain for stage in fuse([step])])
+        return out
+
+
+@dataclass(frozen=True)
+class Plain(Policy):
+    """The common way."""
+
+    num_ops: int
+
+    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list:
+        raise NotImplementedError("draws while it applies")
+
+    def batch(self, images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        return np.stack([plain_opencv.rand_augment(image, self.num_ops, MAGNITUDE, rng) for image in images])
+
+
+def drawn_images(count: int, side: int) -> np.ndarray:
+    """Discs on a textured ground, so that histograms and edges are not those of noise."""
+    rng = np.random.default_rng(0)
+    images = np.empty((count, side, side, 3), np.uint8)
+    for image in images:
+        ground = cv2.GaussianBlur(rng.standard_normal((side, side, 3)).astype(np.float32), (0, 0), side / 24)
+        image[:] = np.clip(225 + 200 * ground, 0, 255)
+        for _ in range(4):
+            middle = tuple(int(v) for v in rng.integers(0, side, 2))
+            shade = tuple(int(v) for v in rng.integers(40, 220, 3))
+            cv2.circle(image, middle, int(side * rng.uniform(0.08, 0.3)), shade, -1, cv2.LINE_AA)
+    return images
+
+
+def read_images(folder: Path, count: int, side: int) -> np.ndarray:
+    """Images below a folder, resized, evenly spread over the sorted names."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".bmp", ".tif"}
+    )
+    if not files:
+        raise SystemExit(f"{folder}: expected images below this folder, found none.")
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, count).astype(int)]
+    pictures = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in chosen]
+    return np.stack([cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in pictures])
+
+
+def pipeline_run(images: np.ndarray, policy: Policy, threads: int) -> Callable[[], int]:
+    targets = np.ones((len(images), 1), np.float32)
+    pipeline = BatchPipeline(images, targets, batch_size=BATCH_SIZE, policy=policy, seed=0, num_threads=threads)
+    epochs: Iterator[int] = iter(range(10**9))
+    return lambda: sum(len(batch.images) for batch in pipeline.epoch(next(epochs)))
+
+
+def floor_run(images: np.ndarray, threads: int) -> Callable[[], int]:
+    """One warp and one lookup for each image, prepared beforehand."""
+    side = images.shape[1]
+    rng = np.random.default_rng(0)
+    warps = RandAugment(1, MAGNITUDE, operations=("shear_x", "shear_y", "translate_x", "translate_y"))
+    matrices = [chain[0].payload.matrix[:2] for chain in warps.draw(len(images), side, side, rng)]
+    tables = rng.integers(0, 256, (len(images), 1, 256, 3), dtype=np.uint8)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+    def work(start: int) -> int:
+        out = np.empty((BATCH_SIZE, side, side, 3), np.uint8)
+        scratch = np.empty((side, side, 3), np.uint8)
+        rows = range(start, min(start + BATCH_SIZE, len(images)))
+        for row, target in zip(rows, out, strict=False):
+            cv2.warpAffine(
+                images[row], matrices[row], (side, side), dst=scratch, flags=flags, borderMode=cv2.BORDER_REFLECT
+            )
+            cv2.LUT(scratch, tables[row], dst=target)
+        return len(rows)
+
+    def run() -> int:
+        with ThreadPoolExecutor(threads) as pool:
+            return sum(pool.map(work, range(0, len(images), BATCH_SIZE)))
+
+    return run
+
+
+def tensorflow_run(images: np.ndarray, layer: Callable) -> Callable[[], int]:
+    import tensorflow as tf
+
+    with tf.device("cpu"):
+        data = tf.data.Dataset.from_tensor_slices(images).batch(BATCH_SIZE)
+        data = data.map(lambda batch: layer(batch, training=True), num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    return lambda: sum(int(batch.shape[0]) for batch in data)
+
+
+def keras_cv_layer(num_ops: int) -> Callable | None:
+    try:
+        import keras_cv
+    except ImportError:
+        return None
+    return keras_cv.layers.RandAugment((0, 255), augmentations_per_image=num_ops, magnitude=MAGNITUDE, rate=1.0)
+
+
+def keras_layer(num_ops: int) -> Callable:
+    import keras
+
+    return keras.layers.RandAugment(value_range=(0, 255), num_ops=num_ops, factor=MAGNITUDE)
+
+
+def images_per_second(contenders: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
+    """Medians; contenders take turns so that a busy moment of the machine hits all alike."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 1):
+        for name, run in contenders.items():
+            started = time.perf_counter()
+            count = run()
+            seconds = time.perf_counter() - started
+            if turn > 0:  # the first turn warms up: graphs are traced, caches filled
+                rates[name].append(count / seconds)
+    return {name: float(np.median(values)) for name, values in rates.items()}
+
+
+def slow_share(images: np.ndarray) -> np.ndarray:
+    """Fewer images for those that are slow; whole batches, so that no graph is traced twice."""
+    return images[: 2 * BATCH_SIZE]
+
+
+def compare(images: np.ndarray, num_ops: int, threads: int, repeats: int) -> None:
+    policy = RandAugment(num_ops, MAGNITUDE)
+    contenders = {
+        "bloodauto": pipeline_run(images, policy, threads),
+        "one by one": pipeline_run(images, OneByOne(policy), threads),
+        "plain": pipeline_run(images, Plain(num_ops), threads),
+        "floor": floor_run(images, threads),
+    }
+    layer = keras_cv_layer(num_ops)
+    if layer is not None:
+        contenders["keras-cv"] = tensorflow_run(slow_share(images), layer)
+    contenders["keras"] = tensorflow_run(slow_share(images), keras_layer(num_ops))
+    rates = images_per_second(contenders, repeats)
+    ours = rates["bloodauto"]
+    print(f"\n{images.shape[1]} px, {num_ops} operation{'s' if num_ops > 1 else ''}: {ours:,.0f} images a second")
+    for name, rate in rates.items():
+        if name == "floor":
+            print(f"  {name:<12}{rate:>10,.0f}   the floor is {rate / ours:.2f}x as fast (goal at most 1.5)")
+        elif name != "bloodauto":
+            print(f"  {name:<12}{rate:>10,.0f}   bloodauto is {ours / rate:.1f}x as fast")
+
+
+def compare_stack(images: np.ndarray, threads: int, repeats: int) -> None:
+    policy = Sequence((Symmetries(), *(Apply(name, 0.3) for name in STACK)))
+    contenders = {
+        "fused": pipeline_run(images, policy, threads),
+        "one by one": pipeline_run(images, OneByOne(policy), threads),
+    }
+    rates = images_per_second(contenders, repeats)
+    print(f"\n{images.shape[1]} px, symmetries and {', '.join(STACK)}, all on every image:")
+    print(f"  fused {rates['fused']:,.0f}, one by one {rates['one by one']:,.0f} images a second: "
+          f"{rates['fused'] / rates['one by one']:.1f}x")  # fmt: skip
+
+
+def memory(images: np.ndarray, threads: int) -> None:
+    run = pipeline_run(images, RandAugment(3, MAGNITUDE), threads)
+    peaks = []
+    for _ in range(40):
+        run()
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(f"\nMemory's high-water mark grew by {peaks[-1] - peaks[4]:.1f} MB from epoch 5 to epoch 40.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="a folder of images; drawn ones when left out")
+    parser.add_argument("--count", type=int, default=512, help="images")
+    parser.add_argument("--sides", type=int, nargs="+", default=[96, 224], help="pixels")
+    parser.add_argument("--num-ops", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args()
+    print(f"{arguments.threads} threads, OpenCV {cv2.__version__}, {arguments.repeats} turns each")
+    if keras_cv_layer(1) is None:
+        print("keras-cv is not installed here and is left out.")
+    for side in arguments.sides:
+        count = arguments.count
+        images = drawn_images(count, side) if arguments.images is None else read_images(arguments.images, count, side)
+        for num_ops in arguments.num_ops:
+            compare(images, num_ops, arguments.threads, arguments.repeats)
+        compare_stack(images, arguments.threads, arguments.repeats)
+        memory(images, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
