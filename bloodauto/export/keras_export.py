@@ -14,8 +14,8 @@ from keras import ops
 
 from bloodauto.ensemble.calibration import PROBABILITY_FLOOR
 from bloodauto.errors import RunError, UserError
-from bloodauto.export.names import nearest
 from bloodauto.files import atomic_path
+from bloodauto.grammar_errors import nearest
 
 #: The views a model can look at, each as the operation that makes it from a batch (n, height, width, 3). Turns are
 #: counter-clockwise, as numpy's.
@@ -62,9 +62,7 @@ def equal_views(names: Sequence[str]) -> tuple[View, ...]:
     """
     for name in names:
         if name not in _VIEWS:
-            raise UserError(
-                f"test-time views: expected some of {', '.join(VIEW_NAMES)}, got {name!r}.{nearest(name, VIEW_NAMES)}"
-            )
+            raise UserError(f"test-time views: expected a known one, got {name!r}; {nearest(name, VIEW_NAMES)}")
     if not names or len(set(names)) != len(names):
         raise UserError(f"test-time views: expected at least one name and none twice, got {list(names)}.")
     return tuple(View(name, 1.0 / len(names)) for name in names)
@@ -213,7 +211,7 @@ def _float32_by_default() -> Iterator[None]:
 
 
 def _refuse_unportable(network: keras.Model) -> None:
-    for layer in network._flatten_layers():
+    for layer in _with_all_inside(network):
         home = type(layer).__module__.partition(".")[0]
         if home != "keras" or isinstance(layer, keras.layers.Lambda):
             raise RunError(
@@ -221,6 +219,12 @@ def _refuse_unportable(network: keras.Model) -> None:
                 f"{type(layer).__module__}.{type(layer).__name__}, which a file could not load without this project. "
                 "Build the network from standard layers."
             )
+
+
+def _with_all_inside(layer: keras.Layer) -> Iterator[keras.Layer]:
+    yield layer
+    for inner in getattr(layer, "layers", ()):
+        yield from _with_all_inside(inner)
 
 
 def _check_shapes(networks: Sequence[keras.Model], views: Sequence[View]) -> None:

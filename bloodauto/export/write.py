@@ -15,8 +15,8 @@ from bloodauto.export.codabench import check_submission, write_submission
 from bloodauto.export.keras_export import check_parity, save_model
 from bloodauto.export.labels import labels_of, write_labels
 from bloodauto.export.model_card import CardFacts, render_card
-from bloodauto.export.names import nearest
 from bloodauto.files import write_text
+from bloodauto.grammar_errors import nearest
 
 #: The file of each format.
 FORMATS = {"keras": "model.keras", "codabench": "submission.zip"}
@@ -53,9 +53,7 @@ def check_formats(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in FORMATS:
-            raise UserError(
-                f"format: expected some of {', '.join(FORMATS)}, got {name!r}.{nearest(name, tuple(FORMATS))}"
-            )
+            raise UserError(f"format: expected a known one, got {name!r}; {nearest(name, FORMATS)}")
     if not names:
         raise UserError(f"format: expected at least one of {', '.join(FORMATS)}, got none.")
     return tuple(dict.fromkeys(names))

@@ -27,13 +27,15 @@ def submission(model, tmp_path_factory):
     return path
 
 
-def test_model_and_weights_lie_at_the_root(submission):
+def test_model_and_weights_lie_at_the_root(submission, model):
     with zipfile.ZipFile(submission) as archive:
         names = archive.namelist()
         source = archive.read("model.py").decode()
         assert json.loads(archive.read("labels.json"))["competition_labels"] == list(range(7, -1, -1))
+        stored_bytes = archive.getinfo("variables/variables.data-00000-of-00001").file_size
     assert {"model.py", "saved_model.pb", "labels.json"} <= set(names)
     assert "bloodauto" not in source
+    assert stored_bytes < 1.2 * 4 * model.count_params() + 5000, "every weight once, not twice"
     assert [file.name for file in submission.parent.iterdir()] == ["submission.zip"]
 
 

@@ -169,6 +169,15 @@ def test_layers_that_would_not_load_elsewhere_are_refused(layer, make):
         build_export([Member(network, 1.0)])
 
 
+def test_a_network_of_a_class_of_its_own_is_refused(make):
+    class Own(keras.Model):
+        pass
+
+    small = make.small()
+    with pytest.raises(RunError, match="Own"):
+        build_export([Member(Own(small.inputs, small.outputs), 1.0)])
+
+
 def test_members_that_disagree_and_views_that_do_not_fit_are_refused(small_pair, make):
     with pytest.raises(RunError, match="the same images and classes"):
         build_export([Member(small_pair[0], 0.5), Member(make.small(classes=3), 0.5)])
@@ -180,7 +189,7 @@ def test_members_that_disagree_and_views_that_do_not_fit_are_refused(small_pair,
 
 def test_names_of_views_are_checked():
     assert equal_views(["identity", "rot180"]) == (View("identity", 0.5), View("rot180", 0.5))
-    with pytest.raises(UserError, match="Did you mean 'rot90'"):
+    with pytest.raises(UserError, match="did you mean 'rot90'"):
         equal_views(["rot_90"])
     for names in ([], ["rot90", "rot90"]):
         with pytest.raises(UserError, match="none twice"):

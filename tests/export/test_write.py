@@ -68,7 +68,7 @@ def test_an_export_that_answers_otherwise_replaces_nothing(model, facts, sample,
 
 def test_formats_are_checked():
     assert check_formats(["codabench", "keras", "codabench"]) == ("codabench", "keras")
-    with pytest.raises(UserError, match="Did you mean 'codabench'"):
+    with pytest.raises(UserError, match="did you mean 'codabench'"):
         check_formats(["keras", "codabanch"])
     with pytest.raises(UserError, match="at least one"):
         check_formats([])
