@@ -93,8 +93,10 @@ def _application(root: Path, refresh_seconds: float) -> Iterator[tuple[WSGIAppli
     if path is None:
         assert url is not None
         storage = open_storage(url)
-        yield _ReadOnly(wsgi(storage), lambda: None), f"read-only, directly on {mask_passwords(url)}"
-        storage.engine.dispose()
+        try:
+            yield _ReadOnly(wsgi(storage), lambda: None), f"read-only, directly on {mask_passwords(url)}"
+        finally:
+            storage.engine.dispose()
         return
     with tempfile.TemporaryDirectory(prefix="bloodauto-dashboard-") as folder:
         copy = StudyCopy(path, Path(folder) / "study.db", refresh_seconds)

@@ -12,13 +12,16 @@ from bloodauto.report.words import duration, percent, shorten
 TOP_TRIALS = 30
 MOST_FAILURES = 50
 MOST_CLEANED = 40
+MOST_NOTES = 40
 
 
 def notes(run: RunInfo) -> Markup | None:
     """What is missing or broken and what that means; ``None`` when nothing is."""
     if not run.notes:
         return None
-    return tag("ul", *(tag("li", tag("code", note.source), " ", note.text) for note in run.notes), class_="notes")
+    listed = [tag("li", tag("code", note.source), " ", note.text) for note in run.notes[:MOST_NOTES]]
+    left = len(run.notes) - len(listed)
+    return tag("ul", *listed, tag("li", f"{left} more of the kind.") if left > 0 else None, class_="notes")
 
 
 def ranked(trials: tuple[TrialInfo, ...]) -> list[TrialInfo]:
@@ -40,16 +43,16 @@ def trial_table(run: RunInfo) -> Markup:
         rows.append(
             (
                 str(trial.number),
-                join([tag("i", "", class_=f"dot {trial.outcome}"), OUTCOME_WORDS[trial.outcome]]),
+                tag("span", tag("i", "", class_=f"dot {trial.outcome}"), OUTCOME_WORDS[trial.outcome], class_="whole"),
                 percent(trial.value),
                 percent(trial.metric("accuracy")),
                 percent(trial.metric("shift")),
                 str(trial.intermediate[-1][0]) if trial.intermediate else "–",
                 duration(trial.device_seconds, run.device),
-                "–" if trial.weights is None else f"{trial.weights:,}",
+                "–" if trial.weights is None else f"{trial.weights / 1e6:.1f} M",
                 tag("span", shorten(str(params.get(backbone, "–")), 28), class_="whole"),
                 tag("span", shorten(trial.origin, 34), title=trial.origin),
-                tag("code", shorten(trial.recipe_id, 12), title=trial.recipe_id) if trial.recipe_id else "–",
+                tag("code", trial.recipe_id[:8], title=trial.recipe_id) if trial.recipe_id else "–",
             )
         )
     shown = table(
