@@ -117,7 +117,7 @@ _ALL = (
     Operation("invert", _P, Spread.ALWAYS, 1.0, "-", "255 minus the value", _PAPER, tables.invert),
     Operation(
         "solarize", _P, Spread.EXACT, 1.0, "share of 110 levels added and of 255 the threshold falls",
-        "adds, then inverts what is above the threshold", _KERAS_CV, tables.solarize,
+        "adds, then inverts what reaches the threshold", _KERAS_CV, tables.solarize,
     ),
     Operation(
         "posterize", _P, Spread.EXACT, 4.0, "bits dropped", "clears the lowest bits",

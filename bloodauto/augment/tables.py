@@ -72,12 +72,13 @@ def _to_levels(values: np.ndarray) -> np.ndarray:
 
 
 def solarize(strength: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """Adds 110 * strength levels, then inverts what lies above 255 * (1 - strength); tables (m, 256).
+    """Adds 110 * strength levels, then inverts what reaches 255 * (1 - strength); tables (m, 256).
 
-    keras-cv inverts what is *at or* above the threshold, which turns white pixels black at magnitude zero; we do not.
+    As keras-cv, but at strength zero nothing is inverted; there, keras-cv turns white pixels black.
     """
     raised = np.minimum(LEVELS + 110.0 * strength[:, None], 255.0)
-    return _to_levels(np.where(raised <= 255.0 * (1.0 - strength[:, None]), raised, 255.0 - raised))
+    threshold = np.where(strength > 0, 255.0 * (1.0 - strength), np.inf)[:, None]
+    return _to_levels(np.where(raised < threshold, raised, 255.0 - raised))
 
 
 def posterize(bits_dropped: np.ndarray, extra: np.ndarray) -> np.ndarray:

@@ -59,11 +59,11 @@ def test_pointwise(image):
     np.testing.assert_allclose(run("auto_contrast", 1.0, image).astype(int), levels(stretched), atol=1)
 
 
-def test_solarize_inverts_only_what_is_above_the_threshold():
+def test_solarize_inverts_only_what_reaches_the_threshold():
     ramp = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (2, 1, 3))
     np.testing.assert_array_equal(run("solarize", 0.0, ramp), ramp)
     raised = np.minimum(ramp.astype(float) + 33, 255)
-    np.testing.assert_array_equal(run("solarize", 0.3, ramp), levels(np.where(raised > 178.5, 255 - raised, raised)))
+    np.testing.assert_array_equal(run("solarize", 0.3, ramp), levels(np.where(raised >= 178.5, 255 - raised, raised)))
 
 
 def test_white_balance_gives_each_channel_its_gain(image):
