@@ -1,1 +1,11 @@
-"""AutoML for blood-cell images that searches for what holds in another laboratory, inside a fixed compute budget."""
+"""AutoML for blood-cell images that searches for what holds in another laboratory, inside a fixed compute budget.
+
+    import bloodauto
+    bloodauto.search(data="cells.npz", budget="30cpu-min", run="runs/first")
+
+TensorFlow, Ray and plotly are imported by the functions that need them, not here.
+"""
+
+from bloodauto.pipeline import SearchSummary, export_best, predict, search, train
+
+__all__ = ["SearchSummary", "export_best", "predict", "search", "train"]

@@ -79,7 +79,8 @@ class Loss(_Strict):
 class RandAugmentSettings(_Strict):
     """RandAugment (Cubuk et al., arXiv:1909.13719): ``num_ops`` operations an image, at ``magnitude`` in 0-1.
 
-    ``rate``: share of the images that are augmented at all. ``operations``: a named set of the augmentation engine.
+    ``rate``: the chance of each drawn operation to be applied. ``magnitude_std``: noise on the magnitude.
+    ``operations``: a named set of the augmentation engine, or names of operations.
     """
 
     num_ops: Annotated[int, Field(ge=1, le=8)]

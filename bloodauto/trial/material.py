@@ -11,7 +11,8 @@ import numpy as np
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
 from bloodauto.files import write_arrays
-from bloodauto.shift.suite import ShiftSuite
+from bloodauto.shift.score import score as shift_score
+from bloodauto.shift.suite import ShiftSuite, ViewPlan
 from bloodauto.trial.metrics import Metrics, measure, softmax
 
 _PREDICT_BATCH = 128
@@ -26,16 +27,20 @@ class Material:
         labels: int64 (n,).
         num_classes: c.
         train_index, validation_index: int, into ``images``.
-        quick_index: a fixed part of ``validation_index`` that is judged after every epoch.
-        views: uint8 (m, h, w, 3), shifted views of validation images; ``view_labels`` (m,), ``view_groups`` str (m,).
+        train_images: uint8, ``images[train_index]``.
+        quick_rows: int, the rows of ``validation_index`` that are judged after every epoch, and of which views are made.
+        plan: which of these images is shown how; ``views``: uint8 (m, h, w, 3), the plan rendered.
+        view_labels: int64 (m,); view_groups: str (m,), the cause of each view's shift.
     """
 
     images: np.ndarray
     labels: np.ndarray
     num_classes: int
     train_index: np.ndarray
+    train_images: np.ndarray
     validation_index: np.ndarray
-    quick_index: np.ndarray
+    quick_rows: np.ndarray
+    plan: ViewPlan
     views: np.ndarray
     view_labels: np.ndarray
     view_groups: np.ndarray
@@ -63,28 +68,32 @@ class Predictions:
         write_arrays(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
 
 
-def _spread(index: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """About ``count`` of ``index``, evenly over the classes' shares: a systematic sample of the images sorted by class."""
-    if len(index) <= count:
-        return index
-    by_class = index[np.argsort(labels[index], kind="stable")]
-    return np.sort(by_class[np.linspace(0, len(index) - 1, count).round().astype(int)])
+def _spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """About ``count`` rows in the classes' own shares: a systematic sample of the rows sorted by class."""
+    if len(labels) <= count:
+        return np.arange(len(labels))
+    by_class = np.argsort(labels, kind="stable")
+    return np.sort(by_class[np.linspace(0, len(labels) - 1, count).round().astype(int)])
 
 
 def prepare(cells: Cells, splits: Splits, suite: ShiftSuite, *, fold: int = 0, quick_images: int = 1024) -> Material:
     """Chooses the images of one fold and draws its shifted views, the same for every trial."""
     validation = splits.validation_index(fold)
-    views = suite.views(cells.images[validation], cells.labels[validation])
+    quick_rows = _spread(cells.labels[validation], quick_images)
+    quick_labels = cells.labels[validation[quick_rows]]
+    plan = suite.plan(quick_labels)
     return Material(
         images=cells.images,
         labels=cells.labels,
         num_classes=len(cells.class_names),
         train_index=splits.train_index(fold),
+        train_images=cells.images[splits.train_index(fold)],
         validation_index=validation,
-        quick_index=_spread(validation, cells.labels, quick_images),
-        views=views.images,
-        view_labels=views.labels,
-        view_groups=views.groups,
+        quick_rows=quick_rows,
+        plan=plan,
+        views=plan.render(cells.images[validation[quick_rows]]),
+        view_labels=quick_labels[plan.image_index],
+        view_groups=np.array([family.group for family in plan.families])[plan.family_index],
     )
 
 
@@ -114,23 +123,13 @@ class Judgement:
     shift: float
 
 
-def judge(network: keras.Model, material: Material, suite: ShiftSuite, *, quick: bool) -> tuple[Judgement, Predictions]:
+def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Judgement, Predictions]:
     """Answers for the validation images (``quick``: the fixed part of them) and their shifted views."""
-    index = material.quick_index if quick else material.validation_index
-    predictions = Predictions(
-        index=index,
-        labels=material.labels[index],
-        clean=probabilities(network, material.images, index),
-        view_labels=material.view_labels,
-        view_groups=material.view_groups,
-        shifted=probabilities(network, material.views),
-    )
-    metrics = measure(predictions.labels, predictions.clean)
-    score = suite.score(
-        predictions.labels,
-        predictions.clean,
-        predictions.view_labels,
-        predictions.view_groups,
-        predictions.shifted,
-    )
-    return Judgement(metrics, score.objective), predictions
+    index = material.validation_index[material.quick_rows] if quick else material.validation_index
+    labels = material.labels[index]
+    clean = probabilities(network, material.images, index)
+    shifted = probabilities(network, material.views)
+    rows = slice(None) if quick else material.quick_rows
+    score = shift_score(labels[rows], clean[rows], material.plan, shifted)
+    predictions = Predictions(index, labels, clean, material.view_labels, material.view_groups, shifted)
+    return Judgement(measure(labels, clean), score.objective), predictions

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,11 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from bloodauto.augment import BatchPipeline, policy_of
+from bloodauto.augment import BatchPipeline
 from bloodauto.errors import TrialRejected
 from bloodauto.files import write_json, write_text
 from bloodauto.recipe import Recipe
-from bloodauto.shift.suite import ShiftSuite
+from bloodauto.trial.augmentation import policy_of
 from bloodauto.trial.backbones import check_recipe
 from bloodauto.trial.checkpoint import (
     Checkpoint,
@@ -93,12 +94,18 @@ class TrialResult:
 
 
 class _Clock:
-    """How much of the whole recipe is done: by steps, or by time where that is further."""
+    """How much of the whole recipe is done: by steps, or by time where that is further.
+
+    Args:
+        total_steps: of the whole recipe.
+        time_limit_seconds: from now to the end; None: steps alone count.
+        progress, seconds: what an earlier session did of it.
+    """
 
     def __init__(self, total_steps: int, time_limit_seconds: float | None, progress: float, seconds: float) -> None:
         self._step = 1 / total_steps
         self._limit = time_limit_seconds
-        self._by_steps = progress
+        self._start = self._by_steps = progress
         self._before = seconds
         self._started = time.monotonic()
 
@@ -106,16 +113,18 @@ class _Clock:
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._started
 
-    def tick(self) -> float:
+    def tick(self) -> None:
         self._by_steps += self._step
-        return self.progress
 
     def move_to(self, progress: float) -> None:
         self._by_steps = max(self._by_steps, progress)
 
     @property
     def progress(self) -> float:
-        by_time = self.seconds / self._limit if self._limit is not None else 0.0
+        by_time = 0.0
+        if self._limit is not None:
+            elapsed = time.monotonic() - self._started
+            by_time = self._start + (1 - self._start) * elapsed / max(self._limit, 1e-9)
         return min(max(self._by_steps, by_time), 1.0)
 
 
@@ -148,7 +157,6 @@ class _Run:
         self,
         recipe: Recipe,
         material: Material,
-        suite: ShiftSuite,
         *,
         seed: int,
         options: TrainOptions,
@@ -156,7 +164,7 @@ class _Run:
         should_stop: Callable[[], bool],
     ) -> None:
         check_recipe(recipe)
-        self.recipe, self.material, self.suite, self.seed = recipe, material, suite, seed
+        self.recipe, self.material, self.seed = recipe, material, seed
         self.options, self.folder, self.should_stop = options, folder, should_stop
         self.stopped = False
         self._steps_per_epoch = max(len(material.train_index) // recipe.batch_size, 1)
@@ -179,16 +187,17 @@ class _Run:
         return (self.clock.progress + 1e-6 - start) / (end - start)
 
     def _pipeline(self) -> BatchPipeline:
-        targets = np.eye(self.material.num_classes, dtype=np.float32)[self.material.labels]
+        train = self.material.train_index
+        labels = self.material.labels[train]
         return BatchPipeline(
-            self.material.images,
-            targets,
-            index=self.material.train_index,
-            sample_weights=self._weights[self.material.labels],
-            batch_size=min(self.recipe.batch_size, len(self.material.train_index)),
+            self.material.train_images,
+            np.eye(self.material.num_classes, dtype=np.float32)[labels],
+            sample_weights=self._weights[labels],
+            batch_size=min(self.recipe.batch_size, len(train)),
             policy=policy_of(self.recipe.augmentation),
             seed=self.seed,
             num_threads=self.options.num_threads,
+            last_batch="drop",
         )
 
     def _build(self) -> keras.Model:
@@ -267,25 +276,27 @@ class _Run:
     def _epoch(self, network: keras.Model, pipeline: BatchPipeline, epoch: int, stage: int) -> EpochReport:
         started = time.monotonic()
         waited_before = pipeline.wait_seconds
-        batches: Iterator[Any] = pipeline.epoch(epoch)
+        batches = pipeline.epoch(epoch)
         try:
             logs = network.fit(
                 batches,
-                steps_per_epoch=self._steps_per_epoch,
+                steps_per_epoch=pipeline.batches_per_epoch,
                 epochs=1,
                 verbose=0,
                 shuffle=False,
                 callbacks=[_Control(self, stage)],
             ).history
         finally:
-            pipeline.stop()
+            # TensorFlow may still be drawing a batch ahead; its thread then ends the iterator itself.
+            with contextlib.suppress(ValueError):
+                batches.close()
         trained = time.monotonic()
         train_loss = float(logs["loss"][-1])
         if not math.isfinite(train_loss):
             raise TrialRejected(
                 "nan", f"the loss is {train_loss} after epoch {epoch}; a smaller learning rate may help"
             )
-        judgement, _ = judge(network, self.material, self.suite, quick=True)
+        judgement, _ = judge(network, self.material, quick=True)
         ended = time.monotonic()
         return EpochReport(
             epoch=epoch,
@@ -319,7 +330,7 @@ class _Run:
     def _finish(self, network: keras.Model, history: list[EpochReport], complete: bool) -> TrialResult:
         if self.best_path.is_file():
             network.set_weights(read_weights(self.best_path))
-        judgement, predictions = judge(network, self.material, self.suite, quick=False)
+        judgement, predictions = judge(network, self.material, quick=False)
         predictions.write(self.folder / "predictions.npz")
         return TrialResult(
             finished=complete,
@@ -339,7 +350,6 @@ def objective_of(judgement: Judgement, objective: Objective) -> float:
 def train_epochs(
     recipe: Recipe,
     material: Material,
-    suite: ShiftSuite,
     *,
     seed: int,
     options: TrainOptions,
@@ -359,14 +369,13 @@ def train_epochs(
         WeightsError: the weights do not fit.
         TrialRejected: the loss is no number.
     """
-    run = _Run(recipe, material, suite, seed=seed, options=options, folder=folder, should_stop=should_stop)
+    run = _Run(recipe, material, seed=seed, options=options, folder=folder, should_stop=should_stop)
     return run.epochs()
 
 
 def train(
     recipe: Recipe,
     material: Material,
-    suite: ShiftSuite,
     *,
     seed: int,
     options: TrainOptions,
@@ -375,7 +384,7 @@ def train(
     should_stop: Callable[[], bool],
 ) -> TrialResult:
     """As ``train_epochs``, reporting to a function; also writes ``result.json``."""
-    epochs = train_epochs(recipe, material, suite, seed=seed, options=options, folder=folder, should_stop=should_stop)
+    epochs = train_epochs(recipe, material, seed=seed, options=options, folder=folder, should_stop=should_stop)
     while True:
         try:
             report(next(epochs))

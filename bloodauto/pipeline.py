@@ -1,0 +1,417 @@
+"""The whole way from a search's settings to its export; what the command line and Python callers both use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bloodauto.errors import RunError, UserError
+from bloodauto.files import RunDirectory, write_text
+from bloodauto.searching.settings import (
+    SearchSettings,
+    check_same,
+    default_workers,
+    read_settings,
+    write_settings,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+    from bloodauto.export.write import ExportResult
+    from bloodauto.searching.ledger import Ledger
+    from bloodauto.searching.policy import Policy
+    from bloodauto.searching.session import Plan
+    from bloodauto.trial.checkpoint import EpochReport
+    from bloodauto.trial.train import TrialResult
+
+
+class Progress(Protocol):
+    """Is told how a search goes. The default says nothing."""
+
+    def planned(self, plan: Plan, ledger: Ledger) -> None:
+        """Everything is checked; the budget starts to run."""
+
+    def running(self, policy: Policy, ledger: Ledger) -> None:
+        """Several times a second."""
+
+    def phase(self, name: str) -> None:
+        """The trainings are over; what comes after them has begun."""
+
+
+class Silent:
+    """A progress that says nothing."""
+
+    def planned(self, plan: Plan, ledger: Ledger) -> None: ...
+
+    def running(self, policy: Policy, ledger: Ledger) -> None: ...
+
+    def phase(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class SearchSummary:
+    """What a search came to.
+
+    Attributes:
+        run: its directory.
+        finished: False when it was interrupted; it can be resumed.
+        budget_device_seconds, spent_device_seconds: devices reserved x seconds reserved.
+        trials: how many by outcome: complete, pruned, failed, out_of_budget, running.
+        best: scores by name of the best single training, empty when there is none.
+        ensemble: scores by name of the ensemble; empty when interrupted.
+        export: the exported files' folder, or None.
+    """
+
+    run: Path
+    finished: bool
+    budget_device_seconds: float
+    spent_device_seconds: float
+    trials: Mapping[str, int]
+    best: Mapping[str, float]
+    ensemble: Mapping[str, float]
+    export: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run": str(self.run),
+            "finished": self.finished,
+            "budget_device_seconds": self.budget_device_seconds,
+            "spent_device_seconds": round(self.spent_device_seconds, 3),
+            "trials": dict(self.trials),
+            "best": dict(self.best),
+            "ensemble": dict(self.ensemble),
+            "export": None if self.export is None else str(self.export),
+        }
+
+
+def gpus_of_this_machine() -> int:
+    """GPUs that the NVIDIA driver lists; 0 without one."""
+    import subprocess
+
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return len(listed.stdout.splitlines())
+
+
+def new_settings(given: Mapping[str, Any]) -> SearchSettings:
+    """Fills in what was not given: devices from the machine, everything else from fixed defaults.
+
+    Raises:
+        UserError: no budget, or values that do not fit together.
+    """
+    if given.get("budget") is None:
+        raise UserError("--budget: missing; give what the search may spend, for example 30cpu-min, 40gpu-h or 2h.")
+    known = {name: value for name, value in given.items() if value is not None}
+    gpus = gpus_of_this_machine() if "gpus_per_trial" not in known or "workers" not in known else 0
+    wants_cpu = "cpu-" in str(known["budget"]).lower()
+    gpus_per_trial = float(known.get("gpus_per_trial", 0.0 if wants_cpu or gpus == 0 else 1.0))
+    cpus_per_trial = float(known.get("cpus_per_trial", 1.0))
+    if cpus_per_trial <= 0:
+        raise UserError(f"--cpus-per-trial: expected more than 0, got {cpus_per_trial:g}.")
+    workers = known.get("workers")
+    defaults: dict[str, Any] = {
+        "data": "synthetic",
+        "image_size_px": None,
+        "cleaning": True,
+        "space": "gpu" if gpus_per_trial > 0 else "small",
+        "seed": 0,
+        "objective": "shift",
+        "pruner": "successive_halving",
+        "warm_start": "shipped",
+        "weights_dir": None,
+        "refit_share": 0.5,
+        "max_trials": None,
+        "storage": None,
+    }
+    devices = {
+        "workers": default_workers(cpus_per_trial, gpus_per_trial, gpus) if workers is None else workers,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+    }
+    settings = SearchSettings(**{**defaults, **known, **devices})
+    settings.check()
+    return settings
+
+
+def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths as absolute ones, so that a resume may come from another folder; names stay names."""
+    result = dict(given)
+    for name in ("data", "weights_dir", "warm_start"):
+        value = result.get(name)
+        if value is not None and value not in ("synthetic", "none", "shipped"):
+            result[name] = str(Path(value).expanduser().resolve())
+    if result.get("space") is not None and Path(result["space"]).is_file():
+        result["space"] = str(Path(result["space"]).resolve())
+    return result
+
+
+def search(
+    *,
+    run: str | Path,
+    resume: bool = False,
+    address: str | None = None,
+    export: bool = True,
+    progress: Progress | None = None,
+    **given: Any,
+) -> SearchSummary:
+    """Searches, refits, assembles an ensemble and exports it, inside a budget.
+
+    Args:
+        run: the directory of the run; new, unless ``resume``.
+        resume: go on with a run that was interrupted or killed; settings may then be left out, and must not differ.
+        address: of a Ray cluster; None: this machine.
+        export: whether to write ``export/`` at the end.
+        progress: is told how it goes.
+        **given: fields of ``SearchSettings``; only ``budget`` must be given.
+
+    Raises:
+        UserError: something the user must mend; nothing was spent, unless the run itself failed.
+    """
+    from bloodauto.searching.prepare import find_space
+    from bloodauto.searching.session import locked, make_plan, open_ledger, open_study, run_trainings
+
+    progress = Silent() if progress is None else progress
+    directory = RunDirectory(Path(run))
+    given = _absolute({name: value for name, value in given.items() if value is not None})
+    if resume:
+        settings = read_settings(directory)
+        check_same(settings, given)
+    else:
+        settings = new_settings(given)
+        if directory.settings.is_file():
+            raise RunError(
+                f"{directory.root}: a run is there already. Go on with it: bloodauto search --resume --run {directory.root}"
+                " , or take another --run."
+            )
+        find_space(settings.space)
+    with locked(directory):
+        own_space = directory.root / "space.yaml"
+        plan = make_plan(directory, settings, own_space if own_space.is_file() else find_space(settings.space))
+        if not resume:
+            write_settings(directory, settings)
+        study = open_study(directory, settings.storage)
+        ledger = open_ledger(directory, settings)
+        progress.planned(plan, ledger)
+        write_text(directory.next_steps, _next_steps(directory, finished=False))
+        told = progress
+
+        def show(policy: Policy) -> None:
+            told.running(policy, ledger)
+
+        finished = directory.ensemble.is_file() and (directory.export / "labels.json").is_file()
+        if not finished:
+            finished = run_trainings(plan, study, ledger, address=address, show=show)
+            if finished:
+                _conclude(plan, study, ledger, export=export, phase=progress.phase)
+        summary = summarise(directory, settings, study, ledger.spent_device_seconds, finished=finished)
+        write_text(directory.next_steps, _next_steps(directory, finished=finished))
+        return summary
+
+
+def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, phase: Callable[[str], None]) -> None:
+    """Ensemble and export, charged as one worker's devices."""
+    import math
+
+    from bloodauto.ensemble.assemble import assemble, write_ensemble
+
+    settings = plan.settings
+    ledger.reserve("driver", settings.devices_per_worker, "ensemble")
+    try:
+        phase("choosing the ensemble")
+        completed = [(trial.number, float(trial.value)) for trial in _complete(study)]
+        metric: Any = settings.objective
+        num_folds = plan.data.splits.num_folds
+        write_ensemble(plan.run, assemble(plan.run, completed, num_folds=num_folds, metric=metric))
+        ledger.beat()
+        if export:
+            ledger.enter("driver", "export")
+            phase("exporting")
+            from bloodauto.trial.device import claim_device
+
+            claim_device(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_share=0.0)
+            from bloodauto.export.best import export_run
+
+            formats = ("keras", "codabench")
+            data = plan.data
+            export_run(plan.run, plan.run.export, data.cells, data.splits, formats, seed=settings.seed)
+        _keep_needed(plan.run)
+    finally:
+        ledger.release("driver")
+
+
+def _complete(study: optuna.Study) -> list[Any]:
+    import optuna
+
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        if trial.value is not None
+    ]
+
+
+def _keep_needed(run: RunDirectory) -> None:
+    """Deletes the states of trainings that are over, and weights that are no member's: they fill disks."""
+    from bloodauto.ensemble.assemble import read_ensemble
+
+    members = {one.folder.resolve() for member in read_ensemble(run).members for one in member.networks}
+    for parent in (run.root / "trials", run.root / "refits"):
+        for folder in parent.iterdir() if parent.is_dir() else []:
+            (folder / "checkpoint.npz").unlink(missing_ok=True)
+            if folder.resolve() not in members:
+                (folder / "best.npz").unlink(missing_ok=True)
+
+
+def summarise(
+    directory: RunDirectory, settings: SearchSettings, study: optuna.Study, spent: float, *, finished: bool
+) -> SearchSummary:
+    """Counts and scores of a run as it stands."""
+    from bloodauto.ensemble.assemble import read_ensemble
+
+    counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
+    ensemble = read_ensemble(directory) if directory.ensemble.is_file() else None
+    best: Mapping[str, float] = {}
+    if ensemble is not None:
+        best = ensemble.best_single[1]
+    elif _complete(study):
+        best = {"objective": float(study.best_value)}
+    exported = directory.export if (directory.export / "labels.json").is_file() else None
+    return SearchSummary(
+        run=directory.root,
+        finished=finished,
+        budget_device_seconds=settings.budget_device_seconds,
+        spent_device_seconds=spent,
+        trials={name: counts.get(name, 0) for name in ("complete", "pruned", "failed", "out_of_budget", "running")},
+        best=best,
+        ensemble={} if ensemble is None else ensemble.scores,
+        export=exported,
+    )
+
+
+def _next_steps(run: RunDirectory, *, finished: bool) -> str:
+    if not finished:
+        return f"bloodauto search --resume --run {run.root}\nbloodauto dashboard --run {run.root}\n"
+    return (
+        f"bloodauto report --run {run.root}\n"
+        f"bloodauto dashboard --run {run.root}\n"
+        f"bloodauto export-best --run {run.root} --output best\n"
+        f"bloodauto predict {run.export / 'model.keras'} IMAGES --output predictions.csv\n"
+    )
+
+
+def export_best(
+    *, run: str | Path, output: str | Path, formats: Sequence[str] = ("keras", "codabench")
+) -> ExportResult:
+    """Writes the ensemble of a run to a folder: the formats asked for, ``labels.json`` and a model card.
+
+    Raises:
+        UserError: no such run or format, images that have changed, a search that has not come that far.
+    """
+    from bloodauto.data.split import read_splits
+    from bloodauto.searching.prepare import read_cells
+    from bloodauto.trial.device import claim_device
+
+    directory = RunDirectory(Path(run))
+    settings = read_settings(directory)
+    claim_device(cores=max(int(settings.cpus_per_trial), 1), gpu_share=0.0)
+    from bloodauto.export.best import check_exportable, export_run
+    from bloodauto.export.write import check_formats
+
+    check_formats(formats)
+    check_exportable(directory)
+    cells = read_cells(settings.data, settings.image_size_px)
+    splits = read_splits(directory.splits, cells)
+    return export_run(directory, Path(output), cells, splits, formats, seed=settings.seed)
+
+
+def train(
+    *,
+    recipe: str | Path,
+    run: str | Path,
+    data: str = "synthetic",
+    image_size_px: int | None = None,
+    weights_dir: str | Path | None = None,
+    seed: int = 0,
+    objective: str = "shift",
+    cleaning: bool = True,
+    report: Callable[[EpochReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrialResult:
+    """Trains one recipe into ``run``; goes on from a checkpoint found there.
+
+    Raises:
+        UserError: a recipe, images or weights that cannot be used.
+        TrialFailure: the training itself failed.
+    """
+    from bloodauto.data.clean import clean, write_cleaning_csv
+    from bloodauto.data.split import make_splits, read_splits, write_splits
+    from bloodauto.recipe import load_recipe
+    from bloodauto.searching.prepare import read_cells
+    from bloodauto.searching.session import locked
+    from bloodauto.shift.suite import ShiftSuite
+    from bloodauto.trial.backbones import check_recipe, find_weights
+    from bloodauto.trial.device import choose_once, claim_device
+
+    loaded = load_recipe(Path(recipe))
+    check_recipe(loaded)
+    weights = find_weights(
+        loaded.backbone.name, loaded.backbone.weights, None if weights_dir is None else Path(weights_dir)
+    )
+    directory = RunDirectory(Path(run))
+    with locked(directory):
+        earlier = directory.root / "recipe.yaml"
+        if earlier.is_file() and load_recipe(earlier).id != loaded.id:
+            raise RunError(f"{directory.root}: another recipe was trained there; take another --run.")
+        cells = read_cells(data, image_size_px)
+        cleaned = clean(cells, enabled=cleaning)
+        if directory.splits.is_file():
+            splits = read_splits(directory.splits, cells)
+        else:
+            splits = make_splits(cells, cleaned, seed=seed)
+            write_cleaning_csv(directory.cleaning, cells, cleaned)
+            write_splits(directory.splits, cells, splits)
+        on_gpu = gpus_of_this_machine() > 0
+        choice = choose_once(on_gpu=on_gpu)
+        claim_device(cores=default_workers(1.0, 0.0, 0), gpu_share=1.0 if on_gpu else 0.0)
+        from bloodauto.trial.material import prepare
+        from bloodauto.trial.train import TrainOptions
+        from bloodauto.trial.train import train as train_recipe
+
+        options = TrainOptions(
+            objective=objective,  # type: ignore[arg-type]
+            weights_file=weights,
+            jit_compile=choice.jit_compile,
+            precision=choice.precision,
+        )
+        return train_recipe(
+            loaded,
+            prepare(cells, splits, ShiftSuite(seed=seed)),
+            seed=seed,
+            options=options,
+            folder=directory.root,
+            report=(lambda epoch: None) if report is None else report,
+            should_stop=(lambda: False) if should_stop is None else should_stop,
+        )
+
+
+def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Path:
+    """Answers for a folder, file or array of images, as a CSV: name, label, one probability per class.
+
+    Raises:
+        UserError: no such model, or no images.
+    """
+    import bloodauto.trial  # noqa: F401  (chooses Keras' backend before Keras is imported)
+    from bloodauto.data.load import load_images
+    from bloodauto.export.predict import open_model, predict_images, write_predictions_csv
+
+    opened = open_model(Path(model))
+    if opened.height_px != opened.width_px:
+        raise UserError(f"{model}: expected a model of square images, got {opened.height_px} x {opened.width_px} px.")
+    pixels, names = load_images(Path(images), opened.height_px)
+    write_predictions_csv(Path(output), names.tolist(), opened.class_names, predict_images(opened, pixels))
+    return Path(output)

@@ -1,0 +1,185 @@
+"""From settings to everything a search needs, before any budget is spent."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bloodauto.data.cells import Cells
+from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
+from bloodauto.data.load import load_cells
+from bloodauto.data.split import Splits, make_splits, read_splits, write_splits
+from bloodauto.data.synth import synthesize
+from bloodauto.errors import RecipeError, RunError, WeightsError
+from bloodauto.files import RunDirectory, read_json, shipped_folder, write_json
+from bloodauto.grammar_errors import nearest
+from bloodauto.recipe import Recipe, load_recipe
+from bloodauto.searching.settings import SearchSettings
+from bloodauto.space import NotInSpace, Space, corners, load_space, parameters_of
+from bloodauto.trial.augmentation import policy_of
+from bloodauto.trial.backbones import check_recipe, find_weights
+
+#: What ``--data synthetic`` draws.
+SYNTHETIC = "synthetic"
+_SYNTHETIC_IMAGES = 2400
+_MAX_FOLDS = 5
+
+#: (backbone name, ``weights`` of the recipe) -> file, None for random weights.
+WeightsFiles = dict[tuple[str, str], str | None]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The declared recipes: those a space contains, and those it does not, with the reason."""
+
+    inside: tuple[tuple[str, Recipe], ...]
+    outside: tuple[tuple[str, str], ...]
+
+
+def read_cells(data: str, image_size_px: int | None) -> Cells:
+    """Cells from a path, or the built-in synthetic ones.
+
+    Raises:
+        DataError: as ``load_cells``.
+    """
+    if data == SYNTHETIC:
+        size = 96 if image_size_px is None else image_size_px
+        return synthesize(_SYNTHETIC_IMAGES, laboratory="lab_a", seed=0, image_size_px=size, duplicate_fraction=0.02)
+    return load_cells(Path(data), image_size_px=image_size_px)
+
+
+def find_space(name: str) -> Path:
+    """The file of a shipped space's name, or the path itself.
+
+    Raises:
+        RecipeError: neither; the message names the nearest shipped space.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
+    if name not in shipped:
+        raise RecipeError(f"--space: expected a shipped space or a .yaml file, got {name!r}; {nearest(name, shipped)}")
+    return shipped[name]
+
+
+def checked_space(path: Path) -> Space:
+    """Reads a space and checks every value it can take against recipes, backbones and the augmentation engine.
+
+    Raises:
+        RecipeError: with file, line, dotted path, what was expected and what came.
+    """
+    space = load_space(path)
+    for recipe in corners(space):
+        try:
+            check_recipe(recipe)
+            policy_of(recipe.augmentation)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from None
+    return space
+
+
+def declared_recipes(warm_start: str, space: Space) -> Declared:
+    """The recipes of a folder or file, sorted into those the space contains and those it does not.
+
+    Raises:
+        RecipeError: nothing there, or a file that is no valid recipe.
+    """
+    if warm_start == "none":
+        return Declared((), ())
+    path = shipped_folder("trials") if warm_start == "shipped" else Path(warm_start)
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    if not files:
+        raise RecipeError(f"--warm-start {path}: expected .yaml recipes, found none. Check the path, or pass none.")
+    inside, outside = [], []
+    for file in files:
+        recipe = load_recipe(file)
+        try:
+            parameters_of(space, recipe)
+            inside.append((file.stem, recipe))
+        except NotInSpace as reason:
+            outside.append((file.stem, str(reason)))
+    return Declared(tuple(inside), tuple(outside))
+
+
+def resolve_weights(space: Space, weights_dir: Path | None) -> WeightsFiles:
+    """Finds the weights of every backbone the space can choose.
+
+    Raises:
+        WeightsError: one message that names all that are missing.
+    """
+    found: WeightsFiles = {}
+    missing = []
+    for recipe in corners(space):
+        key = (recipe.backbone.name, recipe.backbone.weights)
+        if key in found:
+            continue
+        try:
+            file = find_weights(*key, weights_dir)
+            found[key] = None if file is None else str(file.resolve())
+        except WeightsError as error:
+            found[key] = None
+            missing.append(str(error))
+    if missing:
+        raise WeightsError("\n".join(missing))
+    return found
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Images, what cleaning says of them, and where each belongs."""
+
+    cells: Cells
+    cleaning: Cleaning
+    splits: Splits
+
+
+def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
+    """Reads, cleans and splits; writes fingerprint, cleaning and splits once, and on a resume checks them instead.
+
+    Raises:
+        DataError: images that cannot be used.
+        RunError: a resume with other images.
+    """
+    cells = read_cells(settings.data, settings.image_size_px)
+    digest = cells.digest()
+    if run.fingerprint.is_file() and read_json(run.fingerprint)["digest"] != digest:
+        raise RunError(
+            f"{settings.data}: expected the images the run was started with, but they have changed. "
+            "Restore them, or start a new run."
+        )
+    cleaning = clean(cells, enabled=settings.cleaning)
+    if run.splits.is_file():
+        return PreparedData(cells, cleaning, read_splits(run.splits, cells))
+    smallest = int(np.bincount(cells.labels[cleaning.keep], minlength=len(cells.class_names)).min())
+    splits = make_splits(cells, cleaning, seed=settings.seed, num_folds=max(2, min(_MAX_FOLDS, smallest - 1)))
+    names = np.array(cells.class_names)
+    write_json(
+        run.fingerprint,
+        {
+            "source": cells.source,
+            "images": len(cells),
+            "height_px": cells.images.shape[1],
+            "width_px": cells.images.shape[2],
+            "classes": dict(Counter(names[cells.labels].tolist())),
+            "labs": dict(Counter(lab for lab in cells.labs.tolist() if lab)),
+            "left_out": int((~cleaning.keep).sum()),
+            "digest": digest,
+        },
+    )
+    write_cleaning_csv(run.cleaning, cells, cleaning)
+    write_splits(run.splits, cells, splits)
+    return PreparedData(cells, cleaning, splits)
+
+
+def keep_space(run: RunDirectory, path: Path) -> Path:
+    """The run's own copy of its space, so that a resume does not depend on a file that may change."""
+    own = run.root / "space.yaml"
+    if not own.is_file():
+        run.root.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, own)
+    return own

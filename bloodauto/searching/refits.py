@@ -1,0 +1,66 @@
+"""Which recipes are trained again for the ensemble, on which folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bloodauto.recipe import Recipe
+
+#: Recipes this near to the best in the objective are worth a place beside it: closer than that, their order is noise.
+_CLOSE_ENOUGH = 0.02
+_MAX_RECIPES = 3
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that ran its course."""
+
+    number: int
+    recipe: Recipe
+    objective: float
+
+
+@dataclass(frozen=True)
+class PlannedRefit:
+    """One training for the ensemble.
+
+    Attributes:
+        name: ``trial-fold-seed``; the name of its folder.
+        trial: the trial whose recipe it repeats.
+        fold: which fold it leaves out to be judged on.
+        seed: of this training.
+    """
+
+    name: str
+    trial: int
+    recipe: Recipe
+    fold: int
+    seed: int
+
+
+def plan_refits(finished: list[Finished], *, count: int, num_folds: int, seed: int) -> tuple[PlannedRefit, ...]:
+    """Chooses ``count`` trainings or, if whole sets of folds fit, the largest multiple of ``num_folds`` below it.
+
+    With room for a set of folds, the best recipes are trained once on each fold, so that every image gets an answer from a
+    network that has not seen it. With less, all leave out fold 0 as the trials did, so that the trials themselves can be
+    members too, and differ by recipe and seed.
+    """
+    ranked = sorted(finished, key=lambda trial: (-trial.objective, trial.number))
+    distinct: list[Finished] = []
+    for trial in ranked:
+        close = not distinct or trial.objective >= distinct[0].objective - _CLOSE_ENOUGH
+        if close and trial.recipe.id not in {other.recipe.id for other in distinct}:
+            distinct.append(trial)
+    distinct = distinct[:_MAX_RECIPES]
+    planned = []
+    if count >= num_folds > 1:
+        for trial in distinct[: count // num_folds]:
+            planned += [_refit(trial, fold, seed) for fold in range(num_folds)]
+        return tuple(planned)
+    for index in range(count):
+        planned.append(_refit(distinct[index % len(distinct)], 0, seed + 1 + index))
+    return tuple(planned)
+
+
+def _refit(trial: Finished, fold: int, seed: int) -> PlannedRefit:
+    return PlannedRefit(f"{trial.number:05d}-fold{fold}-seed{seed}", trial.number, trial.recipe, fold, seed)

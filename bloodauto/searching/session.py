@@ -1,0 +1,202 @@
+"""One search, from its settings to finished trainings; leaves the ledger open for what comes after."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from bloodauto.errors import RunError
+from bloodauto.files import RunDirectory
+from bloodauto.searching.ledger import Ledger
+from bloodauto.searching.policy import Policy, PolicySettings
+from bloodauto.searching.prepare import (
+    Declared,
+    PreparedData,
+    WeightsFiles,
+    checked_space,
+    declared_recipes,
+    keep_space,
+    prepare_data,
+    resolve_weights,
+)
+from bloodauto.searching.pruning import Pruning, plan_pruning
+from bloodauto.searching.settings import SearchSettings
+from bloodauto.shift.suite import ShiftSuite
+from bloodauto.space import Space, corners
+
+STUDY_NAME = "bloodauto"
+#: For ensemble, export and sealed test: measured 15-25 s for up to four members on a CPU core, with a margin.
+_FINAL_SECONDS = 30.0
+#: A budget too small for that margin gives it at most this share.
+_FINAL_SHARE = 0.12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known before any budget is spent."""
+
+    run: RunDirectory
+    settings: SearchSettings
+    data: PreparedData
+    space: Space
+    declared: Declared
+    weights_files: WeightsFiles
+    pruning: Pruning
+    suite: ShiftSuite
+
+
+@contextlib.contextmanager
+def locked(run: RunDirectory) -> Iterator[None]:
+    """Holds the run for this process; the lock is the operating system's, so a killed search leaves none behind.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    run.root.mkdir(parents=True, exist_ok=True)
+    with run.lock.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"{run.root}: another search is running in it. Wait for it, end it, or take another --run."
+            ) from None
+        try:
+            yield
+        finally:
+            fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> Plan:
+    """Reads and checks all there is to read and check.
+
+    Raises:
+        UserError: anything the user must mend first; no budget has been spent.
+    """
+    own_copy = keep_space(run, space_path)
+    space = checked_space(own_copy)
+    declared = declared_recipes(settings.warm_start, space)
+    weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
+    data = prepare_data(run, settings)
+    longest = max(recipe.total_epochs for recipe in corners(space))
+    pruning = plan_pruning(settings.pruner, max_epochs=longest)  # type: ignore[arg-type]
+    return Plan(run, settings, data, space, declared, weights, pruning, ShiftSuite(seed=settings.seed))
+
+
+def open_study(run: RunDirectory, storage: str | None) -> optuna.Study:
+    """Creates or opens the run's study; this process is its only writer.
+
+    Raises:
+        RunError: the storage cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # The sampler's grouping of conditional parameters is marked experimental; we rely on it knowingly.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    url = storage if storage is not None else f"sqlite:///{run.study.resolve()}"
+    name = STUDY_NAME if storage is None else f"{STUDY_NAME} {run.root.resolve()}"
+    try:
+        return optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
+    except Exception as error:
+        raise RunError(
+            f"--storage {url}: the study could not be opened ({str(error).splitlines()[0][:200]})."
+        ) from None
+
+
+def open_ledger(run: RunDirectory, settings: SearchSettings) -> Ledger:
+    """The run's ledger, continued where it was left."""
+    return Ledger(
+        run.ledger,
+        budget_device_seconds=settings.budget_device_seconds,
+        now=time.monotonic,
+        wall_clock=time.time,
+    )
+
+
+def final_device_seconds(settings: SearchSettings) -> float:
+    """Kept for ensemble, export and sealed test."""
+    return min(_FINAL_SECONDS * settings.devices_per_worker, _FINAL_SHARE * settings.budget_device_seconds)
+
+
+def run_trainings(
+    plan: Plan, study: optuna.Study, ledger: Ledger, *, address: str | None, show: Callable[[Policy], None]
+) -> bool:
+    """Runs trials and refits until the budget's share for them is spent.
+
+    All lanes are reserved from the start of Ray to the end of its workers.
+
+    Returns:
+        False when the user interrupted.
+    """
+    from bloodauto.searching.tune_executor import Resources, execute, start_ray
+    from bloodauto.searching.worker import WorkerOptions
+    from bloodauto.trial.device import choose_once
+
+    settings = plan.settings
+    choice = choose_once(on_gpu=settings.gpus_per_trial > 0)
+    resources = Resources(settings.workers, settings.cpus_per_trial, settings.gpus_per_trial, address)
+    lanes = tuple(f"worker {index}" for index in range(settings.workers))
+    for lane in lanes:
+        ledger.reserve(lane, settings.devices_per_worker, "start-up")
+    import ray
+
+    try:
+        policy = Policy(
+            study=study,
+            space=plan.space,
+            ledger=ledger,
+            pruning=plan.pruning,
+            settings=PolicySettings(
+                seed=settings.seed,
+                workers=settings.workers,
+                devices_per_worker=settings.devices_per_worker,
+                refit_share=settings.refit_share,
+                final_device_seconds=final_device_seconds(settings),
+                num_folds=plan.data.splits.num_folds,
+                max_trials=settings.max_trials,
+            ),
+            declared=plan.declared.inside,
+            now=time.monotonic,
+        )
+        start_ray(resources)
+        finished = execute(
+            policy,
+            ledger,
+            plan.run,
+            resources=resources,
+            cells=plan.data.cells,
+            splits=plan.data.splits,
+            suite=plan.suite,
+            options=WorkerOptions(
+                run=str(plan.run.root.resolve()),
+                cores=max(math.floor(settings.cpus_per_trial), 1),
+                gpu_share=settings.gpus_per_trial,
+                objective=settings.objective,
+                jit_compile=choice.jit_compile,
+                precision=choice.precision,
+                weights_files=plan.weights_files,
+                memory_limit_bytes=_memory_limit_bytes(settings.workers),
+            ),
+            lanes=lanes,
+            show=lambda: show(policy),
+        )
+        if finished:
+            policy.close()
+        return finished
+    finally:
+        ray.shutdown()
+        for lane in lanes:
+            ledger.release(lane)
+
+
+def _memory_limit_bytes(workers: int) -> int:
+    """A worker beyond an even share of four fifths of the machine's memory is replaced."""
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return int(0.8 * pages * page / max(workers, 2))

@@ -1,0 +1,157 @@
+"""What a search was asked to do: written once into its run, compared on every resume."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import psutil
+
+from bloodauto.errors import RunError, UserError
+from bloodauto.files import RunDirectory, dump_yaml, read_yaml, write_text
+from bloodauto.searching.budget import parse_budget
+
+#: A worker with TensorFlow, its share of the images and a small network.
+_BYTES_PER_WORKER = 2_500_000_000
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that decides what a search does.
+
+    Attributes:
+        data: a path, or ``synthetic``.
+        image_size_px: side the images are resized to; None: see ``load_cells``.
+        cleaning: whether findings of the cleaning are acted upon.
+        space: name of a shipped space or path; the run keeps its own copy.
+        budget: as typed; it limits devices reserved x seconds reserved from the first worker's start to the last byte
+            of the export, and not what happens before (reading and cleaning the images).
+        workers, cpus_per_trial, gpus_per_trial: trainings at once and what each reserves.
+        seed: of splits, views, suggestions and trainings.
+        objective: what the search maximises.
+        pruner: which pruner stops bad trials.
+        warm_start: folder or file of declared recipes; ``none``.
+        weights_dir: folder of pre-trained weights that is looked in first.
+        refit_share: share of the budget kept for the ensemble's trainings, 0-1.
+        max_trials: most trials; None: as many as the budget affords.
+        storage: an Optuna storage URL; None: SQLite in the run.
+    """
+
+    data: str
+    image_size_px: int | None
+    cleaning: bool
+    space: str
+    budget: str
+    workers: int
+    cpus_per_trial: float
+    gpus_per_trial: float
+    seed: int
+    objective: str
+    pruner: str
+    warm_start: str
+    weights_dir: str | None
+    refit_share: float
+    max_trials: int | None
+    storage: str | None
+
+    @property
+    def device(self) -> str:
+        return "gpu" if self.gpus_per_trial > 0 else "cpu"
+
+    @property
+    def devices_per_worker(self) -> float:
+        """GPUs or CPU cores each worker reserves: what the budget counts."""
+        return self.gpus_per_trial if self.gpus_per_trial > 0 else self.cpus_per_trial
+
+    @property
+    def budget_device_seconds(self) -> float:
+        return parse_budget(self.budget).device_seconds(self.workers * self.devices_per_worker)
+
+    def check(self) -> None:
+        """Checks the values against each other.
+
+        Raises:
+            UserError: a value out of range, or a budget of devices that the workers do not use.
+        """
+        positive = {"--workers": self.workers, "--cpus-per-trial": self.cpus_per_trial}
+        for name, value in positive.items():
+            if value <= 0:
+                raise UserError(f"{name}: expected more than 0, got {value:g}.")
+        if self.gpus_per_trial < 0:
+            raise UserError(f"--gpus-per-trial: expected 0 or more, got {self.gpus_per_trial:g}.")
+        if self.seed < 0:
+            raise UserError(f"--seed: expected 0 or more, got {self.seed}.")
+        if not 0 < self.refit_share < 1:
+            raise UserError(f"--refit-share: expected a share between 0 and 1, got {self.refit_share:g}.")
+        if self.max_trials is not None and self.max_trials < 1:
+            raise UserError(f"--max-trials: expected at least 1, got {self.max_trials}.")
+        kind = parse_budget(self.budget).kind
+        if kind == "gpu" and self.gpus_per_trial <= 0:
+            raise UserError(
+                f"--budget {self.budget}: expected workers with a GPU, got --gpus-per-trial 0. "
+                "Pass --gpus-per-trial, or give the budget in cpu-min or cpu-h."
+            )
+        if kind == "cpu" and self.gpus_per_trial > 0:
+            raise UserError(
+                f"--budget {self.budget}: expected workers without a GPU, got --gpus-per-trial {self.gpus_per_trial:g}. "
+                "Give the budget in gpu-h, or pass --gpus-per-trial 0."
+            )
+
+
+def default_workers(cpus_per_trial: float, gpus_per_trial: float, gpus: int) -> int:
+    """As many as the machine's cores, memory and GPUs carry, at least one."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [affinity / cpus_per_trial, psutil.virtual_memory().available / _BYTES_PER_WORKER]
+    if gpus_per_trial > 0:
+        limits.append(gpus / gpus_per_trial)
+    return max(int(min(limits)), 1)
+
+
+def write_settings(run: RunDirectory, settings: SearchSettings) -> None:
+    """Writes ``settings.yaml``, with what follows from the settings for whoever reads the run."""
+    derived = {"device": settings.device, "budget_device_seconds": settings.budget_device_seconds}
+    write_text(run.settings, dump_yaml({**asdict(settings), **derived}))
+
+
+def read_settings(run: RunDirectory) -> SearchSettings:
+    """Reads ``settings.yaml``.
+
+    Raises:
+        RunError: no run there, or its settings are not those of this version.
+    """
+    if not run.settings.is_file():
+        raise RunError(f"{run.root}: expected a run (a folder with settings.yaml), found none. Check --run.")
+    value = read_yaml(run.settings).value
+    names = {field.name for field in fields(SearchSettings)}
+    if not isinstance(value, dict) or not names <= set(value):
+        raise RunError(f"{run.settings}: expected the settings {sorted(names)}; the file was changed or is too old.")
+    known: dict[str, Any] = {name: value[name] for name in names}
+    for name in ("cpus_per_trial", "gpus_per_trial", "refit_share"):
+        known[name] = float(known[name])
+    return SearchSettings(**known)
+
+
+def check_same(saved: SearchSettings, given: dict[str, Any]) -> None:
+    """Compares the settings a resume was given with the run's own; those that were not given do not count.
+
+    Raises:
+        RunError: they differ; the message says in what.
+    """
+    differences = [
+        f"  {name}: the run has {getattr(saved, name)!r}, you gave {value!r}"
+        for name, value in given.items()
+        if getattr(saved, name) != value
+    ]
+    if differences:
+        raise RunError(
+            "--resume: expected the settings the run was made with, but\n"
+            + "\n".join(differences)
+            + "\nLeave them out to go on with the run's own, or start a new run."
+        )
+
+
+def describe_choices(names: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else names[0]

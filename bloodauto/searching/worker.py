@@ -1,0 +1,183 @@
+"""The Ray Tune worker: a long-lived process that trains one assignment after another, an epoch a step."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+import traceback
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray import tune
+
+from bloodauto.data.cells import Cells
+from bloodauto.data.split import Splits
+from bloodauto.errors import TrialFailure, UserError
+from bloodauto.files import write_json
+from bloodauto.recipe import parse_recipe
+from bloodauto.shift.suite import ShiftSuite
+
+#: Exit code of a worker that ends itself because its memory has grown; Ray starts a new one for the same training.
+_RECYCLED = 86
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What every worker of a run is told once.
+
+    Attributes:
+        run: the run directory; every path in an assignment is relative to it.
+        cores: CPU cores of this worker.
+        gpu_share: of one GPU; 0: CPU only.
+        jit_compile, precision: chosen by measurement (``trial/device.py``).
+        weights_files: backbone name and ``weights`` of a recipe -> file, resolved before the search began.
+        memory_limit_bytes: resident memory beyond which a worker is replaced before its next training.
+    """
+
+    run: str
+    cores: int
+    gpu_share: float
+    objective: str
+    jit_compile: bool
+    precision: str
+    weights_files: dict[tuple[str, str], str | None]
+    memory_limit_bytes: int
+
+
+class Worker(tune.Trainable):
+    """Trains assignments; knows the study and the budget only as a time limit and a deadline."""
+
+    def setup(  # type: ignore[override]
+        self,
+        config: dict[str, Any],
+        *,
+        cells: Cells | None = None,
+        splits: Splits | None = None,
+        suite: ShiftSuite | None = None,
+        options: WorkerOptions | None = None,
+    ) -> None:
+        assert cells is not None
+        assert splits is not None
+        assert suite is not None
+        assert options is not None
+        # Process-wide settings must precede everything that TensorFlow runs.
+        from bloodauto.trial.device import claim_device
+
+        claim_device(cores=options.cores, gpu_share=options.gpu_share)
+        self._cells, self._splits, self._suite, self._options = cells, splits, suite, options
+        self._materials: dict[int, Any] = {}
+        self._epochs: Generator[Any, None, Any] | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next assignment without a new process."""
+        self._end_training()
+        if psutil.Process().memory_info().rss > self._options.memory_limit_bytes:
+            os._exit(_RECYCLED)
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._end_training()
+
+    def _end_training(self) -> None:
+        import keras
+
+        self._epochs = None
+        keras.backend.clear_session()
+        gc.collect()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._assignment = config
+        self._folder = Path(self._options.run) / config["folder"]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        node = ray.get_runtime_context().get_node_id()
+        write_json(self._folder / "worker.json", {"pid": os.getpid(), "node_id": node})
+
+    def _material(self, fold: int) -> Any:
+        from bloodauto.trial.material import prepare
+
+        if fold not in self._materials:
+            # One fold at a time: its training images are a copy.
+            self._materials = {fold: prepare(self._cells, self._splits, self._suite, fold=fold)}
+        return self._materials[fold]
+
+    def _start(self) -> Generator[Any, None, Any]:
+        from bloodauto.trial.train import TrainOptions, train_epochs
+
+        config, options = self._assignment, self._options
+        recipe = parse_recipe(config["recipe"], origin=f"assignment {config['name']}")
+        weights = options.weights_files[(recipe.backbone.name, recipe.backbone.weights)]
+        start = Path(options.run) / config["start_weights"] if config["start_weights"] is not None else None
+        deadline = config["deadline_unix"]
+        return train_epochs(
+            recipe,
+            self._material(config["fold"]),
+            seed=config["seed"],
+            options=TrainOptions(
+                objective=options.objective,  # type: ignore[arg-type]
+                weights_file=Path(weights) if weights is not None else None,
+                start_weights=start if start is not None and start.is_file() else None,
+                jit_compile=options.jit_compile,
+                precision=options.precision,
+                num_threads=1,
+                time_limit_seconds=config["time_limit_seconds"],
+            ),
+            folder=self._folder,
+            should_stop=lambda: time.time() > deadline,
+        )
+
+    def step(self) -> dict[str, Any]:
+        """One epoch, or the training's end."""
+        try:
+            if self._epochs is None:
+                self._epochs = self._start()
+            report = next(self._epochs)
+            return {"done": False, "name": self._assignment["name"], "report": asdict(report)}
+        except StopIteration as end:
+            result = end.value
+            write_json(self._folder / "result.json", result.to_json())
+            kind = "finished" if result.finished else "stopped"
+            return self._ended({"kind": kind, "objective": result.objective})
+        except TrialFailure as failure:
+            return self._failed(failure.reason, str(failure))
+        except UserError as error:
+            return self._failed("rejected", str(error))
+        except Exception as error:
+            reason = _reason_of(error)
+            (self._folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            return self._failed(
+                reason, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:500]
+            )
+
+    def _failed(self, reason: str, message: str) -> dict[str, Any]:
+        write_json(self._folder / "failure.json", {"reason": reason, "message": message})
+        return self._ended({"kind": "failed", "reason": reason, "message": message})
+
+    def _ended(self, ending: dict[str, Any]) -> dict[str, Any]:
+        # As text: Tune flattens nested results before its searcher sees them.
+        return {"done": True, "name": self._assignment["name"], "ending": json.dumps(ending)}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a training's state lies in its folder of the run directory, where a new worker finds it."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing; see ``save_checkpoint``."""
+
+
+def _reason_of(error: Exception) -> str:
+    """A word for an error that the training did not expect."""
+    name = type(error).__name__
+    if name == "ResourceExhaustedError" or isinstance(error, MemoryError):
+        return "out_of_memory"
+    if name == "InvalidArgumentError" or isinstance(error, ValueError):
+        return "rejected"
+    if isinstance(error, OSError):
+        return "io"
+    return "crash"
