@@ -102,6 +102,26 @@ class Ending:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A trial that is over, for display; ``objective`` is its last value, None when there was none."""
+
+    number: int
+    backbone: str
+    outcome: Outcome
+    reason: str
+    objective: float | None
+    device_seconds: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """One training in progress, for display."""
+
+    assignment: Assignment
+    last: EpochReport | None
+
+
 @dataclass
 class _Open:
     assignment: Assignment
@@ -109,6 +129,7 @@ class _Open:
     assigned_at: float
     heard_at: float
     overdue: bool = False
+    last: EpochReport | None = None
     verdict: Outcome | None = None
     reason: str = ""
 
@@ -140,6 +161,7 @@ class Policy:
         study.pruner = pruning.build()
         self.costs = CostModel()
         self._open: dict[str, _Open] = {}
+        self._ended: list[Ended] = []
         self._again: deque[int] = deque()
         self._refit_queue: deque[PlannedRefit] | None = None
         self._abort: str | None = None
@@ -171,6 +193,14 @@ class Policy:
         finished = self.finished()
         return max(finished, key=lambda trial: (trial.objective, -trial.number)) if finished else None
 
+    def running(self) -> tuple[Running, ...]:
+        """The trainings in progress, oldest first."""
+        return tuple(Running(one.assignment, one.last) for one in self._open.values())
+
+    def ended(self) -> tuple[Ended, ...]:
+        """The trials that ended in this session, in the order they did."""
+        return tuple(self._ended)
+
     def finished(self) -> list[Finished]:
         """The trials that ran their course."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -197,6 +227,7 @@ class Policy:
         recipe = running.assignment.recipe
         first = running.heard_at == running.assigned_at
         running.heard_at = self._now()
+        running.last = report
         self.costs.saw_epoch(recipe, report.stage, report.seconds, report.evaluation_seconds)
         if first:
             self.costs.saw_start(max(running.heard_at - running.assigned_at - report.seconds, 0.0))
@@ -228,6 +259,17 @@ class Policy:
             outcome = running.verdict if running.verdict is not None else "out_of_budget"
             reason = running.reason
         self._tell(running.trial, outcome, reason, ending)
+        last = running.last.objective if running.last is not None else None
+        self._ended.append(
+            Ended(
+                number=running.trial.number,
+                backbone=running.assignment.recipe.backbone.name,
+                outcome=outcome,
+                reason=reason,
+                objective=ending.objective if ending.objective is not None else last,
+                device_seconds=self._ledger.charged_for(running.assignment.purpose),
+            )
+        )
         if ending.kind == "failed" and ending.reason == "abort":
             self._abort = ending.message
 

@@ -33,6 +33,11 @@ class IntRange:
     log: bool
     step: int
 
+    def describe(self) -> str:
+        """One line for people."""
+        step = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"{self.parameter}: whole number {self.low} to {self.high}{step}{', log' if self.log else ''}"
+
 
 @dataclass(frozen=True)
 class FloatRange:
@@ -43,6 +48,10 @@ class FloatRange:
     high: float
     log: bool
 
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{self.parameter}: {self.low:g} to {self.high:g}{', log' if self.log else ''}"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -51,6 +60,10 @@ class Choice:
     parameter: str
     labels: tuple[Scalar, ...]
     members: tuple[Node, ...]
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{self.parameter}: one of {', '.join(str(label) for label in self.labels)}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,411 @@
+"""The command line: commands and printing, nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bloodauto.errors import BloodautoError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+data_app = typer.Typer(no_args_is_help=True, help="Look at images, draw synthetic ones, download public ones.")
+app.add_typer(data_app, name="data")
+
+Run = Annotated[Path, typer.Option("--run", help="Directory of the run.")]
+Data = Annotated[
+    str, typer.Option("--data", help="Folder of class folders, .csv manifest, .npz, or 'synthetic'.", show_default=True)
+]
+Size = Annotated[int | None, typer.Option("--image-size", help="Side in px that images are resized to.")]
+NoCleaning = Annotated[bool, typer.Option("--no-cleaning", help="Keep every image, whatever cleaning finds.")]
+WeightsDir = Annotated[
+    Path | None, typer.Option("--weights-dir", help="Folder of pre-trained weights, looked in first.")
+]
+
+
+@app.callback()
+def _root() -> None:
+    """AutoML for blood-cell images: searches for what holds in another laboratory, inside a fixed budget."""
+
+
+def _console(*, quiet: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=quiet, soft_wrap=True)
+
+
+@app.command()
+def search(
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Directory of the run; default: a new one in runs/.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Folder of class folders, .csv, .npz, or 'synthetic'.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="40gpu-h, 30cpu-min, or 2h (wall clock).")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Name of a shipped space, or a .yaml file.")] = None,
+    weights_dir: WeightsDir = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Trainings at once; default: what fits.")] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option("--cpus-per-trial")] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option("--gpus-per-trial", help="May be a fraction, e.g. 0.5.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")] = False,
+    warm_start: Annotated[
+        str | None, typer.Option("--warm-start", help="Recipes tried first: a folder, a file, or 'none'.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="shift, accuracy, balanced_accuracy, macro_f1.")
+    ] = None,
+    pruner: Annotated[
+        str | None, typer.Option("--pruner", help="successive_halving, hyperband, median or none.")
+    ] = None,
+    refit_share: Annotated[
+        float | None, typer.Option("--refit-share", help="Share of the budget kept for the ensemble's trainings.")
+    ] = None,
+    max_trials: Annotated[int | None, typer.Option("--max-trials")] = None,
+    image_size: Size = None,
+    no_cleaning: NoCleaning = False,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the run.")
+    ] = None,
+    address: Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; default: this machine.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Search, refit, choose an ensemble and export it, inside a budget."""
+    import bloodauto
+    from bloodauto.cli_progress import TerminalProgress, duration
+
+    if run is None:
+        run = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    console = _console()
+    progress = TerminalProgress(console)
+    try:
+        summary = bloodauto.search(
+            run=run,
+            resume=resume,
+            address=address,
+            progress=progress,
+            data=data,
+            budget=budget,
+            space=space,
+            weights_dir=None if weights_dir is None else str(weights_dir),
+            workers=workers,
+            cpus_per_trial=cpus_per_trial,
+            gpus_per_trial=gpus_per_trial,
+            seed=seed,
+            warm_start=warm_start,
+            objective=objective,
+            pruner=pruner,
+            refit_share=refit_share,
+            max_trials=max_trials,
+            image_size_px=image_size,
+            cleaning=False if no_cleaning else None,
+            storage=storage,
+        )
+    finally:
+        progress.stop()
+    spent, total = summary.spent_device_seconds, summary.budget_device_seconds
+    console.print(f"spent {duration(spent)} of {duration(total)} ({spent / total:.1%})", highlight=False)
+    console.print("trials: " + ", ".join(f"{count} {name}" for name, count in summary.trials.items() if count))
+    if summary.finished:
+        console.print(_score_line("best single training", summary.best), highlight=False)
+        console.print(_score_line("ensemble", summary.ensemble), highlight=False)
+        console.print(f"exported to {summary.export}; next:")
+        console.print((summary.run / "NEXT.txt").read_text(encoding="utf-8").rstrip(), highlight=False)
+    else:
+        console.print(f"Stopped. Nothing is lost; go on with: bloodauto search --resume --run {summary.run}")
+    if as_json:
+        typer.echo(json.dumps(summary.to_json()))
+    if not summary.finished:
+        raise typer.Exit(130)
+
+
+def _score_line(name: str, scores: Any) -> str:
+    wanted = [key for key in ("accuracy", "shifted_accuracy", "balanced_accuracy", "ece", "objective") if key in scores]
+    return f"{name}, on validation images: " + ", ".join(f"{key.replace('_', ' ')} {scores[key]:.4f}" for key in wanted)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml).")],
+    run: Run,
+    data: Data = "synthetic",
+    weights_dir: WeightsDir = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    image_size: Size = None,
+    no_cleaning: NoCleaning = False,
+) -> None:
+    """Train one recipe; goes on where an earlier run in the same directory stopped."""
+    import signal
+    import threading
+
+    import bloodauto
+
+    console = _console()
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+
+    def say(epoch: Any) -> None:
+        console.print(
+            f"epoch {epoch.epoch} (stage {epoch.stage + 1}): {epoch.seconds:.0f} s, loss {epoch.train_loss:.3f}, "
+            f"accuracy {epoch.accuracy:.4f}, shift {epoch.shift:.4f}",
+            highlight=False,
+        )
+
+    result = bloodauto.train(
+        recipe=recipe,
+        run=run,
+        data=data,
+        weights_dir=weights_dir,
+        seed=seed,
+        image_size_px=image_size,
+        cleaning=not no_cleaning,
+        report=say,
+        should_stop=stop.is_set,
+    )
+    metrics = result.judgement.metrics
+    console.print(
+        f"{'finished' if result.finished else 'stopped'} after {len(result.history)} epochs: "
+        f"accuracy {metrics.accuracy:.4f}, shift {result.judgement.shift:.4f}, {result.parameters:,} parameters",
+        highlight=False,
+    )
+    if not result.finished:
+        console.print("Go on with the same command.")
+        raise typer.Exit(130)
+
+
+@app.command("export-best")
+def export_best(
+    run: Run,
+    output: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
+    formats: Annotated[str, typer.Option("--format", help="Comma-separated: keras, codabench.")] = "keras,codabench",
+) -> None:
+    """Write a run's ensemble as files that answer without this project."""
+    import bloodauto
+
+    result = bloodauto.export_best(
+        run=run, output=output, formats=[one.strip() for one in formats.split(",") if one.strip()]
+    )
+    for file in result.files:
+        typer.echo(file)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model.keras, or the folder it lies in.")],
+    images: Annotated[Path, typer.Argument(help="Folder, image, .npz or .npy.")],
+    output: Annotated[Path, typer.Option("--output", help="CSV to write.")],
+) -> None:
+    """Answer for images with an exported model."""
+    import bloodauto
+
+    typer.echo(bloodauto.predict(model=model, images=images, output=output))
+
+
+@app.command()
+def report(
+    run: Run, output: Annotated[Path | None, typer.Option("--output", help="Default: report.html in the run.")] = None
+) -> None:
+    """Write one self-contained HTML page about a run, finished or not."""
+    from bloodauto.report.html import write_report
+
+    typer.echo(write_report(run, output))
+
+
+@app.command()
+def dashboard(
+    run: Run,
+    port: Annotated[int, typer.Option("--port", help="0 takes any free one.")] = 8080,
+    once: Annotated[bool, typer.Option("--once", help="Start, check that it answers, and stop.")] = False,
+) -> None:
+    """Serve the Optuna dashboard on a copy of the run's study; safe beside a running search."""
+    from bloodauto.report.dashboard import serve_dashboard
+
+    check = serve_dashboard(run, port, once=once, announce=typer.echo)
+    if check is not None:
+        typer.echo(check)
+
+
+@app.command()
+def spaces(
+    space: Annotated[str | None, typer.Argument(help="A name or file to check and show; default: list all.")] = None,
+) -> None:
+    """List and check the search spaces."""
+    from bloodauto.files import shipped_folder
+    from bloodauto.searching.prepare import checked_space, find_space
+
+    paths = sorted(shipped_folder("search_spaces").glob("*.yaml")) if space is None else [find_space(space)]
+    for path in paths:
+        checked = checked_space(path)
+        domains = list(checked.domains())
+        typer.echo(f"{checked.name}: {len(domains)} domains  ({path})")
+        if space is not None:
+            for domain in domains:
+                typer.echo(f"  {domain.describe()}")
+
+
+@app.command()
+def trials(
+    path: Annotated[
+        Path | None, typer.Argument(help="A recipe or a folder of them; default: the shipped ones.")
+    ] = None,
+) -> None:
+    """List and check the declared recipes, and say which spaces contain them."""
+    from bloodauto.files import shipped_folder
+    from bloodauto.recipe import load_recipe
+    from bloodauto.searching.prepare import checked_space
+    from bloodauto.space import NotInSpace, parameters_of
+    from bloodauto.trial.augmentation import policy_of
+    from bloodauto.trial.backbones import check_recipe
+
+    folder = shipped_folder("trials") if path is None else path
+    shipped_spaces = [checked_space(file) for file in sorted(shipped_folder("search_spaces").glob("*.yaml"))]
+    for file in sorted(folder.glob("*.yaml")) if folder.is_dir() else [folder]:
+        recipe = load_recipe(file)
+        check_recipe(recipe)
+        policy_of(recipe.augmentation)
+        inside = []
+        for one in shipped_spaces:
+            try:
+                parameters_of(one, recipe)
+                inside.append(one.name)
+            except NotInSpace:
+                continue
+        where = ", ".join(inside) if inside else "no shipped space"
+        typer.echo(f"{file.stem}: {recipe.backbone.name}, {recipe.total_epochs} epochs, id {recipe.id}; in {where}")
+
+
+@data_app.command("inspect")
+def inspect(
+    data: Data = "synthetic",
+    image_size: Size = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write the whole table as CSV.")] = None,
+) -> None:
+    """Show what the images are and what cleaning finds."""
+    import numpy as np
+
+    from bloodauto.data.clean import clean, write_cleaning_csv
+    from bloodauto.searching.prepare import read_cells
+
+    cells = read_cells(data, image_size)
+    cleaning = clean(cells)
+    summary = cleaning.summary(cells)
+    height, width = cells.images.shape[1:3]
+    typer.echo(f"{data}: {len(cells)} images of {height} x {width} px, {len(cells.class_names)} classes")
+    for name, count in zip(cells.class_names, np.bincount(cells.labels, minlength=len(cells.class_names)), strict=True):
+        typer.echo(f"  {name}: {count}")
+    labs = sorted(set(cells.labs.tolist()) - {""})
+    if labs:
+        typer.echo("laboratories: " + ", ".join(labs))
+    typer.echo(f"cleaning: {summary.kept} kept, {summary.left_out} left out")
+    for finding in summary.findings:
+        typer.echo(f"  {finding.count} x {finding.finding}: {finding.action}")
+    shown = 0
+    for index in np.flatnonzero(cleaning.findings != "none")[:20]:
+        label = cells.class_names[cells.labels[index]]
+        typer.echo(
+            f"  {cells.names[index]} ({label}): {cleaning.findings[index]}, {cleaning.actions[index]}; {cleaning.reasons[index]}"
+        )
+        shown += 1
+    found = int((cleaning.findings != "none").sum())
+    if found > shown:
+        typer.echo(f"  ... and {found - shown} more; --output FILE.csv writes them all")
+    if output is not None:
+        write_cleaning_csv(output, cells, cleaning)
+        typer.echo(output)
+
+
+@data_app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help="bloodmnist")],
+    size: Annotated[int, typer.Option("--size", help="28, 64, 128 or 224 px.")] = 64,
+    output: Annotated[Path, typer.Option("--output", help="Folder to write to.")] = Path(),
+) -> None:
+    """Download a public data set, checked and resumable."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    from bloodauto.data.fetch import fetch_medmnist
+
+    with Progress("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task(f"{name} {size} px", total=None)
+        path = fetch_medmnist(
+            name, size, output, progress=lambda held, all_: bar.update(task, completed=held, total=all_)
+        )
+    typer.echo(path)
+
+
+@data_app.command("synth")
+def synth(
+    output: Annotated[Path, typer.Option("--output", help="An .npz, or a folder of class folders.")],
+    images: Annotated[int, typer.Option("--images")] = 1000,
+    lab: Annotated[str, typer.Option("--lab", help="lab_a, lab_b or lab_c.")] = "lab_a",
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    image_size: Annotated[int, typer.Option("--image-size")] = 96,
+    duplicates: Annotated[float, typer.Option("--duplicates", help="Share of planted duplicates.")] = 0.0,
+    outliers: Annotated[str, typer.Option("--outliers", help="Copies of each planted outlier, e.g. 160,20.")] = "",
+    label_noise: Annotated[float, typer.Option("--label-noise", help="Share of wrong labels.")] = 0.0,
+) -> None:
+    """Draw synthetic cells as a named laboratory would see them."""
+    from bloodauto.data.synth import synthesize, write_dataset
+    from bloodauto.errors import UserError
+
+    try:
+        copies = [int(part) for part in outliers.split(",") if part.strip()]
+    except ValueError:
+        raise UserError(f"--outliers: expected whole numbers such as 160,20, got {outliers!r}.") from None
+    cells = synthesize(
+        images,
+        laboratory=lab,
+        seed=seed,
+        image_size_px=image_size,
+        duplicate_fraction=duplicates,
+        outlier_copies=copies,
+        label_noise_fraction=label_noise,
+    )
+    write_dataset(cells, output)
+    typer.echo(output)
+
+
+@data_app.command("augment")
+def augment(
+    recipe: Annotated[Path, typer.Option("--recipe", help="A recipe (.yaml).")],
+    output: Annotated[Path, typer.Option("--output", help="PNG to write.")],
+    data: Data = "synthetic",
+    image_size: Size = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    rows: Annotated[int, typer.Option("--rows", help="Images shown.", min=1)] = 8,
+) -> None:
+    """Draw a contact sheet of what a recipe's augmentation does."""
+    import cv2
+    import numpy as np
+
+    from bloodauto.augment import augmentation_sheet
+    from bloodauto.files import atomic_path
+    from bloodauto.recipe import load_recipe
+    from bloodauto.searching.prepare import read_cells
+    from bloodauto.trial.augmentation import policy_of
+
+    policy = policy_of(load_recipe(recipe).augmentation)
+    cells = read_cells(data, image_size)
+    chosen = np.random.default_rng(seed).permutation(len(cells))[:rows]
+    sheet = augmentation_sheet(cells.images[chosen], policy, seed)
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+    typer.echo(output)
+
+
+def main() -> None:
+    """Runs a command; an error raised on purpose becomes a sentence and an exit code."""
+    try:
+        app()
+    except BloodautoError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
