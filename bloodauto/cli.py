@@ -334,6 +334,10 @@ def fetch(
 
     with Progress("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(f"{name} {size} px", total=None)
+
+        def held(have: int, expected: int | None) -> None:
+            bar.update(task, completed=have, total=expected)
+
         path = fetch_medmnist(
             name, size, output, progress=lambda held, all_: bar.update(task, completed=held, total=all_)
         )

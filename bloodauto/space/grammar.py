@@ -125,6 +125,7 @@ def _domains(node: Node) -> Iterator[Domain]:
         yield node
 
 
+_LONGEST_LABEL = 24
 _KEYWORDS = ("choice", "int", "float")
 
 
@@ -225,7 +226,8 @@ def _label(member: Any) -> Scalar:
     if isinstance(member, dict) and member:
         name = member.get("name")
         return name if isinstance(name, str) else str(next(iter(member)))
-    return json.dumps(member, sort_keys=True)
+    text = json.dumps(member, sort_keys=True)
+    return text if len(text) <= _LONGEST_LABEL or not isinstance(member, list) else f"list of {len(member)}"
 
 
 def _join(path: str, part: str) -> str:
