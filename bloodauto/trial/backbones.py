@@ -14,7 +14,7 @@ from bloodauto.recipe import LastBlocks, Recipe
 if TYPE_CHECKING:
     import keras
 
-Scaling = Literal["inside", "signed", "imagenet_statistics"]
+Scaling = Literal["inside", "inside_but_for_root", "signed", "imagenet_statistics"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,10 @@ class BackboneInfo:
     Attributes:
         constructor: its name in ``keras.applications``; ``own_cnn`` is the one network of ours.
         arguments: further arguments of the constructor.
-        scaling: how 0-255 becomes what it was trained on. ``inside``: the network does it; ``signed``: to -1..1;
-            ``imagenet_statistics``: to 0..1, then by ImageNet's mean and standard deviation per channel.
+        scaling: how 0-255 becomes what it was trained on. ``inside``: the network does it; ``inside_but_for_root``: it does,
+            but for a division by the root of ImageNet's standard deviation, a layer that Keras adds only to an
+            EfficientNet that it loads the weights of itself; ``signed``: to -1..1; ``imagenet_statistics``: to 0..1,
+            then by ImageNet's mean and standard deviation per channel.
         block_starts: prefixes of layer names; each begins a block at its first layer. What lies before the first is
             the first block's.
         weights_file: the official name of the ImageNet weights without the top, at 224 px where there are several.
@@ -60,6 +62,11 @@ def _mobilenet_v2(alpha: float, parameters: int) -> BackboneInfo:
     return BackboneInfo("MobileNetV2", (("alpha", alpha),), "signed", _MOBILENET_V2, file, parameters)
 
 
+def _efficientnet(size: str, parameters: int) -> BackboneInfo:
+    file = f"efficientnet{size.lower()}_notop.h5"
+    return BackboneInfo(f"EfficientNet{size}", (), "inside_but_for_root", _numbered(7), file, parameters)
+
+
 def _convnext(size: str, parameters: int) -> BackboneInfo:
     starts = tuple(f"convnext_{size.lower()}_downsampling_block_{index}" for index in range(3))
     stem = f"convnext_{size.lower()}_stem"
@@ -87,8 +94,8 @@ BACKBONES: dict[str, BackboneInfo] = {
     "resnet50_v2": BackboneInfo(
         "ResNet50V2", (), "signed", _RESNET, "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5", 23_564_800
     ),
-    "efficientnet_b0": BackboneInfo("EfficientNetB0", (), "inside", _numbered(7), "efficientnetb0_notop.h5", 4_049_571),
-    "efficientnet_b2": BackboneInfo("EfficientNetB2", (), "inside", _numbered(7), "efficientnetb2_notop.h5", 7_768_569),
+    "efficientnet_b0": _efficientnet("B0", 4_049_571),
+    "efficientnet_b2": _efficientnet("B2", 7_768_569),
     "efficientnet_v2_b0": BackboneInfo(
         "EfficientNetV2B0", (), "inside", _numbered(6), "efficientnetv2-b0_notop.h5", 5_919_312
     ),

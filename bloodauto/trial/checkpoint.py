@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import numpy as np
 
 from bloodauto.errors import RunError
 from bloodauto.files import atomic_path
+
+#: What numpy raises for a file that is damaged, cut short, or something else.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def read_weights(path: Path) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return [archive[name] for name in sorted(archive.files) if name.startswith("w")]
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise RunError(f"{path}: expected saved weights, could not read them ({error}).") from None
 
 
@@ -124,7 +129,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
                 stage=int(meta["stage"]),
                 complete=bool(meta["complete"]),
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise RunError(
             f"{path}: expected a checkpoint, could not read it ({error}). Delete it to start over."
         ) from None

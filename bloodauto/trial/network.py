@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def _scaled(name: str, images: Any) -> Any:
         scale = [1 / (255 * std) for std in _IMAGENET_STD]
         offset = [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]
         return layers.Rescaling(scale, offset=offset, name="scale")(images)
+    if scaling == "inside_but_for_root":
+        # The network computes (x / 255 - mean) / a for some a; what goes in makes this (x / 255 - mean) / (a * root).
+        roots = [math.sqrt(std) for std in _IMAGENET_STD]
+        offset = [255 * mean * (1 - 1 / root) for mean, root in zip(_IMAGENET_MEAN, roots, strict=True)]
+        return layers.Rescaling([1 / root for root in roots], offset=offset, name="scale")(images)
     return layers.Rescaling(1.0, name="scale")(images)
 
 

@@ -46,7 +46,9 @@ def class_weights(loss: Loss, labels: np.ndarray, num_classes: int) -> np.ndarra
 def build_optimizer(optimizer: Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer; its weight decay is decoupled and spares biases and normalisation, as is usual."""
     extra = {"momentum": 0.9, "nesterov": True} if optimizer.name == "sgd" else {}
-    built = _OPTIMIZERS[optimizer.name](
+    # Keras' AdamW refuses to go without weight decay; without it, it is Adam.
+    name = "adam" if optimizer.name == "adamw" and optimizer.weight_decay == 0 else optimizer.name
+    built = _OPTIMIZERS[name](
         learning_rate=optimizer.learning_rate,
         weight_decay=optimizer.weight_decay if optimizer.weight_decay > 0 else None,
         clipnorm=optimizer.clip_norm,

@@ -297,6 +297,11 @@ class _Run:
                 "nan", f"the loss is {train_loss} after epoch {epoch}; a smaller learning rate may help"
             )
         judgement, _ = judge(network, self.material, quick=True)
+        if not math.isfinite(judgement.metrics.loss):
+            # The last step's damage: the training loss was computed before it.
+            raise TrialRejected(
+                "nan", f"the network's answers are no numbers after epoch {epoch}; a smaller learning rate may help"
+            )
         ended = time.monotonic()
         return EpochReport(
             epoch=epoch,
