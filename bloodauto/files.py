@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,13 +27,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part; after a crash no half-written file lies at ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    # mkstemp makes files private; a run directory is shared as any other file is.
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
+    # Not mkstemp: its files are private, and a run directory is shared as any other is.
+    temporary = path.with_name(f".{path.stem[:64]}-{secrets.token_hex(8)}{path.suffix}")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -73,15 +71,34 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a ``.npz`` of plain arrays; nothing in it is ever unpickled."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """Reads a ``.npz`` of plain arrays; nothing in it is ever unpickled.
+
+    Raises:
+        RunError: no such file, or none that holds plain arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except UNREADABLE_ARRAYS as error:
+        raise RunError(f"{path}: expected an .npz file of plain arrays, could not read it ({error}).") from None
+
+
+#: What numpy raises for an archive that is damaged, cut short, or something else.
+UNREADABLE_ARRAYS = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends one line and forces it to disk, so that what it records survives a kill right after."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(line.rstrip("\n") + "\n")
+    """Appends one line of text and forces it to disk, so that what it records survives a kill right after.
+
+    What an earlier kill left of a line is cut off, so that it does not spoil this one.
+    """
+    with path.open("a+b") as stream:
+        size = stream.tell()
+        if size > 0:
+            stream.seek(size - 1)
+            if stream.read() != b"\n":
+                stream.truncate(path.read_bytes().rfind(b"\n") + 1)
+        stream.write(line.rstrip("\n").encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -109,61 +126,106 @@ class YamlDocument:
         return f"{self.path}:{line}" if line is not None else str(self.path)
 
 
-def _plain(node: Any, dotted: str, lines: dict[str, int]) -> Any:
-    """Round-trip nodes -> dict, list and scalars, noting on which line each path starts."""
-    if isinstance(node, dict):
-        result = {}
-        for key, value in node.items():
-            child = f"{dotted}.{key}" if dotted else str(key)
-            lines[child] = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
-            result[key] = _plain(value, child, lines)
+#: A recipe has a few hundred values; aliases of aliases could otherwise grow a short file into all memory.
+_MAX_YAML_VALUES = 100_000
+_YAML_SCALARS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null"))
+#: A date is text here, as in YAML 1.2's core schema.
+_YAML_TEXT = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "timestamp"))
+
+
+class _YamlReader:
+    """Composed nodes -> dict, list and scalars, noting on which line each dotted path starts."""
+
+    def __init__(self, path: Path, construct: Callable[[Any], Any]) -> None:
+        self.lines: dict[str, int] = {}
+        self._path, self._construct = path, construct
+        self._open: set[int] = set()
+
+    def fail(self, node: Any, message: str) -> RecipeError:
+        return RecipeError(f"{self._path}:{node.start_mark.line + 1}: {message}")
+
+    def value(self, node: Any, dotted: str) -> Any:
+        if len(self.lines) > _MAX_YAML_VALUES:
+            raise self.fail(node, f"expected at most {_MAX_YAML_VALUES} values, aliases counted as often as used.")
+        if isinstance(node.value, str):
+            return self._scalar(node)
+        if id(node) in self._open:
+            raise self.fail(node, "expected a value, got an alias of what it stands in.")
+        self._open.add(id(node))
+        try:
+            if node.tag == "tag:yaml.org,2002:map":
+                return self._mapping(node, dotted)
+            if node.tag == "tag:yaml.org,2002:seq":
+                result = []
+                for index, child in enumerate(node.value):
+                    place = f"{dotted}.{index}" if dotted else str(index)
+                    self.lines[place] = child.start_mark.line + 1
+                    result.append(self.value(child, place))
+                return result
+            raise self._unknown_tag(node)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: Any, dotted: str) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, child in node.value:
+            key = key_node.value
+            if key_node.tag not in _YAML_TEXT:
+                shown = key if isinstance(key, str) else "a list or a mapping"
+                raise self.fail(key_node, f"expected a word before the colon, got {shown}; write it in quotes.")
+            if key in result:
+                raise self.fail(key_node, f'found duplicate key "{key}". Keep one of the two.')
+            place = f"{dotted}.{key}" if dotted else key
+            self.lines[place] = key_node.start_mark.line + 1
+            result[key] = self.value(child, place)
         return result
-    if isinstance(node, list):
-        result_list = []
-        for index, value in enumerate(node):
-            child = f"{dotted}.{index}" if dotted else str(index)
-            lines[child] = node.lc.item(index)[0] + 1  # type: ignore[attr-defined]
-            result_list.append(_plain(value, child, lines))
-        return result_list
-    if isinstance(node, bool) or node is None:
-        return node
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
+
+    def _scalar(self, node: Any) -> Any:
+        if node.tag in _YAML_TEXT:
+            return node.value
+        if node.tag not in _YAML_SCALARS:
+            raise self._unknown_tag(node)
+        try:
+            return self._construct(node)
+        except (ValueError, KeyError):
+            raise self.fail(node, f"expected a number or true or false, got {node.value[:80]!r}.") from None
+
+    def _unknown_tag(self, node: Any) -> RecipeError:
+        return self.fail(node, f"expected a plain value, got the tag {node.tag}; leave the tag out.")
 
 
 def read_yaml(path: Path) -> YamlDocument:
     """Reads YAML 1.2 strictly: ``1e-4`` is a number, ``on`` is a word, a key given twice is an error.
 
+    Only mappings with words as keys, lists, numbers, words, true, false and null; no tags, so nothing is constructed.
+
     Raises:
-        RecipeError: the file is absent, is no YAML, or repeats a key; the message names file and line.
+        RecipeError: the file is absent, is no YAML, repeats a key, or holds more than this; the message names file and line.
     """
     from ruamel.yaml import YAML
-    from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{path}: expected a YAML file, found nothing there. Check the path.") from None
-    except (IsADirectoryError, UnicodeDecodeError, PermissionError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: expected a YAML text file ({error}).") from None
-    loader = YAML(typ="rt")
+    loader = YAML(typ="safe", pure=True)
+    reader = _YamlReader(path, loader.constructor.construct_object)
     try:
-        node = loader.load(text)
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise RecipeError(
-            f"{path}:{line}: {str(error.problem).split(' with value')[0]}. Keep one of the two."
-        ) from None
+        root = loader.compose(text)
+        if loader.resolver.processing_version not in (None, (1, 2)):
+            raise RecipeError(f"{path}:1: expected YAML 1.2, got a %YAML directive of another version; leave it out.")
+        value = None if root is None else reader.value(root, "")
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise RecipeError(f"{path}:{line}: expected YAML, got a syntax error: {error.problem}.") from None
     except YAMLError as error:
-        raise RecipeError(f"{path}: expected YAML, got a syntax error: {error}.") from None
-    lines: dict[str, int] = {}
-    return YamlDocument(path, _plain(node, "", lines), lines)
+        raise RecipeError(f"{path}: expected YAML, got a syntax error: {str(error).splitlines()[0]}.") from None
+    except RecursionError:
+        raise RecipeError(f"{path}: expected a recipe or a space, got values nested too deeply to read.") from None
+    return YamlDocument(path, value, reader.lines)
 
 
 def dump_yaml(value: Any) -> str:

@@ -6,15 +6,19 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable
-from typing import Any, get_args, get_origin
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from bloodauto.files import YamlDocument
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the nearest valid name, else the list of valid names."""
+    """``did you mean 'x'?`` for the nearest valid name, else the list of valid names."""
     names = sorted(valid)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
@@ -47,24 +51,62 @@ def models_at(root: type[BaseModel], path: Iterable[str | int]) -> list[type[Bas
     return models
 
 
-def _dotted(location: tuple[str | int, ...], root: type[BaseModel]) -> str:
-    """The path as written in the file: pydantic also puts the names of union members into it, which no file has."""
+@dataclass(frozen=True)
+class _Problem:
+    """One of pydantic's findings.
+
+    Attributes:
+        dotted: its path as written in the file. Pydantic also puts the names of union members into it; no file has them.
+        unions: for each union on the way, the union's own path and the member that pydantic tried.
+        shallow: the last member tried has not the shape of what came.
+    """
+
+    item: ErrorDetails
+    dotted: str
+    unions: tuple[tuple[str, str], ...]
+    shallow: bool
+
+
+def _problem(item: ErrorDetails, root: type[BaseModel]) -> _Problem:
     parts: list[str] = []
+    unions: list[tuple[str, str]] = []
     models: list[type[BaseModel]] = [root]
-    for part in location:
-        if isinstance(part, int):
-            parts.append(str(part))
-            continue
-        union_member = part not in {field for model in models for field in model.model_fields} and (
-            part.startswith(("literal[", "function-", "str", "tuple[", "constrained-"))
-            or part in {model.__name__ for model in models}
-        )
-        if union_member:
+    shallow = False
+    for part in item["loc"]:
+        known = isinstance(part, str) and any(part in model.model_fields for model in models)
+        if isinstance(part, str) and not known and _is_union_member(part, models):
             models = [model for model in models if model.__name__ == part] or models
+            unions.append((".".join(parts), part))
+            shallow = True
             continue
-        parts.append(part)
-        models = models_at_children(models, part) or models
-    return ".".join(parts)
+        shallow = False
+        parts.append(str(part))
+        if isinstance(part, str):
+            models = models_at_children(models, part) or models
+    return _Problem(item, ".".join(parts), tuple(unions), shallow)
+
+
+def _is_union_member(part: str, models: list[type[BaseModel]]) -> bool:
+    return part in {model.__name__ for model in models} or part.startswith(("literal[", "str", "tuple["))
+
+
+def _without_other_shapes(problems: list[_Problem]) -> list[_Problem]:
+    """Of each union's members keeps the problems of those that share the shape of what came, of these the nearest."""
+    for union in {place for problem in problems for place, _ in problem.unions}:
+        by_member: dict[str, list[_Problem]] = {}
+        for problem in problems:
+            member = dict(problem.unions).get(union)
+            if member is not None:
+                by_member.setdefault(member, []).append(problem)
+        fitting = {name: found for name, found in by_member.items() if not all(one.shallow for one in found)}
+        if not fitting and isinstance(next(iter(by_member.values()))[0].item["input"], str):
+            fitting = {name: found for name, found in by_member.items() if name.startswith("literal[")}
+        if not fitting:
+            continue
+        fewest = min(len(found) for found in fitting.values())
+        kept = {name for name, found in fitting.items() if len(found) == fewest}
+        problems = [one for one in problems if dict(one.unions).get(union) is None or dict(one.unions)[union] in kept]
+    return problems
 
 
 def models_at_children(models: list[type[BaseModel]], part: str) -> list[type[BaseModel]]:
@@ -79,34 +121,80 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+_PLAIN_WORDS = {
+    "model_type": "a group of fields",
+    "model_attributes_type": "a group of fields",
+    "dict_type": "a group of fields",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "too_short": "at least {min_length} of them",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "invalid_key": "a word as a field's name",
+}
+
+
+def _expected(item: ErrorDetails) -> str:
+    words = _PLAIN_WORDS.get(item["type"])
+    return item["msg"].removeprefix("Input should be ") if words is None else words.format(**item.get("ctx", {}))
+
+
+def _sentence(problem: _Problem, root: type[BaseModel]) -> str:
+    item, last = problem.item, problem.dotted.rpartition(".")[2]
+    if item["type"] == "extra_forbidden":
+        fields = [name for model in models_at(root, item["loc"][:-1]) for name in model.model_fields]
+        return f"no such field; {nearest(last, fields)}"
+    if item["type"] == "missing":
+        return "missing; it has no default and must be given"
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    hint = ""
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        names = [name.strip(" '") for name in item["ctx"]["expected"].replace(" or ", ",").split(",")]
+        hint = f"; {nearest(item['input'], names)}"
+    return f"expected {_expected(item)}, got {_shown(item['input'])}{hint}"
+
+
+def _one_of(problems: list[_Problem], root: type[BaseModel]) -> str | None:
+    """The sentence for a place where several members of a union fit equally well or badly; None for any other place."""
+    members = {problem.unions[-1][1] for problem in problems if problem.unions}
+    if len(members) < 2:
+        return None
+    if all(problem.shallow for problem in problems):
+        expected = " or ".join(dict.fromkeys(_expected(problem.item) for problem in problems))
+        return f"expected {expected}, got {_shown(problems[0].item['input'])}"
+    union = problems[0].unions[-1][0].split(".")
+    models = [model for model in models_at(root, union) if model.__name__ in members]
+    needed = [name for model in models for name, field in model.model_fields.items() if field.is_required()]
+    return f"expected exactly one of {' and '.join(needed)}" if len(models) == len(members) else None
+
+
 def explain(error: ValidationError, root: type[BaseModel], origin: YamlDocument | str) -> str:
     """One line for each problem; of a union's alternatives only those that share the value's shape are told."""
-    lines: list[str] = []
-    told: set[str] = set()
-    for item in error.errors():
-        if item["type"] == "too_short" and item["input"]:
-            continue  # the members themselves were wrong, and each has its own line
-        dotted = _dotted(item["loc"], root)
-        place = origin.place(dotted) if isinstance(origin, YamlDocument) else origin
-        where = f"{place}: {dotted}" if dotted else place
-        last = str(item["loc"][-1]) if item["loc"] else ""
-        if item["type"] == "extra_forbidden":
-            fields = [f for model in models_at(root, item["loc"][:-1]) for f in model.model_fields]
-            told_text = f"{where}: no such field; {nearest(last, fields)}"
-        elif item["type"] == "missing":
-            told_text = f"{where}: missing; it has no default and must be given"
-        elif item["type"] == "value_error":
-            told_text = f"{where}: {item['ctx']['error']}"
-        elif item["type"] == "literal_error":
-            expected = item["ctx"]["expected"]
-            names = [name.strip(" '") for name in expected.replace(" or ", ",").split(",")]
-            came = item["input"]
-            hint = f"; {nearest(came, names)}" if isinstance(came, str) else ""
-            told_text = f"{where}: expected {expected}, got {_shown(came)}{hint}"
-        else:
-            message = item["msg"].removeprefix("Input should be ")
-            told_text = f"{where}: expected {message}, got {_shown(item['input'])}"
-        if told_text not in told:
-            told.add(told_text)
-            lines.append(told_text)
+    found = [
+        _problem(item, root)
+        for item in error.errors()
+        # Of a list that is too short because its members were wrong, each member has its own line.
+        if not (item["type"] == "too_short" and item["input"])
+    ]
+    by_place: dict[tuple[str, bool], list[_Problem]] = {}
+    for problem in _without_other_shapes(found):
+        in_union = bool(problem.unions)
+        place = problem.unions[-1][0] if in_union else problem.dotted
+        by_place.setdefault((place, in_union), []).append(problem)
+    lines: dict[str, None] = {}
+    for (place, _), problems in by_place.items():
+        together = _one_of(problems, root)
+        told = [(place, together)] if together else [(one.dotted, _sentence(one, root)) for one in problems]
+        for dotted, sentence in told:
+            where = origin.place(dotted) if isinstance(origin, YamlDocument) else origin
+            lines[f"{where}: {dotted}: {sentence}" if dotted else f"{where}: {sentence}"] = None
     return "\n".join(lines)

@@ -19,9 +19,9 @@ from bloodauto.grammar_errors import explain
 
 
 class _Strict(BaseModel):
-    """No unknown fields, no silent conversion (``"0.1"`` is no number), no change after creation."""
+    """No unknown fields, no silent conversion (``"0.1"`` is no number), no infinity, no change after creation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 #: YAML has lists, not tuples; everything else stays strict.

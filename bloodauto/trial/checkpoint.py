@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bloodauto.errors import RunError
-from bloodauto.files import atomic_path
-
-#: What numpy raises for a file that is damaged, cut short, or something else.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+from bloodauto.files import UNREADABLE_ARRAYS, atomic_path
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def read_weights(path: Path) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return [archive[name] for name in sorted(archive.files) if name.startswith("w")]
-    except _UNREADABLE as error:
+    except UNREADABLE_ARRAYS as error:
         raise RunError(f"{path}: expected saved weights, could not read them ({error}).") from None
 
 
@@ -129,7 +124,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
                 stage=int(meta["stage"]),
                 complete=bool(meta["complete"]),
             )
-    except _UNREADABLE as error:
+    except UNREADABLE_ARRAYS as error:
         raise RunError(
             f"{path}: expected a checkpoint, could not read it ({error}). Delete it to start over."
         ) from None
