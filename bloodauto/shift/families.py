@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from bloodauto.errors import RecipeError
-from bloodauto.shift import artefacts, geometry, light, optics, sensor, stain
+from bloodauto.shift import artefacts, geometry, laboratory, light, optics, sensor, stain
 from bloodauto.shift.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -15,6 +15,7 @@ FAMILIES: tuple[Family, ...] = (
     *stain.FAMILIES,
     *artefacts.FAMILIES,
     *geometry.FAMILIES,
+    *laboratory.FAMILIES,
 )
 
 _BY_NAME = {family.name: family for family in FAMILIES}

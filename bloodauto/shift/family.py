@@ -10,7 +10,7 @@ import numpy as np
 from bloodauto.errors import DataError, RecipeError
 
 #: Causes of shift, in the order in which scores list them.
-GROUPS = ("optics", "sensor", "light", "stain", "artefacts", "geometry")
+GROUPS = ("optics", "sensor", "light", "stain", "artefacts", "geometry", "laboratory")
 
 #: 1 is what one meets on a good day, 4 is still readable for a trained eye, 5 is harsh.
 SEVERITIES = (1, 2, 3, 4, 5)

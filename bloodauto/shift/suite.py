@@ -117,7 +117,7 @@ class ShiftSuite:
 
     Attributes:
         seed: two suites of equal settings give byte-identical views of the same images.
-        num_images: at most this many validation images are shown in views; 256 keep the default plan at 1,536 views.
+        num_images: at most this many validation images are shown in views; 256 keep the default plan at 1,792 views.
         exclude_families: names of families that no view uses.
 
     Raises:
