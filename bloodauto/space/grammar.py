@@ -142,11 +142,11 @@ class _Parser:
             keyword = next((word for word in _KEYWORDS if word in value), None)
             if keyword is not None:
                 return self._domain(keyword, value, path, parameter)
-            if len(value) == 1 and isinstance(next(iter(value.values())), list):
-                word = next(iter(value))
-                close = difflib.get_close_matches(str(word), _KEYWORDS, n=1, cutoff=0.7)
+            words = [word for word in value if word not in ("log", "step")]
+            if len(words) == 1 and isinstance(value[words[0]], list):
+                close = difflib.get_close_matches(words[0].lower(), _KEYWORDS, n=1, cutoff=0.7)
                 if close:
-                    raise self.fail(f"{path}.{word}", f"no such domain; did you mean '{close[0]}'?")
+                    raise self.fail(_join(path, words[0]), f"no such domain; did you mean '{close[0]}'?")
             return Branch(
                 {key: self.node(child, _join(path, key), _join(parameter, key)) for key, child in value.items()}
             )
@@ -179,7 +179,10 @@ class _Parser:
             raise self.fail(where, f"expected a list with at least one member, got {members!r}")
         labels = [_label(member) for member in members]
         for index, label in enumerate(labels):
-            if any(type(other) is type(label) and other == label for other in labels[:index]):
+            # To Python, and so to Optuna, 1, 1.0 and true are the same.
+            if any(type(other) is not type(label) and other == label for other in labels[:index]):
+                raise self.fail(_join(where, str(index)), f"the member {label!r} equals an earlier one of another kind")
+            if label in labels[:index]:
                 if members[index] in members[:index]:
                     raise self.fail(_join(where, str(index)), f"the member {label!r} stands in this choice twice")
                 labels[index] = json.dumps(members[index], sort_keys=True)
@@ -216,6 +219,11 @@ class _Parser:
             raise self.fail(_join(path, "step"), f"expected a whole number of at least 1, got {step!r}")
         if log and step != 1:
             raise self.fail(_join(path, "step"), "expected no step together with log: true; leave one out")
+        if (high - low) % step:
+            last = high - (high - low) % step
+            raise self.fail(
+                where, f"expected to reach high in steps of {step}, got {bounds!r}; the last step is {last}"
+            )
         return IntRange(parameter, low, high, log, step)
 
 

@@ -14,7 +14,14 @@ _LABELS = frozenset({"name", "source"})
 
 
 class NotInSpace(RecipeError):
-    """A space does not contain a recipe; the message says at which field and why."""
+    """A space does not contain a recipe; ``path`` is the field at which it does not, the message also says why."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path if path else 'the recipe'}: {why}")
+        self.path, self.why = path, why
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.why)
 
 
 def parameters_of(space: Space, recipe: Recipe) -> dict[str, Scalar]:
@@ -23,69 +30,102 @@ def parameters_of(space: Space, recipe: Recipe) -> dict[str, Scalar]:
     Raises:
         NotInSpace: no values do; names the first field that differs.
     """
-    parameters: dict[str, Scalar] = {}
     tree = Branch({key: child for key, child in space.tree.children.items() if key not in _LABELS})
-    _match(tree, recipe.canonical(), "", parameters)
-    # What the space leaves out has the recipe's defaults there; the recipe must have them too.
-    rebuilt = realise(space, parameters)
-    difference = _first_difference(rebuilt.canonical(), recipe.canonical(), "")
-    if difference is not None:
+    wanted = recipe.canonical()
+    matching = _Matching()
+    while True:
+        parameters = matching.parameters(tree, wanted)
+        # What a chosen member leaves out has the recipe's defaults there; the recipe must have them too.
+        difference = _first_difference(realise(space, parameters).canonical(), wanted, "")
+        if difference is None:
+            return parameters
         path, here, there = difference
-        raise NotInSpace(f"{path}: the space has {here!r}, the recipe {there!r}")
-    return parameters
+        matching.rule_out(NotInSpace(path, f"the space has {here!r}, the recipe {there!r}"))
 
 
-def _match(node: Node, value: Any, path: str, parameters: dict[str, Scalar]) -> None:
-    where = path if path else "the recipe"
-    if isinstance(node, Leaf):
-        if not _same(node.value, value):
-            raise NotInSpace(f"{where}: the space has {node.value!r}, the recipe {value!r}")
-    elif isinstance(node, Branch):
-        if not isinstance(value, dict):
-            raise NotInSpace(f"{where}: the space has a group of fields, the recipe {value!r}")
-        for key, child in node.children.items():
-            if key not in value:
-                raise NotInSpace(f"{where}: the space has the field '{key}', the recipe has not")
-            _match(child, value[key], f"{path}.{key}" if path else key, parameters)
-    elif isinstance(node, Sequence):
-        if not isinstance(value, list) or len(value) != len(node.items):
-            length = len(value) if isinstance(value, list) else 0
-            raise NotInSpace(f"{where}: the space has {len(node.items)} items, the recipe {length}")
-        for index, (item, child) in enumerate(zip(node.items, value, strict=True)):
-            _match(item, child, f"{path}.{index}" if path else str(index), parameters)
-    elif isinstance(node, Choice):
-        _match_choice(node, value, where, path, parameters)
-    else:
-        _match_range(node, value, where)
-        parameters[node.parameter] = value
+class _Matching:
+    """Finds values member by member, without those members that were found to leave a needed field out."""
+
+    def __init__(self) -> None:
+        self._ruled_out: dict[tuple[str, Scalar], NotInSpace] = {}
+        self._chosen: list[tuple[str, str, Scalar]] = []
+
+    def parameters(self, tree: Branch, value: Any) -> dict[str, Scalar]:
+        self._chosen = []
+        found: dict[str, Scalar] = {}
+        self._match(tree, value, "", found)
+        return found
+
+    def rule_out(self, reason: NotInSpace) -> None:
+        """Rules out the innermost chosen member around the reason's path; raises the reason where there is none."""
+        around = [
+            (len(path), parameter, label)
+            for path, parameter, label in self._chosen
+            if reason.path == path or reason.path.startswith(f"{path}.")
+        ]
+        if not around:
+            raise reason
+        # Of a choice that is itself a member of a choice at the same path, the inner one was noted first.
+        _, parameter, label = max(around, key=lambda one: one[0])
+        self._ruled_out[parameter, label] = reason
+
+    def _match(self, node: Node, value: Any, path: str, found: dict[str, Scalar]) -> None:
+        if isinstance(node, Leaf):
+            if not _same(node.value, value):
+                raise NotInSpace(path, f"the space has {node.value!r}, the recipe {value!r}")
+        elif isinstance(node, Branch):
+            if not isinstance(value, dict):
+                raise NotInSpace(path, f"the space has a group of fields, the recipe {value!r}")
+            for key, child in node.children.items():
+                if key not in value:
+                    raise NotInSpace(path, f"the space has the field '{key}', the recipe has not")
+                self._match(child, value[key], f"{path}.{key}" if path else key, found)
+        elif isinstance(node, Sequence):
+            if not isinstance(value, list) or len(value) != len(node.items):
+                length = f"{len(value)}" if isinstance(value, list) else repr(value)
+                raise NotInSpace(path, f"the space has {len(node.items)} items, the recipe {length}")
+            for index, (item, child) in enumerate(zip(node.items, value, strict=True)):
+                self._match(item, child, f"{path}.{index}", found)
+        elif isinstance(node, Choice):
+            self._match_choice(node, value, path, found)
+        else:
+            _match_range(node, value, path)
+            # A range of whole numbers may stand in a field that takes any number, and then the recipe has 2.0 for 2.
+            found[node.parameter] = int(value) if isinstance(node, IntRange) else value
+
+    def _match_choice(self, node: Choice, value: Any, path: str, found: dict[str, Scalar]) -> None:
+        reasons = []
+        for label, member in zip(node.labels, node.members, strict=True):
+            if (node.parameter, label) in self._ruled_out:
+                reasons.append(self._ruled_out[node.parameter, label])
+                continue
+            inner: dict[str, Scalar] = {}
+            noted = len(self._chosen)
+            try:
+                self._match(member, value, path, inner)
+            except NotInSpace as error:
+                reasons.append(error)
+                del self._chosen[noted:]
+                continue
+            self._chosen.append((path, node.parameter, label))
+            found[node.parameter] = label
+            found.update(inner)
+            return
+        if all(isinstance(member, Leaf) for member in node.members):
+            raise NotInSpace(path, f"the space has one of {list(node.labels)}, the recipe {value!r}")
+        # The member that fits in name and furthest tells most.
+        raise max(reasons, key=lambda one: (not one.path.endswith(".name"), one.path.count(".")))
 
 
-def _match_choice(node: Choice, value: Any, where: str, path: str, parameters: dict[str, Scalar]) -> None:
-    reasons = []
-    for label, member in zip(node.labels, node.members, strict=True):
-        inner: dict[str, Scalar] = {}
-        try:
-            _match(member, value, path, inner)
-        except NotInSpace as error:
-            reasons.append(str(error))
-            continue
-        parameters[node.parameter] = label
-        parameters.update(inner)
-        return
-    if all(isinstance(member, Leaf) for member in node.members):
-        raise NotInSpace(f"{where}: the space has one of {list(node.labels)}, the recipe {value!r}")
-    # The member that fits in name but not in its fields tells most.
-    raise NotInSpace(max(reasons, key=len))
-
-
-def _match_range(node: IntRange | FloatRange, value: Any, where: str) -> None:
+def _match_range(node: IntRange | FloatRange, value: Any, path: str) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or (isinstance(node, IntRange) and not isinstance(value, int)):
-        raise NotInSpace(f"{where}: the space has a number, the recipe {value!r}")
+    if not number or (isinstance(node, IntRange) and value != int(value)):
+        kind = "a whole number" if isinstance(node, IntRange) else "a number"
+        raise NotInSpace(path, f"the space has {kind}, the recipe {value!r}")
     if not node.low <= value <= node.high:
-        raise NotInSpace(f"{where}: the space has {node.low:g} to {node.high:g}, the recipe {value!r}")
+        raise NotInSpace(path, f"the space has {node.low:g} to {node.high:g}, the recipe {value!r}")
     if isinstance(node, IntRange) and (value - node.low) % node.step:
-        raise NotInSpace(f"{where}: the space has steps of {node.step} from {node.low}, the recipe {value!r}")
+        raise NotInSpace(path, f"the space has steps of {node.step} from {node.low}, the recipe {value!r}")
 
 
 def _same(left: Any, right: Any) -> bool:

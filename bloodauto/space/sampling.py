@@ -46,14 +46,9 @@ def _fill(node: Node, choose: Chooser, path: str, file_path: str, written: dict[
         ]
     value = choose(node)
     if isinstance(node, Choice):
-        index = _index_of(value, node.labels)
+        index = node.labels.index(value)
         return _fill(node.members[index], choose, path, _join(file_path, f"choice.{index}"), written)
     return value
-
-
-def _index_of(label: Scalar, labels: tuple[Scalar, ...]) -> int:
-    """The position of a label; ``1``, ``1.0`` and ``True`` are equal to Python and different here."""
-    return next(i for i, other in enumerate(labels) if type(other) is type(label) and other == label)
 
 
 def _join(path: str, part: str) -> str:
