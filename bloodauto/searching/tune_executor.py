@@ -151,7 +151,7 @@ class _PolicyScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "report" not in result:
             return TrialScheduler.CONTINUE
-        goes_on = self._bridge.policy.on_epoch(result["name"], EpochReport(**result["report"]))
+        goes_on = self._bridge.policy.on_epoch(result["name"], EpochReport(**json.loads(result["report"])))
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
 
@@ -262,6 +262,8 @@ def execute(
     bridge = _Bridge(policy, ledger, run, lanes, show)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if bridge.interrupted.is_set():
+            raise KeyboardInterrupt
         bridge.interrupted.set()
 
     scratch = Path(tempfile.mkdtemp(prefix="bloodauto-tune-"))

@@ -139,7 +139,8 @@ class Worker(tune.Trainable):
             if self._epochs is None:
                 self._epochs = self._start()
             report = next(self._epochs)
-            return {"done": False, "name": self._assignment["name"], "report": asdict(report)}
+            # As text: Tune flattens nested results before its scheduler and searcher see them.
+            return {"done": False, "name": self._assignment["name"], "report": json.dumps(asdict(report))}
         except StopIteration as end:
             result = end.value
             write_json(self._folder / "result.json", result.to_json())
@@ -161,7 +162,6 @@ class Worker(tune.Trainable):
         return self._ended({"kind": "failed", "reason": reason, "message": message})
 
     def _ended(self, ending: dict[str, Any]) -> dict[str, Any]:
-        # As text: Tune flattens nested results before its searcher sees them.
         return {"done": True, "name": self._assignment["name"], "ending": json.dumps(ending)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
