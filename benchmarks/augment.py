@@ -222,18 +222,21 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[96, 224], help="pixels")
     parser.add_argument("--num-ops", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--cores", type=int, help="how many cores everybody gets; all when left out, a trial has one")
     arguments = parser.parse_args()
-    print(f"{arguments.threads} threads, OpenCV {cv2.__version__}, {arguments.repeats} turns each")
+    cores = sorted(os.sched_getaffinity(0))[: arguments.cores]
+    os.sched_setaffinity(0, cores)
+    threads = len(cores)
+    print(f"Cores: {threads}. OpenCV {cv2.__version__}. Turns: {arguments.repeats}.")
     if keras_cv_layer(1) is None:
         print("keras-cv is not installed here and is left out.")
     for side in arguments.sides:
         count = arguments.count
         images = drawn_images(count, side) if arguments.images is None else read_images(arguments.images, count, side)
         for num_ops in arguments.num_ops:
-            compare(images, num_ops, arguments.threads, arguments.repeats)
-        compare_stack(images, arguments.threads, arguments.repeats)
-        memory(images, arguments.threads)
+            compare(images, num_ops, threads, arguments.repeats)
+        compare_stack(images, threads, arguments.repeats)
+        memory(images, threads)
 
 
 if __name__ == "__main__":
