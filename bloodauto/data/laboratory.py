@@ -141,10 +141,11 @@ LABORATORIES: dict[str, Laboratory] = {
         Laboratory(
             "lab_b",
             Stain(
-                chromatin=(0.54, 0.84, 0.05),
-                basophilic=(0.46, 0.34, 0.04),
-                eosin=(0.10, 0.58, 0.30),
-                haemoglobin=(0.13, 0.34, 0.35),
+                # Mixtures of the Giemsa dyes' published densities (G. Landini's vectors for colour deconvolution).
+                chromatin=(0.80, 0.93, 0.32),
+                basophilic=(0.51, 0.40, 0.15),
+                eosin=(0.12, 0.61, 0.19),
+                haemoglobin=(0.07, 0.36, 0.30),
             ),
             Illumination(colour_temperature_kelvin=5700.0, brightness=0.9, vignette=0.06),
             Optics(field_of_view_um=23.0, blur_um=0.2, defocus_um=0.25, stray_light=0.03),
