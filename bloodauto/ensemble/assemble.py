@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -283,10 +283,13 @@ def read_ensemble(run: RunDirectory) -> Ensemble:
     value: dict[str, Any] = read_json(run.ensemble)
     try:
         members = tuple(_member(run, one) for one in value["members"])
+        temperature = float(value["temperature"])
+        if not members or not temperature > 0:
+            raise ValueError(f"{len(members)} members, temperature {temperature}")
         return Ensemble(
             metric=value["metric"],
             members=members,
-            temperature=float(value["temperature"]),
+            temperature=temperature,
             scores=value["scores"],
             best_single=(value["best_single"]["name"], value["best_single"]["scores"]),
             trace=tuple((one["step"], one["added"], one["score"]) for one in value["trace"]),
@@ -306,8 +309,15 @@ def _member(run: RunDirectory, value: dict[str, Any]) -> Member:
     return Member(**known, networks=networks)
 
 
-def normalised(ensemble: Ensemble) -> Ensemble:
-    """The same ensemble with weights that sum to 1 exactly, as the export demands."""
-    total = sum(member.weight for member in ensemble.members)
-    members = tuple(replace(member, weight=member.weight / total) for member in ensemble.members)
-    return replace(ensemble, members=members)
+def out_of_fold_answers(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
+    """What the ensemble answers for the images it was chosen by, calibrated.
+
+    Returns:
+        labels, int64 (n,), and probabilities, float64 (n, classes).
+
+    Raises:
+        RunError: a member's predictions are missing or damaged.
+    """
+    answers = [(member.weight, _answers(list(member.networks))) for member in ensemble.members]
+    average = sum(weight * one.clean.astype(np.float64) for weight, one in answers)
+    return answers[0][1].labels, apply_temperature(np.asarray(average), ensemble.temperature)
