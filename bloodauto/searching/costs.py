@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import defaultdict, deque
+from dataclasses import dataclass
 
 from bloodauto.recipe import LastBlocks, LastLayers, Recipe, Stage
 from bloodauto.trial.backbones import backbone_info, num_blocks
@@ -14,6 +14,31 @@ _FORWARD_SHARE = 0.4
 #: Cost of a step over parameters, for a backbone nobody has timed yet: measured 0.6 over the MobileNets on a CPU.
 _SIZE_EXPONENT = 0.6
 _UNKNOWN_START_UP_SECONDS = 15.0
+_UNKNOWN_FINISH_SECONDS = 5.0
+#: So many latest measurements count; the machine may have become busier or quieter since the earlier ones.
+_REMEMBERED_EPOCHS = 64
+_REMEMBERED_STARTS = 8
+
+#: What is timed together: backbone and image side in pixels.
+_Kind = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one training took, in wall seconds on its worker; kept in the study for a resumed search.
+
+    Attributes:
+        start_seconds: from its assignment to its first epoch; ``cold``: on a worker that had to start up itself.
+        full_epoch_seconds: training part of an epoch with everything unfrozen.
+        evaluation_seconds: of an epoch.
+        finish_seconds: from its last epoch to its end; None when it was stopped before.
+    """
+
+    start_seconds: float
+    cold: bool
+    full_epoch_seconds: float
+    evaluation_seconds: float
+    finish_seconds: float | None
 
 
 def step_share(backbone: str, stage: Stage) -> float:
@@ -30,59 +55,106 @@ def step_share(backbone: str, stage: Stage) -> float:
     return _FORWARD_SHARE + (1 - _FORWARD_SHARE) * depth
 
 
-@dataclass
-class CostModel:
-    """Seconds on one worker; learns from every epoch and every start."""
+def _kind(recipe: Recipe) -> _Kind:
+    return recipe.backbone.name, recipe.input.size_px
 
-    _full_epochs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    _evaluations: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    _starts: list[float] = field(default_factory=list)
+
+class CostModel:
+    """Seconds on one worker; learns from every epoch, every start and every end."""
+
+    def __init__(self) -> None:
+        self._full_epochs: dict[_Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
+        self._evaluations: dict[_Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
+        self._finishes: dict[_Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_STARTS))
+        self._cold_starts: deque[float] = deque(maxlen=_REMEMBERED_STARTS)
+        self._warm_starts: deque[float] = deque(maxlen=_REMEMBERED_STARTS)
 
     def saw_epoch(self, recipe: Recipe, stage: int, seconds: float, evaluation_seconds: float) -> None:
         """Notes an epoch's wall seconds, and how many of them were evaluation."""
         share = step_share(recipe.backbone.name, recipe.stages[stage])
-        self._full_epochs[recipe.backbone.name].append((seconds - evaluation_seconds) / share)
-        self._evaluations[recipe.backbone.name].append(evaluation_seconds)
+        self._full_epochs[_kind(recipe)].append((seconds - evaluation_seconds) / share)
+        self._evaluations[_kind(recipe)].append(evaluation_seconds)
 
-    def saw_start(self, seconds: float) -> None:
-        """Notes the wall seconds from a training's assignment to its first epoch."""
-        self._starts.append(seconds)
+    def saw_start(self, seconds: float, *, cold: bool) -> None:
+        """Notes the wall seconds from a training's assignment to its first epoch; ``cold``: its process started too."""
+        (self._cold_starts if cold else self._warm_starts).append(seconds)
 
-    @property
-    def start_seconds(self) -> float:
+    def saw_finish(self, recipe: Recipe, seconds: float) -> None:
+        """Notes the wall seconds from a training's last epoch to its end."""
+        self._finishes[_kind(recipe)].append(seconds)
+
+    def timing(self, recipe: Recipe, *, start_seconds: float, cold: bool, finish_seconds: float | None) -> Timing:
+        """What is known of this kind of training, to be kept; at least one of its epochs must have been seen."""
+        return Timing(
+            start_seconds=start_seconds,
+            cold=cold,
+            full_epoch_seconds=statistics.median(self._full_epochs[_kind(recipe)]),
+            evaluation_seconds=statistics.median(self._evaluations[_kind(recipe)]),
+            finish_seconds=finish_seconds,
+        )
+
+    def restore(self, recipe: Recipe, timing: Timing) -> None:
+        """Learns from a training of an earlier session."""
+        self.saw_start(timing.start_seconds, cold=timing.cold)
+        self._full_epochs[_kind(recipe)].append(timing.full_epoch_seconds)
+        self._evaluations[_kind(recipe)].append(timing.evaluation_seconds)
+        if timing.finish_seconds is not None:
+            self.saw_finish(recipe, timing.finish_seconds)
+
+    def start_seconds(self, *, cold: bool = False) -> float:
         """Predicted start-up: a generous one, since the first batches also trace the graph."""
-        return max(self._starts[-8:]) if self._starts else _UNKNOWN_START_UP_SECONDS
+        first, second = (self._cold_starts, self._warm_starts) if cold else (self._warm_starts, self._cold_starts)
+        seen = first if first else second
+        return max(seen) if seen else _UNKNOWN_START_UP_SECONDS
 
-    def _scaled(self, known: dict[str, list[float]], backbone: str) -> float | None:
-        if backbone in known:
-            return statistics.median(known[backbone])
-        size = backbone_info(backbone).parameters
-        guesses = [
-            statistics.median(seconds) * (size / backbone_info(other).parameters) ** _SIZE_EXPONENT
-            for other, seconds in known.items()
-        ]
+    def _scaled(self, known: dict[_Kind, deque[float]], kind: _Kind) -> float | None:
+        if kind in known:
+            return statistics.median(known[kind])
+        name, size_px = kind
+        guesses = []
+        for (other, other_px), seconds in known.items():
+            parameters = backbone_info(name).parameters / backbone_info(other).parameters
+            guesses.append(statistics.median(seconds) * parameters**_SIZE_EXPONENT * (size_px / other_px) ** 2)
         return max(guesses) if guesses else None
+
+    def has_timed(self, recipe: Recipe) -> bool:
+        """Whether an epoch of this backbone at this size was seen, so that predictions are no guesses from others."""
+        return _kind(recipe) in self._full_epochs
 
     def epoch_seconds(self, recipe: Recipe, stage: int) -> float | None:
         """Predicted seconds of one epoch, evaluation included; None before any epoch was seen."""
-        training = self._scaled(self._full_epochs, recipe.backbone.name)
+        training = self._scaled(self._full_epochs, _kind(recipe))
         if training is None:
             return None
         return training * step_share(recipe.backbone.name, recipe.stages[stage]) + self.evaluation_seconds(recipe)
 
     def evaluation_seconds(self, recipe: Recipe) -> float:
         """Predicted seconds of one evaluation; 0 before any was seen."""
-        seconds = self._scaled(self._evaluations, recipe.backbone.name)
+        seconds = self._scaled(self._evaluations, _kind(recipe))
         return 0.0 if seconds is None else seconds
 
-    def trial_seconds(self, recipe: Recipe) -> float | None:
-        """Predicted seconds of the whole recipe, start-up and last evaluation included; None before any epoch was seen."""
-        epochs = [self.epoch_seconds(recipe, index) for index in range(len(recipe.stages))]
-        if epochs[0] is None:
+    def remaining_seconds(self, recipe: Recipe, epochs_done: int) -> float | None:
+        """Predicted seconds of the epochs that are left, start-up and finish left out; None before any epoch was seen."""
+        total, begins = 0.0, 0
+        for index, stage in enumerate(recipe.stages):
+            left = stage.epochs - min(max(epochs_done - begins, 0), stage.epochs)
+            begins += stage.epochs
+            seconds = self.epoch_seconds(recipe, index)
+            if seconds is None:
+                return None
+            total += left * seconds
+        return total
+
+    def trial_seconds(self, recipe: Recipe, *, cold: bool = False, epochs_done: int = 0) -> float | None:
+        """Predicted seconds of the rest of a recipe, start-up and finish included; None before any epoch was seen."""
+        training = self.remaining_seconds(recipe, epochs_done)
+        if training is None:
             return None
-        training = sum(stage.epochs * (seconds or 0.0) for stage, seconds in zip(recipe.stages, epochs, strict=True))
-        return self.start_seconds + training + self.finish_seconds(recipe)
+        return self.start_seconds(cold=cold) + training + self.finish_seconds(recipe)
 
     def finish_seconds(self, recipe: Recipe) -> float:
         """Predicted seconds of the last evaluation, on all validation images."""
-        return 2 * self.evaluation_seconds(recipe) + 1.0
+        if _kind(recipe) in self._finishes:
+            return max(self._finishes[_kind(recipe)])
+        evaluation = self.evaluation_seconds(recipe)
+        return 2 * evaluation + 1.0 if evaluation > 0 else _UNKNOWN_FINISH_SECONDS

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bloodauto.errors import RunError
-from bloodauto.files import append_line, read_json, write_json
+from bloodauto.files import append_line, read_json, write_json, write_text
 
 #: How often the running total is noted. After a kill, up to one such interval is charged on top of what was noted.
 HEARTBEAT_SECONDS = 2.0
@@ -53,6 +54,7 @@ class Ledger:
         self._lanes: dict[str, _Lane] = {}
         self._last_beat = float("-inf")
         self._by_purpose = read_ledger(path)
+        _mend_last_line(path)
         self._charged = sum(self._by_purpose.values())
         self._charge_interrupted()
 
@@ -64,9 +66,16 @@ class Ledger:
         if not self._heartbeat_path.is_file():
             return
         beat = read_json(self._heartbeat_path)
-        missing = float(beat["spent_device_seconds"]) - self._charged
+        try:
+            noted, devices = float(beat["spent_device_seconds"]), float(beat["devices"])
+        except (KeyError, TypeError, ValueError):
+            raise RunError(
+                f"{self._heartbeat_path}: expected spent_device_seconds and devices, got {str(beat)[:80]}. "
+                "Delete the file; up to a few seconds of the budget are then not accounted for."
+            ) from None
+        missing = noted + devices * HEARTBEAT_SECONDS - self._charged
         if missing > 0:
-            self._write("interrupted", missing + float(beat["devices"]) * HEARTBEAT_SECONDS)
+            self._write("interrupted", missing)
         self._heartbeat_path.unlink()
 
     def _write(self, purpose: str, device_seconds: float) -> None:
@@ -112,7 +121,7 @@ class Ledger:
             return
         self._settle(open_lane)
         open_lane.purpose = purpose
-        self.beat(force=True)
+        self.beat()
 
     def release(self, lane: str) -> None:
         """Stops charging a lane."""
@@ -147,14 +156,39 @@ def read_ledger(path: Path) -> dict[str, float]:
     """
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     charges: dict[str, float] = {}
     for number, line in enumerate(lines, start=1):
-        try:
-            entry: dict[str, Any] = json.loads(line)
-            charges[entry["purpose"]] = charges.get(entry["purpose"], 0.0) + float(entry["device_seconds"])
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):
-                break
-            raise RunError(f"{path}:{number}: expected a ledger's line, got {line[:80]!r}.") from None
+        charge = _charge(line)
+        if charge is not None:
+            purpose, device_seconds = charge
+            charges[purpose] = charges.get(purpose, 0.0) + device_seconds
+        elif number < len(lines):
+            raise RunError(
+                f"{path}:{number}: expected a ledger's line with purpose and device_seconds, got {line[:80]!r}. "
+                "Restore the file or start a new run."
+            )
     return charges
+
+
+def _charge(line: str) -> tuple[str, float] | None:
+    """Purpose and device-seconds of a line; None when it is none of ours."""
+    try:
+        entry: Any = json.loads(line)
+        purpose, device_seconds = entry["purpose"], float(entry["device_seconds"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    valid = isinstance(purpose, str) and math.isfinite(device_seconds) and device_seconds >= 0
+    return (purpose, device_seconds) if valid else None
+
+
+def _mend_last_line(path: Path) -> None:
+    """Takes a torn last line away, or the next charge would be glued to it and both be lost."""
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole, _, last = text.rpartition("\n")
+    if _charge(last) is not None:
+        write_text(path, text + "\n")
+    elif last:
+        write_text(path, whole + "\n" if whole else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bloodauto.recipe import Recipe
@@ -38,12 +39,17 @@ class PlannedRefit:
     seed: int
 
 
-def plan_refits(finished: list[Finished], *, count: int, num_folds: int, seed: int) -> tuple[PlannedRefit, ...]:
-    """Chooses ``count`` trainings or, if whole sets of folds fit, the largest multiple of ``num_folds`` below it.
+def plan_refits(
+    finished: list[Finished], *, count: int, num_folds: int, seed: int, workers: int = 1
+) -> tuple[PlannedRefit, ...]:
+    """Chooses about ``count`` trainings, never fewer than ``workers``, so that no worker is left without one.
 
     With room for a set of folds, the best recipes are trained once on each fold, so that every image gets an answer from a
     network that has not seen it. With less, all leave out fold 0 as the trials did, so that the trials themselves can be
-    members too, and differ by recipe and seed.
+    members too, and differ by recipe and seed. Such ones also fill up what sets of folds leave of the workers.
+
+    Args:
+        finished: at least one trial.
     """
     ranked = sorted(finished, key=lambda trial: (-trial.objective, trial.number))
     distinct: list[Finished] = []
@@ -52,14 +58,24 @@ def plan_refits(finished: list[Finished], *, count: int, num_folds: int, seed: i
         if close and trial.recipe.id not in {other.recipe.id for other in distinct}:
             distinct.append(trial)
     distinct = distinct[:_MAX_RECIPES]
-    planned = []
+    planned: list[PlannedRefit] = []
+    total = max(count, workers)
     if count >= num_folds > 1:
         for trial in distinct[: count // num_folds]:
             planned += [_refit(trial, fold, seed) for fold in range(num_folds)]
-        return tuple(planned)
-    for index in range(count):
+        total = workers
+    for index in range(total - len(planned)):
         planned.append(_refit(distinct[index % len(distinct)], 0, seed + 1 + index))
     return tuple(planned)
+
+
+def stretched(recipe: Recipe, factor: float) -> Recipe:
+    """The same recipe with so many epochs that time, not their number, ends it; stages keep their proportions."""
+    stages = tuple(
+        stage.model_copy(update={"epochs": min(math.ceil(stage.epochs * factor), 1000), "patience_epochs": None})
+        for stage in recipe.stages
+    )
+    return recipe.model_copy(update={"stages": stages})
 
 
 def _refit(trial: Finished, fold: int, seed: int) -> PlannedRefit:
