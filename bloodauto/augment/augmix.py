@@ -9,7 +9,7 @@ import numpy as np
 
 from bloodauto.augment.engine import Stage, apply_stages, fuse
 from bloodauto.augment.operations import select_operations
-from bloodauto.augment.policies import Policy, check_count, check_share, draw_steps
+from bloodauto.augment.policies import Policy, check_count, check_share, draw_steps, lists_to_tuples
 from bloodauto.augment.steps import BorderValue, Chain, Filter, Kind, Step, parse_border
 from bloodauto.errors import RecipeError
 
@@ -55,6 +55,7 @@ class AugMix(Policy):
     border: BorderValue = "reflect"
 
     def __post_init__(self) -> None:
+        lists_to_tuples(self, "operations", "border")
         check_count(self.width, "width", least=1)
         check_count(self.depth, "depth", least=1)
         check_share(self.magnitude, "magnitude")

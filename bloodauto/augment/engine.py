@@ -1,7 +1,8 @@
 """Fuses the steps drawn for an image and applies them with OpenCV.
 
 Neighbouring geometric steps become one affine warp: one interpolation, so less blur and less work than one each.
-Neighbouring point-wise steps become one lookup table, exactly. Steps are never reordered.
+Neighbouring point-wise steps become one lookup table, exactly; those that are a factor and an offset need none. Steps
+are never reordered.
 """
 
 from __future__ import annotations

@@ -68,6 +68,14 @@ def check_count(value: int, name: str, least: int) -> None:
         raise RecipeError(f"{name}: expected an integer of at least {least}, got {value!r}.")
 
 
+def lists_to_tuples(policy: Policy, *names: str) -> None:
+    """Turns lists, which is what YAML gives, into tuples, so that the policy can be hashed and does not change."""
+    for name in names:
+        value = getattr(policy, name)
+        if isinstance(value, list):
+            object.__setattr__(policy, name, tuple(value))
+
+
 def draw_steps(
     choices: np.ndarray,
     magnitudes: np.ndarray,
@@ -122,6 +130,7 @@ class RandAugment(Policy):
     border: BorderValue = "reflect"
 
     def __post_init__(self) -> None:
+        lists_to_tuples(self, "operations", "border")
         check_count(self.num_ops, "num_ops", least=0)
         for name in ("magnitude", "rate", "magnitude_std"):
             check_share(getattr(self, name), name)
@@ -156,6 +165,7 @@ class TrivialAugment(Policy):
     border: BorderValue = "reflect"
 
     def __post_init__(self) -> None:
+        lists_to_tuples(self, "operations", "border")
         check_share(self.strongest, "strongest")
         select_operations(self.operations)
         parse_border(self.border)
@@ -184,6 +194,7 @@ class Apply(Policy):
     border: BorderValue = "reflect"
 
     def __post_init__(self) -> None:
+        lists_to_tuples(self, "border")
         select_operations((self.operation,))
         check_share(self.magnitude, "magnitude")
         check_share(self.rate, "rate")
@@ -253,6 +264,9 @@ class Sequence(Policy):
 
     policies: tuple[Policy, ...]
 
+    def __post_init__(self) -> None:
+        lists_to_tuples(self, "policies")
+
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
         chains: list[Chain] = [[] for _ in range(count)]
         for policy in self.policies:
@@ -274,6 +288,7 @@ class OneOf(Policy):
     weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        lists_to_tuples(self, "policies", "weights")
         if not self.policies:
             raise RecipeError("policies: expected at least one policy, got none.")
         if self.weights and (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,9 +56,14 @@ def test_an_epoch_does_not_depend_on_the_ones_before(data):
     assert (together(list(other_seed.epoch(0))).images != first[0].images).any()
 
 
+#: Moves pixels only, so images of one level stay what they are.
+MOVES = RandAugment(3, 0.8, operations=("rotate_any", "shear_x", "zoom", "flip_vertical", "translate"))
+
+
+@pytest.mark.parametrize("policy", [None, MOVES])
 @pytest.mark.parametrize("last_batch", ["short", "drop", "fill"])
-def test_every_image_once_with_its_label(data, last_batch):
-    parts = batches(data, last_batch=last_batch)
+def test_every_image_once_with_its_label(data, last_batch, policy):
+    parts = batches(data, last_batch=last_batch, policy=policy, num_threads=2)
     whole = together(parts)
     numbers = whole.images[:, 0, 0, 0]
     np.testing.assert_array_equal(whole.targets, data[1][numbers])
@@ -122,6 +129,36 @@ def test_leaving_an_epoch_early_stops_its_threads(data):
     assert any(thread.name.startswith("augment") for thread in threading.enumerate())
     epoch.close()
     assert not any(thread.name.startswith("augment") for thread in threading.enumerate())
+
+
+def test_memory_does_not_grow_with_the_epochs(data):
+    pipeline = BatchPipeline(*data, batch_size=8, policy=POLICY, mixing=MixUp(), seed=0, num_threads=2)
+
+    def held_bytes(epochs: range) -> int:
+        for number in epochs:
+            for _ in pipeline.epoch(number):
+                pass
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        after_few = held_bytes(range(3))
+        assert held_bytes(range(3, 40)) - after_few < 20_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_keras_trains_on_it(data):
+    import keras
+
+    model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy")
+    pipeline = BatchPipeline(*data, batch_size=8, policy=POLICY, seed=0, last_batch="fill")
+    history = model.fit(pipeline.epoch(0), steps_per_epoch=pipeline.batches_per_epoch, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert np.isfinite(model.train_on_batch(*next(pipeline.epoch(1))))
 
 
 @dataclass(frozen=True)

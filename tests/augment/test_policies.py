@@ -82,6 +82,16 @@ def test_policies_are_values(policy):
     assert eval(repr(policy)) == policy
 
 
+def test_lists_as_yaml_gives_them_are_taken():
+    assert RandAugment(operations=["rotate", "hue"], border=[1, 2, 3]) == RandAugment(
+        operations=("rotate", "hue"), border=(1, 2, 3)
+    )
+    listed = Sequence([OneOf([AugMix(operations=["hue"])], [2.0]), TrivialAugment(operations=["gamma"])])
+    assert hash(listed) == hash(
+        Sequence((OneOf((AugMix(operations=("hue",)),), (2.0,)), TrivialAugment(operations=("gamma",))))
+    )
+
+
 def test_empty_batches(images):
     for policy in POLICIES.values():
         assert policy(images[:0], np.random.default_rng(0)).shape == images[:0].shape
