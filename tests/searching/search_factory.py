@@ -1,0 +1,105 @@
+"""A whole search on simulated time, in one call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import optuna
+
+from bloodauto.files import shipped_folder
+from bloodauto.recipe import Recipe
+from bloodauto.searching.curves import GeneratedCurves
+from bloodauto.searching.ledger import Ledger
+from bloodauto.searching.policy import Policy, PolicySettings
+from bloodauto.searching.pruning import plan_pruning
+from bloodauto.searching.simulator import Curve, Machine, SimulatedSession, Simulator
+from bloodauto.space import Space, load_space, realise
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+SETTINGS = PolicySettings(
+    seed=7, workers=2, devices_per_worker=1.0, refit_share=0.35, final_device_seconds=30.0, num_folds=5
+)
+MAX_EPOCHS = 6
+
+
+def tiny_space() -> Space:
+    return load_space(shipped_folder("search_spaces") / "tiny.yaml")
+
+
+def tiny_recipe(space: Space, backbone: str = "cnn_16", learning_rate: float = 2e-3) -> Recipe:
+    return realise(
+        space,
+        {
+            "backbone.name": backbone,
+            "head.dropout": 0.1,
+            "loss": "cross_entropy",
+            "loss[cross_entropy].label_smoothing": 0.05,
+            "augmentation.rand_augment.num_ops": 2,
+            "augmentation.rand_augment.magnitude": 0.3,
+            "stages.0.optimizer": "adamw",
+            "stages.0.optimizer[adamw].learning_rate": learning_rate,
+        },
+    )
+
+
+def curves(seconds: Mapping[str, float] | None = None, *, seed: int = 1, noise: float = 0.0) -> GeneratedCurves:
+    return GeneratedCurves(seed, seconds or {"cnn_16": 4.0, "cnn_32": 10.0}, noise=noise)
+
+
+@dataclass
+class Search:
+    """Study, ledger and simulated machine of one search; ``session`` runs or resumes it."""
+
+    folder: Path
+    budget_device_seconds: float = 1200.0
+    settings: PolicySettings = SETTINGS
+    curve: Curve = field(default_factory=curves)
+    machine: Machine = field(default_factory=Machine)
+    declared: tuple[tuple[str, Recipe], ...] = ()
+    pruner: str = "successive_halving"
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        self.space = tiny_space()
+        self.simulator = Simulator(self.curve, self.machine)
+        self.study = optuna.create_study(direction="maximize", storage=self.storage, load_if_exists=True)
+
+    def with_settings(self, **changes: object) -> Search:
+        self.settings = replace(self.settings, **changes)  # type: ignore[arg-type]
+        return self
+
+    def policy(self) -> Policy:
+        self.ledger = Ledger(
+            self.folder / "ledger.jsonl",
+            budget_device_seconds=self.budget_device_seconds,
+            now=self.simulator.now,
+            wall_clock=self.simulator.now,
+        )
+        return Policy(
+            study=self.study,
+            space=self.space,
+            ledger=self.ledger,
+            pruning=plan_pruning(self.pruner, max_epochs=MAX_EPOCHS),  # type: ignore[arg-type]
+            settings=self.settings,
+            declared=self.declared,
+            now=self.simulator.now,
+        )
+
+    def session(self, *, stop_at: float | None = None, kill: bool = False) -> SimulatedSession:
+        self.last_policy = self.policy()
+        return self.simulator.run(
+            self.last_policy,
+            self.ledger,
+            workers=self.settings.workers,
+            devices_per_worker=self.settings.devices_per_worker,
+            stop_at=stop_at,
+            kill=kill,
+        )
+
+    def outcomes(self) -> list[str]:
+        return [trial.user_attrs["outcome"] for trial in self.study.get_trials(deepcopy=False)]
