@@ -1,8 +1,8 @@
 """Fuses the steps drawn for an image and applies them with OpenCV.
 
 Neighbouring geometric steps become one affine warp: one interpolation, so less blur and less work than one each.
-Neighbouring point-wise steps become one lookup table, exactly; those that are a factor and an offset need none. Steps
-are never reordered.
+Neighbouring point-wise steps become one lookup table, exactly, unless applying one of them is cheaper than composing it.
+Steps are never reordered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bloodauto.errors import DataError
 
 
 class Lookup(NamedTuple):
-    """Neighbouring point-wise steps: one table, once the image is known."""
+    """Neighbouring point-wise steps."""
 
     parts: list[Levels | Adaptive]
 
@@ -73,40 +73,49 @@ def fuse(chain: Chain) -> list[Stage]:
     return stages
 
 
-def _is_ramp(part: Levels | Adaptive) -> bool:
-    return tables.is_ramp(part.values) if isinstance(part, Levels) else part.gives_ramp
-
-
-def _values(part: Levels | Adaptive, statistics: tables.Statistics) -> np.ndarray:
-    return part.values if isinstance(part, Levels) else part.build(statistics, part.strength)
-
-
-def lookup_table(image: np.ndarray, parts: Sequence[Levels | Adaptive]) -> np.ndarray:
-    """The table of neighbouring point-wise steps on this image; uint8 (256,) or (256, 3)."""
-    statistics = tables.Statistics(image)
+def static_table(parts: Sequence[Levels]) -> np.ndarray:
+    """The table of point-wise steps that do not depend on the image; uint8 (256,) or (256, 3)."""
+    table: np.ndarray | None = None
     for part in parts:
-        statistics.table = tables.compose(statistics.table, tables.as_table(_values(part, statistics)))
-    assert statistics.table is not None
-    return statistics.table
+        table = tables.compose(table, tables.as_table(part.values))
+    assert table is not None
+    return table
 
 
 def _look_up(image: np.ndarray, target: np.ndarray, parts: Sequence[Levels | Adaptive]) -> None:
-    # Ramps before the first table go straight over the pixels: that costs a sixth of a lookup, is the same to the bit,
-    # and statistics of the result are cheaper than those worked out through a table.
+    """Applies point-wise steps in turn, putting off whatever is cheaper to compose than to apply.
+
+    A ramp goes straight over the pixels while no table is pending: that costs a sixth of a lookup and is the same to the
+    bit. A ramp that needs the image's mean or extremes has a pending table applied first, because working them out
+    through a table takes a histogram, which costs more than the lookup.
+    """
+    statistics = tables.Statistics(image)
     source = image
-    for index, part in enumerate(parts):
-        if not _is_ramp(part):
-            table = lookup_table(source, parts[index:])
-            cv2.LUT(source, table if table.ndim == 1 else table[None], dst=target)
-            return
-        cv2.transform(source, _values(part, tables.Statistics(source)), dst=target)
-        source = target
+    for part in parts:
+        if isinstance(part, Adaptive):
+            if part.gives_ramp and statistics.table is not None:
+                _apply_table(source, target, statistics.table)
+                source, statistics = target, tables.Statistics(target)
+            values = part.build(statistics, part.strength)
+        else:
+            values = part.values
+        if tables.is_ramp(values) and statistics.table is None:
+            cv2.transform(source, values, dst=target)
+            source, statistics = target, tables.Statistics(target)
+        else:
+            statistics.table = tables.compose(statistics.table, tables.as_table(values))
+    if statistics.table is not None:
+        _apply_table(source, target, statistics.table)
+
+
+def _apply_table(image: np.ndarray, target: np.ndarray, table: np.ndarray) -> None:
+    cv2.LUT(image, table if table.ndim == 1 else table[None], dst=target)
 
 
 def _permute(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None:
     """A symmetry of the square: a transposition where x is read from y, then flips."""
     transposed = abs(matrix[0, 0]) < 0.5
-    # After a transposition of the source, what was read from y by x lies in x.
+    # Once the source is transposed, each axis is read from itself, forwards or backwards.
     x_reversed = matrix[1 if transposed else 0, 0] < 0
     y_reversed = matrix[0 if transposed else 1, 1] < 0
     source = cv2.transpose(image) if transposed else image

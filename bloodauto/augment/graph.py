@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from bloodauto.augment import filters, graph_stages, tables
-from bloodauto.augment.engine import Lookup, Stage, apply_stages, check_images, fuse, lookup_table
+from bloodauto.augment.engine import Lookup, Stage, apply_stages, check_images, fuse, static_table
 from bloodauto.augment.policies import Policy
 from bloodauto.augment.steps import Adaptive, Border, Chain, Filter, Mix, Warp
 
@@ -35,7 +35,6 @@ _ADAPTIVE_KINDS: dict[Callable[..., np.ndarray], int] = {
     tables.auto_contrast: graph_stages.AUTO_CONTRAST,
     tables.equalize: graph_stages.EQUALIZE,
 }
-_ANY_IMAGE = np.zeros((1, 1, 3), np.uint8)
 
 
 def runs_on_device(stage: Stage) -> bool:
@@ -97,8 +96,7 @@ def _apply_group(images: Any, group: tuple[Any, ...], rows: list[int], stages: S
     if group == (Lookup, True):
         return graph_stages.look_up_adaptively(images, index, *_adaptive_parts(stages))
     if group == (Lookup, False):
-        # None of these tables depends on an image, so any image will do.
-        products = [_table(lookup_table(_ANY_IMAGE, stage.parts)) for stage in stages]
+        products = [_table(static_table(stage.parts)) for stage in stages]
         return graph_stages.look_up(images, index, np.stack(products).astype(np.float32))
     if group == (Filter, True):
         return graph_stages.paint_rectangles(images, index, np.array([s.parameters for s in stages], np.int32))

@@ -117,17 +117,14 @@ class Statistics:
         return np.bincount(flat, weights=self._counts.ravel(), minlength=768).reshape(3, 256)
 
     def means(self) -> np.ndarray:
-        """Mean level, float64 (3,)."""
-        if self.table is None:
-            return np.array(cv2.mean(self._image)[:3])
-        counts = self.histograms()
-        return counts @ LEVELS / counts[0].sum()
+        """Mean level, float64 (3,). Only without a table."""
+        assert self.table is None
+        return np.array(cv2.mean(self._image)[:3])
 
     def extremes(self) -> list[tuple[float, float]]:
-        """Lowest and highest level that occur, for each channel."""
-        if self.table is None:
-            return [cv2.minMaxLoc(plane)[:2] for plane in cv2.split(self._image)]
-        return [(float(levels[0]), float(levels[-1])) for levels in map(np.flatnonzero, self.histograms())]
+        """Lowest and highest level that occur, for each channel. Only without a table."""
+        assert self.table is None
+        return [cv2.minMaxLoc(plane)[:2] for plane in cv2.split(self._image)]
 
 
 def contrast(statistics: Statistics, change: float) -> np.ndarray:

@@ -40,15 +40,12 @@ POINTWISE = tuple(name for name, operation in OPERATIONS.items() if operation.ki
 GEOMETRIC = tuple(name for name, operation in OPERATIONS.items() if operation.kind is Kind.GEOMETRIC)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_pointwise_steps_become_one_table_that_is_exactly_their_product(smooth_image, seed):
+@pytest.mark.parametrize("seed", range(60))
+def test_pointwise_steps_become_one_stage_that_does_exactly_the_same(smooth_image, seed):
     names = tuple(np.random.default_rng(seed).permutation(POINTWISE)[:4])
     chain = steps_of(names, *smooth_image.shape[:2], seed)
     assert len(fuse(chain)) == 1
-    fused, separate = apply_chain(smooth_image, chain), one_by_one(smooth_image, chain)
-    # Means of the intermediate image are taken from counts instead of pixels: a rounding may fall the other way.
-    allowed = 1 if "contrast" in names else 0
-    assert np.abs(fused.astype(int) - separate).max() <= allowed
+    np.testing.assert_array_equal(apply_chain(smooth_image, chain), one_by_one(smooth_image, chain))
 
 
 def inside_all_the_way(chain: Chain, height: int, width: int) -> np.ndarray:

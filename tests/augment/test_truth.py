@@ -80,7 +80,7 @@ def test_equalize_makes_the_levels_even():
     assert before.min() < 0.2 * before.max()
 
 
-def test_statistics_through_a_table_are_those_of_the_changed_image(image):
+def test_histograms_through_a_table_are_those_of_the_changed_image(image):
     for table in (
         tables.gamma(np.array([1.0]), NOTHING)[0],
         np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8),
@@ -89,8 +89,6 @@ def test_statistics_through_a_table_are_those_of_the_changed_image(image):
         through.table = table
         changed = tables.Statistics(cv2.LUT(image, table if table.ndim == 1 else table[None]))
         np.testing.assert_array_equal(through.histograms(), changed.histograms())
-        np.testing.assert_allclose(through.means(), changed.means())
-        assert through.extremes() == changed.extremes()
 
 
 def test_ramps_and_their_tables_are_the_same_to_the_bit(image):
