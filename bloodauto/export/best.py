@@ -52,7 +52,11 @@ def build_ensemble(run: RunDirectory, cells: Cells) -> BuiltEnsemble:
         for trained in member.networks:
             recipe = load_recipe(trained.folder / "recipe.yaml")
             network = build_network(
-                recipe, num_classes=len(cells.class_names), image_shape_px=(shape[1], shape[2]), weights_file=None
+                recipe,
+                num_classes=len(cells.class_names),
+                image_shape_px=(shape[1], shape[2]),
+                weights_file=None,
+                to_train=False,
             )
             network.set_weights(read_weights(trained.folder / "best.npz"))
             members.append(Member(network, member.weight / len(member.networks)))

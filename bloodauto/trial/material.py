@@ -10,6 +10,7 @@ import numpy as np
 
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
+from bloodauto.errors import TrialRejected
 from bloodauto.files import write_arrays
 from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
@@ -124,11 +125,17 @@ class Judgement:
 
 
 def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Judgement, Predictions]:
-    """Answers for the validation images (``quick``: the fixed part of them) and their shifted views."""
+    """Answers for the validation images (``quick``: the fixed part of them) and their shifted views.
+
+    Raises:
+        TrialRejected: answers that are no numbers.
+    """
     index = material.validation_index[material.quick_rows] if quick else material.validation_index
     labels = material.labels[index]
     clean = probabilities(network, material.images, index)
     shifted = probabilities(network, material.views)
+    if not (np.isfinite(clean).all() and np.isfinite(shifted).all()):
+        raise TrialRejected("nan", "the network's answers are no numbers; a smaller learning rate may help")
     rows = slice(None) if quick else material.quick_rows
     score = shift_score(labels[rows], clean[rows], material.plan, shifted)
     predictions = Predictions(index, labels, clean, material.view_labels, material.view_groups, shifted)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from bloodauto.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
@@ -38,27 +39,57 @@ def _scaled(name: str, images: Any) -> Any:
     return layers.Rescaling(1.0, name="scale")(images)
 
 
+class _StoredStatistics(layers.BatchNormalization):
+    """Batch normalisation by its stored statistics for ever, while scale and shift still learn.
+
+    Calling a plain layer with ``training=False`` inside a model does not do: ``fit`` calls the whole model with
+    ``training=True``, and Keras hands that on to every layer.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return super().call(inputs, training=False, mask=mask)
+
+
+def _with_stored_statistics(backbone: keras.Model) -> keras.Model:
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = _StoredStatistics if isinstance(layer, layers.BatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    cloned = keras.models.clone_model(backbone, clone_function=clone)
+    cloned.set_weights(backbone.get_weights())
+    return cloned
+
+
 def build_network(
-    recipe: Recipe, *, num_classes: int, image_shape_px: tuple[int, int], weights_file: Path | None
+    recipe: Recipe,
+    *,
+    num_classes: int,
+    image_shape_px: tuple[int, int],
+    weights_file: Path | None,
+    to_train: bool = True,
 ) -> keras.Model:
     """Builds the network of a recipe, its backbone loaded from ``weights_file`` (None: random).
 
+    Args:
+        to_train: False builds it of standard layers only; only training needs others, and the weights are the same.
+
     Returns:
         A functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 logits (n, num_classes). Resizing (when
-        ``image_shape_px`` is not the recipe's input size) and normalisation are inside; only standard layers are used.
+        ``image_shape_px`` is not the recipe's input size) and normalisation are inside.
     """
     size = recipe.input.size_px
     backbone = build_backbone(recipe.backbone.name, size)
     if weights_file is not None:
         load_weights(backbone, recipe.backbone.name, weights_file)
+    if to_train and recipe.backbone.batch_norm == "freeze_statistics":
+        backbone = _with_stored_statistics(backbone)
 
     images = layers.Input((*image_shape_px, 3), dtype="uint8", name="images")
     x = images
     if image_shape_px != (size, size):
         x = layers.Resizing(size, size, interpolation="bilinear", antialias=True, name="resize")(x)
     x = _scaled(recipe.backbone.name, x)
-    # Called with training=False, batch normalisation uses its stored statistics for ever, while scale and shift still learn.
-    x = backbone(x, training=False) if recipe.backbone.batch_norm == "freeze_statistics" else backbone(x)
+    x = backbone(x)
     pool = layers.GlobalAveragePooling2D if recipe.head.pooling == "avg" else layers.GlobalMaxPooling2D
     x = pool(name="pool")(x)
     x = layers.Dropout(recipe.head.dropout, name="dropout")(x)
@@ -72,6 +103,15 @@ def build_network(
 def backbone_of(network: keras.Model) -> keras.Model:
     """The backbone inside a network made by ``build_network``."""
     return next(layer for layer in network.layers if isinstance(layer, keras.Model))
+
+
+def restart_randomness(network: keras.Model, epoch: int) -> None:
+    """Makes dropout depend on the seed and the epoch alone, so that a training that is resumed drops what it would have."""
+    for variable in network.variables:
+        if variable.name == "seed_generator_state":
+            # The first number tells the layers apart; the second counts calls, far fewer than this in one epoch.
+            key, _ = np.asarray(variable)
+            variable.assign(np.array([key, epoch * 2**20], dtype=variable.dtype))
 
 
 def apply_unfreeze(network: keras.Model, backbone: Backbone, stage: Stage) -> None:

@@ -28,7 +28,7 @@ from bloodauto.trial.checkpoint import (
     write_weights,
 )
 from bloodauto.trial.material import Judgement, Material, judge
-from bloodauto.trial.network import apply_unfreeze, build_network
+from bloodauto.trial.network import apply_unfreeze, build_network, restart_randomness
 from bloodauto.trial.optimisation import build_loss, build_optimizer, class_weights, learning_rate_factor
 
 Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
@@ -217,16 +217,16 @@ class _Run:
 
     def _compile(self, network: keras.Model, stage: int, state: list[np.ndarray]) -> None:
         apply_unfreeze(network, self.recipe.backbone, self.recipe.stages[stage])
-        optimizer = build_optimizer(self.recipe.stages[stage].optimizer)
         network.compile(
-            optimizer=optimizer,
+            optimizer=build_optimizer(self.recipe.stages[stage].optimizer),
             loss=build_loss(self.recipe.loss),
             weighted_metrics=["accuracy"],
             jit_compile=self.options.jit_compile,
         )
         if state:
-            optimizer.build(network.trainable_variables)
-            for variable, value in zip(optimizer.variables, state, strict=True):
+            # Not the optimizer that was built: half precision wraps it in one that scales the loss.
+            network.optimizer.build(network.trainable_variables)
+            for variable, value in zip(network.optimizer.variables, state, strict=True):
                 variable.assign(value)
 
     def epochs(self) -> Generator[EpochReport, None, TrialResult]:
@@ -275,6 +275,7 @@ class _Run:
 
     def _epoch(self, network: keras.Model, pipeline: BatchPipeline, epoch: int, stage: int) -> EpochReport:
         started = time.monotonic()
+        restart_randomness(network, epoch)
         waited_before = pipeline.wait_seconds
         batches = pipeline.epoch(epoch)
         try:
@@ -297,11 +298,6 @@ class _Run:
                 "nan", f"the loss is {train_loss} after epoch {epoch}; a smaller learning rate may help"
             )
         judgement, _ = judge(network, self.material, quick=True)
-        if not math.isfinite(judgement.metrics.loss):
-            # The last step's damage: the training loss was computed before it.
-            raise TrialRejected(
-                "nan", f"the network's answers are no numbers after epoch {epoch}; a smaller learning rate may help"
-            )
         ended = time.monotonic()
         return EpochReport(
             epoch=epoch,
