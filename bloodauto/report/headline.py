@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, RunInfo
 from bloodauto.report.markup import Markup, escaped, join, tag
-from bloodauto.report.words import duration, percent
+from bloodauto.report.words import duration, percent, shift_name, training_name
+
+#: The kind of shift in which all causes have moved at once.
+_LABORATORY = "laboratory"
 
 
 def headline(run: RunInfo) -> Markup:
@@ -22,7 +25,11 @@ def verdict(run: RunInfo) -> str:
     best = run.best
     if run.ensemble is not None and run.ensemble.members:
         size = len(run.ensemble.members)
-        found = f"An ensemble of {size} networks" if size > 1 else f"One network, {run.ensemble.members[0].name},"
+        found = (
+            f"An ensemble of {size} members"
+            if size > 1
+            else f"One network, {training_name(run.ensemble.members[0].name)},"
+        )
         sentence = f"{found} was chosen"
         if run.test is not None and run.test.accuracy is not None:
             sentence += f"; it is right on {percent(run.test.accuracy)} of the sealed test images"
@@ -74,13 +81,19 @@ def _same_lab(run: RunInfo) -> Markup:
 def _elsewhere(run: RunInfo) -> Markup:
     title = "On shifted views"
     if run.test is not None and run.test.shift:
-        mean = sum(score for _, score in run.test.shift) / len(run.test.shift)
-        group, worst = min(run.test.shift, key=lambda entry: entry[1])
+        kinds = dict(run.test.shift)
+        worst = min(kinds, key=lambda kind: kinds[kind])
+        together = (
+            _small(f"{shift_name(_LABORATORY).capitalize()}: {percent(kinds[_LABORATORY])}.")
+            if _LABORATORY in kinds and worst != _LABORATORY
+            else None
+        )
         return _tile(
             title,
-            percent(mean),
-            _small(f"on average; worst with {group.replace('_', ' ')}: {percent(worst)}."),
-            _small("Simulated optics, stain, light and sensor; a real other lab can be worse."),
+            percent(sum(kinds.values()) / len(kinds)),
+            _small(f"on average over {len(kinds)} kinds; worst: {shift_name(worst)}, {percent(kinds[worst])}."),
+            together,
+            _small("Simulated on the sealed test images; a real other lab can be worse."),
         )
     score, of = _validation_score(run, "shift")
     if score is None:

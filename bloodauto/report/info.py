@@ -68,6 +68,7 @@ class TrialInfo:
         intermediate: (epoch, objective), by epoch, finite values only.
         origin: ``declared: <recipe>`` or ``sampled``.
         reason: the typed reason of the outcome (``nan``, ``rung_2``...), empty where there is none.
+        message: of a failed trial, what it said.
         device_seconds: devices reserved x seconds reserved.
         weights: how many weights the network has.
     """
@@ -79,6 +80,7 @@ class TrialInfo:
     params: tuple[ParamValue, ...] = ()
     origin: str = ""
     reason: str = ""
+    message: str = ""
     recipe_id: str = ""
     device_seconds: float | None = None
     weights: int | None = None
@@ -187,9 +189,12 @@ class TestResult:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A trial's validation predictions. labels: int64 (n,); probabilities: float (n, classes), rows sum to 1."""
+    """Answers for images not trained on. labels: int64 (n,); probabilities: float (n, classes), rows sum to 1.
 
-    trial: int
+    ``source`` says whose: ``the ensemble, calibrated`` or ``trial 3, before calibration``.
+    """
+
+    source: str
     labels: np.ndarray
     probabilities: np.ndarray
 
@@ -206,6 +211,7 @@ class RunInfo:
     fingerprint: Fingerprint | None = None
     cleaning: Cleaning | None = None
     split_sizes: tuple[tuple[str, int], ...] = ()
+    split_notes: tuple[str, ...] = ()
     trials: tuple[TrialInfo, ...] = ()
     ledger: tuple[LedgerEntry, ...] = ()
     ensemble: Ensemble | None = None

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bloodauto.data.split import LEFT_OUT, SEALED_TEST
 from bloodauto.report.info import (
     Cleaning,
     CleaningRow,
@@ -24,6 +25,8 @@ from bloodauto.report.info import (
     TestResult,
 )
 
+#: Numbers of parts in ``splits.json`` that are not trained on.
+_PARTS = {0: "validation", SEALED_TEST: "sealed test", LEFT_OUT: "left out"}
 #: Findings that mean "nothing was found", and actions that mean "kept as it is".
 _QUIET = {"", "none", "ok", "keep", "kept", "clean"}
 
@@ -97,6 +100,22 @@ def cleaning(rows: Iterable[Mapping[str, str | None]]) -> Cleaning:
             found.append(entry)
     tally = Counter((row.finding, row.action) for row in found)
     return Cleaning(images, tuple((*pair, count) for pair, count in tally.most_common()), tuple(found))
+
+
+def splits(value: Any) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
+    """(part, images) and the notes. Fold 0 is what the search validates on, the other folds are what it trains on."""
+    fields = mapping(value, "splits")
+    sizes: Counter[str] = Counter()
+    for index, entry in enumerate(items(fields.get("parts"), "parts")):
+        part = mapping(entry, f"parts.{index}")
+        at = whole(part.get("part"), f"parts.{index}.part")
+        if at is None:
+            raise ValueError(f"parts.{index}.part: expected a number")
+        name = _PARTS.get(at, "train")
+        sizes[name] += len(items(part.get("images"), f"parts.{index}.images"))
+    order = ("train", *_PARTS.values())
+    notes = tuple(text(note) for note in items(fields.get("notes") or [], "notes"))
+    return tuple((name, sizes[name]) for name in order if sizes[name]), notes
 
 
 def ledger_entry(value: Any) -> LedgerEntry:

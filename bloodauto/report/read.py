@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from bloodauto.ensemble.assemble import out_of_fold_answers, read_ensemble
 from bloodauto.errors import RunError, UserError
 from bloodauto.files import RunDirectory, read_arrays, read_json, read_yaml
 from bloodauto.report import parse, study
@@ -105,6 +106,8 @@ def read_run(root: Path) -> RunInfo:
     settings: dict[str, Any] = reader.part(run.settings, _settings) or {}
     trials = _trials(run, reader, settings.get("storage"))
     best = RunInfo(root, trials=trials).best
+    splits = reader.part(run.splits, lambda path: parse.splits(read_json(path)), optional=True)
+    sizes, split_notes = ((), ()) if splits is None else splits
     return RunInfo(
         root=root,
         settings=tuple((key, study.mask_passwords(_setting_text(value))) for key, value in settings.items()),
@@ -113,12 +116,13 @@ def read_run(root: Path) -> RunInfo:
         device=parse.text(settings.get("device")) or "device",
         fingerprint=reader.part(run.fingerprint, lambda path: parse.fingerprint(read_json(path))),
         cleaning=reader.part(run.cleaning, _cleaning),
-        split_sizes=reader.part(run.splits, _split_sizes, optional=True) or (),
+        split_sizes=sizes,
+        split_notes=split_notes,
         trials=trials,
         ledger=reader.part(run.ledger, lambda path: tuple(_ledger(path, reader))) or (),
         ensemble=reader.part(run.ensemble, lambda path: parse.ensemble(read_json(path))),
         test=reader.part(run.test_result, lambda path: parse.test_result(read_json(path))),
-        predictions=None if best is None else _predictions(run, reader, best.number),
+        predictions=_ensemble_predictions(run) or _trial_predictions(run, reader, best),
         next_steps=reader.part(run.next_steps, lambda path: path.read_text(encoding="utf-8"), optional=True) or "",
         exported=tuple(sorted(path.name for path in run.export.iterdir())) if run.export.is_dir() else (),
         notes=tuple(reader.notes),
@@ -165,13 +169,6 @@ def _cleaning(path: Path) -> Cleaning:
         if "name" not in (rows.fieldnames or ()):
             raise ValueError("expected a header with 'name', 'finding' and 'action'")
         return parse.cleaning(rows)
-
-
-def _split_sizes(path: Path) -> tuple[tuple[str, int], ...]:
-    parts = parse.mapping(read_json(path), "splits").get("parts") or {}
-    return tuple(
-        (str(name), len(part)) for name, part in parse.mapping(parts, "parts").items() if hasattr(part, "__len__")
-    )
 
 
 def _ledger(path: Path, reader: _Reader) -> Iterator[LedgerEntry]:
@@ -223,6 +220,7 @@ def _trial(run: RunDirectory, reader: _Reader, trial: FrozenTrial) -> TrialInfo:
         params=tuple(ParamValue(key, value, trial.distributions[key]) for key, value in sorted(trial.params.items())),
         origin=parse.text(attributes.get("origin")),
         reason=parse.text(attributes.get("reason", result.get("reason"))),
+        message=parse.text(attributes.get("message")),
         recipe_id=parse.text(attributes.get("recipe_id")),
         device_seconds=_first_number(attributes.get("device_seconds"), result.get("device_seconds")),
         weights=parse.whole(result.get("parameters"), "parameters"),
@@ -254,14 +252,33 @@ def _history(path: Path) -> tuple[EpochInfo, ...]:
     return tuple(parse.epoch(entry) for entry in parse.items(read_json(path), "history"))
 
 
-def _predictions(run: RunDirectory, reader: _Reader, number: int) -> Predictions | None:
+def _ensemble_predictions(run: RunDirectory) -> Predictions | None:
+    """The ensemble's calibrated answers, from those of its members; ``None`` when they cannot be had."""
+    try:
+        labels, probabilities = out_of_fold_answers(read_ensemble(run))
+        return _checked("the ensemble, calibrated", labels, probabilities)
+    except _BROKEN:
+        # An ensemble that is missing or damaged has its note already; the best trial stands in.
+        return None
+
+
+def _trial_predictions(run: RunDirectory, reader: _Reader, best: TrialInfo | None) -> Predictions | None:
+    if best is None:
+        return None
+
     def read(path: Path) -> Predictions:
         arrays = read_arrays(path)
-        labels, clean = arrays["labels"].astype(np.int64), arrays["clean"].astype(np.float64)
-        if labels.ndim != 1 or clean.shape[:1] != labels.shape or clean.ndim != 2 or not len(labels):
-            raise ValueError(f"expected labels (n,) and clean (n, classes), got {labels.shape} and {clean.shape}")
-        if not np.isfinite(clean).all() or labels.min() < 0 or labels.max() >= clean.shape[1]:
-            raise ValueError("labels out of range, or probabilities that are not finite")
-        return Predictions(number, labels, clean)
+        return _checked(f"trial {best.number}, before calibration", arrays["labels"], arrays["clean"])
 
-    return reader.part(run.trial(number) / "predictions.npz", read, optional=True)
+    return reader.part(run.trial(best.number) / "predictions.npz", read, optional=True)
+
+
+def _checked(source: str, labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
+    labels, probabilities = labels.astype(np.int64), probabilities.astype(np.float64)
+    if labels.ndim != 1 or probabilities.shape[:1] != labels.shape or probabilities.ndim != 2 or not len(labels):
+        raise ValueError(
+            f"expected labels (n,) and probabilities (n, classes), got {labels.shape} and {probabilities.shape}"
+        )
+    if not np.isfinite(probabilities).all() or labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        raise ValueError("labels out of range, or probabilities that are not finite")
+    return Predictions(source, labels, probabilities)

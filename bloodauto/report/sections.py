@@ -7,7 +7,7 @@ from collections import Counter
 
 from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, RunInfo, TrialInfo
 from bloodauto.report.markup import Markup, escaped, join, table, tag
-from bloodauto.report.words import duration, percent, shorten
+from bloodauto.report.words import duration, percent, shorten, training_name
 
 TOP_TRIALS = 30
 MOST_FAILURES = 50
@@ -43,7 +43,13 @@ def trial_table(run: RunInfo) -> Markup:
         rows.append(
             (
                 str(trial.number),
-                tag("span", tag("i", "", class_=f"dot {trial.outcome}"), OUTCOME_WORDS[trial.outcome], class_="whole"),
+                tag(
+                    "span",
+                    tag("i", "", class_=f"dot {trial.outcome}"),
+                    OUTCOME_WORDS[trial.outcome],
+                    class_="whole",
+                    title=trial.reason,
+                ),
                 percent(trial.value),
                 percent(trial.metric("accuracy")),
                 percent(trial.metric("shift")),
@@ -77,30 +83,30 @@ def trial_table(run: RunInfo) -> Markup:
 
 
 def failures(run: RunInfo) -> Markup:
-    failed = [trial for trial in run.trials if trial.outcome in ("failed", "out_of_budget")]
+    failed = [trial for trial in run.trials if trial.outcome == "failed"]
     if not failed:
         return tag("p", "No trial failed.", class_="absent")
-    reasons = Counter((trial.outcome, trial.reason or "no reason recorded") for trial in failed)
+    reasons = Counter(trial.reason or "no reason recorded" for trial in failed)
     summary = tag(
         "ul",
         *(
-            tag("li", tag("i", "", class_=f"dot {outcome}"), f"{count} {OUTCOME_WORDS[outcome]}: {reason}")
-            for (outcome, reason), count in reasons.most_common()
+            tag("li", tag("i", "", class_="dot failed"), f"{count} failed: {reason}")
+            for reason, count in reasons.most_common()
         ),
         class_="chips",
     )
     rows = [
         (
             str(trial.number),
-            OUTCOME_WORDS[trial.outcome],
             trial.reason or "–",
+            trial.message or "–",
             str(trial.intermediate[-1][0]) if trial.intermediate else "–",
             duration(trial.device_seconds, run.device),
             shorten(trial.origin, 40),
         )
         for trial in failed[:MOST_FAILURES]
     ]
-    shown = table(("trial", "outcome", "reason", "epochs", "cost", "origin"), rows, numeric=(0, 3, 4))
+    shown = table(("trial", "reason", "message", "epochs", "cost", "origin"), rows, numeric=(0, 3, 4))
     return join([summary, shown])
 
 
@@ -114,7 +120,7 @@ def _images(run: RunInfo) -> Markup:
     if print_ is None:
         return tag("p", "The images have not been described yet.", class_="absent")
     size = f", {print_.height_px} x {print_.width_px} px" if print_.height_px and print_.width_px else ""
-    left_out = f" {print_.left_out} more were left out by the cleaning." if print_.left_out else ""
+    left_out = f" {print_.left_out} of them were left out by the cleaning." if print_.left_out else ""
     parts = [tag("p", f"{print_.images:,} images{size}, from ", tag("code", print_.source), f".{left_out}")]
     if print_.classes:
         most = max(count for _, count in print_.classes)
@@ -127,6 +133,8 @@ def _images(run: RunInfo) -> Markup:
         parts.append(tag("p", "Labs: " + ", ".join(f"{name or 'unknown'} ({count:,})" for name, count in print_.labs)))
     if run.split_sizes:
         parts.append(tag("p", "Parts: " + ", ".join(f"{name} ({count:,})" for name, count in run.split_sizes)))
+    if run.split_notes:
+        parts.append(tag("ul", *(tag("li", note) for note in run.split_notes)))
     return join(parts)
 
 
@@ -176,12 +184,17 @@ def next_commands(run: RunInfo) -> list[tuple[str, str]]:
     spent, given = run.spent_device_seconds, run.budget_device_seconds
     if run.test is None or run.count("running"):
         left = f" ({duration(max(given - spent, 0.0), run.device)} left)" if given is not None and spent else ""
-        commands.append((f"Go on where it stopped{left}, with the command that began it and", "--resume"))
+        commands.append((f"Go on where it stopped{left}", f"bloodauto search --resume --run {root}"))
     if run.ensemble is not None:
-        commands.append(("Make one file to use elsewhere", f"bloodauto export-best {root}"))
-    commands.append(("Look at the trials one by one", f"bloodauto dashboard {root}"))
-    commands.append(("Make this page again", f"bloodauto report {root}"))
+        commands.append(("Make one file to use elsewhere", f"bloodauto export-best --run {root} --output best"))
+    commands.append(("Look at the trials one by one", f"bloodauto dashboard --run {root}"))
+    commands.append(("Make this page again", f"bloodauto report --run {root}"))
     return commands
+
+
+def _score(name: str, score: float | None) -> str:
+    """A share as percent; a loss, which has no upper end, as it is."""
+    return percent(score) if name not in ("loss", "nll") else "–" if score is None else f"{score:.3f}"
 
 
 def ensemble_table(run: RunInfo) -> Markup | None:
@@ -193,15 +206,15 @@ def ensemble_table(run: RunInfo) -> Markup | None:
         own = dict(member.scores)
         rows.append(
             (
-                member.name,
+                training_name(member.name),
                 f"{member.weight:.3f}",
                 member.kind,
                 "–" if member.trial is None else str(member.trial),
                 "–" if member.parameters is None else f"{member.parameters:,}",
-                *(percent(own.get(name)) for name in metrics),
+                *(_score(name, own.get(name)) for name in metrics),
             )
         )
-    together = [percent(score) for _, score in run.ensemble.scores]
+    together = [_score(name, score) for name, score in run.ensemble.scores]
     rows.append((tag("b", "together"), "1", "", "", "", *(tag("b", score) for score in together)))
     headings = ("member", "weight", "kind", "trial", "weights", *(name.replace("_", " ") for name in metrics))
     shown = table(headings, rows, numeric=range(1, len(headings)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 _UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
@@ -39,6 +40,25 @@ def duration(device_seconds: float | None, device: str) -> str:
 def percent(fraction: float | None, digits: int = 1) -> str:
     """``0.9132`` -> ``91.3 %`` (a thin space that does not break); unknown -> an en dash."""
     return "–" if fraction is None else f"{100 * fraction:.{digits}f}\u202f%"
+
+
+def training_name(name: str) -> str:
+    """``00001-fold0-seed3`` -> ``trial 1, refit seed 3``; a name that is none of a search's trainings stays as it is."""
+    match = re.fullmatch(r"(\d{5,})(?:-fold(\d+)-seed(\d+)|(-folds))?", name)
+    if match is None:
+        return name
+    number, fold, seed, folds = match.groups()
+    trial = f"trial {int(number)}"
+    if folds is not None:
+        return f"{trial}, refit on every fold"
+    if seed is None:
+        return trial
+    return f"{trial}, refit seed {seed}" + (f" fold {fold}" if fold != "0" else "")
+
+
+def shift_name(group: str) -> str:
+    """A kind of shift as the reader sees it."""
+    return "another laboratory, everything at once" if group == "laboratory" else group.replace("_", " ")
 
 
 def short_names(paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -157,7 +157,8 @@ def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
         return PreparedData(cells, cleaning, read_splits(run.splits, cells))
     smallest = int(np.bincount(cells.labels[cleaning.keep], minlength=len(cells.class_names)).min())
     splits = make_splits(cells, cleaning, seed=settings.seed, num_folds=max(2, min(_MAX_FOLDS, smallest - 1)))
-    names = np.array(cells.class_names)
+    # In the order of the labels' numbers: whoever reads the run names the columns of its predictions by it.
+    counts = np.bincount(cells.labels, minlength=len(cells.class_names))
     write_json(
         run.fingerprint,
         {
@@ -165,7 +166,7 @@ def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
             "images": len(cells),
             "height_px": cells.images.shape[1],
             "width_px": cells.images.shape[2],
-            "classes": dict(Counter(names[cells.labels].tolist())),
+            "classes": dict(zip(cells.class_names, counts.tolist(), strict=True)),
             "labs": dict(Counter(lab for lab in cells.labs.tolist() if lab)),
             "left_out": int((~cleaning.keep).sum()),
             "digest": digest,

@@ -15,6 +15,7 @@ from bloodauto.files import RunDirectory, append_line, dump_yaml, write_arrays, 
 
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 RUNGS = (2, 6)
+REFITS = ("00002-fold0-seed8", "00007-fold0-seed9")
 EPOCHS = 12
 
 
@@ -31,15 +32,15 @@ def _plans(trials: int) -> list[Plan]:
     """Every outcome, most of them complete or pruned, as in a search under way."""
     kinds = [
         Plan("complete", "", EPOCHS),
-        Plan("pruned", "rung_1", RUNGS[0]),
+        Plan("pruned", f"rung_{RUNGS[0]}", RUNGS[0]),
         Plan("complete", "", EPOCHS),
-        Plan("pruned", "rung_2", RUNGS[1]),
+        Plan("pruned", f"rung_{RUNGS[1]}", RUNGS[1]),
         Plan("complete", "", 9),
     ]
     plans = [kinds[index % len(kinds)] for index in range(trials)]
     plans[4 % trials] = Plan("failed", "nan", 1)
     plans[9 % trials] = Plan("failed", "out_of_memory", 0)
-    plans[-3] = Plan("out_of_budget", "watchdog", 3)
+    plans[-3] = Plan("out_of_budget", "epoch 3 of 12", 3)
     plans[-2] = Plan("running", "", 2)
     plans[-1] = Plan("waiting", "", 0)
     return plans
@@ -86,8 +87,8 @@ def build_run(
         "cpus_per_trial": 4,
         "gpus_per_trial": 0.5,
         "pruner": "successive_halving",
-        "objective": {"clean": 0.3, "shift": 0.7},
-        "warm_start": True,
+        "objective": "shift",
+        "warm_start": "shipped",
     }
     write_text(run.settings, dump_yaml(settings))
     if finished:
@@ -115,12 +116,20 @@ def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str,
         writer = csv.writer(stream)
         writer.writerow(("name", "label", "finding", "action", "cluster", "reason"))
         for index in range(120):
-            finding, action = findings.get(index % 60, ("", "keep"))
+            finding, action = findings.get(index % 60, ("none", "keep"))
             writer.writerow(
                 (f"img/{index:04d}.png", classes[index % len(classes)], finding, action, index % 9, finding)
             )
-    parts = {"train": list(range(90)), "validation": list(range(90, 105)), "test": list(range(105, 120))}
-    write_json(run.splits, {"seed": 7, "num_folds": 0, "digest": "ab", "parts": parts})
+    sizes = {-1: ("left_out", 7), -2: ("test", 15), 0: ("fold_0", 15), 1: ("fold_1", 40), 2: ("fold_2", 43)}
+    parts = [
+        {"part": part, "name": name, "images": [f"img/{part}-{index}.png" for index in range(size)]}
+        for part, (name, size) in sizes.items()
+    ]
+    notes = ["the test part shows no image of ig: nothing can be said of them there"]
+    write_json(
+        run.splits,
+        {"version": 1, "cells_sha256": "5f" * 32, "seed": 7, "num_folds": 3, "notes": notes, "parts": parts},
+    )
 
 
 def _write_trials(run: RunDirectory, rng: np.random.Generator, trials: int, num_classes: int) -> float:
@@ -161,8 +170,9 @@ def _write_trial(
         history.append(
             {
                 "epoch": epoch,
-                "stage": "head" if epoch <= 3 else "top",
+                "stage": 0 if epoch <= 3 else 1,
                 "seconds": 16.0,
+                "evaluation_seconds": 1.5,
                 "train_loss": 1.2 / epoch,
                 "train_accuracy": min(accuracy + 0.02, 1.0),
                 "learning_rate": 1e-3,
@@ -187,33 +197,42 @@ def _write_trial(
     write_json(
         folder / "result.json",
         {
-            "outcome": plan.outcome,
-            "reason": plan.reason,
-            "objective": last.get("objective") if plan.outcome == "complete" else None,
-            "metrics": {k: last[k] for k in ("accuracy", "balanced_accuracy", "macro_f1", "shift") if k in last},
-            "device_seconds": seconds,
+            "finished": plan.outcome == "complete",
+            "objective": last.get("objective", 0.0),
+            "metrics": {
+                k: last[k] for k in ("loss", "accuracy", "balanced_accuracy", "macro_f1", "shift") if k in last
+            },
             "parameters": 5_930_000 + 1000 * trial.number,
+            "seconds": seconds - 1.0,
         },
     )
     if plan.outcome == "complete":
         study.tell(trial, last["objective"])
-        labels, clean = predictions(rng, num_classes, last["accuracy"])
-        write_arrays(folder / "predictions.npz", labels=labels, clean=clean)
+        write_arrays(folder / "predictions.npz", **predictions(rng, num_classes, last["accuracy"]))
     elif plan.outcome == "failed":
+        trial.set_user_attr("message", f"the training ended: {plan.reason}")
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     return _charge(run, f"trial {trial.number}", seconds, spent)
 
 
-def predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> tuple[np.ndarray, np.ndarray]:
-    """labels (400,) and probabilities (400, classes), right about as often as ``accuracy``, a little too confident."""
-    labels = rng.integers(0, num_classes, 400)
+def predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> dict[str, np.ndarray]:
+    """What a training leaves for 400 images, the same for all: right about as often as ``accuracy``, too confident."""
+    labels = np.random.default_rng(11).integers(0, num_classes, 400)
     logits = 0.6 * rng.standard_normal((400, num_classes))
     guessed = np.where(rng.random(400) < accuracy, labels, (labels + 1) % num_classes)
     logits[np.arange(400), guessed] += rng.uniform(2.0, 7.0, 400)
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return labels.astype(np.int64), (exponent / exponent.sum(axis=1, keepdims=True)).astype(np.float32)
+    clean = (exponent / exponent.sum(axis=1, keepdims=True)).astype(np.float32)
+    return {
+        "index": np.arange(400),
+        "labels": labels.astype(np.int64),
+        "clean": clean,
+        "view_labels": labels[:40].astype(np.int64),
+        "view_groups": np.array(["stain"] * 40),
+        "shifted": clean[:40],
+    }
 
 
 def _charge(run: RunDirectory, purpose: str, seconds: float, spent: float) -> float:
@@ -228,24 +247,39 @@ def _charge(run: RunDirectory, purpose: str, seconds: float, spent: float) -> fl
 
 
 def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[str, ...], spent: float) -> None:
-    for purpose, seconds in (("refit trial-2", 520.0), ("refit trial-7", 610.0), ("ensemble", 45.0), ("export", 60.0)):
+    for purpose, seconds in (
+        (f"refit {REFITS[0]}", 520.0),
+        (f"refit {REFITS[1]}", 610.0),
+        ("ensemble", 45.0),
+        ("export", 60.0),
+    ):
         spent = _charge(run, purpose, seconds, spent)
     scores = {"accuracy": 0.972, "balanced_accuracy": 0.966, "macro_f1": 0.965, "shift": 0.881, "ece": 0.014}
     single = {"accuracy": 0.964, "balanced_accuracy": 0.957, "macro_f1": 0.955, "shift": 0.856, "ece": 0.031}
+    for name in REFITS:
+        write_arrays(run.refit(name) / "predictions.npz", **predictions(rng, len(classes), 0.96))
+        write_json(run.refit(name) / "result.json", {"finished": True, "objective": 0.85, "parameters": 5_930_000})
     members = [
-        {"name": f"refit-{number}", "weight": weight, "recipe_id": f"{number:012x}", "trial": number, "kind": kind,
-         "parameters": 5_930_000, "scores": single}
-        for number, weight, kind in ((2, 0.5, "refit"), (7, 0.3, "refit"), (0, 0.2, "trial"))
+        {"name": name, "weight": weight, "recipe_id": f"{trial:012x}", "trial": trial, "kind": kind,
+         "parameters": 5_930_000, "scores": single,
+         "networks": [{"name": name, "fold": 0, "folder": f"{kind}s/{name}"}]}
+        for name, weight, trial, kind in (
+            (REFITS[0], 0.5, 2, "refit"), (REFITS[1], 0.3, 7, "refit"), ("00000", 0.2, 0, "trial")
+        )
     ]  # fmt: skip
     write_json(
         run.ensemble,
         {
-            "metric": "balanced_accuracy",
+            "metric": "shift",
             "members": members,
             "temperature": 1.31,
             "scores": scores,
-            "best_single": {"name": "refit-2", "scores": single},
-            "trace": [{"step": 1, "added": "refit-2", "score": 0.957}, {"step": 2, "added": "refit-7", "score": 0.966}],
+            "best_single": {"name": REFITS[0], "scores": single},
+            "trace": [
+                {"step": step, "added": name, "score": 0.95 + 0.01 * step} for step, name in enumerate(REFITS, 1)
+            ],
+            "images": 400,
+            "views": 40,
         },
     )
     size = len(classes)
@@ -259,6 +293,7 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
             "accuracy_high": 0.974,
             "balanced_accuracy": 0.961,
             "macro_f1": 0.96,
+            "loss": 0.13,
             "ece": 0.017,
             "confusion": confusion.tolist(),
             "classes": list(classes),
@@ -269,7 +304,12 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
                 "stain": 0.801,
                 "artefacts": 0.897,
                 "geometry": 0.951,
+                "laboratory": 0.683,
             },
+            "shifted_accuracy": 0.87,
+            "shifted_views": 1600,
         },
     )
-    write_text(run.next_steps, "bloodauto export-best --run runs/blood --format onnx\nbloodauto dashboard runs/blood\n")
+    write_text(
+        run.next_steps, "bloodauto export-best --run runs/blood --output best\nbloodauto dashboard --run runs/blood\n"
+    )

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
-import queue
 import signal
 import socket
 import subprocess
@@ -31,6 +29,20 @@ import sys
 from pathlib import Path
 from bloodauto.report.dashboard import serve_dashboard
 serve_dashboard(Path(sys.argv[1]), 0, refresh_seconds=0.2, announce=lambda text: print(text, flush=True))
+"""
+
+#: A search that gives up on the database after one second of waiting, as a strict writer would.
+SEARCH = """
+import pathlib, sys
+import optuna
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+storage = optuna.storages.RDBStorage(f"sqlite:///{sys.argv[1]}", engine_kwargs={"connect_args": {"timeout": 1.0}})
+study = optuna.load_study(study_name="bloodauto", storage=storage)
+while not pathlib.Path(sys.argv[2]).exists():
+    trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    trial.report(0.5, 1)
+    study.tell(trial, 0.5)
+print(len(study.get_trials()))
 """
 
 
@@ -74,47 +86,26 @@ def test_once_checks_the_page_and_the_study(finished_run: RunDirectory) -> None:
     assert sorted(path.name for path in finished_run.root.glob("study.db*")) == ["study.db"]
 
 
-def _search(path: str, go_on: multiprocessing.synchronize.Event, told: multiprocessing.Queue) -> None:
-    """A search that gives up on the database after one second of waiting, as a strict writer would."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 1.0}})
-        study = optuna.load_study(study_name="bloodauto", storage=storage)
-        while go_on.is_set():
-            trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
-            trial.report(0.5, 1)
-            study.tell(trial, 0.5)
-        told.put(len(study.get_trials()))
-    except Exception as error:
-        told.put(repr(error))
-
-
 def test_new_trials_show_while_a_search_writes_and_the_search_never_waits(tmp_path: Path) -> None:
     run = build_run(tmp_path / "run", trials=8, finished=False)
-    context = multiprocessing.get_context("spawn")
-    go_on, told = context.Event(), context.Queue()
-    go_on.set()
+    enough = tmp_path / "enough"
     with served(run.root, tmp_path / "private") as url:
         assert len(trials_seen(url)) == 8
-        writer = context.Process(target=_search, args=(str(run.study), go_on, told))
-        writer.start()
+        command = [sys.executable, "-c", SEARCH, str(run.study), str(enough)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             deadline = time.monotonic() + 40
             while (seen := len(trials_seen(url))) < 15 and time.monotonic() < deadline:
                 time.sleep(0.1)
         finally:
-            go_on.clear()
-            try:
-                outcome = told.get(timeout=30)
-            except queue.Empty:
-                outcome = "the writer said nothing"
-            writer.join(timeout=30)
+            enough.touch()
+            said, _ = writer.communicate(timeout=30)
+        assert writer.returncode == 0, "the search must never be kept from writing"
         assert seen >= 15
-        assert isinstance(outcome, int), outcome
         deadline = time.monotonic() + 20
-        while len(trials_seen(url)) < outcome and time.monotonic() < deadline:
+        while len(trials_seen(url)) < int(said) and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert len(trials_seen(url)) == outcome, "the last trials show, too"
+        assert len(trials_seen(url)) == int(said), "the last trials show, too"
 
 
 def test_the_dashboard_cannot_write(finished_run: RunDirectory, tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_progress_of_trials_without_any_value_is_drawn(empty: RunInfo) -> None:
     assert set(drawn(progress.draw_progress(info))) == {"failed (1)", "open (1)"}
 
 
+def test_a_trial_that_was_never_started_has_no_place_in_the_progress(empty: RunInfo) -> None:
+    trials = (*some_trials([0.5]), TrialInfo(1, "out_of_budget", None, device_seconds=0.0))
+    info = progress.progress_info(replace(empty, trials=trials))
+    assert isinstance(info, progress.ProgressInfo)
+    assert [point.trial for point in info.points] == [0]
+
+
 def test_a_pruned_trial_never_counts_as_the_best(empty: RunInfo) -> None:
     trials = (TrialInfo(0, "complete", 0.5, device_seconds=1), TrialInfo(1, "pruned", 0.9, device_seconds=1))
     info = progress.progress_info(replace(empty, trials=trials))
@@ -160,7 +167,7 @@ def test_parallel_takes_logarithms_where_the_space_does(empty: RunInfo) -> None:
 def test_learning_curves_and_rungs(finished_info: RunInfo) -> None:
     info = learning.learning_info(finished_info)
     assert isinstance(info, learning.LearningInfo)
-    assert info.rungs == (("rung 1", 2), ("rung 2", 6))
+    assert info.rungs == (2, 6)
     assert len(info.curves) == sum(bool(trial.intermediate) for trial in finished_info.trials)
     curve = next(curve for curve in info.curves if curve.trial == 3)
     assert curve.epochs == (1, 2, 3, 4, 5, 6)
@@ -181,7 +188,7 @@ def test_confusion_comes_from_the_sealed_test_first(finished_info: RunInfo) -> N
 def test_confusion_and_reliability_of_validation_predictions(empty: RunInfo) -> None:
     labels = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.35, 0.65], [0.12, 0.88]])
-    run = replace(empty, predictions=Predictions(4, labels, probabilities))
+    run = replace(empty, predictions=Predictions("trial 4, before calibration", labels, probabilities))
     matrix = confusion.confusion_info(run)
     assert isinstance(matrix, confusion.ConfusionInfo)
     assert matrix.counts == ((1, 1), (0, 2))
@@ -201,12 +208,14 @@ def test_a_class_without_images_has_shares_of_nought() -> None:
 def test_ensemble_against_the_best_single(finished_info: RunInfo) -> None:
     info = ensemble.ensemble_info(finished_info)
     assert isinstance(info, ensemble.EnsembleInfo)
-    assert info.weights == (("refit-2", 0.5), ("refit-7", 0.3), ("refit-0", 0.2))
+    assert info.weights == (("trial 2, refit seed 8", 0.5), ("trial 7, refit seed 9", 0.3), ("trial 0", 0.2))
     assert ("shift", 0.881, 0.856) in info.scores
     assert "ece" not in [name for name, _, _ in info.scores]
-    traces = drawn(ensemble.draw_ensemble(info))
+    figure = ensemble.draw_ensemble(info)
+    assert {figure.layout.yaxis.type, figure.layout.yaxis2.type} == {"category"}, "a name may be a number"
+    traces = drawn(figure)
     assert list(traces["ensemble"].x) == [new for _, new, _ in info.scores]
-    assert list(traces["best single (refit-2)"].x) == [old for _, _, old in info.scores]
+    assert list(traces["best single (trial 2, refit seed 8)"].x) == [old for _, _, old in info.scores]
 
 
 def test_scatter_has_every_trial_with_both_numbers(finished_info: RunInfo) -> None:
@@ -235,7 +244,7 @@ def test_rank_correlation_is_spearmans(empty: RunInfo) -> None:
 def test_shift_groups_come_worst_first(finished_info: RunInfo) -> None:
     info = elsewhere.shift_info(finished_info)
     assert isinstance(info, elsewhere.ShiftInfo)
-    assert info.groups[0] == ("stain", 0.801)
+    assert info.groups[:2] == (("laboratory", 0.683), ("stain", 0.801))
     assert [score for _, score in info.groups] == sorted(score for _, score in info.groups)
     assert finished_info.test is not None
     assert info.clean == finished_info.test.accuracy

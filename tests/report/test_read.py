@@ -14,6 +14,8 @@ from bloodauto.files import RunDirectory, dump_yaml, file_digest
 from bloodauto.report.info import RunInfo
 from bloodauto.report.read import read_run
 
+from .run_factory import REFITS
+
 
 def sources(info: RunInfo) -> set[str]:
     return {note.source for note in info.notes}
@@ -29,7 +31,8 @@ def test_a_finished_run_is_read_whole(finished_info: RunInfo) -> None:
     assert finished_info.spent_device_seconds == finished_info.ledger[-1].spent_device_seconds == 5210
     assert finished_info.fingerprint is not None
     assert finished_info.fingerprint.images == sum(count for _, count in finished_info.fingerprint.classes)
-    assert finished_info.split_sizes == (("train", 90), ("validation", 15), ("test", 15))
+    assert finished_info.split_sizes == (("train", 83), ("validation", 15), ("sealed test", 15), ("left out", 7))
+    assert "no image of ig" in finished_info.split_notes[0]
     assert finished_info.ensemble is not None
     assert [member.weight for member in finished_info.ensemble.members] == [0.5, 0.3, 0.2]
     assert finished_info.test is not None
@@ -39,7 +42,7 @@ def test_a_finished_run_is_read_whole(finished_info: RunInfo) -> None:
 
 def test_trials_have_what_their_folders_and_the_study_say(finished_run: RunDirectory, finished_info: RunInfo) -> None:
     trial = finished_info.trials[3]
-    assert (trial.outcome, trial.reason, trial.device_seconds) == ("pruned", "rung_2", 20 + 16 * 6)
+    assert (trial.outcome, trial.reason, trial.device_seconds) == ("pruned", "rung_6", 20 + 16 * 6)
     history = json.loads((finished_run.trial(3) / "history.json").read_text())
     assert trial.intermediate == tuple((entry["epoch"], entry["objective"]) for entry in history)
     assert trial.value == history[-1]["objective"]
@@ -51,15 +54,48 @@ def test_trials_have_what_their_folders_and_the_study_say(finished_run: RunDirec
     assert finished_info.trials[0].origin == "declared: small and strong"
 
 
-def test_best_is_the_highest_complete_trial_and_brings_its_predictions(finished_info: RunInfo) -> None:
-    best = finished_info.best
+def test_without_an_ensemble_the_best_complete_trial_brings_its_predictions(own_run: RunDirectory) -> None:
+    own_run.ensemble.unlink()
+    info = read_run(own_run.root)
+    best = info.best
     assert best is not None
-    assert best.value == max(t.value for t in finished_info.trials if t.outcome == "complete" and t.value is not None)
-    assert finished_info.predictions is not None
-    assert finished_info.predictions.trial == best.number
-    assert finished_info.predictions.probabilities.shape == (400, 8)
-    right = finished_info.predictions.probabilities.argmax(axis=1) == finished_info.predictions.labels
+    assert best.value == max(t.value for t in info.trials if t.outcome == "complete" and t.value is not None)
+    assert info.predictions is not None
+    assert info.predictions.source == f"trial {best.number}, before calibration"
+    assert info.predictions.probabilities.shape == (400, 8)
+    right = info.predictions.probabilities.argmax(axis=1) == info.predictions.labels
     assert right.mean() == pytest.approx(best.metric("accuracy"), abs=0.05)
+
+
+def test_the_ensembles_answers_are_the_calibrated_average_of_its_members(
+    finished_run: RunDirectory, finished_info: RunInfo
+) -> None:
+    folders = [finished_run.refit(name) for name in REFITS] + [finished_run.trial(0)]
+    average = sum(
+        weight * np.load(folder / "predictions.npz")["clean"].astype(float)
+        for weight, folder in zip((0.5, 0.3, 0.2), folders, strict=True)
+    )
+    powers = average ** (1 / 1.31)
+    found = finished_info.predictions
+    assert found is not None
+    assert found.source == "the ensemble, calibrated"
+    np.testing.assert_allclose(found.probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["member's answers missing", "no networks", "temperature 0"])
+def test_the_best_trial_stands_in_for_an_ensemble_without_answers(own_run: RunDirectory, damage: str) -> None:
+    ensemble = json.loads(own_run.ensemble.read_text())
+    if damage == "member's answers missing":
+        (own_run.refit(REFITS[0]) / "predictions.npz").unlink()
+    elif damage == "no networks":
+        del ensemble["members"][1]["networks"]
+    else:
+        ensemble["temperature"] = 0
+    own_run.ensemble.write_text(json.dumps(ensemble))
+    info = read_run(own_run.root)
+    assert info.predictions is not None
+    assert info.best is not None
+    assert info.predictions.source == f"trial {info.best.number}, before calibration"
 
 
 def test_cleaning_counts_only_what_was_found(finished_info: RunInfo) -> None:
@@ -112,7 +148,8 @@ def test_any_missing_or_broken_file_is_a_note(own_run: RunDirectory, name: str, 
         ("test.json", {"confusion": [[1, 2]], "classes": ["a"]}, "confusion: expected a square"),
         ("test.json", {"confusion": [[1]], "classes": ["a", "b"]}, "expected 1 names"),
         ("fingerprint.json", [1, 2], "fingerprint: expected a mapping"),
-        ("splits.json", {"parts": [3]}, "parts: expected a mapping"),
+        ("splits.json", {"parts": {}}, "parts: expected a list"),
+        ("splits.json", {"parts": [{"part": 0, "images": 3}]}, "parts.0.images: expected a list"),
     ],
 )
 def test_values_of_the_wrong_type_are_named(own_run: RunDirectory, name: str, value: object, said: str) -> None:
@@ -144,11 +181,13 @@ def test_broken_files_of_one_trial_leave_the_others(own_run: RunDirectory) -> No
 def test_pickled_predictions_are_refused(own_run: RunDirectory) -> None:
     best = read_run(own_run.root).best
     assert best is not None
+    own_run.ensemble.unlink()
     path = own_run.trial(best.number) / "predictions.npz"
     np.savez(path, labels=np.array([{"a": 1}], dtype=object), clean=np.zeros((1, 2)), allow_pickle=True)
     info = read_run(own_run.root)
     assert info.predictions is None
-    assert "allow_pickle" in info.notes[0].text
+    assert [note.source for note in info.notes] == ["ensemble.json", f"trials/{best.number:05d}/predictions.npz"]
+    assert "allow_pickle" in info.notes[1].text
 
 
 def test_no_run_directory_is_an_error_with_a_hint(tmp_path: Path, finished_run: RunDirectory) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bloodauto.report.words import duration, percent, short_names, shorten
+from bloodauto.report.words import duration, percent, short_names, shorten, training_name
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,18 @@ def test_shorten_keeps_both_ends() -> None:
     assert shorten("efficientnetv2-b0", 9) == "effi…2-b0"
     assert len(shorten("x" * 50, 10)) == 10
     assert shorten("short", 10) == "short"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("00001", "trial 1"),
+        ("00001-fold0-seed3", "trial 1, refit seed 3"),
+        ("00012-fold2-seed0", "trial 12, refit seed 0 fold 2"),
+        ("00012-folds", "trial 12, refit on every fold"),
+        ("mine", "mine"),
+        ("12", "12"),
+    ],
+)
+def test_trainings_are_named_for_readers(name: str, words: str) -> None:
+    assert training_name(name) == words

@@ -45,7 +45,7 @@ class ReliabilityInfo:
 
 
 def confusion_info(run: RunInfo) -> ConfusionInfo | Absent:
-    """Of the sealed test where it was opened, else of the best trial on its validation images."""
+    """Of the sealed test where it was opened, else on validation images of the ensemble, else of the best trial."""
     if run.test is not None and run.test.confusion:
         classes = run.test.classes or tuple(str(index) for index in range(len(run.test.confusion)))
         return ConfusionInfo(classes, run.test.confusion, "the ensemble on the sealed test images")
@@ -109,7 +109,7 @@ def reliability_info(run: RunInfo, *, bins: int = 10) -> ReliabilityInfo | Absen
         if chosen.any()
     )
     ece = sum(entry.images * abs(entry.confidence - entry.accuracy) for entry in found) / len(right)
-    return ReliabilityInfo(found, float(ece), _validation(run.predictions) + ", before calibration")
+    return ReliabilityInfo(found, float(ece), _validation(run.predictions))
 
 
 def draw_reliability(info: ReliabilityInfo) -> go.Figure:
@@ -135,4 +135,4 @@ def draw_reliability(info: ReliabilityInfo) -> go.Figure:
 
 
 def _validation(predictions: Predictions) -> str:
-    return f"trial {predictions.trial} on its {len(predictions.labels)} validation images"
+    return f"{predictions.source}, on {len(predictions.labels)} validation images"

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from bloodauto.report.figures.style import ACCENT, MUTED, OUTCOME_COLOURS, OUTCOME_SYMBOLS, Absent, base_figure, plain
 from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Outcome, RunInfo, TrialInfo
-from bloodauto.report.words import percent
+from bloodauto.report.words import percent, shift_name
 
 MIN_TRIALS_FOR_RANKS = 5
 
@@ -106,7 +106,7 @@ def draw_shift(info: ShiftInfo) -> go.Figure:
     figure = base_figure(120 + 34 * len(info.groups), x_title="accuracy")
     figure.add_bar(
         x=[accuracy for _, accuracy in info.groups],
-        y=[plain(name.replace("_", " ")) for name, _ in info.groups],
+        y=[plain(shift_name(name)).replace(", ", "<br>") for name, _ in info.groups],
         orientation="h",
         marker={"color": ACCENT, "cornerradius": 3},
         text=[percent(accuracy) for _, accuracy in info.groups],
@@ -129,5 +129,6 @@ def draw_shift(info: ShiftInfo) -> go.Figure:
         )
     figure.update_xaxes(tickformat=".0%", range=[0, 1])
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_layout(showlegend=False, margin_t=30)
+    # The line's label stands below the buttons.
+    figure.update_layout(showlegend=False, margin_t=54)
     return figure

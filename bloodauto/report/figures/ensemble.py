@@ -9,10 +9,10 @@ from plotly.subplots import make_subplots
 
 from bloodauto.report.figures.style import ACCENT, MUTED, Absent, base_figure, plain
 from bloodauto.report.info import RunInfo
-from bloodauto.report.words import percent, shorten
+from bloodauto.report.words import percent, shorten, training_name
 
 #: Errors would stretch the axis of the scores from nought to one; the table below the figure has them.
-_LESS_IS_BETTER = ("ece", "loss", "nll", "brier")
+_LESS_IS_BETTER = ("ece", "ece_shifted", "loss", "nll", "brier")
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,17 @@ def ensemble_info(run: RunInfo) -> EnsembleInfo | Absent:
         return Absent("No ensemble has been made.")
     single = dict(run.ensemble.best_single_scores)
     return EnsembleInfo(
-        tuple(sorted(((m.name, m.weight) for m in run.ensemble.members), key=lambda pair: (-pair[1], pair[0]))),
+        tuple(
+            sorted(
+                ((training_name(m.name), m.weight) for m in run.ensemble.members), key=lambda pair: (-pair[1], pair[0])
+            )
+        ),
         tuple(
             (name, score, single[name])
             for name, score in run.ensemble.scores
             if name in single and name not in _LESS_IS_BETTER
         ),
-        run.ensemble.best_single,
+        training_name(run.ensemble.best_single),
     )
 
 
@@ -88,6 +92,8 @@ def draw_ensemble(info: EnsembleInfo) -> go.Figure:
     axis = {"automargin": True, "zeroline": False, "gridcolor": base.xaxis.gridcolor}
     figure.update_xaxes(**axis)
     figure.update_yaxes(autorange="reversed", **axis)
+    # A category axis, or a name that is a number would become a place on a scale.
+    figure.update_yaxes(type="category")
     figure.update_yaxes(showgrid=False, row=1, col=1)
     figure.update_xaxes(rangemode="tozero", row=1, col=1)
     figure.update_xaxes(tickformat=".0%", row=2, col=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -25,14 +24,14 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class LearningInfo:
-    """``rungs``: (name, epoch) at which trials were compared and the weaker ones stopped, by epoch."""
+    """``rungs``: epochs after which trials were compared and weaker ones stopped, ascending."""
 
     curves: tuple[LearningCurve, ...]
-    rungs: tuple[tuple[str, int], ...]
+    rungs: tuple[int, ...]
 
 
 def learning_info(run: RunInfo) -> LearningInfo | Absent:
-    """The rungs are where they have shown: the epoch at which most of the trials pruned at that rung ended."""
+    """The rungs are where they have shown: ``rung_3`` is why a trial was pruned after epoch 3."""
     curves = tuple(
         LearningCurve(trial.number, trial.outcome, *zip(*trial.intermediate, strict=True))
         for trial in run.trials
@@ -40,12 +39,12 @@ def learning_info(run: RunInfo) -> LearningInfo | Absent:
     )
     if not curves:
         return Absent("No trial has finished an epoch yet.")
-    stops: dict[str, Counter[int]] = {}
-    for trial in run.trials:
-        if trial.outcome == "pruned" and trial.intermediate and re.fullmatch(r"rung_\d+", trial.reason):
-            stops.setdefault(trial.reason.replace("_", " "), Counter())[trial.intermediate[-1][0]] += 1
-    rungs = tuple(sorted(((name, epochs.most_common(1)[0][0]) for name, epochs in stops.items()), key=lambda r: r[1]))
-    return LearningInfo(curves, rungs)
+    rungs = {
+        int(match[1])
+        for trial in run.trials
+        if trial.outcome == "pruned" and (match := re.fullmatch(r"rung_(\d{1,6})", trial.reason))
+    }
+    return LearningInfo(curves, tuple(sorted(rungs)))
 
 
 def draw_learning(info: LearningInfo) -> go.Figure:
@@ -68,15 +67,15 @@ def draw_learning(info: LearningInfo) -> go.Figure:
             name=word,
             legendrank=rank,
             line={"color": OUTCOME_COLOURS[outcome], "width": 1.6},
-            marker={"size": 4},
+            marker={"size": 6},
             opacity=0.75,
             hovertemplate="%{text} after epoch %{x}<extra></extra>",
         )
-    for name, epoch in info.rungs:
+    for epoch in info.rungs:
         figure.add_vline(
             x=epoch,
             line={"color": MUTED, "dash": "dot", "width": 1.5},
-            annotation={"text": name, "font": {"color": MUTED}, "yref": "paper", "y": 0, "yanchor": "bottom"},
+            annotation={"text": "rung", "font": {"color": MUTED}, "yref": "paper", "y": 0, "yanchor": "bottom"},
         )
     figure.update_yaxes(tickformat=".0%")
     longest = max(curve.epochs[-1] for curve in info.curves)

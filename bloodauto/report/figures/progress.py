@@ -33,13 +33,17 @@ class ProgressInfo:
 
 
 def progress_info(run: RunInfo) -> ProgressInfo | Absent:
-    """Trials in the order in which they ended. Without a ledger their own costs are summed by number instead."""
+    """Trials in the order in which they ended, but those never started for want of budget.
+
+    Without a ledger their own costs are summed by number instead.
+    """
     ended = {entry.purpose: entry.spent_device_seconds for entry in run.ledger}
     latest = run.spent_device_seconds if run.spent_device_seconds is not None else 0.0
     points = []
     summed = 0.0
     for trial in run.trials:
-        if trial.outcome == "waiting":
+        never_started = trial.outcome == "out_of_budget" and not trial.intermediate and not trial.device_seconds
+        if trial.outcome == "waiting" or never_started:
             continue
         summed += trial.device_seconds if trial.device_seconds is not None else 0.0
         spent = summed if not run.ledger else ended.get(f"trial {trial.number}", latest)
