@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -46,6 +47,10 @@ class DeviceChoice:
 def _nvidia_smi(field: str) -> str:
     """One fact of the first visible GPU."""
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if visible:
+        # The driver's tool does not look at what CUDA may see.
+        command.append(f"--id={visible}")
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
         return answer.splitlines()[0].strip()
@@ -57,9 +62,14 @@ def gpu_memory_limit_mib(gpu_share: float) -> int:
     """The memory in MiB that a share of the first visible GPU may take.
 
     Raises:
-        RunError: the driver's tool does not answer.
+        RunError: the driver's tool does not answer, or not with a number.
     """
-    return int(float(_nvidia_smi("memory.total")) * gpu_share * (1 - _GPU_HEADROOM))
+    answer = _nvidia_smi("memory.total")
+    try:
+        total = float(answer)
+    except ValueError:
+        raise RunError(f"expected nvidia-smi to tell the GPU's memory in MiB, got {answer!r}.") from None
+    return int(total * gpu_share * (1 - _GPU_HEADROOM))
 
 
 def claim_device(*, cores: int, gpu_share: float) -> None:
@@ -161,14 +171,19 @@ def choose_once(*, on_gpu: bool) -> DeviceChoice:
         RunError: the measuring process failed.
     """
     path, key = _cache_path(), _device_key(on_gpu=on_gpu)
-    known: dict[str, Any] = read_json(path) if path.is_file() else {}
+    known: dict[str, Any] = {}
+    # What cannot be read is measured again, and what cannot be kept is measured the next time.
+    with contextlib.suppress(RunError, OSError):
+        read = read_json(path)
+        known = read if isinstance(read, dict) else {}
     if key not in known:
         command = [sys.executable, "-m", "bloodauto.trial.device", "gpu" if on_gpu else "cpu"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RunError(f"the device could not be measured: {done.stderr.strip().splitlines()[-1:]}")
+            raise RunError(f"the device could not be measured: {done.stderr.strip()[-300:]}")
         known[key] = json.loads(done.stdout.splitlines()[-1])
-        write_json(path, known)
+        with contextlib.suppress(OSError):
+            write_json(path, known)
     saved = known[key]
     return DeviceChoice(saved["jit_compile"], saved["precision"], tuple(Speed(**one) for one in saved["measured"]))
 

@@ -19,7 +19,6 @@ def learning_layers(network) -> list[str]:
 
 def test_plain_images_in_logits_out(recipe_of, noise):
     network = network_of(recipe_of(head={"dropout": 0.2, "dense_units": [7], "activation": "gelu", "pooling": "max"}))
-    assert network.input_dtype if hasattr(network, "input_dtype") else True
     assert network.inputs[0].dtype == "uint8"
     assert network.inputs[0].shape == (None, 32, 32, 3)
     logits = network(noise(3, 32, 32), training=False)
@@ -44,6 +43,7 @@ def scaled(recipe, images):
     return np.asarray(keras.Model(network.input, network.get_layer("scale").output)(images))
 
 
+@pytest.mark.slow
 def test_scaling_is_the_one_the_weights_were_trained_with(recipe_of, noise):
     images = noise(2, 32, 32)
     applications = keras.applications
@@ -59,6 +59,7 @@ def test_scaling_is_the_one_the_weights_were_trained_with(recipe_of, noise):
     np.testing.assert_array_equal(scaled(inside, images), images.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_efficientnet_gets_the_division_that_keras_adds_to_its_own_download(recipe_of, noise):
     """Keras: (x / 255 - mean) / sqrt(variance), then, only with weights="imagenet", / sqrt(standard deviation)."""
     images, mean, std = noise(2, 32, 32), np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -200,16 +199,13 @@ def test_weights_ruined_by_the_last_step_reject_the_trial(material, recipe_of, s
 
 @pytest.mark.slow
 def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(material, recipe_of, stage_of, tmp_path):
-    recipe = recipe_of([stage_of(epochs=500, schedule={"name": "cosine"}), stage_of(epochs=500)])
-    started = time.monotonic()
+    recipe = recipe_of([stage_of(epochs=5000, schedule={"name": "cosine", "final_factor": 0.0})])
     result, reports = run(recipe, material, tmp_path, options=replace(OPTIONS, time_limit_seconds=30.0))
-    assert time.monotonic() - started < 60
     assert result.finished
     assert 30 <= result.seconds < 40
-    assert 2 <= len(reports) < 1000
-    last_of_first = [report for report in reports if report.stage == 0][-1]
-    assert last_of_first.learning_rate < 0.2 * 5e-3
-    assert reports[-1].stage == 1
+    assert 2 <= len(reports) < 5000
+    assert reports[-1].learning_rate < 0.1 * 5e-3
+    assert read_checkpoint(tmp_path / "checkpoint.npz").complete
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * 99])
