@@ -30,6 +30,8 @@ _INVALID_TRIES = 64
 _UNKNOWN_EPOCH_SECONDS = 300.0
 _OVERDUE_FACTOR = 4.0
 _GUESS_FACTOR = 8.0
+#: Before any epoch of any training was timed, a silence of this share of the whole time is borne.
+_UNTIMED_SHARE = 0.25
 #: A refit gets at least this many times what its trial took.
 _REFIT_OVER_TRIAL = 1.5
 #: Beyond so many times what its trial took a refit gains nothing any more; the search gets the rest.
@@ -230,10 +232,13 @@ class Policy:
             recipe = running.assignment.recipe
             epoch = self.costs.epoch_seconds(recipe, len(recipe.stages) - 1)
             expected = _UNKNOWN_EPOCH_SECONDS if epoch is None else epoch
+            # A guess may be wrong by far, and a slow training must not be taken for a dead one.
             if not self.costs.has_timed(recipe):
-                # A guess from other backbones may be wrong by far; a slow training must not be taken for a dead one.
                 expected = max(_GUESS_FACTOR * expected, _UNKNOWN_EPOCH_SECONDS)
-            if self._now() - running.heard_at > _OVERDUE_FACTOR * (self.costs.start_seconds(cold=True) + expected):
+            allowed = _OVERDUE_FACTOR * (self.costs.start_seconds(cold=True) + expected)
+            if epoch is None:
+                allowed = max(allowed, _UNTIMED_SHARE * self._refits_end_at / self.pool_devices)
+            if self._now() - running.heard_at > allowed:
                 running.overdue, running.heard_at = True, self._now()
                 names.append(name)
         return names
@@ -258,9 +263,10 @@ class Policy:
         return self.costs.start_seconds() if seconds is None else seconds
 
     def _overhead_seconds(self, recipe: Recipe, lane: str) -> float:
-        """What a training takes beyond its time limit: its start, the evaluation after its last batch, its finish."""
+        """What a training takes beyond its time limit: start, last batch, the evaluation after it, finish; with a margin."""
         start = self.costs.start_seconds(cold=lane not in self._warm_lanes)
-        return start + self.costs.evaluation_seconds(recipe) + self.costs.finish_seconds(recipe)
+        evaluation, epoch = self.costs.evaluation_seconds(recipe), self.costs.epoch_seconds(recipe, 0) or 0.0
+        return start + 1.3 * evaluation + 0.01 * epoch + self.costs.finish_seconds(recipe)
 
     def _search_seconds_left(self) -> float:
         """Wall seconds the search has left; while nothing has run its course, the refits' share is open to it too."""
