@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -308,10 +309,8 @@ def inspect(
         typer.echo(f"  {finding.count} x {finding.finding}: {finding.action}")
     shown = 0
     for index in np.flatnonzero(cleaning.findings != "none")[:20]:
-        label = cells.class_names[cells.labels[index]]
-        typer.echo(
-            f"  {cells.names[index]} ({label}): {cleaning.findings[index]}, {cleaning.actions[index]}; {cleaning.reasons[index]}"
-        )
+        label, reason = cells.class_names[cells.labels[index]], cleaning.reasons[index]
+        typer.echo(f"  {cells.names[index]} ({label}): {cleaning.findings[index]}, {cleaning.actions[index]}; {reason}")
         shown += 1
     found = int((cleaning.findings != "none").sum())
     if found > shown:
@@ -334,9 +333,6 @@ def fetch(
 
     with Progress("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(f"{name} {size} px", total=None)
-
-        def held(have: int, expected: int | None) -> None:
-            bar.update(task, completed=have, total=expected)
 
         path = fetch_medmnist(
             name, size, output, progress=lambda held, all_: bar.update(task, completed=held, total=all_)
@@ -406,6 +402,8 @@ def augment(
 
 def main() -> None:
     """Runs a command; an error raised on purpose becomes a sentence and an exit code."""
+    # TensorFlow's greetings on standard error would bury it; what goes wrong there comes as an exception, too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app()
     except BloodautoError as error:

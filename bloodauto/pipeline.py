@@ -173,7 +173,7 @@ def search(
     Raises:
         UserError: something the user must mend; nothing was spent, unless the run itself failed.
     """
-    from bloodauto.searching.prepare import find_space
+    from bloodauto.searching.prepare import find_space, keep_data, keep_space, own_space
     from bloodauto.searching.session import locked, make_plan, open_ledger, open_study, run_trainings
 
     progress = Silent() if progress is None else progress
@@ -184,18 +184,21 @@ def search(
         check_same(settings, given)
     else:
         settings = new_settings(given)
-        if directory.settings.is_file():
-            raise RunError(
-                f"{directory.root}: a run is there already. Go on with it: bloodauto search --resume --run {directory.root}"
-                " , or take another --run."
-            )
-        find_space(settings.space)
+        _check_new(directory)
+        space = find_space(settings.space)
+        # Everything is checked before anything is written.
+        plan = make_plan(directory, settings, space)
     with locked(directory):
-        own_space = directory.root / "space.yaml"
-        plan = make_plan(directory, settings, own_space if own_space.is_file() else find_space(settings.space))
-        if not resume:
+        if resume:
+            plan = make_plan(directory, settings, own_space(directory))
+            study = open_study(directory, settings.storage)
+        else:
+            _check_new(directory)
+            study = open_study(directory, settings.storage)
+            keep_space(directory, space)
+            # From here on the run can be resumed.
             write_settings(directory, settings)
-        study = open_study(directory, settings.storage)
+        keep_data(directory, plan.data)
         ledger = open_ledger(directory, settings)
         progress.planned(plan, ledger)
         write_text(directory.next_steps, _next_steps(directory, finished=False))
@@ -212,6 +215,14 @@ def search(
         summary = summarise(directory, settings, study, ledger.spent_device_seconds, finished=finished)
         write_text(directory.next_steps, _next_steps(directory, finished=finished))
         return summary
+
+
+def _check_new(run: RunDirectory) -> None:
+    if run.settings.is_file():
+        raise RunError(
+            f"{run.root}: a run is there already. Go on with it (bloodauto search --resume --run {run.root}), "
+            "or take another --run."
+        )
 
 
 def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, phase: Callable[[str], None]) -> None:
@@ -313,11 +324,13 @@ def export_best(
         UserError: no such run or format, images that have changed, a search that has not come that far.
     """
     from bloodauto.data.split import read_splits
+    from bloodauto.ensemble.assemble import read_ensemble
     from bloodauto.searching.prepare import read_cells
     from bloodauto.trial.device import claim_device
 
     directory = RunDirectory(Path(run))
     settings = read_settings(directory)
+    read_ensemble(directory)
     claim_device(cores=max(int(settings.cpus_per_trial), 1), gpu_share=0.0)
     from bloodauto.export.best import check_exportable, export_run
     from bloodauto.export.write import check_formats

@@ -15,7 +15,7 @@ from bloodauto.data.load import load_cells
 from bloodauto.data.split import Splits, make_splits, read_splits, write_splits
 from bloodauto.data.synth import synthesize
 from bloodauto.errors import RecipeError, RunError, WeightsError
-from bloodauto.files import RunDirectory, read_json, shipped_folder, write_json
+from bloodauto.files import RunDirectory, atomic_path, read_json, shipped_folder, write_json
 from bloodauto.grammar_errors import nearest
 from bloodauto.recipe import Recipe, load_recipe
 from bloodauto.searching.settings import SearchSettings
@@ -139,7 +139,7 @@ class PreparedData:
 
 
 def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
-    """Reads, cleans and splits; writes fingerprint, cleaning and splits once, and on a resume checks them instead.
+    """Reads, cleans and splits, or checks against the run what it has of these already; writes nothing.
 
     Raises:
         DataError: images that cannot be used.
@@ -157,6 +157,14 @@ def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
         return PreparedData(cells, cleaning, read_splits(run.splits, cells))
     smallest = int(np.bincount(cells.labels[cleaning.keep], minlength=len(cells.class_names)).min())
     splits = make_splits(cells, cleaning, seed=settings.seed, num_folds=max(2, min(_MAX_FOLDS, smallest - 1)))
+    return PreparedData(cells, cleaning, splits)
+
+
+def keep_data(run: RunDirectory, data: PreparedData) -> None:
+    """Writes fingerprint, cleaning and splits, once."""
+    if run.splits.is_file():
+        return
+    cells = data.cells
     # In the order of the labels' numbers: whoever reads the run names the columns of its predictions by it.
     counts = np.bincount(cells.labels, minlength=len(cells.class_names))
     write_json(
@@ -168,19 +176,20 @@ def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
             "width_px": cells.images.shape[2],
             "classes": dict(zip(cells.class_names, counts.tolist(), strict=True)),
             "labs": dict(Counter(lab for lab in cells.labs.tolist() if lab)),
-            "left_out": int((~cleaning.keep).sum()),
-            "digest": digest,
+            "left_out": int((~data.cleaning.keep).sum()),
+            "digest": cells.digest(),
         },
     )
-    write_cleaning_csv(run.cleaning, cells, cleaning)
-    write_splits(run.splits, cells, splits)
-    return PreparedData(cells, cleaning, splits)
+    write_cleaning_csv(run.cleaning, cells, data.cleaning)
+    write_splits(run.splits, cells, data.splits)
 
 
-def keep_space(run: RunDirectory, path: Path) -> Path:
-    """The run's own copy of its space, so that a resume does not depend on a file that may change."""
-    own = run.root / "space.yaml"
-    if not own.is_file():
-        run.root.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, own)
-    return own
+def own_space(run: RunDirectory) -> Path:
+    """Where a run keeps its copy of its space, so that a resume does not depend on a file that may change."""
+    return run.root / "space.yaml"
+
+
+def keep_space(run: RunDirectory, path: Path) -> None:
+    """Copies the space into the run."""
+    with atomic_path(own_space(run)) as temporary:
+        shutil.copyfile(path, temporary)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 
 from bloodauto.errors import RunError, UserError
 from bloodauto.files import RunDirectory, dump_yaml, read_yaml, write_text
+from bloodauto.grammar_errors import nearest
 from bloodauto.searching.budget import parse_budget
 
+#: What a search can maximise; the names of ``trial.train.Objective``, which cannot be had without TensorFlow.
+OBJECTIVES = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
 #: A worker with TensorFlow, its share of the images and a small network.
 _BYTES_PER_WORKER = 2_500_000_000
 
@@ -87,6 +89,10 @@ class SearchSettings:
             raise UserError(f"--refit-share: expected a share between 0 and 1, got {self.refit_share:g}.")
         if self.max_trials is not None and self.max_trials < 1:
             raise UserError(f"--max-trials: expected at least 1, got {self.max_trials}.")
+        from bloodauto.searching.pruning import PrunerName
+
+        _check_name("--objective", self.objective, OBJECTIVES)
+        _check_name("--pruner", self.pruner, get_args(PrunerName))
         kind = parse_budget(self.budget).kind
         if kind == "gpu" and self.gpus_per_trial <= 0:
             raise UserError(
@@ -98,6 +104,12 @@ class SearchSettings:
                 f"--budget {self.budget}: expected workers without a GPU, got --gpus-per-trial {self.gpus_per_trial:g}. "
                 "Give the budget in gpu-h, or pass --gpus-per-trial 0."
             )
+
+
+def _check_name(option: str, name: str, valid: tuple[str, ...]) -> None:
+    if name not in valid:
+        expected = ", ".join(valid[:-1]) + f" or {valid[-1]}"
+        raise UserError(f"{option}: expected {expected}, got {name!r}; {nearest(name, valid)}")
 
 
 def default_workers(cpus_per_trial: float, gpus_per_trial: float, gpus: int) -> int:
@@ -150,8 +162,3 @@ def check_same(saved: SearchSettings, given: dict[str, Any]) -> None:
             + "\n".join(differences)
             + "\nLeave them out to go on with the run's own, or start a new run."
         )
-
-
-def describe_choices(names: Sequence[str]) -> str:
-    """``a, b or c``."""
-    return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else names[0]
