@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +15,8 @@ from bloodauto.searching.costs import CostModel
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.pruning import Pruning
 from bloodauto.searching.record import Asked, StudyRecord
-from bloodauto.searching.refits import Finished, PlannedRefit, plan_refits, stretched
+from bloodauto.searching.refit_queue import RefitQueue
+from bloodauto.searching.refits import Finished
 from bloodauto.space import Space
 from bloodauto.trial.checkpoint import EpochReport
 
@@ -32,12 +32,8 @@ _OVERDUE_FACTOR = 4.0
 _GUESS_FACTOR = 8.0
 #: Before any epoch of any training was timed, a silence of this share of the whole time is borne.
 _UNTIMED_SHARE = 0.25
-#: A refit gets at least this many times what its trial took.
-_REFIT_OVER_TRIAL = 1.5
 #: Beyond so many times what its trial took a refit gains nothing any more; the search gets the rest.
 _USEFUL_REFIT_OVER_TRIAL = 3.0
-#: Epochs of a refit over those of its trial: so many that time ends it.
-_LEAST_STRETCH = 8.0
 #: Endings after which a lane's next training has to wait for a new process.
 _DEADLY_REASONS = frozenset({"worker_died", "watchdog"})
 
@@ -100,7 +96,7 @@ class Policy:
         self._warm_lanes: set[str] = set()
         self._nothing_affordable = False
         self._tries = _AFFORDABLE_TRIES
-        self._refits: deque[PlannedRefit] | None = None
+        self._refits = RefitQueue(self._record, self.costs, settings)
         self._abort: str | None = None
 
     # -- what is asked -------------------------------------------------------------------------------------------------
@@ -392,55 +388,34 @@ class Policy:
 
     # -- refits --------------------------------------------------------------------------------------------------------
 
-    def _planned_refits(self) -> deque[PlannedRefit]:
-        """The refits still to be done; planned once, and kept in the study for a resume."""
-        kept = self._record.refits_to_do()
-        if kept is not None:
-            return kept
-        best, workers = self.best(), self._settings.workers
-        assert best is not None
-        one = self._trial_seconds(best.recipe) * _REFIT_OVER_TRIAL
-        waves = max(int(self._seconds_until(self._refits_end_at) // one), 1)
-        planned = plan_refits(
-            self._record.finished,
-            count=min(waves * workers, max(self._settings.max_refits, workers)),
-            num_folds=self._settings.num_folds,
-            seed=self._settings.seed,
-            workers=workers,
-        )
-        self._record.keep_refit_plan(planned)
-        return deque(planned)
-
     def _next_refit(self, lane: str) -> Assignment | None:
         """The next refit, as long as lets every lane's last one end when the refits' share does."""
         left = self._seconds_until(self._refits_end_at)
         if not self._record.finished or left <= self.costs.start_seconds():
             return None
-        if self._refits is None:
-            self._refits = self._planned_refits()
-        if not self._refits:
+        timed = self._refits.take(left, self._contenders(), lambda recipe: self._overhead_seconds(recipe, lane))
+        if timed is None:
             return None
-        planned = self._refits[0]
-        overhead = self._overhead_seconds(planned.recipe, lane)
-        shortest = self.costs.epoch_seconds(planned.recipe, 0) or 1.0
-        waves = math.ceil(len(self._refits) / self._settings.workers)
-        # Better fewer refits that are worth something than all of them cut to less than an epoch.
-        while waves > 1 and left / waves - overhead < shortest:
-            waves -= 1
-        seconds = left / waves - overhead
-        if seconds < shortest:
-            return None
-        self._refits.popleft()
-        whole = self.costs.remaining_seconds(planned.recipe, 0) or 1.0
+        planned = timed.refit
         assignment = Assignment(
             kind="refit",
             name=planned.name,
             lane=lane,
-            recipe=stretched(planned.recipe, max(_LEAST_STRETCH, 2 * seconds / whole)),
+            recipe=timed.recipe,
             seed=planned.seed,
             fold=planned.fold,
-            time_limit_seconds=seconds,
+            time_limit_seconds=timed.seconds,
             start_trial=planned.trial if planned.fold == 0 else None,
         )
         self._start(assignment, None, 0)
         return assignment
+
+    def _contenders(self) -> list[Finished]:
+        """What has finished, and what is past its middle and is not being stopped: its score can only be underrated."""
+        contenders = list(self._record.finished)
+        for one in self._open.values():
+            recipe, last = one.assignment.recipe, one.last
+            if one.trial is None or last is None or one.verdict is not None or 2 * last.epoch < recipe.total_epochs:
+                continue
+            contenders.append(Finished(one.trial.number, recipe, last.objective))
+        return contenders

@@ -35,7 +35,7 @@ Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
 #: of ImageNet's after a thousand steps.
-_LARGEST_BATCH_NORM_MOMENTUM = 0.95
+_LARGEST_BATCH_NORM_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)

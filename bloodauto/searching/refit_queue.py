@@ -1,0 +1,82 @@
+"""The refits still to be done, and how long each may take."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bloodauto.recipe import Recipe
+from bloodauto.searching.assignment import PolicySettings
+from bloodauto.searching.costs import CostModel
+from bloodauto.searching.record import StudyRecord
+from bloodauto.searching.refits import Finished, PlannedRefit, plan_refits, stretched
+
+#: A refit gets at least this many times what its trial took.
+_REFIT_OVER_TRIAL = 1.5
+#: Epochs of a refit over those of its trial: so many that time ends it.
+_LEAST_STRETCH = 8.0
+
+
+@dataclass(frozen=True)
+class TimedRefit:
+    """A refit, its recipe with epochs to spare, and the wall seconds its training may take."""
+
+    refit: PlannedRefit
+    recipe: Recipe
+    seconds: float
+
+
+class RefitQueue:
+    """Plans the refits when the first is asked for, keeps the plan in the study, and hands them out."""
+
+    def __init__(self, record: StudyRecord, costs: CostModel, settings: PolicySettings) -> None:
+        self._record, self._costs, self._settings = record, costs, settings
+        self._queue: deque[PlannedRefit] | None = None
+
+    def _plan(self, left: float, contenders: Sequence[Finished]) -> deque[PlannedRefit]:
+        kept = self._record.refits_to_do()
+        if kept is not None:
+            return kept
+        best, workers = max(contenders, key=lambda trial: trial.objective), self._settings.workers
+        trial_seconds = self._costs.trial_seconds(best.recipe)
+        one = _REFIT_OVER_TRIAL * (self._costs.start_seconds() if trial_seconds is None else trial_seconds)
+        waves = max(int(left // one), 1)
+        planned = plan_refits(
+            list(contenders),
+            count=min(waves * workers, max(self._settings.max_refits, workers)),
+            num_folds=self._settings.num_folds,
+            seed=self._settings.seed,
+            workers=workers,
+        )
+        self._record.keep_refit_plan(planned)
+        return deque(planned)
+
+    def take(
+        self, left: float, contenders: Sequence[Finished], overhead: Callable[[Recipe], float]
+    ) -> TimedRefit | None:
+        """The next refit; None when there is none, or no time for an epoch of it.
+
+        Args:
+            left: wall seconds until the refits' share is spent; every lane's last refit is to end then.
+            contenders: trials to choose recipes from, at least one.
+            overhead: wall seconds that a training of a recipe takes beyond its time limit.
+        """
+        if self._queue is None:
+            self._queue = self._plan(left, contenders)
+        if not self._queue:
+            return None
+        planned = self._queue[0]
+        extra = overhead(planned.recipe)
+        shortest = self._costs.epoch_seconds(planned.recipe, 0) or 1.0
+        waves = math.ceil(len(self._queue) / self._settings.workers)
+        # Better fewer refits that are worth something than all of them cut to less than an epoch.
+        while waves > 1 and left / waves - extra < shortest:
+            waves -= 1
+        seconds = left / waves - extra
+        if seconds < shortest:
+            return None
+        self._queue.popleft()
+        whole = self._costs.remaining_seconds(planned.recipe, 0) or 1.0
+        return TimedRefit(planned, stretched(planned.recipe, max(_LEAST_STRETCH, 2 * seconds / whole)), seconds)
