@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -11,17 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from bloodauto.cli_data import Data, Size, data_app
 from bloodauto.errors import BloodautoError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-data_app = typer.Typer(no_args_is_help=True, help="Look at images, draw synthetic ones, download public ones.")
 app.add_typer(data_app, name="data")
 
 Run = Annotated[Path, typer.Option("--run", help="Directory of the run.")]
-Data = Annotated[
-    str, typer.Option("--data", help="Folder of class folders, .csv manifest, .npz, or 'synthetic'.", show_default=True)
-]
-Size = Annotated[int | None, typer.Option("--image-size", help="Side in px that images are resized to.")]
 NoCleaning = Annotated[bool, typer.Option("--no-cleaning", help="Keep every image, whatever cleaning finds.")]
 WeightsDir = Annotated[
     Path | None, typer.Option("--weights-dir", help="Folder of pre-trained weights, looked in first.")
@@ -282,128 +277,8 @@ def trials(
         typer.echo(f"{file.stem}: {recipe.backbone.name}, {recipe.total_epochs} epochs, id {recipe.id}; in {where}")
 
 
-@data_app.command("inspect")
-def inspect(
-    data: Data = "synthetic",
-    image_size: Size = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Write the whole table as CSV.")] = None,
-) -> None:
-    """Show what the images are and what cleaning finds."""
-    import numpy as np
-
-    from bloodauto.data.clean import clean, write_cleaning_csv
-    from bloodauto.searching.prepare import read_cells
-
-    cells = read_cells(data, image_size)
-    cleaning = clean(cells)
-    summary = cleaning.summary(cells)
-    height, width = cells.images.shape[1:3]
-    typer.echo(f"{data}: {len(cells)} images of {height} x {width} px, {len(cells.class_names)} classes")
-    for name, count in zip(cells.class_names, np.bincount(cells.labels, minlength=len(cells.class_names)), strict=True):
-        typer.echo(f"  {name}: {count}")
-    labs = sorted(set(cells.labs.tolist()) - {""})
-    if labs:
-        typer.echo("laboratories: " + ", ".join(labs))
-    typer.echo(f"cleaning: {summary.kept} kept, {summary.left_out} left out")
-    for finding in summary.findings:
-        typer.echo(f"  {finding.count} x {finding.finding}: {finding.action}")
-    shown = 0
-    for index in np.flatnonzero(cleaning.findings != "none")[:20]:
-        label, reason = cells.class_names[cells.labels[index]], cleaning.reasons[index]
-        typer.echo(f"  {cells.names[index]} ({label}): {cleaning.findings[index]}, {cleaning.actions[index]}; {reason}")
-        shown += 1
-    found = int((cleaning.findings != "none").sum())
-    if found > shown:
-        typer.echo(f"  ... and {found - shown} more; --output FILE.csv writes them all")
-    if output is not None:
-        write_cleaning_csv(output, cells, cleaning)
-        typer.echo(output)
-
-
-@data_app.command("fetch")
-def fetch(
-    name: Annotated[str, typer.Argument(help="bloodmnist")],
-    size: Annotated[int, typer.Option("--size", help="28, 64, 128 or 224 px.")] = 64,
-    output: Annotated[Path, typer.Option("--output", help="Folder to write to.")] = Path(),
-) -> None:
-    """Download a public data set, checked and resumable."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-    from bloodauto.data.fetch import fetch_medmnist
-
-    with Progress("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task(f"{name} {size} px", total=None)
-
-        path = fetch_medmnist(
-            name, size, output, progress=lambda held, all_: bar.update(task, completed=held, total=all_)
-        )
-    typer.echo(path)
-
-
-@data_app.command("synth")
-def synth(
-    output: Annotated[Path, typer.Option("--output", help="An .npz, or a folder of class folders.")],
-    images: Annotated[int, typer.Option("--images")] = 1000,
-    lab: Annotated[str, typer.Option("--lab", help="lab_a, lab_b or lab_c.")] = "lab_a",
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    image_size: Annotated[int, typer.Option("--image-size")] = 96,
-    duplicates: Annotated[float, typer.Option("--duplicates", help="Share of planted duplicates.")] = 0.0,
-    outliers: Annotated[str, typer.Option("--outliers", help="Copies of each planted outlier, e.g. 160,20.")] = "",
-    label_noise: Annotated[float, typer.Option("--label-noise", help="Share of wrong labels.")] = 0.0,
-) -> None:
-    """Draw synthetic cells as a named laboratory would see them."""
-    from bloodauto.data.synth import synthesize, write_dataset
-    from bloodauto.errors import UserError
-
-    try:
-        copies = [int(part) for part in outliers.split(",") if part.strip()]
-    except ValueError:
-        raise UserError(f"--outliers: expected whole numbers such as 160,20, got {outliers!r}.") from None
-    cells = synthesize(
-        images,
-        laboratory=lab,
-        seed=seed,
-        image_size_px=image_size,
-        duplicate_fraction=duplicates,
-        outlier_copies=copies,
-        label_noise_fraction=label_noise,
-    )
-    write_dataset(cells, output)
-    typer.echo(output)
-
-
-@data_app.command("augment")
-def augment(
-    recipe: Annotated[Path, typer.Option("--recipe", help="A recipe (.yaml).")],
-    output: Annotated[Path, typer.Option("--output", help="PNG to write.")],
-    data: Data = "synthetic",
-    image_size: Size = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    rows: Annotated[int, typer.Option("--rows", help="Images shown.", min=1)] = 8,
-) -> None:
-    """Draw a contact sheet of what a recipe's augmentation does."""
-    import cv2
-    import numpy as np
-
-    from bloodauto.augment import augmentation_sheet
-    from bloodauto.files import atomic_path
-    from bloodauto.recipe import load_recipe
-    from bloodauto.searching.prepare import read_cells
-    from bloodauto.trial.augmentation import policy_of
-
-    policy = policy_of(load_recipe(recipe).augmentation)
-    cells = read_cells(data, image_size)
-    chosen = np.random.default_rng(seed).permutation(len(cells))[:rows]
-    sheet = augmentation_sheet(cells.images[chosen], policy, seed)
-    with atomic_path(output) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
-    typer.echo(output)
-
-
 def main() -> None:
     """Runs a command; an error raised on purpose becomes a sentence and an exit code."""
-    # TensorFlow's greetings on standard error would bury it; what goes wrong there comes as an exception, too.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app()
     except BloodautoError as error:

@@ -12,8 +12,11 @@ from bloodauto.errors import RunError, UserError
 from bloodauto.files import RunDirectory, write_text
 from bloodauto.searching.settings import (
     SearchSettings,
+    absolute_paths,
     check_same,
     default_workers,
+    gpus_of_this_machine,
+    new_settings,
     read_settings,
     write_settings,
 )
@@ -88,69 +91,6 @@ class SearchSummary:
         }
 
 
-def gpus_of_this_machine() -> int:
-    """GPUs that the NVIDIA driver lists; 0 without one."""
-    import subprocess
-
-    try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return len(listed.stdout.splitlines())
-
-
-def new_settings(given: Mapping[str, Any]) -> SearchSettings:
-    """Fills in what was not given: devices from the machine, everything else from fixed defaults.
-
-    Raises:
-        UserError: no budget, or values that do not fit together.
-    """
-    if given.get("budget") is None:
-        raise UserError("--budget: missing; give what the search may spend, for example 30cpu-min, 40gpu-h or 2h.")
-    known = {name: value for name, value in given.items() if value is not None}
-    gpus = gpus_of_this_machine() if "gpus_per_trial" not in known or "workers" not in known else 0
-    wants_cpu = "cpu-" in str(known["budget"]).lower()
-    gpus_per_trial = float(known.get("gpus_per_trial", 0.0 if wants_cpu or gpus == 0 else 1.0))
-    cpus_per_trial = float(known.get("cpus_per_trial", 1.0))
-    if cpus_per_trial <= 0:
-        raise UserError(f"--cpus-per-trial: expected more than 0, got {cpus_per_trial:g}.")
-    workers = known.get("workers")
-    defaults: dict[str, Any] = {
-        "data": "synthetic",
-        "image_size_px": None,
-        "cleaning": True,
-        "space": "gpu" if gpus_per_trial > 0 else "small",
-        "seed": 0,
-        "objective": "shift",
-        "pruner": "successive_halving",
-        "warm_start": "shipped",
-        "weights_dir": None,
-        "refit_share": 0.5,
-        "max_trials": None,
-        "storage": None,
-    }
-    devices = {
-        "workers": default_workers(cpus_per_trial, gpus_per_trial, gpus) if workers is None else workers,
-        "cpus_per_trial": cpus_per_trial,
-        "gpus_per_trial": gpus_per_trial,
-    }
-    settings = SearchSettings(**{**defaults, **known, **devices})
-    settings.check()
-    return settings
-
-
-def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths as absolute ones, so that a resume may come from another folder; names stay names."""
-    result = dict(given)
-    for name in ("data", "weights_dir", "warm_start"):
-        value = result.get(name)
-        if value is not None and value not in ("synthetic", "none", "shipped"):
-            result[name] = str(Path(value).expanduser().resolve())
-    if result.get("space") is not None and Path(result["space"]).is_file():
-        result["space"] = str(Path(result["space"]).resolve())
-    return result
-
-
 def search(
     *,
     run: str | Path,
@@ -178,7 +118,7 @@ def search(
 
     progress = Silent() if progress is None else progress
     directory = RunDirectory(Path(run))
-    given = _absolute({name: value for name, value in given.items() if value is not None})
+    given = absolute_paths({name: value for name, value in given.items() if value is not None})
     if resume:
         settings = read_settings(directory)
         check_same(settings, given)
@@ -376,16 +316,15 @@ def train(
         loaded.backbone.name, loaded.backbone.weights, None if weights_dir is None else Path(weights_dir)
     )
     directory = RunDirectory(Path(run))
+    earlier = directory.root / "recipe.yaml"
+    if earlier.is_file() and load_recipe(earlier).id != loaded.id:
+        raise RunError(f"{directory.root}: another recipe was trained there; take another --run.")
+    cells = read_cells(data, image_size_px)
+    cleaned = clean(cells, enabled=cleaning)
+    begun = directory.splits.is_file()
+    splits = read_splits(directory.splits, cells) if begun else make_splits(cells, cleaned, seed=seed)
     with locked(directory):
-        earlier = directory.root / "recipe.yaml"
-        if earlier.is_file() and load_recipe(earlier).id != loaded.id:
-            raise RunError(f"{directory.root}: another recipe was trained there; take another --run.")
-        cells = read_cells(data, image_size_px)
-        cleaned = clean(cells, enabled=cleaning)
-        if directory.splits.is_file():
-            splits = read_splits(directory.splits, cells)
-        else:
-            splits = make_splits(cells, cleaned, seed=seed)
+        if not begun:
             write_cleaning_csv(directory.cleaning, cells, cleaned)
             write_splits(directory.splits, cells, splits)
         on_gpu = gpus_of_this_machine() > 0

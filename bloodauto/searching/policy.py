@@ -17,6 +17,7 @@ from bloodauto.searching.pruning import Pruning
 from bloodauto.searching.record import Asked, StudyRecord
 from bloodauto.searching.refit_queue import RefitQueue
 from bloodauto.searching.refits import Finished
+from bloodauto.searching.watchdog import allowed_silence_seconds
 from bloodauto.space import Space
 from bloodauto.trial.checkpoint import EpochReport
 
@@ -27,11 +28,6 @@ __all__ = ["Assignment", "Ended", "Ending", "Outcome", "Policy", "PolicySettings
 _AFFORDABLE_TRIES = 8
 #: Suggestions in a row that are no valid recipes, before a lane is left waiting until some trial ends.
 _INVALID_TRIES = 64
-_UNKNOWN_EPOCH_SECONDS = 300.0
-_OVERDUE_FACTOR = 4.0
-_GUESS_FACTOR = 8.0
-#: Before any epoch of any training was timed, a silence of this share of the whole time is borne.
-_UNTIMED_SHARE = 0.25
 #: Beyond so many times what its trial took a refit gains nothing any more; the search gets the rest.
 _USEFUL_REFIT_OVER_TRIAL = 3.0
 #: Endings after which a lane's next training has to wait for a new process.
@@ -97,14 +93,10 @@ class Policy:
         self._nothing_affordable = False
         self._tries = _AFFORDABLE_TRIES
         self._refits = RefitQueue(self._record, self.costs, settings)
-        self._abort: str | None = None
+        #: Why nothing more should be started; None while all is well.
+        self.abort_reason: str | None = None
 
     # -- what is asked -------------------------------------------------------------------------------------------------
-
-    @property
-    def abort_reason(self) -> str | None:
-        """Why nothing more should be started; None while all is well."""
-        return self._abort
 
     @property
     def pool_devices(self) -> float:
@@ -114,10 +106,10 @@ class Policy:
     def search_ends_at(self) -> float:
         """Device-seconds at which the refits begin; later than their share says when they could not use it all."""
         share = self._refits_end_at * self._settings.refit_share
-        best = self.best()
-        if best is not None:
+        if (best := self.best()) is not None:
             waves = math.ceil(max(self._settings.max_refits, self._settings.workers) / self._settings.workers)
-            useful = _USEFUL_REFIT_OVER_TRIAL * self._trial_seconds(best.recipe) * waves * self.pool_devices
+            trial_seconds = self.costs.trial_seconds(best.recipe) or self.costs.start_seconds()
+            useful = _USEFUL_REFIT_OVER_TRIAL * trial_seconds * waves * self.pool_devices
             share = min(share, useful)
         return self._refits_end_at - share
 
@@ -129,10 +121,6 @@ class Policy:
         """The best trial that ran its course."""
         return self._record.best
 
-    def finished(self) -> list[Finished]:
-        """The trials that ran their course."""
-        return list(self._record.finished)
-
     def running(self) -> tuple[Running, ...]:
         """The trainings in progress, oldest first."""
         return tuple(Running(one.assignment, one.last) for one in self._open.values())
@@ -143,7 +131,7 @@ class Policy:
 
     def next_assignment(self, lane: str) -> Assignment | None:
         """The lane's next training; None when nothing is to be started on it now. Cheap when asked again and again."""
-        if self._abort is not None:
+        if self.abort_reason is not None:
             return None
         assignment = self._next_trial(lane) or self._next_refit(lane)
         self._ledger.enter(lane, "idle" if assignment is None else assignment.purpose)
@@ -198,7 +186,7 @@ class Policy:
         self._end_trial(running, ending)
         self._nothing_affordable = False
         if ending.kind == "failed" and ending.reason == "abort":
-            self._abort = ending.message
+            self.abort_reason = ending.message
 
     def close(self) -> None:
         """After the last training: whatever is still open was cut by the budget."""
@@ -222,18 +210,11 @@ class Policy:
     def overdue(self) -> list[str]:
         """Trainings not heard of for so long that they must be hanging; one that was restarted may be named again."""
         names = []
+        whole = self._refits_end_at / self.pool_devices
         for name, running in self._open.items():
             if self._now() - running.heard_at <= self._settings.watchdog_seconds:
                 continue
-            recipe = running.assignment.recipe
-            epoch = self.costs.epoch_seconds(recipe, len(recipe.stages) - 1)
-            expected = _UNKNOWN_EPOCH_SECONDS if epoch is None else epoch
-            # A guess may be wrong by far, and a slow training must not be taken for a dead one.
-            if not self.costs.has_timed(recipe):
-                expected = max(_GUESS_FACTOR * expected, _UNKNOWN_EPOCH_SECONDS)
-            allowed = _OVERDUE_FACTOR * (self.costs.start_seconds(cold=True) + expected)
-            if epoch is None:
-                allowed = max(allowed, _UNTIMED_SHARE * self._refits_end_at / self.pool_devices)
+            allowed = allowed_silence_seconds(self.costs, running.assignment.recipe, whole_seconds=whole)
             if self._now() - running.heard_at > allowed:
                 running.overdue, running.heard_at = True, self._now()
                 names.append(name)
@@ -253,10 +234,6 @@ class Policy:
         return (device_seconds - self._ledger.spent_device_seconds) / self.pool_devices
 
     # -- trials --------------------------------------------------------------------------------------------------------
-
-    def _trial_seconds(self, recipe: Recipe) -> float:
-        seconds = self.costs.trial_seconds(recipe)
-        return self.costs.start_seconds() if seconds is None else seconds
 
     def _overhead_seconds(self, recipe: Recipe, lane: str) -> float:
         """What a training takes beyond its time limit: start, last batch, the evaluation after it, finish; with a margin."""

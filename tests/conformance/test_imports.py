@@ -36,7 +36,8 @@ ALLOWED = {
     "export": _LEARNING,
     "report": {"errors", "files", "recipe"},
     "pipeline": _LEARNING | {"export", "report"},
-    "cli": _LEARNING | {"export", "report", "pipeline", "cli_progress"},
+    "cli": _LEARNING | {"export", "report", "pipeline", "cli_data", "cli_progress"},
+    "cli_data": _LEARNING,
     "cli_progress": _LEARNING,
 }
 
