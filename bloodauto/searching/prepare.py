@@ -14,7 +14,7 @@ from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
 from bloodauto.data.load import load_cells
 from bloodauto.data.split import Splits, make_splits, read_splits, write_splits
 from bloodauto.data.synth import synthesize
-from bloodauto.errors import RecipeError, RunError, WeightsError
+from bloodauto.errors import DataError, RecipeError, RunError, WeightsError
 from bloodauto.files import RunDirectory, atomic_path, read_json, shipped_folder, write_json
 from bloodauto.grammar_errors import nearest
 from bloodauto.recipe import Recipe, load_recipe
@@ -27,6 +27,7 @@ from bloodauto.trial.backbones import check_recipe, find_weights
 SYNTHETIC = "synthetic"
 _SYNTHETIC_IMAGES = 2400
 _MAX_FOLDS = 5
+_SMALLEST_IMAGE_PX = 16
 
 #: (backbone name, ``weights`` of the recipe) -> file, None for random weights.
 WeightsFiles = dict[tuple[str, str], str | None]
@@ -44,8 +45,10 @@ def read_cells(data: str, image_size_px: int | None) -> Cells:
     """Cells from a path, or the built-in synthetic ones.
 
     Raises:
-        DataError: as ``load_cells``.
+        DataError: as ``load_cells``, or a size in which no cell can be told from another.
     """
+    if image_size_px is not None and image_size_px < _SMALLEST_IMAGE_PX:
+        raise DataError(f"--image-size: expected at least {_SMALLEST_IMAGE_PX} px, got {image_size_px}.")
     if data == SYNTHETIC:
         size = 96 if image_size_px is None else image_size_px
         return synthesize(_SYNTHETIC_IMAGES, laboratory="lab_a", seed=0, image_size_px=size, duplicate_fraction=0.02)
