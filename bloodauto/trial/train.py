@@ -83,13 +83,17 @@ class TrialResult:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
+        """What ``result.json`` holds; ``data_wait_fraction`` is the share of all training time spent waiting for images."""
         metrics = {**asdict(self.judgement.metrics), "shift": self.judgement.shift}
+        training = sum(report.seconds - report.evaluation_seconds for report in self.history)
+        waited = sum(one.data_wait_fraction * (one.seconds - one.evaluation_seconds) for one in self.history)
         return {
             "finished": self.finished,
             "objective": self.objective,
             "metrics": metrics,
             "parameters": self.parameters,
             "seconds": self.seconds,
+            "data_wait_fraction": waited / training if training > 0 else 0.0,
         }
 
 
