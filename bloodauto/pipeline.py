@@ -328,7 +328,7 @@ def train(
             write_cleaning_csv(directory.cleaning, cells, cleaned)
             write_splits(directory.splits, cells, splits)
         on_gpu = gpus_of_this_machine() > 0
-        choice = choose_once(on_gpu=on_gpu)
+        choice = choose_once(on_gpu=on_gpu, image_size_px=max(cells.images.shape[1:3]))
         claim_device(cores=default_workers(1.0, 0.0, 0), gpu_share=1.0 if on_gpu else 0.0)
         from bloodauto.trial.material import prepare
         from bloodauto.trial.train import TrainOptions
@@ -339,6 +339,7 @@ def train(
             weights_file=weights,
             jit_compile=choice.jit_compile,
             precision=choice.precision,
+            augmentation_engine=choice.augmentation_engine,
         )
         return train_recipe(
             loaded,

@@ -144,7 +144,7 @@ def run_trainings(
     from bloodauto.trial.device import choose_once
 
     settings = plan.settings
-    choice = choose_once(on_gpu=settings.gpus_per_trial > 0)
+    choice = choose_once(on_gpu=settings.gpus_per_trial > 0, image_size_px=max(plan.data.cells.images.shape[1:3]))
     resources = Resources(settings.workers, settings.cpus_per_trial, settings.gpus_per_trial, address)
     lanes = tuple(f"worker {index}" for index in range(settings.workers))
     for lane in lanes:
@@ -185,6 +185,7 @@ def run_trainings(
                 objective=settings.objective,
                 jit_compile=choice.jit_compile,
                 precision=choice.precision,
+                augmentation_engine=choice.augmentation_engine,
                 weights_files=plan.weights_files,
                 memory_limit_bytes=_memory_limit_bytes(settings.workers),
             ),

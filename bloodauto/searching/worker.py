@@ -35,7 +35,7 @@ class WorkerOptions:
         run: the run directory; every path in an assignment is relative to it.
         cores: CPU cores of this worker.
         gpu_share: of one GPU; 0: CPU only.
-        jit_compile, precision: chosen by measurement (``trial/device.py``).
+        jit_compile, precision, augmentation_engine: chosen by measurement (``trial/device.py``).
         weights_files: backbone name and ``weights`` of a recipe -> file, resolved before the search began.
         memory_limit_bytes: resident memory beyond which a worker is replaced before its next training.
     """
@@ -46,6 +46,7 @@ class WorkerOptions:
     objective: str
     jit_compile: bool
     precision: str
+    augmentation_engine: str
     weights_files: dict[tuple[str, str], str | None]
     memory_limit_bytes: int
 
@@ -126,6 +127,7 @@ class Worker(tune.Trainable):
                 start_weights=start if start is not None and start.is_file() else None,
                 jit_compile=options.jit_compile,
                 precision=options.precision,
+                augmentation_engine=options.augmentation_engine,
                 num_threads=1,
                 time_limit_seconds=config["time_limit_seconds"],
             ),

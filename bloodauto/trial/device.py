@@ -37,10 +37,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """The fastest setting and what it was chosen from."""
+    """The fastest setting and what it was chosen from; the augmentation engine is ``opencv`` or ``tensorflow``."""
 
     jit_compile: bool
     precision: str
+    augmentation_engine: str
     measured: tuple[Speed, ...]
 
 
@@ -128,8 +129,8 @@ def _measure(*, jit_compile: bool, precision: str, seconds: float) -> float:
         keras.config.set_dtype_policy(previous)
 
 
-def choose_by_measurement(*, on_gpu: bool, seconds_each: float = 0.5) -> DeviceChoice:
-    """Times a small network's training step with and without XLA, and on a GPU also in half precision.
+def choose_by_measurement(*, on_gpu: bool, image_size_px: int = 96, seconds_each: float = 0.5) -> DeviceChoice:
+    """Times a small network's training step with and without XLA, on a GPU also in half precision; and both augmentations.
 
     On a CPU half precision is not tried: its kernels exist for few layers, and converting costs more than it gains.
     """
@@ -145,7 +146,15 @@ def choose_by_measurement(*, on_gpu: bool, seconds_each: float = 0.5) -> DeviceC
             tried.append(Speed(jit_compile, precision, speed))
     keras.backend.clear_session()
     best = max(tried, key=lambda one: one.steps_per_second)
-    return DeviceChoice(best.jit_compile, best.precision, tuple(tried))
+    return DeviceChoice(best.jit_compile, best.precision, _faster_augmentation(image_size_px), tuple(tried))
+
+
+def _faster_augmentation(image_size_px: int) -> str:
+    from bloodauto.augment import RandAugment
+    from bloodauto.augment.graph import choose_engine
+
+    images = np.random.default_rng(0).integers(0, 256, (32, image_size_px, image_size_px, 3), dtype=np.uint8)
+    return choose_engine(RandAugment(num_ops=3, operations="cells"), images, seed=0, repeats=3).engine
 
 
 def _cache_path() -> Path:
@@ -162,22 +171,22 @@ def _device_key(*, on_gpu: bool) -> str:
     return f"tensorflow {version}, {model}"
 
 
-def choose_once(*, on_gpu: bool) -> DeviceChoice:
-    """As ``choose_by_measurement``, in a process of its own, and remembered per device and TensorFlow version.
+def choose_once(*, on_gpu: bool, image_size_px: int = 96) -> DeviceChoice:
+    """As ``choose_by_measurement``, in a process of its own, and remembered per device, image size and TensorFlow version.
 
     The process of its own leaves the caller's threads and GPU memory alone; the memory is a file in the user's cache folder.
 
     Raises:
         RunError: the measuring process failed.
     """
-    path, key = _cache_path(), _device_key(on_gpu=on_gpu)
+    path, key = _cache_path(), f"{_device_key(on_gpu=on_gpu)}, {image_size_px} px"
     known: dict[str, Any] = {}
     # What cannot be read is measured again, and what cannot be kept is measured the next time.
     with contextlib.suppress(RunError, OSError):
         read = read_json(path)
         known = read if isinstance(read, dict) else {}
     if key not in known:
-        command = [sys.executable, "-m", "bloodauto.trial.device", "gpu" if on_gpu else "cpu"]
+        command = [sys.executable, "-m", "bloodauto.trial.device", "gpu" if on_gpu else "cpu", str(image_size_px)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RunError(f"the device could not be measured: {done.stderr.strip()[-300:]}")
@@ -185,10 +194,11 @@ def choose_once(*, on_gpu: bool) -> DeviceChoice:
         with contextlib.suppress(OSError):
             write_json(path, known)
     saved = known[key]
-    return DeviceChoice(saved["jit_compile"], saved["precision"], tuple(Speed(**one) for one in saved["measured"]))
+    measured = tuple(Speed(**one) for one in saved["measured"])
+    return DeviceChoice(saved["jit_compile"], saved["precision"], saved["augmentation_engine"], measured)
 
 
 if __name__ == "__main__":
     gpu = sys.argv[1] == "gpu"
     claim_device(cores=1, gpu_share=1.0 if gpu else 0.0)
-    sys.stdout.write(json.dumps(asdict(choose_by_measurement(on_gpu=gpu))) + "\n")
+    sys.stdout.write(json.dumps(asdict(choose_by_measurement(on_gpu=gpu, image_size_px=int(sys.argv[2])))) + "\n")

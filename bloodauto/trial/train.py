@@ -47,6 +47,7 @@ class TrainOptions:
         weights_file: pre-trained weights of the backbone; None: random.
         start_weights: weights of the whole network to start from (a finished trial of the same network), or None.
         jit_compile, precision: as Keras knows them; chosen by measurement (``trial/device.py``).
+        augmentation_engine: ``opencv``, or ``tensorflow`` on its device; chosen by measurement as well.
         num_threads: threads that prepare images.
         time_limit_seconds: the schedule runs by whichever is further, its share of the steps or its share of this time,
             so that a training that is given an hour ends within it with its learning rate fully decayed (Li et al.,
@@ -58,6 +59,7 @@ class TrainOptions:
     start_weights: Path | None = None
     jit_compile: bool = False
     precision: str = "float32"
+    augmentation_engine: str = "opencv"
     num_threads: int = 1
     time_limit_seconds: float | None = None
 
@@ -193,12 +195,17 @@ class _Run:
     def _pipeline(self) -> BatchPipeline:
         train = self.material.train_index
         labels = self.material.labels[train]
+        policy = policy_of(self.recipe.augmentation)
+        if self.options.augmentation_engine == "tensorflow":
+            from bloodauto.augment.graph import OnDevice
+
+            policy = OnDevice(policy)
         return BatchPipeline(
             self.material.train_images,
             np.eye(self.material.num_classes, dtype=np.float32)[labels],
             sample_weights=self._weights[labels],
             batch_size=min(self.recipe.batch_size, len(train)),
-            policy=policy_of(self.recipe.augmentation),
+            policy=policy,
             seed=self.seed,
             num_threads=self.options.num_threads,
             last_batch="drop",
