@@ -109,6 +109,9 @@ class TerminalProgress:
             if ended.number in self._told:
                 continue
             self._told.add(ended.number)
+            if ended.outcome == "out_of_budget" and ended.device_seconds == 0:
+                # A suggestion that was never started; the summary counts it.
+                continue
             value = f"{ended.objective:.4f}" if ended.objective is not None else "-"
             reason = f" ({ended.reason})" if ended.reason else ""
             self._console.print(

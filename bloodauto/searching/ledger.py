@@ -79,13 +79,15 @@ class Ledger:
         self._heartbeat_path.unlink()
 
     def _write(self, purpose: str, device_seconds: float) -> None:
+        # What is counted is what is written, so that a resume counts the same.
+        device_seconds = round(device_seconds, 6)
         self._charged += device_seconds
         self._by_purpose[purpose] = self.charged_for(purpose) + device_seconds
         line = {
             "at_unix": self._wall_clock(),
             "purpose": purpose,
-            "device_seconds": round(device_seconds, 3),
-            "spent_device_seconds": round(self._charged, 3),
+            "device_seconds": device_seconds,
+            "spent_device_seconds": round(self._charged, 6),
         }
         append_line(self._path, json.dumps(line))
 

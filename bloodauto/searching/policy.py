@@ -26,7 +26,7 @@ __all__ = ["Assignment", "Ended", "Ending", "Outcome", "Policy", "PolicySettings
 #: A suggestion nobody can afford is told to the study and another one asked for, this many times; the next time that nothing
 #: is affordable half as many, and so on.
 _AFFORDABLE_TRIES = 8
-#: Suggestions in a row that are no valid recipes, before a lane is left waiting until some trial ends.
+#: Suggestions in a row that are no valid recipes, before a lane waits until some trial ends.
 _INVALID_TRIES = 64
 #: Beyond so many times what its trial took a refit gains nothing any more; the search gets the rest.
 _USEFUL_REFIT_OVER_TRIAL = 3.0
@@ -140,15 +140,13 @@ class Policy:
     def on_epoch(self, name: str, report: EpochReport) -> bool:
         """Takes an epoch's report; False: stop this training."""
         running = self._open[name]
-        recipe = running.assignment.recipe
-        now = self._now()
+        recipe, now = running.assignment.recipe, self._now()
         self.costs.saw_epoch(recipe, report.stage, report.seconds, report.evaluation_seconds)
         if running.last is None:
             running.start_seconds = max(now - running.assigned_at - report.seconds, 0.0)
             self.costs.saw_start(running.start_seconds, cold=running.cold)
             self._warm_lanes.add(running.assignment.lane)
-        predicted = self.costs.epoch_seconds(recipe, report.stage)
-        assert predicted is not None
+        predicted = self.costs.epoch_seconds(recipe, report.stage) or report.seconds
         running.slowness.append(report.seconds / max(predicted, 1e-9))
         running.heard_at, running.last, running.overdue = now, report, False
         if running.trial is None:
@@ -306,21 +304,19 @@ class Policy:
 
     def _judge(self, running: _Open, report: EpochReport) -> None:
         """Decides whether a trial is pruned, cut, or goes on."""
-        recipe, limit = running.assignment.recipe, running.assignment.time_limit_seconds
         assert running.trial is not None
-        left = self.costs.remaining_seconds(recipe, report.epoch)
-        assert left is not None
+        recipe, limit = running.assignment.recipe, running.assignment.time_limit_seconds
+        left = self.costs.remaining_seconds(recipe, report.epoch) or 0.0
         left *= statistics.median(running.slowness)
         squeezed = limit is not None and left > running.assigned_at + running.start_seconds + limit - self._now()
         if report.epoch >= recipe.total_epochs or squeezed:
             # What its time limit ends before its number of epochs does cannot be compared epoch by epoch, and comes to its
             # end in time anyway.
             return
+        at_end = self._ledger.spent_device_seconds + left * self.pool_devices
         if running.trial.should_prune():
             running.verdict, running.reason = "pruned", f"rung_{report.epoch}"
-            return
-        at_end = self._ledger.spent_device_seconds + left * self.pool_devices
-        if at_end > self.search_ends_at + self._overdraft and self._record.finished:
+        elif at_end > self.search_ends_at + self._overdraft and self._record.finished:
             running.verdict, running.reason = "out_of_budget", f"epoch {report.epoch} of {recipe.total_epochs}"
 
     def _end_trial(self, running: _Open, ending: Ending) -> None:
@@ -388,11 +384,17 @@ class Policy:
         return assignment
 
     def _contenders(self) -> list[Finished]:
-        """What has finished, and what is past its middle and is not being stopped: its score can only be underrated."""
-        contenders = list(self._record.finished)
+        """What has finished, and what is on its way and leads it: at the same epoch, against everything that finished."""
+        finished = list(self._record.finished)
+        curves = [self._record.curve(trial.number) for trial in finished]
+        leading = []
         for one in self._open.values():
-            recipe, last = one.assignment.recipe, one.last
-            if one.trial is None or last is None or one.verdict is not None or 2 * last.epoch < recipe.total_epochs:
+            if one.trial is None or one.last is None or one.verdict is not None:
                 continue
-            contenders.append(Finished(one.trial.number, recipe, last.objective))
-        return contenders
+            epoch, objective = one.last.epoch, one.last.objective
+            if objective >= max(
+                curve.get(epoch, trial.objective) for curve, trial in zip(curves, finished, strict=True)
+            ):
+                ahead = max(objective, *(trial.objective for trial in finished))
+                leading.append(Finished(one.trial.number, one.assignment.recipe, ahead))
+        return leading + finished

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import optuna
@@ -172,6 +172,10 @@ class StudyRecord:
         else:
             self._study.tell(trial.number, state=TrialState.PRUNED)
         return outcome, reason
+
+    def curve(self, number: int) -> Mapping[int, float]:
+        """A trial's objective after each epoch."""
+        return self._study.get_trials(deepcopy=False)[number].intermediate_values
 
     def refits_to_do(self) -> deque[PlannedRefit] | None:
         """Of the refits planned in an earlier session those that did not end; None when none were planned."""

@@ -49,9 +49,10 @@ def plan_refits(
     members too, and differ by recipe and seed. Such ones also fill up what sets of folds leave of the workers.
 
     Args:
-        finished: at least one trial.
+        finished: at least one trial; of equally good ones those named first win.
     """
-    ranked = sorted(finished, key=lambda trial: (-trial.objective, trial.number))
+    # A stable sort: of equals the one named first.
+    ranked = sorted(finished, key=lambda trial: -trial.objective)
     distinct: list[Finished] = []
     for trial in ranked:
         close = not distinct or trial.objective >= distinct[0].objective - _CLOSE_ENOUGH

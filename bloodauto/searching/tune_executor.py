@@ -281,6 +281,8 @@ def execute(
                 search_alg=_PolicySearcher(bridge),
                 scheduler=_PolicyScheduler(bridge),
                 num_samples=1_000_000,
+                # Without it Tune lets one trial wait at a time, and starts the workers one after another.
+                max_concurrent_trials=resources.workers,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

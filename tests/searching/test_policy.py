@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -11,6 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from bloodauto.recipe import Recipe
 from bloodauto.searching.curves import CurvePoint
 from bloodauto.searching.ledger import read_ledger
 from bloodauto.searching.simulator import Fault, Machine, SimulatedSession
@@ -331,3 +333,20 @@ def test_decisions_stay_cheap_with_thousands_of_trials(folder: Path) -> None:
         assert policy.search_ends_at > 0
     assert time.perf_counter() - started < 0.5
     search.ledger.release("worker 0")
+
+
+def test_refits_repeat_the_slow_trial_that_leads_though_it_has_not_ended(folder: Path) -> None:
+    """A large network takes most of the search's time; before it ends the other lane has begun its refit."""
+
+    def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
+        large = recipe.backbone.name == "cnn_32"
+        return CurvePoint((0.55 if large else 0.5) + 0.02 * epoch, 44.0 if large else 25.0, 0.5)
+
+    slow, quick = tiny_recipe(tiny_space(), "cnn_32"), tiny_recipe(tiny_space(), "cnn_16")
+    declared = (("slow", slow), ("quick", quick))
+    search = Search(folder, curve=curve, declared=declared, settings=replace(SETTINGS, refit_share=0.5), pruner="none")
+    session = search.session()
+    ended = {one.assignment.name: one.ended_at for one in session.trainings}
+    refits = [one for one in session.trainings if one.assignment.kind == "refit"]
+    assert {one.assignment.name.split("-")[0] for one in refits} == {"00000"}
+    assert min(one.started_at for one in refits) < ended["00000"], "one began while its trial was still on its way"
