@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bloodauto.searching.policy import Policy
     from bloodauto.searching.session import Plan
     from bloodauto.trial.checkpoint import EpochReport
-    from bloodauto.trial.train import TrialResult
+    from bloodauto.trial.result import TrialResult
 
 
 class Progress(Protocol):

@@ -392,9 +392,8 @@ class Policy:
             if one.trial is None or one.last is None or one.verdict is not None:
                 continue
             epoch, objective = one.last.epoch, one.last.objective
-            if objective >= max(
-                curve.get(epoch, trial.objective) for curve, trial in zip(curves, finished, strict=True)
-            ):
-                ahead = max(objective, *(trial.objective for trial in finished))
-                leading.append(Finished(one.trial.number, one.assignment.recipe, ahead))
+            rival = max(curve.get(epoch, trial.objective) for curve, trial in zip(curves, finished, strict=True))
+            if objective >= rival:
+                expected = max(trial.objective for trial in finished) + objective - rival
+                leading.append(Finished(one.trial.number, one.assignment.recipe, min(expected, 1.0)))
         return leading + finished

@@ -30,6 +30,7 @@ from bloodauto.trial.checkpoint import (
 from bloodauto.trial.material import Judgement, Material, judge
 from bloodauto.trial.network import apply_unfreeze, build_network, restart_randomness
 from bloodauto.trial.optimisation import build_loss, build_optimizer, class_weights, learning_rate_factor
+from bloodauto.trial.result import TrialResult
 
 Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
@@ -62,41 +63,6 @@ class TrainOptions:
     augmentation_engine: str = "opencv"
     num_threads: int = 1
     time_limit_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What a training gave.
-
-    Attributes:
-        finished: it ran its course (all stages, or ended by its own patience); False when it was told to stop.
-        objective: of the kept weights on all validation images, 0-1.
-        judgement: all their scores.
-        history: every epoch's report.
-        parameters: of the whole network.
-        seconds: training and evaluation, start-up excluded.
-    """
-
-    finished: bool
-    objective: float
-    judgement: Judgement
-    history: tuple[EpochReport, ...]
-    parameters: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``result.json`` holds; ``data_wait_fraction`` is the share of all training time spent waiting for images."""
-        metrics = {**asdict(self.judgement.metrics), "shift": self.judgement.shift}
-        training = sum(report.seconds - report.evaluation_seconds for report in self.history)
-        waited = sum(one.data_wait_fraction * (one.seconds - one.evaluation_seconds) for one in self.history)
-        return {
-            "finished": self.finished,
-            "objective": self.objective,
-            "metrics": metrics,
-            "parameters": self.parameters,
-            "seconds": self.seconds,
-            "data_wait_fraction": waited / training if training > 0 else 0.0,
-        }
 
 
 class _Clock:

@@ -96,6 +96,8 @@ def test_two_workers_train_at_the_same_time(searched: Searched) -> None:
     ]
     shared = max(min(a[1], b[1]) - max(a[0], b[0]) for a, b in itertools.combinations(spans, 2))
     assert shared > 1.0, "each worker reserves one core, so a second charged is a second reserved"
+    starts = [line["at_unix"] for line in charges(searched.run) if line["purpose"] == "start-up"]
+    assert starts[1] - starts[0] < 3.0, "no worker waits for another one's start"
     pids = {read_json(path)["pid"] for path in searched.run.root.glob("*/*/worker.json")}
     assert len(pids) == 2, "workers are kept from one training to the next"
 
@@ -177,7 +179,7 @@ def test_the_exported_model_answers_alone_as_predict_does(
     )
     with (tmp_path / "answers.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    answers = np.array([[float(row[name]) for name in cells.class_names] for row in rows])
+    answers = np.array([[float(row[f"probability_{name}"]) for name in cells.class_names] for row in rows])
     np.testing.assert_allclose(answers, np.load(tmp_path / "alone.npy"), atol=2e-6)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-4)
     assert [row["label"] for row in rows] == [cells.class_names[index] for index in answers.argmax(axis=1)]
