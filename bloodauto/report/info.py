@@ -87,6 +87,11 @@ class TrialInfo:
     metrics: Scores = ()
     history: tuple[EpochInfo, ...] = ()
 
+    @property
+    def never_started(self) -> bool:
+        """Suggested, but more than the budget could carry."""
+        return self.outcome == "out_of_budget" and not self.intermediate and not self.device_seconds
+
     def metric(self, name: str) -> float | None:
         return dict(self.metrics).get(name)
 

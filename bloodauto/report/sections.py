@@ -38,7 +38,8 @@ def trial_table(run: RunInfo) -> Markup:
         return tag("p", "No trial has been started.", class_="absent")
     backbone = "backbone.name"
     rows = []
-    for trial in ranked(run.trials)[:TOP_TRIALS]:
+    started = tuple(trial for trial in run.trials if not trial.never_started)
+    for trial in ranked(started)[:TOP_TRIALS]:
         params = {param.name: param.value for param in trial.params}
         rows.append(
             (
@@ -78,8 +79,12 @@ def trial_table(run: RunInfo) -> Markup:
         rows,
         numeric=(0, 2, 3, 4, 5, 6, 7),
     )
-    left = len(run.trials) - len(rows)
-    return join([shown, tag("p", f"{left} more trials are in the study.", class_="hint") if left > 0 else None])
+    left, refused = len(started) - len(rows), len(run.trials) - len(started)
+    hints = [
+        f"{left} more trials are in the study." if left else "",
+        f"{refused} more were suggested that the budget could not carry; they were not started." if refused else "",
+    ]
+    return join([shown, *(tag("p", hint, class_="hint") for hint in hints if hint)])
 
 
 def failures(run: RunInfo) -> Markup:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from bloodauto.errors import RunError
 from bloodauto.files import RunDirectory, dump_yaml, read_json, write_json
 from bloodauto.report.html import render, write_report
-from bloodauto.report.info import RunInfo
+from bloodauto.report.info import RunInfo, TrialInfo
 from bloodauto.report.markup import tag
 from bloodauto.report.read import read_run
 
@@ -102,6 +103,13 @@ def test_only_the_thirty_best_trials_are_listed(tmp_path: Path) -> None:
     text = Page(render(read_run(run.root))).sections["trials"]
     assert "10 more trials are in the study" in text
     assert len(re.findall(r"\b\d+\.\d\u202f%", text)) > 60
+
+
+def test_trials_that_the_budget_could_not_carry_are_counted_not_listed(finished_info: RunInfo) -> None:
+    refused = [TrialInfo(number, "out_of_budget", None, device_seconds=0.0) for number in (30, 31)]
+    text = Page(render(replace(finished_info, trials=(*finished_info.trials, *refused)))).sections["trials"]
+    assert "2 more were suggested that the budget could not carry" in text
+    assert " 31 " not in text
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ def progress_info(run: RunInfo) -> ProgressInfo | Absent:
     points = []
     summed = 0.0
     for trial in run.trials:
-        never_started = trial.outcome == "out_of_budget" and not trial.intermediate and not trial.device_seconds
-        if trial.outcome == "waiting" or never_started:
+        if trial.outcome == "waiting" or trial.never_started:
             continue
         summed += trial.device_seconds if trial.device_seconds is not None else 0.0
         spent = summed if not run.ledger else ended.get(f"trial {trial.number}", latest)
