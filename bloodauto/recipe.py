@@ -94,11 +94,13 @@ class Augmentation(_Strict):
     """What happens to a training image each time it is seen, in this order.
 
     ``orientation``: random flips and right-angle turns; a smear has no up and no down.
+    ``framing``: strength 0-1 of random magnification and position; laboratories differ in pixel size and in how they crop.
     ``stain_jitter``: strength 0-1 of random stain intensity and hue, in optical density.
     ``rand_augment``: see there; absent means none.
     """
 
     orientation: bool = True
+    framing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     stain_jitter: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     rand_augment: RandAugmentSettings | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bloodauto.augment import Policy, RandAugment, Sequence, StainJitter, Symmetries
+from bloodauto.augment import Apply, Policy, RandAugment, Sequence, StainJitter, Symmetries
 from bloodauto.recipe import Augmentation
 
 
@@ -15,6 +15,8 @@ def policy_of(augmentation: Augmentation) -> Policy:
     policies: list[Policy] = []
     if augmentation.orientation:
         policies.append(Symmetries())
+    if augmentation.framing > 0:
+        policies += [Apply("zoom", augmentation.framing), Apply("translate", augmentation.framing)]
     if augmentation.stain_jitter > 0:
         policies.append(StainJitter(augmentation.stain_jitter))
     settings = augmentation.rand_augment
