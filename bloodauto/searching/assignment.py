@@ -20,7 +20,7 @@ class PolicySettings:
         workers: trainings that run together.
         devices_per_worker: devices each of them reserves.
         refit_share: share of the budget kept for refits, 0-1; what they cannot use well goes to the search.
-        final_device_seconds: kept for ensemble, export and the sealed test.
+        final_device_seconds: at most kept for ensemble, export and the sealed test.
         num_folds: folds of the splits.
         max_refits: most refits of all, unless there are more workers.
         max_trials: most trials that are started; None: as many as the budget affords.

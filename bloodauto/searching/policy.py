@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import optuna
 from bloodauto.recipe import Recipe
 from bloodauto.searching.assignment import Assignment, Ended, Ending, Outcome, PolicySettings, Running
 from bloodauto.searching.costs import CostModel
+from bloodauto.searching.division import Division
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.pruning import Pruning
 from bloodauto.searching.record import Asked, StudyRecord
@@ -28,8 +28,6 @@ __all__ = ["Assignment", "Ended", "Ending", "Outcome", "Policy", "PolicySettings
 _AFFORDABLE_TRIES = 8
 #: Suggestions in a row that are no valid recipes, before a lane waits until some trial ends.
 _INVALID_TRIES = 64
-#: Beyond so many times what its trial took a refit gains nothing any more; the search gets the rest.
-_USEFUL_REFIT_OVER_TRIAL = 3.0
 #: Endings after which a lane's next training has to wait for a new process.
 _DEADLY_REASONS = frozenset({"worker_died", "watchdog"})
 
@@ -52,9 +50,6 @@ class _Open:
 
 class Policy:
     """Decides. Knows the study, the space, the ledger and a clock; knows no process, no Ray and no TensorFlow.
-
-    The budget is cut in three: the search, the refits, and the end (ensemble, export, sealed test). All reserved lanes are
-    charged by the second, so a training of s seconds is affordable when the whole pool's next s seconds still fit.
 
     Until some trial has run its course, every training has a time limit in which its schedule runs to its end: however
     small the budget, there is something to export.
@@ -93,29 +88,11 @@ class Policy:
         self._nothing_affordable = False
         self._tries = _AFFORDABLE_TRIES
         self._refits = RefitQueue(self._record, self.costs, settings)
+        self.division = Division(ledger, self.costs, self._record, settings)
         #: Why nothing more should be started; None while all is well.
         self.abort_reason: str | None = None
 
     # -- what is asked -------------------------------------------------------------------------------------------------
-
-    @property
-    def pool_devices(self) -> float:
-        return self._settings.workers * self._settings.devices_per_worker
-
-    @property
-    def search_ends_at(self) -> float:
-        """Device-seconds at which the refits begin; later than their share says when they could not use it all."""
-        share = self._refits_end_at * self._settings.refit_share
-        if (best := self.best()) is not None:
-            waves = math.ceil(max(self._settings.max_refits, self._settings.workers) / self._settings.workers)
-            trial_seconds = self.costs.trial_seconds(best.recipe) or self.costs.start_seconds()
-            useful = _USEFUL_REFIT_OVER_TRIAL * trial_seconds * waves * self.pool_devices
-            share = min(share, useful)
-        return self._refits_end_at - share
-
-    @property
-    def _refits_end_at(self) -> float:
-        return max(self._ledger.budget_device_seconds - self._settings.final_device_seconds, 0.0)
 
     def best(self) -> Finished | None:
         """The best trial that ran its course."""
@@ -199,16 +176,23 @@ class Policy:
     def seconds_until_deadline(self, assignment: Assignment) -> float:
         """Wall seconds after which a training must leave, finished or not."""
         search = assignment.kind == "trial" and bool(self._record.finished)
-        return max(self._seconds_until(self.search_ends_at + self._overdraft if search else self._refits_end_at), 0.0)
+        return max(
+            self.division.seconds_until(
+                self.division.search_ends_at + self.division.overdraft if search else self.division.refits_end_at
+            ),
+            0.0,
+        )
 
     def out_of_time(self) -> bool:
         """Whether even what is left for the end is being eaten up; everything must stop at once."""
-        return self._ledger.spent_device_seconds > self._refits_end_at + 0.3 * self._settings.final_device_seconds
+        return (
+            self._ledger.spent_device_seconds > self.division.refits_end_at + 0.3 * self.division.final_device_seconds
+        )
 
     def overdue(self) -> list[str]:
         """Trainings not heard of for so long that they must be hanging; one that was restarted may be named again."""
         names = []
-        whole = self._refits_end_at / self.pool_devices
+        whole = self.division.refits_end_at / self.division.pool_devices
         for name, running in self._open.items():
             if self._now() - running.heard_at <= self._settings.watchdog_seconds:
                 continue
@@ -222,15 +206,6 @@ class Policy:
         """Whether a training was named by ``overdue`` and has not been heard of since."""
         return name in self._open and self._open[name].overdue
 
-    @property
-    def _overdraft(self) -> float:
-        """How far running trials may reach into the refits' share, in device-seconds."""
-        return 0.1 * (self._refits_end_at - self.search_ends_at)
-
-    def _seconds_until(self, device_seconds: float) -> float:
-        """Wall seconds until so much is spent, all lanes being reserved throughout."""
-        return (device_seconds - self._ledger.spent_device_seconds) / self.pool_devices
-
     # -- trials --------------------------------------------------------------------------------------------------------
 
     def _overhead_seconds(self, recipe: Recipe, lane: str) -> float:
@@ -241,14 +216,14 @@ class Policy:
 
     def _search_seconds_left(self) -> float:
         """Wall seconds the search has left; while nothing has run its course, the refits' share is open to it too."""
-        left = self._seconds_until(self.search_ends_at)
+        left = self.division.seconds_until(self.division.search_ends_at)
         if not self._record.finished and left <= self.costs.start_seconds():
-            left = self._seconds_until(self._refits_end_at)
+            left = self.division.seconds_until(self.division.refits_end_at)
         return left
 
     def _next_trial(self, lane: str) -> Assignment | None:
         while (asked := self._record.reopen()) is not None:
-            overdraft = self._overdraft / self.pool_devices if self._record.finished else 0.0
+            overdraft = self.division.overdraft / self.division.pool_devices if self._record.finished else 0.0
             assignment = self._try(asked, lane, self._search_seconds_left() + overdraft)
             if assignment is not None:
                 return assignment
@@ -313,10 +288,10 @@ class Policy:
             # What its time limit ends before its number of epochs does cannot be compared epoch by epoch, and comes to its
             # end in time anyway.
             return
-        at_end = self._ledger.spent_device_seconds + left * self.pool_devices
+        at_end = self._ledger.spent_device_seconds + left * self.division.pool_devices
         if running.trial.should_prune():
             running.verdict, running.reason = "pruned", f"rung_{report.epoch}"
-        elif at_end > self.search_ends_at + self._overdraft and self._record.finished:
+        elif at_end > self.division.search_ends_at + self.division.overdraft and self._record.finished:
             running.verdict, running.reason = "out_of_budget", f"epoch {report.epoch} of {recipe.total_epochs}"
 
     def _end_trial(self, running: _Open, ending: Ending) -> None:
@@ -363,7 +338,7 @@ class Policy:
 
     def _next_refit(self, lane: str) -> Assignment | None:
         """The next refit, as long as lets every lane's last one end when the refits' share does."""
-        left = self._seconds_until(self._refits_end_at)
+        left = self.division.seconds_until(self.division.refits_end_at)
         if not self._record.finished or left <= self.costs.start_seconds():
             return None
         timed = self._refits.take(left, self._contenders(), lambda recipe: self._overhead_seconds(recipe, lane))

@@ -33,9 +33,7 @@ from bloodauto.shift.suite import ShiftSuite
 from bloodauto.space import Space, corners
 
 STUDY_NAME = "bloodauto"
-#: For the end of Ray, ensemble, export and sealed test: measured 15-25 s for up to four members on a quiet CPU core.
-_FINAL_SECONDS = 30.0
-#: A budget too small for that margin gives it at most this share; with an eighth, busy machines spent more than they had.
+#: At most this share of the budget is kept for the end of Ray, ensemble, export and sealed test; see ``Policy``.
 _FINAL_SHARE = 0.25
 
 
@@ -124,11 +122,6 @@ def open_ledger(run: RunDirectory, settings: SearchSettings) -> Ledger:
     )
 
 
-def final_device_seconds(settings: SearchSettings) -> float:
-    """Kept for ensemble, export and sealed test."""
-    return min(_FINAL_SECONDS * settings.devices_per_worker, _FINAL_SHARE * settings.budget_device_seconds)
-
-
 def run_trainings(
     plan: Plan, study: optuna.Study, ledger: Ledger, *, address: str | None, show: Callable[[Policy], None]
 ) -> bool:
@@ -162,7 +155,7 @@ def run_trainings(
                 workers=settings.workers,
                 devices_per_worker=settings.devices_per_worker,
                 refit_share=settings.refit_share,
-                final_device_seconds=final_device_seconds(settings),
+                final_device_seconds=_FINAL_SHARE * settings.budget_device_seconds,
                 num_folds=plan.data.splits.num_folds,
                 max_trials=settings.max_trials,
             ),

@@ -125,7 +125,7 @@ def test_the_search_goes_on_when_refits_could_not_use_their_share(folder: Path) 
     search.with_settings(refit_share=0.9, max_trials=60)
     session = search.session()
     refits = [one for one in session.trainings if one.assignment.kind == "refit"]
-    assert search.last_policy.search_ends_at > 0.8 * 4000
+    assert search.last_policy.division.search_ends_at > 0.8 * 4000
     assert len(refits) in {5, 10}
 
 
@@ -330,7 +330,7 @@ def test_decisions_stay_cheap_with_thousands_of_trials(folder: Path) -> None:
         policy.best()
         policy.overdue()
         policy.out_of_time()
-        assert policy.search_ends_at > 0
+        assert policy.division.search_ends_at > 0
     assert time.perf_counter() - started < 0.5
     search.ledger.release("worker 0")
 

@@ -1,0 +1,63 @@
+"""How a budget is divided: the search, the refits, and the end (ensemble, export, sealed test)."""
+
+from __future__ import annotations
+
+import math
+
+from bloodauto.searching.assignment import PolicySettings
+from bloodauto.searching.costs import CostModel
+from bloodauto.searching.ledger import Ledger
+from bloodauto.searching.record import StudyRecord
+
+#: Beyond so many times what its trial took a refit gains nothing any more; the search gets the rest.
+_USEFUL_REFIT_OVER_TRIAL = 3.0
+#: Running trials may reach so far into the refits' share.
+_OVERDRAFT_SHARE = 0.1
+
+
+class Division:
+    """Where each part of the budget ends, in device-seconds; moves as the costs become known.
+
+    All reserved lanes are charged by the second, so a training of s seconds is affordable when the whole pool's next s
+    seconds still fit.
+    """
+
+    def __init__(self, ledger: Ledger, costs: CostModel, record: StudyRecord, settings: PolicySettings) -> None:
+        self._ledger, self._costs, self._record, self._settings = ledger, costs, record, settings
+
+    @property
+    def pool_devices(self) -> float:
+        """Devices of all lanes."""
+        return self._settings.workers * self._settings.devices_per_worker
+
+    @property
+    def final_device_seconds(self) -> float:
+        """Kept for the end of the workers, ensemble, export and sealed test, as this machine has shown itself so far."""
+        best = self._record.best
+        lane_seconds = self._costs.final_lane_seconds(None if best is None else best.recipe, self._settings.workers)
+        return min(lane_seconds * self._settings.devices_per_worker, self._settings.final_device_seconds)
+
+    @property
+    def refits_end_at(self) -> float:
+        """Where the trainings must be over."""
+        return max(self._ledger.budget_device_seconds - self.final_device_seconds, 0.0)
+
+    @property
+    def search_ends_at(self) -> float:
+        """Where the refits begin; later than their share says when they could not use it all."""
+        share = self.refits_end_at * self._settings.refit_share
+        if (best := self._record.best) is not None:
+            waves = math.ceil(max(self._settings.max_refits, self._settings.workers) / self._settings.workers)
+            trial_seconds = self._costs.trial_seconds(best.recipe) or self._costs.start_seconds()
+            useful = _USEFUL_REFIT_OVER_TRIAL * trial_seconds * waves * self.pool_devices
+            share = min(share, useful)
+        return self.refits_end_at - share
+
+    @property
+    def overdraft(self) -> float:
+        """How far running trials may reach into the refits' share."""
+        return _OVERDRAFT_SHARE * (self.refits_end_at - self.search_ends_at)
+
+    def seconds_until(self, device_seconds: float) -> float:
+        """Wall seconds until so much is spent, all lanes being reserved throughout."""
+        return (device_seconds - self._ledger.spent_device_seconds) / self.pool_devices
