@@ -358,7 +358,9 @@ def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Pat
     Raises:
         UserError: no such model, or no images.
     """
-    import bloodauto.trial  # noqa: F401  (chooses Keras' backend before Keras is imported)
+    from bloodauto.trial.wake import wake_tensorflow
+
+    wake_tensorflow()
     from bloodauto.data.load import load_images
     from bloodauto.export.predict import open_model, predict_images, write_predictions_csv
 

@@ -18,6 +18,7 @@ import numpy as np
 from bloodauto.augment import limit_native_threads
 from bloodauto.errors import RunError
 from bloodauto.files import read_json, write_json
+from bloodauto.trial.wake import wake_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -79,6 +80,7 @@ def claim_device(*, cores: int, gpu_share: float) -> None:
     A share below 1 gets a fixed part of the GPU's memory, so that its neighbours keep theirs; a whole GPU grows as needed.
     Not tested on GPU hardware.
     """
+    wake_tensorflow()
     import tensorflow as tf
 
     limit_native_threads(cores)
