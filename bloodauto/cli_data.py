@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,11 +20,13 @@ def inspect(
     data: Data = "synthetic",
     image_size: Size = None,
     output: Annotated[Path | None, typer.Option("--output", help="Write the whole table as CSV.")] = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a PNG with eight images of each class.")] = None,
 ) -> None:
     """Show what the images are and what cleaning finds."""
     import numpy as np
 
     from bloodauto.data.clean import clean, write_cleaning_csv
+    from bloodauto.data.sheet import contact_sheet
     from bloodauto.searching.prepare import read_cells
 
     cells = read_cells(data, image_size)
@@ -51,6 +53,11 @@ def inspect(
     if output is not None:
         write_cleaning_csv(output, cells, cleaning)
         typer.echo(output)
+    if sheet is not None:
+        chosen = np.concatenate([np.flatnonzero(cells.labels == label)[:8] for label in range(len(cells.class_names))])
+        captions = [cells.class_names[label] for label in cells.labels[chosen]]
+        _write_png(sheet, contact_sheet(cells.images[chosen], captions))
+        typer.echo(sheet)
 
 
 @data_app.command("fetch")
@@ -105,6 +112,15 @@ def synth(
     typer.echo(output)
 
 
+def _write_png(path: Path, image: Any) -> None:
+    import cv2
+
+    from bloodauto.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
 @data_app.command("augment")
 def augment(
     recipe: Annotated[Path, typer.Option("--recipe", help="A recipe (.yaml).")],
@@ -115,11 +131,9 @@ def augment(
     rows: Annotated[int, typer.Option("--rows", help="Images shown.", min=1)] = 8,
 ) -> None:
     """Draw a contact sheet of what a recipe's augmentation does."""
-    import cv2
     import numpy as np
 
     from bloodauto.augment import augmentation_sheet
-    from bloodauto.files import atomic_path
     from bloodauto.recipe import load_recipe
     from bloodauto.searching.prepare import read_cells
     from bloodauto.trial.augmentation import policy_of
@@ -128,6 +142,5 @@ def augment(
     cells = read_cells(data, image_size)
     chosen = np.random.default_rng(seed).permutation(len(cells))[:rows]
     sheet = augmentation_sheet(cells.images[chosen], policy, seed)
-    with atomic_path(output) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+    _write_png(output, sheet)
     typer.echo(output)

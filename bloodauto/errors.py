@@ -9,7 +9,6 @@
     │   └── RunError                   a run directory in the wrong state, settings that differ
     └── TrialFailure                   one trial ended without a result
         ├── TrialRejected              cannot work, whatever is tried: no retry
-        ├── TrialInterrupted           node, memory, pre-emption: worth one retry
         └── TrialAbort                 the data or our code is wrong: stop the search
 
 A message says what was expected, what came, where, and how to mend it.
@@ -67,10 +66,6 @@ class TrialFailure(BloodautoError):
 
 class TrialRejected(TrialFailure):
     """The trial cannot work, whatever is tried (a loss that is not a number, an impossible shape). Not retried."""
-
-
-class TrialInterrupted(TrialFailure):
-    """The trial was stopped from outside (a dead worker, no memory, pre-emption). Worth one retry."""
 
 
 class TrialAbort(TrialFailure):

@@ -33,23 +33,6 @@ class ReliabilityBin:
     accuracy: float
 
 
-@dataclass(frozen=True)
-class CalibrationQuality:
-    """How well probabilities fit the labels; all three are better when smaller.
-
-    Attributes:
-        nll: mean negative log-likelihood of the true class, nats.
-        ece: expected calibration error over 15 bins of equal width, 0-1.
-        brier: mean squared distance to the one-hot label, 0-2.
-        images: how many images it was measured on.
-    """
-
-    nll: float
-    ece: float
-    brier: float
-    images: int
-
-
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """``p ** (1 / temperature)``, normalised again: softer above 1, sharper below; the order of classes stays.
 
@@ -121,18 +104,6 @@ def balanced_weights(clean_count: int, shifted_groups: np.ndarray) -> np.ndarray
     return np.concatenate([np.full(clean_count, 1 / clean_count), 1 / sizes[group_of]]) / blocks
 
 
-def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of ``-log p`` of the true class, nats; ``p`` is lifted to 1e-12."""
-    return float(-_log(probabilities)[np.arange(len(labels)), labels].mean())
-
-
-def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over images of the squared distance to the one-hot label, 0-2 (Brier 1950, the form for many classes)."""
-    difference = np.array(probabilities, dtype=np.float64)
-    difference[np.arange(len(labels)), labels] -= 1.0
-    return float((difference**2).sum(axis=1).mean())
-
-
 def reliability(
     probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15, adaptive: bool = False
 ) -> tuple[ReliabilityBin, ...]:
@@ -172,16 +143,6 @@ def expected_calibration_error(
     """Mean distance between confidence and accuracy over the bins of ``reliability``, weighted by images, 0-1."""
     found = reliability(probabilities, labels, bins=bins, adaptive=adaptive)
     return sum(part.images * abs(part.confidence - part.accuracy) for part in found) / len(labels)
-
-
-def calibration_quality(probabilities: np.ndarray, labels: np.ndarray) -> CalibrationQuality:
-    """NLL, ECE and Brier score of probabilities (n, c), n at least 1, for labels (n,)."""
-    return CalibrationQuality(
-        nll=negative_log_likelihood(probabilities, labels),
-        ece=expected_calibration_error(probabilities, labels),
-        brier=brier_score(probabilities, labels),
-        images=len(labels),
-    )
 
 
 def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from ray import tune
 
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
-from bloodauto.errors import TrialFailure, UserError
+from bloodauto.errors import TrialAbort, TrialFailure, UserError
 from bloodauto.files import write_json
 from bloodauto.recipe import parse_recipe
 from bloodauto.shift.suite import ShiftSuite
@@ -105,8 +105,12 @@ class Worker(tune.Trainable):
         from bloodauto.trial.material import prepare
 
         if fold not in self._materials:
-            # One fold at a time: its training images are a copy.
-            self._materials = {fold: prepare(self._cells, self._splits, self._suite, fold=fold)}
+            try:
+                # One fold at a time: its training images are a copy.
+                self._materials = {fold: prepare(self._cells, self._splits, self._suite, fold=fold)}
+            except UserError as error:
+                # Images that fail here fail for every training alike.
+                raise TrialAbort("abort", str(error)) from None
         return self._materials[fold]
 
     def _start(self) -> Generator[Any, None, Any]:
