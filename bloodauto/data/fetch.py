@@ -113,7 +113,8 @@ def _transfer(url: str, partial: Path, progress: Callable[[int, int | None], Non
     if held:
         request.add_header("Range", f"bytes={held}-")
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+        # An opener of its own: the shared one keeps whatever proxies were set when it was first used.
+        response = urllib.request.build_opener().open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 416 and held:
             # Nothing lies beyond what is held: it is whole (the checksum will tell), or of an older, longer file.

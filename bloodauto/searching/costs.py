@@ -16,7 +16,7 @@ _SIZE_EXPONENT = 0.6
 _UNKNOWN_START_UP_SECONDS = 15.0
 #: Members whose answers the export is planned for, and the margin on what comes after the last training.
 _EXPORTED_MEMBERS = 3
-_FINAL_MARGIN = 1.25
+_FINAL_MARGIN = 1.6
 _UNKNOWN_FINISH_SECONDS = 5.0
 #: So many latest measurements count; the machine may have become busier or quieter since the earlier ones.
 _REMEMBERED_EPOCHS = 64

@@ -183,6 +183,12 @@ class Policy:
             0.0,
         )
 
+    @property
+    def is_too_late(self) -> bool:
+        """Whether starting workers would already cost more than is left for trainings, and there is something to export."""
+        left = self.division.seconds_until(self.division.refits_end_at)
+        return bool(self._record.finished) and left <= self.costs.start_seconds(cold=True)
+
     def out_of_time(self) -> bool:
         """Whether even what is left for the end is being eaten up; everything must stop at once."""
         return (

@@ -34,7 +34,7 @@ from bloodauto.space import Space, corners
 
 STUDY_NAME = "bloodauto"
 #: At most this share of the budget is kept for the end of Ray, ensemble, export and sealed test; see ``Policy``.
-_FINAL_SHARE = 0.25
+_FINAL_SHARE = 0.35
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,9 @@ def run_trainings(
             declared=plan.declared.inside,
             now=time.monotonic,
         )
+        if policy.is_too_late:
+            policy.close()
+            return True
         start_ray(resources)
         finished = execute(
             policy,

@@ -350,3 +350,10 @@ def test_refits_repeat_the_slow_trial_that_leads_though_it_has_not_ended(folder:
     refits = [one for one in session.trainings if one.assignment.kind == "refit"]
     assert {one.assignment.name.split("-")[0] for one in refits} == {"00000"}
     assert min(one.started_at for one in refits) < ended["00000"], "one began while its trial was still on its way"
+
+
+def test_a_resume_without_time_for_a_training_starts_no_worker(folder: Path) -> None:
+    search = Search(folder)
+    assert not search.policy().is_too_late, "with nothing finished there is nothing to export yet"
+    search.session()
+    assert search.policy().is_too_late
