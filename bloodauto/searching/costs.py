@@ -16,7 +16,10 @@ _SIZE_EXPONENT = 0.6
 _UNKNOWN_START_UP_SECONDS = 15.0
 #: Members whose answers the export is planned for, and the margin on what comes after the last training.
 _EXPORTED_MEMBERS = 3
-_FINAL_MARGIN = 1.6
+_FINAL_MARGIN = 1.4
+#: What ending Ray and writing an export take even of the smallest network, on a quiet CPU.
+_END_SECONDS = 3.0
+_EXPORT_SECONDS = 6.0
 _UNKNOWN_FINISH_SECONDS = 5.0
 #: So many latest measurements count; the machine may have become busier or quieter since the earlier ones.
 _REMEMBERED_EPOCHS = 64
@@ -139,13 +142,15 @@ class CostModel:
     def final_lane_seconds(self, recipe: Recipe | None, workers: int) -> float:
         """Predicted seconds of reserved lanes after the last training: every worker's end, then one lane's export.
 
-        A cold start is this machine's measure for both: measured on a quiet and on a crowded machine, ending Tune takes a
-        third of one, and building, saving and checking an export as long as one. To that come the answers of a few members
-        to the sealed test and its views, each somewhat more than an evaluation.
+        Both have a part that is the same for every network and a part that a cold start measures, on a quiet machine as on a
+        crowded one. To that come the answers of a few members to the sealed test and its views, each somewhat more than an
+        evaluation.
         """
         start = self.start_seconds(cold=True)
         answers = _EXPORTED_MEMBERS * 1.5 * (self.evaluation_seconds(recipe) if recipe is not None else 0.0)
-        return _FINAL_MARGIN * (workers * start / 3 + start + answers)
+        end_of_worker = _END_SECONDS + start / 3
+        export = _EXPORT_SECONDS + 0.6 * start + answers
+        return _FINAL_MARGIN * (workers * end_of_worker + export)
 
     def remaining_seconds(self, recipe: Recipe, epochs_done: int) -> float | None:
         """Predicted seconds of the epochs that are left, start-up and finish left out; None before any epoch was seen."""
