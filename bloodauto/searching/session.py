@@ -19,12 +19,14 @@ from bloodauto.files import RunDirectory
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.policy import Policy, PolicySettings
 from bloodauto.searching.prepare import (
+    SYNTHETIC,
     Declared,
     PreparedData,
     WeightsFiles,
     checked_space,
     declared_recipes,
     prepare_data,
+    read_cells,
     resolve_weights,
 )
 from bloodauto.searching.pruning import Pruning, plan_pruning
@@ -86,6 +88,9 @@ def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> 
     """
     space = checked_space(space_path)
     declared = declared_recipes(settings.warm_start, space)
+    if settings.data != SYNTHETIC and not Path(settings.data).exists():
+        # Says what is missing at once, rather than after weights were looked for and downloaded.
+        read_cells(settings.data, settings.image_size_px)
     weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
     data = prepare_data(run, settings)
     longest = max(recipe.total_epochs for recipe in corners(space))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from bloodauto.errors import RecipeError, WeightsError
 from bloodauto.grammar_errors import nearest
 from bloodauto.recipe import LastBlocks, Recipe
+from bloodauto.trial.wake import wake_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -215,6 +216,7 @@ def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | No
 
 
 def _download(name: str, info: BackboneInfo, places: list[Path]) -> Path:
+    wake_tensorflow()
     import keras
 
     constructor = getattr(keras.applications, info.constructor)
