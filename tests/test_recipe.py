@@ -9,7 +9,19 @@ from pydantic import ValidationError
 
 from bloodauto.errors import RecipeError
 from bloodauto.files import shipped_folder
-from bloodauto.recipe import Augmentation, Head, LastBlocks, Loss, Optimizer, RandAugmentSettings, Recipe, load_recipe
+from bloodauto.recipe import (
+    Augmentation,
+    Head,
+    LastBlocks,
+    Loss,
+    Optimizer,
+    RandAugmentSettings,
+    Recipe,
+    WeightedView,
+    load_recipe,
+    shares_of_views,
+    with_changes,
+)
 from bloodauto.recipe import parse_recipe as parse
 
 SHIPPED = sorted(shipped_folder("trials").glob("*.yaml"))
@@ -62,6 +74,8 @@ def test_the_id_does_not_depend_on_order_name_or_source(path):
     renamed = {**plain, "name": "other", "source": {"title": "other", "published": {"accuracy": 0.5}}}
     assert parse(renamed, origin="x").id == recipe.id
     assert parse({**plain, "batch_size": recipe.batch_size + 1}, origin="x").id != recipe.id
+    seen_otherwise = {**plain, "test_time_views": [{"view": "turn_90"}, {"view": "darker", "weight": 3}]}
+    assert parse(seen_otherwise, origin="x").id == recipe.id
 
 
 def test_the_id_does_not_depend_on_how_a_number_is_written(tmp_path):
@@ -135,6 +149,13 @@ def test_a_recipe_does_not_change_after_creation(tmp_path):
         ("loss: {gamma: 1.0}", 6, "loss: gamma belongs to the focal loss, not to cross_entropy"),
         ("loss: {name: focl}", 6, "expected 'cross_entropy' or 'focal', got 'focl'; did you mean 'focal'?"),
         ("source: {notes: x}", 6, "source.title: missing"),
+        ("test_time_views:\n  - {view: turn_91}", 7, "got 'turn_91'; did you mean 'turn_90'?"),
+        ("test_time_views: [{view: darker, weight: 0}]", 6, "test_time_views.0.weight: expected more than 0.0, got 0"),
+        ("smoke: {stages.0.epochs: 0}", 6, "stages.0.epochs: expected at least 1, got 0"),
+        ("smoke:\n  batch_size: 8\n  head.dropuot: 0.1", 8, "head.dropuot: no such field; did you mean 'dropout'?"),
+        ("smoke: {stages.1.epochs: 2}", 6, "stages.1: expected the number of one of 1 items, counted from 0, got '1'"),
+        ("smoke: {batch_size.x: 2}\nbatch_size: 3", 6, "batch_size.x: expected a group of fields at batch_size, got 3"),
+        ("smoke: quick", 6, "smoke: expected new values by dotted path, got 'quick'"),
         ("source: {title: x, published: {a: b}}", 6, "source.published.a: expected a number, got 'b'"),
     ],
 )
@@ -205,6 +226,44 @@ def test_what_is_no_recipe_at_all(tmp_path, text, told):
         loaded(tmp_path, text)
     assert told in str(caught.value)
     assert_plain(str(caught.value))
+
+
+def test_a_view_is_named_once(tmp_path):
+    with pytest.raises(RecipeError, match="expected each view once, got identity more often"):
+        loaded(tmp_path, MINIMAL + "test_time_views: [{view: identity}, {view: identity, weight: 2}]\n")
+
+
+def test_shares_of_views_sum_to_one():
+    views = [WeightedView(view="identity", weight=2), WeightedView(view="turn_180"), WeightedView(view="darker")]
+    assert shares_of_views(views) == {"identity": 0.5, "turn_180": 0.25, "darker": 0.25}
+    assert shares_of_views(()) == {"identity": 1.0}
+
+
+def test_a_smoke_variant_changes_what_it_names_and_nothing_else(tmp_path):
+    path = tmp_path / "given.yaml"
+    path.write_text(MINIMAL + "batch_size: 16\nsmoke:\n  head.dropout: 0.5\n  stages.0.epochs: 3\n  batch_size: 4\n")
+    declared, quick = load_recipe(path), load_recipe(path, smoke=True)
+    assert (declared.batch_size, declared.head, declared.total_epochs) == (16, Head(), 1)
+    assert (quick.batch_size, quick.head, quick.total_epochs) == (4, Head(dropout=0.5), 3)
+    assert quick.stages[0].optimizer == declared.stages[0].optimizer
+    path.write_text(MINIMAL)
+    with pytest.raises(RecipeError, match="expected a group 'smoke'"):
+        load_recipe(path, smoke=True)
+
+
+def test_changes_act_in_their_order_on_a_copy():
+    value = {"stages": [{"epochs": 1}], "loss": None}
+    changes = {"stages.1": {"epochs": 2}, "stages.1.epochs": 5, "loss.name": "focal", "head.dense_units": [8]}
+    changed = with_changes(value, changes, origin="x")
+    assert changed == {
+        "stages": [{"epochs": 1}, {"epochs": 5}],
+        "loss": {"name": "focal"},
+        "head": {"dense_units": [8]},
+    }
+    assert value == {"stages": [{"epochs": 1}], "loss": None}
+    assert changes["stages.1"] == {"epochs": 2}
+    with pytest.raises(RecipeError, match=r"x: stages\.3: expected the number of one of 1 items.*or 1 to add one"):
+        with_changes(value, {"stages.3": {}}, origin="x")
 
 
 def test_long_values_are_cut_in_messages():

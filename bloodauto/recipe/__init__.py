@@ -6,14 +6,22 @@ recipes that would train the same network have the same id, whatever order their
 
 from bloodauto.recipe.architecture import Backbone, Head, Input
 from bloodauto.recipe.augmentation import Augmentation, RandAugmentSettings
-from bloodauto.recipe.loss import Loss
-from bloodauto.recipe.stages import LastBlocks, LastLayers, Optimizer, Schedule, Stage
-from bloodauto.recipe.whole import Recipe, Source, load_recipe, parse_recipe
+from bloodauto.recipe.changes import with_changes
+from bloodauto.recipe.loss import Imbalance, Loss
+from bloodauto.recipe.stages import EarlyStopping, EpochMetric, LastBlocks, LastLayers, Optimizer, Schedule, Stage
+from bloodauto.recipe.views import STANDARD_VIEWS, VIEW_NAMES, ViewName, WeightedView, shares_of_views
+from bloodauto.recipe.whole import NOT_TRAINED, Recipe, Source, load_recipe, parse_recipe
 
 __all__ = [
+    "NOT_TRAINED",
+    "STANDARD_VIEWS",
+    "VIEW_NAMES",
     "Augmentation",
     "Backbone",
+    "EarlyStopping",
+    "EpochMetric",
     "Head",
+    "Imbalance",
     "Input",
     "LastBlocks",
     "LastLayers",
@@ -24,6 +32,10 @@ __all__ = [
     "Schedule",
     "Source",
     "Stage",
+    "ViewName",
+    "WeightedView",
     "load_recipe",
     "parse_recipe",
+    "shares_of_views",
+    "with_changes",
 ]

@@ -7,23 +7,37 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from bloodauto.errors import RecipeError
 from bloodauto.files import YamlDocument, dump_yaml, read_yaml
 from bloodauto.grammar_errors import explain
 from bloodauto.recipe.architecture import Backbone, Head, Input
 from bloodauto.recipe.augmentation import Augmentation
-from bloodauto.recipe.loss import Loss
+from bloodauto.recipe.changes import with_changes
+from bloodauto.recipe.loss import Imbalance, Loss
 from bloodauto.recipe.stages import Stage
-from bloodauto.recipe.strict import Strict
+from bloodauto.recipe.strict import Listed, Strict
+from bloodauto.recipe.views import WeightedView
+
+#: Fields that do not change what is trained: labels, and how the trained network is looked through.
+NOT_TRAINED = frozenset({"name", "source", "test_time_views"})
 
 
 class Source(Strict):
-    """Where a declared recipe comes from and what was published of it."""
+    """Where a declared recipe comes from and what was published of it.
+
+    ``published``: figures of this very system, under names that say what they are; ``published_tables``: figures of what
+    was compared with it, one table of names for each kind of figure. Accuracies are 0-1.
+    ``not_followed``: what the recipe does otherwise than its source, and why.
+    ``command``: what trains it as it is declared.
+    """
 
     title: str
     published: dict[str, float] = Field(default_factory=dict)
+    published_tables: dict[str, dict[str, float]] = Field(default_factory=dict)
+    not_followed: Annotated[tuple[str, ...], Listed] = ()
+    command: str = ""
     notes: str = ""
 
 
@@ -36,17 +50,29 @@ class Recipe(Strict):
     backbone: Backbone
     head: Head = Head()
     loss: Loss = Loss()
+    imbalance: Imbalance = Imbalance()
     augmentation: Augmentation = Augmentation()
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
+    test_time_views: Annotated[tuple[WeightedView, ...], Listed] = ()
+
+    @model_validator(mode="after")
+    def _each_view_once(self) -> Recipe:
+        names = [one.view for one in self.test_time_views]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"test_time_views: expected each view once, got {', '.join(repeated)} more often; add weights"
+            )
+        return self
 
     @property
     def total_epochs(self) -> int:
         return sum(stage.epochs for stage in self.stages)
 
     def canonical(self) -> dict[str, Any]:
-        """The fields that decide the training, defaults filled in; name and source left out."""
-        return self.model_dump(mode="json", exclude={"name", "source"})
+        """The fields that decide the training, defaults filled in; see ``NOT_TRAINED``."""
+        return self.model_dump(mode="json", exclude=set(NOT_TRAINED))
 
     @property
     def id(self) -> str:
@@ -71,11 +97,33 @@ def parse_recipe(value: Any, *, origin: YamlDocument | str) -> Recipe:
         raise RecipeError(explain(error, Recipe, origin)) from None
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, *, smoke: bool = False) -> Recipe:
     """Reads one recipe file.
 
+    Beside a recipe's fields the file may have a group ``smoke``: new values by dotted path that make a training of seconds
+    of it. They are checked in any case.
+
+    Args:
+        smoke: apply them.
+
     Raises:
-        RecipeError: as ``read_yaml`` and ``parse_recipe``.
+        RecipeError: as ``read_yaml`` and ``parse_recipe``; a smoke variant that is asked for and not declared.
     """
     document = read_yaml(path)
-    return parse_recipe(document.value, origin=document)
+    if not isinstance(document.value, dict) or "smoke" not in document.value:
+        if smoke:
+            raise RecipeError(
+                f"{path}: expected a group 'smoke' with the values of a quick trial, found none. Add one."
+            )
+        return parse_recipe(document.value, origin=document)
+    plain = {key: value for key, value in document.value.items() if key != "smoke"}
+    recipe = parse_recipe(plain, origin=document)
+    changes = document.value["smoke"]
+    if not isinstance(changes, dict):
+        raise RecipeError(f"{document.place('smoke')}: smoke: expected new values by dotted path, got {changes!r}.")
+    changed = with_changes(plain, changes, origin=document.place("smoke"))
+    own_lines = {
+        dotted.removeprefix("smoke."): line for dotted, line in document.lines.items() if dotted.startswith("smoke.")
+    }
+    quick = parse_recipe(changed, origin=YamlDocument(path, changed, {**document.lines, **own_lines}))
+    return quick if smoke else recipe

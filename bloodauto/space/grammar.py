@@ -255,4 +255,11 @@ def load_space(path: Path) -> Space:
     tree = parser.node(document.value, "", "")
     if not isinstance(tree, Branch):
         raise RecipeError(f"{path}: expected a recipe's fields, got a single domain")
-    return Space(path.stem, tree, document)
+    space = Space(path.stem, tree, document)
+    for domain in space.domains():
+        if domain.parameter.partition(".")[0].partition("[")[0] == "test_time_views":
+            raise parser.fail(
+                "test_time_views",
+                "expected plain values, got a domain: views do not change what is trained; export-best --views measures them",
+            )
+    return space

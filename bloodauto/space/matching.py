@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bloodauto.errors import RecipeError
-from bloodauto.recipe import Recipe
+from bloodauto.recipe import NOT_TRAINED, Recipe
 from bloodauto.space.grammar import Branch, Choice, FloatRange, IntRange, Leaf, Node, Scalar, Sequence, Space
 from bloodauto.space.sampling import realise
-
-#: Not part of what a recipe trains.
-_LABELS = frozenset({"name", "source"})
 
 
 class NotInSpace(RecipeError):
@@ -30,7 +27,7 @@ def parameters_of(space: Space, recipe: Recipe) -> dict[str, Scalar]:
     Raises:
         NotInSpace: no values do; names the first field that differs.
     """
-    tree = Branch({key: child for key, child in space.tree.children.items() if key not in _LABELS})
+    tree = Branch({key: child for key, child in space.tree.children.items() if key not in NOT_TRAINED})
     wanted = recipe.canonical()
     matching = _Matching()
     while True:

@@ -118,3 +118,10 @@ def test_a_value_that_no_recipe_may_have_is_found_at_a_corner(tmp_path, added, l
     places = [text for text in str(caught.value).splitlines() if told in text]
     assert places, str(caught.value)
     assert places[0].startswith(f"{tmp_path / 'given.yaml'}:{line}: ")
+
+
+@pytest.mark.parametrize("views", ["{choice: [[], [{view: darker}]]}", "[{view: darker, weight: {float: [1, 2]}}]"])
+def test_views_cannot_be_searched(tmp_path, views):
+    with pytest.raises(RecipeError, match=r"given\.yaml:5: test_time_views: expected plain values, got a domain"):
+        space_of(tmp_path, HEAD + f"test_time_views: {views}\n")
+    space_of(tmp_path, HEAD + "test_time_views: [{view: darker}]\n")
