@@ -68,6 +68,18 @@ class Family:
             raise RecipeError(f"{self.name}: expected a severity of {SEVERITIES}, got {severity!r}.")
         return self.corrupt(image, self.levels[severity - 1], rng)
 
+    def level_at(self, severity: float) -> float:
+        """The physical parameter between two severities, 1 to 5, by interpolation."""
+        return float(np.interp(severity, SEVERITIES, self.levels))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How much of a family recipes may train on: up to ``severity``, above 0, which may lie between two of its severities."""
+
+    family: str
+    severity: float
+
 
 def short_side_px(image: np.ndarray) -> int:
     """The yardstick for every length: pictures of one cell show the same share of the slide at any resolution."""

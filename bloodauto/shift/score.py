@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.shift.families import family_named
 from bloodauto.shift.family import GROUPS
 from bloodauto.shift.suite import ViewPlan
 
 
 @dataclass(frozen=True)
 class FamilyScore:
-    """Accuracy, 0-1, over the views of one family, how many there are, and the weight the family had."""
+    """Accuracy, 0-1, over the views of one family, how many there are, and what each counted on average."""
 
     name: str
     group: str
@@ -26,12 +24,13 @@ class FamilyScore:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """Weighted accuracy and balanced accuracy, 0-1, over the views of one group."""
+    """Weighted accuracy and balanced accuracy, 0-1, over the views of one group, and what the group counts."""
 
     name: str
     accuracy: float
     balanced_accuracy: float
     num_views: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -57,39 +56,26 @@ class ShiftScore:
 
 
 def score(
-    labels: np.ndarray,
-    clean_probabilities: np.ndarray,
-    plan: ViewPlan,
-    view_probabilities: np.ndarray,
-    *,
-    family_weights: Mapping[str, float] | None = None,
+    labels: np.ndarray, clean_probabilities: np.ndarray, plan: ViewPlan, view_probabilities: np.ndarray
 ) -> ShiftScore:
     """Sums up what a model answered on clean images and on views.
 
-    The objective is the mean of the groups' balanced accuracies and the clean balanced accuracy, each counting once:
-    ``(clean + sum over groups) / (groups + 1)``. This is a first, plain form, to be chosen by evidence later: a lower
-    quantile, the worst group or other weights replace it if they rank recipes better on data that none of them saw.
-
-    Leaving families out: a model that was trained on a corruption has seen the question before, so its accuracy there
-    says little about an unknown laboratory. ``family_weights`` gives such families less than 1, or 0, in this model's
-    score; a group of which nothing is left does not count. The views stay the same for all models, but scores under
-    different weights are means over different questions: compare a pair under the weights that both can stand
-    (the smaller of the two, family by family), or rank under each in turn.
+    The objective is the weighted mean of the clean balanced accuracy, which counts 1, and the groups' balanced
+    accuracies, each of which counts what its views count on average (``plan.weights``): a group that recipes could train
+    on entirely counts little, and within a group the views count more that none could.
 
     Args:
         labels: integers, (n,), of all validation images, in 0..classes - 1.
         clean_probabilities: float, (n, classes).
         plan: the views that were shown, m rows.
         view_probabilities: float, (m, classes), in the plan's order.
-        family_weights: 0 or more, by family name; families not named count 1.
 
     Raises:
         DataError: shapes do not fit together, labels are out of range, or a probability is not finite.
-        RecipeError: a weight is negative or not finite, a name is no family's, or no view has a positive weight.
+        RecipeError: no view has a positive weight.
     """
     labels = np.asarray(labels)
     classes = _checked_classes(labels, clean_probabilities, plan, view_probabilities)
-    weights = _checked_weights({} if family_weights is None else family_weights)
     clean_correct = (clean_probabilities.argmax(axis=1) == labels).astype(np.float64)
     view_labels = labels[plan.image_index]
     view_correct = (view_probabilities.argmax(axis=1) == view_labels).astype(np.float64)
@@ -98,28 +84,27 @@ def score(
     for index, family in enumerate(plan.families):
         rows = plan.family_index == index
         if rows.any():
-            weight = weights.get(family.name, 1.0)
-            family_scores.append(
-                FamilyScore(family.name, family.group, float(view_correct[rows].mean()), int(rows.sum()), weight)
-            )
-    view_weights = np.array([weights.get(family.name, 1.0) for family in plan.families])[plan.family_index]
-    view_groups = np.array([family.group for family in plan.families])[plan.family_index]
+            correct, weight = float(view_correct[rows].mean()), float(plan.weights[rows].mean())
+            family_scores.append(FamilyScore(family.name, family.group, correct, int(rows.sum()), weight))
 
     group_scores = []
+    of_group = plan.group_names
     for group in GROUPS:
-        rows = (view_groups == group) & (view_weights > 0)
-        if rows.any():
-            correct, weight = view_correct[rows], view_weights[rows]
+        rows = of_group == group
+        counted = rows & (plan.weights > 0)
+        if counted.any():
+            correct_views, weights = view_correct[counted], plan.weights[counted]
             group_scores.append(
                 GroupScore(
                     group,
-                    float(np.average(correct, weights=weight)),
-                    _balanced(correct, view_labels[rows], weight, classes),
-                    int(rows.sum()),
+                    float(np.average(correct_views, weights=weights)),
+                    _balanced(correct_views, view_labels[counted], weights, classes),
+                    int(counted.sum()),
+                    float(plan.weights[rows].mean()),
                 )
             )
     if not group_scores:
-        raise RecipeError("shift score: expected a family with a positive weight, but every view has weight 0.")
+        raise RecipeError("shift score: expected a view with a positive weight, but every view has weight 0.")
     balanced = [group_score.balanced_accuracy for group_score in group_scores]
     clean_balanced = _balanced(clean_correct, labels, np.ones(len(labels)), classes)
     return ShiftScore(
@@ -129,7 +114,7 @@ def score(
         families=tuple(family_scores),
         mean_balanced_accuracy=float(np.mean(balanced)),
         worst_group=group_scores[int(np.argmin(balanced))].name,
-        objective=float(np.mean([clean_balanced, *balanced])),
+        objective=float(np.average([clean_balanced, *balanced], weights=[1.0, *(one.weight for one in group_scores)])),
     )
 
 
@@ -164,11 +149,3 @@ def _checked_classes(
     if not (np.isfinite(clean_probabilities).all() and np.isfinite(view_probabilities).all()):
         raise DataError("shift score: expected finite probabilities, got NaN or infinity; the model has diverged.")
     return classes
-
-
-def _checked_weights(weights: Mapping[str, float]) -> Mapping[str, float]:
-    for name, weight in weights.items():
-        family_named(name)
-        if not (np.isfinite(weight) and weight >= 0):
-            raise RecipeError(f"shift score: expected a weight of 0 or more for {name}, got {weight!r}.")
-    return weights

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift.families import FAMILIES, family_named
-from bloodauto.shift.family import GROUPS, SEVERITIES, Family
+from bloodauto.shift.family import GROUPS, SEVERITIES, Family, Seen
 
 #: Severities of the thorough plan: mild enough to be met in practice, harsh enough to tell recipes apart.
 THOROUGH_SEVERITIES = (2, 3, 4)
+#: What a view counts whose question some recipe of the search may have trained on; one that none can counts 1.
+SEEN_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class ViewPlan:
         family_index: int64, (m,), indices into ``families``; rows of one group stand together, in the order of GROUPS.
         severities: int64, (m,), 1 to 5.
         image_index: int64, (m,), indices into the validation images.
+        weights: float64, (m,), 0 or more, what each view counts.
         num_validation_images: how many images the plan was drawn for.
     """
 
@@ -56,10 +59,31 @@ class ViewPlan:
     family_index: np.ndarray
     severities: np.ndarray
     image_index: np.ndarray
+    weights: np.ndarray
     num_validation_images: int
 
     def __len__(self) -> int:
         return len(self.image_index)
+
+    @property
+    def family_names(self) -> np.ndarray:
+        """str, (m,), the family of each row."""
+        return np.array([family.name for family in self.families])[self.family_index]
+
+    @property
+    def group_names(self) -> np.ndarray:
+        """str, (m,), the cause of each row's shift."""
+        return np.array([family.group for family in self.families])[self.family_index]
+
+    def select(self, rows: np.ndarray) -> ViewPlan:
+        """The plan of some rows, in that order; they render to the same bytes."""
+        return replace(
+            self,
+            family_index=self.family_index[rows],
+            severities=self.severities[rows],
+            image_index=self.image_index[rows],
+            weights=self.weights[rows],
+        )
 
     def render(self, images: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Makes the views of some rows.
@@ -88,8 +112,7 @@ class ViewPlan:
     def views(self, images: np.ndarray) -> Iterator[View]:
         """Renders group by group, so that only one group's pixels need to be in memory. Raises as ``render``."""
         self._check(images)
-        groups = np.array([family.group for family in self.families])[self.family_index]
-        names = np.array([family.name for family in self.families])[self.family_index]
+        groups, names = self.group_names, self.family_names
         for group in GROUPS:
             rows = np.flatnonzero(groups == group)
             if len(rows):
@@ -111,24 +134,32 @@ class ViewPlan:
 class ShiftSuite:
     """Settings from which the views of a search are drawn.
 
-    The views must not change between the trials of a search, so families that the *search* must not see (held back to
-    judge it) are excluded here, while families that one *recipe* trains on keep their views and lose their weight when
-    that recipe is scored (``score.score``, ``family_weights``).
+    Neither the views nor their weights change between the trials of a search: scores under different weights would be
+    means over different questions. What *some* recipe of the search's space may train on therefore counts less for all
+    of them (``seen``, from ``overlap.trained_severities``); families held back to judge the search are excluded.
 
     Attributes:
         seed: two suites of equal settings give byte-identical views of the same images.
         num_images: at most this many validation images are shown in views; 256 keep the default plan at 1,792 views.
         exclude_families: names of families that no view uses.
+        seen: what recipes may train on; its views count ``seen_weight``, all others 1.
+        seen_weight: 0 leaves out what may be trained on, 1 makes no difference.
 
     Raises:
-        RecipeError: ``num_images`` or ``seed`` is out of range, a name is no family's, or no family is left.
+        RecipeError: a number is out of range, a name is no family's, or no family is left.
     """
 
     seed: int
     num_images: int = 256
     exclude_families: tuple[str, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    seen_weight: float = SEEN_WEIGHT
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seen_weight <= 1:
+            raise RecipeError(f"shift suite: expected a seen_weight of 0 to 1, got {self.seen_weight}.")
+        for one in self.seen:
+            family_named(one.family)
         if self.num_images < 1:
             raise RecipeError(f"shift suite: expected num_images of at least 1, got {self.num_images}.")
         if self.seed < 0:
@@ -191,7 +222,10 @@ class ShiftSuite:
 
     def _plan_of(self, rows: np.ndarray, num_validation_images: int) -> ViewPlan:
         family_index, severities, image_index = rows.T.astype(np.int64)
-        return ViewPlan(self.seed, self.families, family_index, severities, image_index, num_validation_images)
+        reached = {one.family: one.severity for one in self.seen}
+        limits = np.array([reached.get(family.name, 0.0) for family in self.families])
+        weights = np.where(severities <= limits[family_index], self.seen_weight, 1.0)
+        return ViewPlan(self.seed, self.families, family_index, severities, image_index, weights, num_validation_images)
 
     def _subsample(self, labels: np.ndarray) -> np.ndarray:
         """Indices of the images shown, class after class, random within a class.

@@ -54,7 +54,9 @@ class Predictions:
     Attributes:
         index: int (n,), the validation images' positions among all cells.
         labels: int64 (n,); clean: (n, c).
-        view_labels: int64 (m,); view_groups: str (m,); shifted: (m, c).
+        view_labels: int64 (m,); shifted: (m, c).
+        view_groups, view_families: str (m,), the cause of each view's shift; view_severities: int64 (m,), 1 to 5.
+        view_weights: float64 (m,), what each view counts in the shift objective.
     """
 
     index: np.ndarray
@@ -62,6 +64,9 @@ class Predictions:
     clean: np.ndarray
     view_labels: np.ndarray
     view_groups: np.ndarray
+    view_families: np.ndarray
+    view_severities: np.ndarray
+    view_weights: np.ndarray
     shifted: np.ndarray
 
     def write(self, path: Path) -> None:
@@ -94,7 +99,7 @@ def prepare(cells: Cells, splits: Splits, suite: ShiftSuite, *, fold: int = 0, q
         plan=plan,
         views=plan.render(cells.images[validation[quick_rows]]),
         view_labels=quick_labels[plan.image_index],
-        view_groups=np.array([family.group for family in plan.families])[plan.family_index],
+        view_groups=plan.group_names,
     )
 
 
@@ -138,5 +143,16 @@ def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Jud
         raise TrialRejected("nan", "the network's answers are no numbers; a smaller learning rate may help")
     rows = slice(None) if quick else material.quick_rows
     score = shift_score(labels[rows], clean[rows], material.plan, shifted)
-    predictions = Predictions(index, labels, clean, material.view_labels, material.view_groups, shifted)
+    plan = material.plan
+    predictions = Predictions(
+        index=index,
+        labels=labels,
+        clean=clean,
+        view_labels=material.view_labels,
+        view_groups=material.view_groups,
+        view_families=plan.family_names,
+        view_severities=plan.severities,
+        view_weights=plan.weights,
+        shifted=shifted,
+    )
     return Judgement(measure(labels, clean), score.objective), predictions

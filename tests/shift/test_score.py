@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift.families import FAMILIES
-from bloodauto.shift.family import GROUPS
+from bloodauto.shift.family import GROUPS, Seen
 from bloodauto.shift.score import score
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
 
@@ -60,14 +62,17 @@ def test_accuracy_is_balanced_over_classes() -> None:
     assert all(group.accuracy == pytest.approx(1 / 2) for group in result.groups)
 
 
+def weighted(plan: ViewPlan, weights: dict[str, float]) -> ViewPlan:
+    return replace(plan, weights=np.array([weights.get(name, 1.0) for name in plan.family_names.tolist()]))
+
+
 def test_weight_zero_leaves_a_family_out_but_still_reports_it() -> None:
     plan = SUITE.plan(LABELS)
     answers = LABELS[plan.image_index].copy()
     motion = rows_where(plan, family="motion")
     answers[motion] = (answers[motion] + 1) % 3
-    counted = score(LABELS, one_hot(LABELS), plan, one_hot(answers))
-    assert counted.objective < 1
-    left_out = score(LABELS, one_hot(LABELS), plan, one_hot(answers), family_weights={"motion": 0})
+    assert score(LABELS, one_hot(LABELS), plan, one_hot(answers)).objective < 1
+    left_out = score(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0}), one_hot(answers))
     assert left_out.objective == 1
     reported = next(family for family in left_out.families if family.name == "motion")
     assert (reported.accuracy, reported.weight) == (0, 0)
@@ -75,15 +80,20 @@ def test_weight_zero_leaves_a_family_out_but_still_reports_it() -> None:
     assert left_out.groups[0].num_views == len(LABELS) - motion.sum()
 
 
-def test_a_smaller_weight_counts_less() -> None:
+def test_a_smaller_weight_counts_less_in_its_group_and_so_does_the_group() -> None:
     plan = SUITE.plan(LABELS)
     answers = LABELS[plan.image_index].copy()
-    motion = rows_where(plan, family="motion")
+    motion, optics = rows_where(plan, family="motion"), rows_where(plan, group="optics")
     answers[motion] = (answers[motion] + 1) % 3
-    optics = rows_where(plan, group="optics")
-    result = score(LABELS, one_hot(LABELS), plan, one_hot(answers), family_weights={"motion": 0.25})
+    result = score(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0.25}), one_hot(answers))
     right, wrong = optics.sum() - motion.sum(), motion.sum()
     assert result.groups[0].accuracy == pytest.approx(right / (right + 0.25 * wrong))
+    group_weight = (right + 0.25 * wrong) / optics.sum()
+    assert result.groups[0].weight == pytest.approx(group_weight)
+    others = len(GROUPS)  # the six other groups and the clean images, all right
+    assert result.objective == pytest.approx(
+        (others + group_weight * result.groups[0].balanced_accuracy) / (others + group_weight)
+    )
 
 
 def test_a_group_without_weight_does_not_count() -> None:
@@ -91,9 +101,18 @@ def test_a_group_without_weight_does_not_count() -> None:
     answers = LABELS[plan.image_index].copy()
     optics = rows_where(plan, group="optics")
     answers[optics] = (answers[optics] + 1) % 3
-    result = score(LABELS, one_hot(LABELS), plan, one_hot(answers), family_weights={"motion": 0, "defocus": 0})
+    result = score(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0, "defocus": 0}), one_hot(answers))
     assert result.objective == 1
     assert [group.name for group in result.groups] == list(GROUPS[1:])
+
+
+def test_views_within_what_recipes_may_train_on_count_less_beyond_it_not() -> None:
+    plan = ShiftSuite(seed=0, seen=(Seen("defocus", 3.4),), seen_weight=0.1).plan(LABELS)
+    trained = rows_where(plan, family="defocus") & (plan.severities <= 3)
+    assert trained.any()
+    assert set(plan.weights[trained]) == {0.1}
+    assert set(plan.weights[~trained]) == {1.0}
+    np.testing.assert_array_equal(plan.image_index, SUITE.plan(LABELS).image_index)
 
 
 def test_bad_input_is_refused() -> None:
@@ -111,10 +130,10 @@ def test_bad_input_is_refused() -> None:
         score(LABELS, clean[:, :2], plan, shown[:, :2])
     with pytest.raises(DataError, match="finite"):
         score(LABELS, clean, plan, np.where(shown > 0, np.nan, shown))
-    with pytest.raises(RecipeError, match="'motion'"):
-        score(LABELS, clean, plan, shown, family_weights={"motoin": 0})
-    for weight in (-1, float("nan"), float("inf")):
-        with pytest.raises(RecipeError, match="weight"):
-            score(LABELS, clean, plan, shown, family_weights={"motion": weight})
     with pytest.raises(RecipeError, match="positive weight"):
-        score(LABELS, clean, plan, shown, family_weights={family.name: 0 for family in FAMILIES})
+        score(LABELS, clean, replace(plan, weights=np.zeros(len(plan))), shown)
+    with pytest.raises(RecipeError, match="'motion'"):
+        ShiftSuite(seed=0, seen=(Seen("motoin", 1.0),))
+    for weight in (-0.1, 1.1, float("nan")):
+        with pytest.raises(RecipeError, match="seen_weight"):
+            ShiftSuite(seed=0, seen_weight=weight)
