@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from bloodauto.shift import geometry, light, optics, sensor, stain
-from bloodauto.shift.family import SEVERITIES, Family
+from bloodauto.shift.family import Family
 
 #: What differs, in the order in which it happens to a slide; ``scale`` stands for the magnification.
-_CAUSES: tuple[tuple[Family, ...], ...] = (
+CAUSES: tuple[tuple[Family, ...], ...] = (
     tuple(family for family in geometry.FAMILIES if family.name in ("scale", "rotation")),
     tuple(family for family in stain.FAMILIES if family.name != "background_colour"),
     tuple(family for family in stain.FAMILIES if family.name in ("stain_hue", "background_colour")),
@@ -21,15 +21,10 @@ _CAUSES: tuple[tuple[Family, ...], ...] = (
 )
 
 
-def _level_at(family: Family, severity: float) -> float:
-    """A family's level between its severities."""
-    return float(np.interp(severity, SEVERITIES, family.levels))
-
-
 def _another_laboratory(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    for families in _CAUSES:
+    for families in CAUSES:
         family = families[int(rng.integers(len(families)))]
-        image = family.corrupt(image, _level_at(family, level), rng)
+        image = family.corrupt(image, family.level_at(level), rng)
     return image
 
 

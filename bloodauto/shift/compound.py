@@ -1,0 +1,87 @@
+"""Compound shifts: whole laboratories drawn at random, each with several causes that are the same for all its images.
+
+The suite's ``laboratory`` group draws causes anew for every image, so its mean accuracy hardly varies; a real laboratory
+is one draw that all its images share. What to expect of the next one can only be said from a population of such draws.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from bloodauto.errors import DataError
+from bloodauto.shift.families import FAMILIES
+from bloodauto.shift.family import SEVERITIES, Family
+
+#: The order in which things happen to a slide on its way to a file.
+_ORDER = ("geometry", "stain", "artefacts", "light", "optics", "sensor")
+#: Dirt and noise fall elsewhere on every image; stain, lamp, focus and magnification are those of the place.
+_PER_IMAGE = ("artefacts", "sensor")
+
+
+@dataclass(frozen=True)
+class CompoundShift:
+    """One drawn laboratory.
+
+    Attributes:
+        families: what differs from the training images, in the order of application; one of a group at most.
+        severity: of all causes, 1 to 5, any number between; mild and harsh places differ in everything a little or a lot.
+        seed: what directions, positions and noise derive from.
+    """
+
+    families: tuple[Family, ...]
+    severity: float
+    seed: int
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The causes' groups, in the order of ``families``."""
+        return tuple(family.group for family in self.families)
+
+    def render(self, images: np.ndarray) -> np.ndarray:
+        """The images as this laboratory would have taken them.
+
+        Args:
+            images: uint8, (n, height, width, 3), RGB.
+
+        Returns:
+            uint8, (n, height, width, 3), a new array; image ``i`` depends on its pixels and on ``i`` alone.
+
+        Raises:
+            DataError: the images are no such array.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise DataError(
+                f"compound shift: expected images as uint8 (n, height, width, 3), got {images.dtype} {images.shape}."
+            )
+        rendered = np.empty_like(images)
+        for index, image in enumerate(images):
+            for family in self.families:
+                key = [self.seed, zlib.crc32(family.name.encode())]
+                rng = np.random.default_rng([*key, 1 + index] if family.group in _PER_IMAGE else key)
+                image = family.corrupt(image, family.level_at(self.severity), rng)
+            rendered[index] = image
+        return rendered
+
+
+def draw_compound_shifts(count: int, *, seed: int) -> tuple[CompoundShift, ...]:
+    """Draws laboratories: one to six causes of different groups, each number equally often, severities evenly over 1 to 5.
+
+    Args:
+        count: how many; the first ones of a longer draw are those of a shorter one.
+        seed: 0 or more.
+    """
+    shifts = []
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        how_many = 1 + number % len(_ORDER)
+        chosen = set(rng.permutation(len(_ORDER))[:how_many].tolist())
+        severity = float(rng.uniform(SEVERITIES[0], SEVERITIES[-1]))
+        families = []
+        for group in (name for index, name in enumerate(_ORDER) if index in chosen):
+            members = [family for family in FAMILIES if family.group == group]
+            families.append(members[int(rng.integers(len(members)))])
+        shifts.append(CompoundShift(tuple(families), severity, int(rng.integers(2**31))))
+    return tuple(shifts)

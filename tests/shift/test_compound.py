@@ -1,0 +1,70 @@
+"""Drawn laboratories: reproducible, coherent over their images, of every number of causes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from bloodauto.errors import DataError
+from bloodauto.shift.compound import CompoundShift, draw_compound_shifts
+from bloodauto.shift.families import family_named
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(60, 200, (4, 32, 32, 3), dtype=np.uint8)
+
+
+def test_the_same_seed_draws_the_same_laboratories_and_a_longer_draw_begins_with_the_shorter() -> None:
+    assert draw_compound_shifts(5, seed=3) == draw_compound_shifts(9, seed=3)[:5]
+    assert draw_compound_shifts(5, seed=3) != draw_compound_shifts(5, seed=4)
+
+
+def test_every_number_of_causes_comes_equally_often_and_no_group_twice() -> None:
+    shifts = draw_compound_shifts(36, seed=0)
+    assert Counter(len(shift.families) for shift in shifts) == dict.fromkeys(range(1, 7), 6)
+    assert all(len(set(shift.groups)) == len(shift.groups) for shift in shifts)
+    assert "laboratory" not in {group for shift in shifts for group in shift.groups}
+    assert {group for shift in shifts for group in shift.groups} == {
+        "geometry", "stain", "artefacts", "light", "optics", "sensor"
+    }  # fmt: skip
+
+
+def test_rendering_repeats_itself_and_leaves_the_images_alone(images: np.ndarray) -> None:
+    before = images.copy()
+    for shift in draw_compound_shifts(6, seed=1):
+        assert np.array_equal(shift.render(images), shift.render(images))
+    assert np.array_equal(images, before)
+
+
+@pytest.mark.parametrize("name", ["brightness", "stain_hue", "scale", "translation"])
+def test_what_belongs_to_the_place_is_the_same_for_all_its_images(images: np.ndarray, name: str) -> None:
+    same = np.stack([images[0]] * 3)
+    rendered = CompoundShift((family_named(name),), 3.0, 5).render(same)
+    assert np.array_equal(rendered[0], rendered[1])
+    assert np.array_equal(rendered[0], rendered[2])
+    assert not np.array_equal(rendered[0], same[0])
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "stain_deposit"])
+def test_dirt_and_noise_fall_elsewhere_on_every_image(images: np.ndarray, name: str) -> None:
+    rendered = CompoundShift((family_named(name),), 4.0, 5).render(np.stack([images[0]] * 2))
+    assert not np.array_equal(rendered[0], rendered[1])
+
+
+def test_a_harsher_place_changes_more(images: np.ndarray) -> None:
+    def change(severity: float) -> float:
+        rendered = CompoundShift((family_named("contrast"), family_named("resolution")), severity, 5).render(images)
+        return float(np.abs(rendered.astype(int) - images).mean())
+
+    assert change(1.0) < change(2.5) < change(5.0)
+
+
+def test_images_of_another_kind_are_refused(images: np.ndarray) -> None:
+    shift = draw_compound_shifts(1, seed=0)[0]
+    with pytest.raises(DataError, match="uint8"):
+        shift.render(images / 255)
+    with pytest.raises(DataError, match="uint8"):
+        shift.render(images[0])

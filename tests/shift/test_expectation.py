@@ -1,0 +1,98 @@
+"""The interval for another laboratory holds as often as it says, also for causes it was not made with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bloodauto.shift.expectation import MIN_SHIFTS, Expectation, ShiftOutcome, expect_elsewhere
+
+CAUSES = ("optics", "sensor", "light", "stain", "artefacts", "geometry")
+
+
+def _outcomes(rng: np.random.Generator, count: int, effects: np.ndarray, *, images: int = 32) -> list[ShiftOutcome]:
+    """Laboratories of one to six causes, each costing its effect times a severity in log-odds."""
+    found = []
+    for number in range(count):
+        chosen = rng.permutation(len(CAUSES))[: 1 + number % len(CAUSES)]
+        log_odds = 3.5 - (effects[chosen] * rng.uniform(0.5, 2.0)).sum()
+        correct = int(rng.binomial(images, 1 / (1 + np.exp(-log_odds))))
+        found.append(ShiftOutcome(tuple(CAUSES[index] for index in chosen), correct, images))
+    return found
+
+
+def _expected(outcomes: list[ShiftOutcome], **given: float) -> Expectation:
+    expectation = expect_elsewhere(outcomes, **given)
+    assert expectation is not None
+    return expectation
+
+
+def _inside(expectation: Expectation, outcomes: list[ShiftOutcome]) -> float:
+    return float(np.mean([expectation.low <= one.accuracy <= expectation.high for one in outcomes]))
+
+
+def test_new_laboratories_of_the_same_kind_lie_inside_as_often_as_said() -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(40):
+        effects = rng.gamma(2.0, 0.3, len(CAUSES))
+        covered.append(_inside(_expected(_outcomes(rng, 40, effects)), _outcomes(rng, 200, effects, images=1000)))
+    assert np.mean(covered) >= 0.9
+
+
+def test_a_nominal_nine_tenths_covers_at_least_85_percent_of_left_out_causes() -> None:
+    rng = np.random.default_rng(1)
+    measured = []
+    for _ in range(40):
+        found = _expected(_outcomes(rng, 40, rng.gamma(2.0, 0.3, len(CAUSES)))).measured_coverage
+        assert found is not None
+        measured.append(found)
+    assert np.mean(measured) >= 0.85
+
+
+def test_a_cause_unlike_all_others_widens_the_interval() -> None:
+    alike = np.full(len(CAUSES), 0.4)
+    unlike = np.array([0.4, 0.4, 0.4, 5.0, 0.4, 0.4])
+    widths = []
+    for effects in (alike, unlike):
+        found = _expected(_outcomes(np.random.default_rng(2), 40, effects))
+        widths.append(found.high - found.low)
+    assert widths[1] > widths[0]
+
+
+@given(st.integers(0, 10_000), st.integers(MIN_SHIFTS, 60), st.floats(0.5, 0.95))
+@settings(max_examples=40, deadline=None)
+def test_bounds_are_shares_around_the_middle(seed: int, count: int, nominal: float) -> None:
+    outcomes = _outcomes(np.random.default_rng(seed), count, np.full(len(CAUSES), 0.6))
+    found = _expected(outcomes, nominal_coverage=nominal)
+    assert 0 <= found.low <= found.middle + 1 / 32
+    assert found.middle - 1 / 32 <= found.high <= 1
+
+
+def test_the_order_of_the_laboratories_does_not_matter() -> None:
+    rng = np.random.default_rng(3)
+    outcomes = _outcomes(rng, 30, np.full(len(CAUSES), 0.6))
+    assert expect_elsewhere([outcomes[index] for index in rng.permutation(30)]) == expect_elsewhere(outcomes)
+
+
+def test_too_few_laboratories_give_no_interval() -> None:
+    assert expect_elsewhere(_outcomes(np.random.default_rng(4), MIN_SHIFTS - 1, np.full(6, 0.5))) is None
+
+
+def test_without_a_cause_to_leave_out_no_coverage_is_claimed() -> None:
+    outcomes = [ShiftOutcome(("stain",), correct, 32) for correct in range(10, 30)]
+    assert _expected(outcomes).measured_coverage is None
+
+
+def test_flawless_answers_are_no_reason_to_promise_everything() -> None:
+    found = _expected([ShiftOutcome((CAUSES[index % 6],), 32, 32) for index in range(24)])
+    assert found.low < 1
+    assert found.high > 0.9
+
+
+@pytest.mark.parametrize("arguments", [((), 1, 2), (("stain",), 3, 2), (("stain",), 0, 0)])
+def test_impossible_outcomes_are_refused(arguments: tuple[tuple[str, ...], int, int]) -> None:
+    with pytest.raises(AssertionError):
+        ShiftOutcome(*arguments)
