@@ -10,9 +10,13 @@ from bloodauto.recipe.strict import Listed, Strict
 
 
 class Input(Strict):
-    """What the network sees. Images of another size are resized inside the network."""
+    """What the network sees. Images of another size are resized inside the network.
+
+    ``filters``: run on the resized images in this order, inside the network and so in the exported model.
+    """
 
     size_px: Annotated[int, Field(ge=32, le=640)] = 96
+    filters: Annotated[tuple[Literal["normalise_stain"], ...], Listed] = ()
 
 
 class Backbone(Strict):

@@ -12,6 +12,7 @@ from keras import layers
 
 from bloodauto.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
 from bloodauto.trial.backbones import backbone_info, block_of_layers, build_backbone, load_weights, num_blocks
+from bloodauto.trial.filters import apply_filters
 
 #: ImageNet's mean and standard deviation per channel, of pixels in 0..1, as keras.applications' "torch" mode uses them.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -87,7 +88,8 @@ def build_network(
     images = layers.Input((*image_shape_px, 3), dtype="uint8", name="images")
     x = images
     if image_shape_px != (size, size):
-        x = layers.Resizing(size, size, interpolation="bilinear", antialias=True, name="resize")(x)
+        x = layers.Resizing(size, size, interpolation="bilinear", antialias=True, dtype="float32", name="resize")(x)
+    x = apply_filters(recipe.input.filters, x)
     x = _scaled(recipe.backbone.name, x)
     x = backbone(x)
     pool = layers.GlobalAveragePooling2D if recipe.head.pooling == "avg" else layers.GlobalMaxPooling2D

@@ -1,0 +1,88 @@
+"""Filters between the image and the backbone, as parts of the network: standard Keras operations, nothing learnt.
+
+Each takes and gives float32 images (n, side, side, 3), RGB, 0-255. They run on whatever device the network runs on, and the
+exported model carries them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from keras import layers, ops
+
+#: Rec. 709 luma weights of red, green and blue.
+_LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
+
+#: Statistics are taken on a grid of about this many averaged pixels a side: specks and noise average out, and what a
+#: quantile costs no longer depends on the image's size.
+_GRID_SIDE = 24
+#: The empty slide is at least so bright that a tenth of the grid shows it, in each channel.
+_BRIGHTEST_SHARE = 0.1
+#: A slide darker than this is taken for this dark; nothing is divided by black.
+_DARKEST_SLIDE = 16.0
+
+#: The reference of ``normalise_stain``: medians of the PBC collection (Acevedo et al. 2020, doi:10.1016/j.dib.2020.105474):
+#: grey levels of the empty slide, and the density-weighted mean optical density (natural logarithm) of what is stained.
+REFERENCE_SLIDE = np.array([254.0, 228.0, 202.0], dtype=np.float32)
+REFERENCE_DENSITY = np.array([0.92, 1.44, 0.38], dtype=np.float32)
+#: No density is scaled by less than its inverse or more than this: an image without a cell keeps its emptiness.
+LARGEST_GAIN = 2.0
+
+
+def _grid(images: Any) -> Any:
+    side = max(images.shape[1] // _GRID_SIDE, 1)
+    return layers.AveragePooling2D(side, dtype="float32")(images)
+
+
+def _slide_colour(grid: Any) -> Any:
+    """Grey level that the brightest tenth of each channel reaches, (n, 1, 1, 3)."""
+    num_pixels = grid.shape[1] * grid.shape[2]
+    by_channel = ops.transpose(ops.reshape(grid, (-1, num_pixels, 3)), (0, 2, 1))
+    brightest = ops.top_k(by_channel, math.ceil(_BRIGHTEST_SHARE * num_pixels))[0]
+    return ops.maximum(ops.reshape(brightest[:, :, -1], (-1, 1, 1, 3)), _DARKEST_SLIDE)
+
+
+def _density(images: Any, slide: Any) -> Any:
+    """Natural optical density relative to the empty slide; below 0 where a pixel is brighter than it."""
+    return ops.log(slide / ops.maximum(images, 1.0))
+
+
+def normalise_stain(images: Any) -> Any:
+    """Brings the empty slide and the stain of each image to one reference.
+
+    Per image and channel: the empty slide's grey level becomes ``REFERENCE_SLIDE``, which takes out the lamp's and the
+    plasma's colour and the exposure; optical densities are scaled so that their mean over the stained pixels becomes
+    ``REFERENCE_DENSITY``, which takes out staining time, the dyes' hue and the camera's gamma (a factor in density).
+
+    After Macenko et al. 2009 (doi:10.1109/ISBI.2009.5193250), in whose optical densities dyes add, and Reinhard et al. 2001
+    (doi:10.1109/38.946629), who match statistics per channel. Deviations: densities are relative to each image's own slide;
+    they are only scaled, never moved, so that an empty pixel stays empty (Reinhard match the spread as well, which would
+    tint the background by how much of the image the cell covers); channels are not unmixed into dyes, since one cell need
+    not show both; every pixel counts by the square of its mean density, which needs no threshold for what is stained.
+    """
+    grid = _grid(images)
+    slide = _slide_colour(grid)
+    stained = ops.maximum(_density(grid, slide), 0.0)
+    weight = ops.square(ops.mean(stained, axis=-1, keepdims=True))
+    mean = ops.mean(weight * stained, axis=(1, 2), keepdims=True) / (
+        ops.mean(weight, axis=(1, 2), keepdims=True) + 1e-6
+    )
+    gain = ops.clip(ops.divide(REFERENCE_DENSITY, ops.maximum(mean, 1e-3)), 1 / LARGEST_GAIN, LARGEST_GAIN)
+    return ops.clip(ops.exp(-gain * _density(images, slide)) * REFERENCE_SLIDE, 0.0, 255.0)
+
+
+_FILTERS: dict[str, Callable[[Any], Any]] = {
+    "normalise_stain": normalise_stain,
+}
+
+
+def apply_filters(names: Sequence[str], images: Any) -> Any:
+    """Puts the named filters behind a symbolic tensor of images (n, side, side, 3), in their order."""
+    if names:
+        images = ops.cast(images, "float32")
+    for name in names:
+        images = _FILTERS[name](images)
+    return images
