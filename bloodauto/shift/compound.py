@@ -15,8 +15,21 @@ from bloodauto.errors import DataError
 from bloodauto.shift.families import FAMILIES
 from bloodauto.shift.family import SEVERITIES, Family
 
-#: The order in which things happen to a slide on its way to a file.
-_ORDER = ("geometry", "stain", "artefacts", "light", "optics", "sensor")
+#: What may differ, in the order in which it happens to a slide on its way to a file; one family of a line at a time. Stain
+#: and lamp have two lines each, because amount and hue of either come from different things.
+CAUSES: tuple[tuple[Family, ...], ...] = tuple(
+    tuple(family for family in FAMILIES if family.group == group and (family.name in tinted) == tints)
+    for group, tinted, tints in (
+        ("geometry", (), False),
+        ("stain", ("stain_hue", "background_colour"), False),
+        ("stain", ("stain_hue", "background_colour"), True),
+        ("artefacts", (), False),
+        ("light", ("colour_temperature", "saturation"), False),
+        ("light", ("colour_temperature", "saturation"), True),
+        ("optics", (), False),
+        ("sensor", (), False),
+    )
+)
 #: Dirt and noise fall elsewhere on every image; stain, lamp, focus and magnification are those of the place.
 _PER_IMAGE = ("artefacts", "sensor")
 
@@ -26,7 +39,7 @@ class CompoundShift:
     """One drawn laboratory.
 
     Attributes:
-        families: what differs from the training images, in the order of application; one of a group at most.
+        families: what differs from the training images, in the order of application; one of each of ``CAUSES`` at most.
         severity: of all causes, 1 to 5, any number between; mild and harsh places differ in everything a little or a lot.
         seed: what directions, positions and noise derive from.
     """
@@ -37,8 +50,8 @@ class CompoundShift:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The causes' groups, in the order of ``families``."""
-        return tuple(family.group for family in self.families)
+        """The families' groups, each once, in the order of ``families``."""
+        return tuple(dict.fromkeys(family.group for family in self.families))
 
     def render(self, images: np.ndarray) -> np.ndarray:
         """The images as this laboratory would have taken them.
@@ -67,7 +80,7 @@ class CompoundShift:
 
 
 def draw_compound_shifts(count: int, *, seed: int) -> tuple[CompoundShift, ...]:
-    """Draws laboratories: one to six causes of different groups, each number equally often, severities evenly over 1 to 5.
+    """Draws laboratories: one to eight of ``CAUSES``, each number equally often, severities evenly over 1 to 5.
 
     Args:
         count: how many; the first ones of a longer draw are those of a shorter one.
@@ -76,12 +89,8 @@ def draw_compound_shifts(count: int, *, seed: int) -> tuple[CompoundShift, ...]:
     shifts = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        how_many = 1 + number % len(_ORDER)
-        chosen = set(rng.permutation(len(_ORDER))[:how_many].tolist())
+        chosen = np.sort(rng.permutation(len(CAUSES))[: 1 + number % len(CAUSES)])
         severity = float(rng.uniform(SEVERITIES[0], SEVERITIES[-1]))
-        families = []
-        for group in (name for index, name in enumerate(_ORDER) if index in chosen):
-            members = [family for family in FAMILIES if family.group == group]
-            families.append(members[int(rng.integers(len(members)))])
-        shifts.append(CompoundShift(tuple(families), severity, int(rng.integers(2**31))))
+        families = tuple(CAUSES[cause][int(rng.integers(len(CAUSES[cause])))] for cause in chosen)
+        shifts.append(CompoundShift(families, severity, int(rng.integers(2**31))))
     return tuple(shifts)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bloodauto.errors import DataError
-from bloodauto.shift.compound import CompoundShift, draw_compound_shifts
-from bloodauto.shift.families import family_named
+from bloodauto.shift.compound import CAUSES, CompoundShift, draw_compound_shifts
+from bloodauto.shift.families import FAMILIES, family_named
 
 
 @pytest.fixture
@@ -22,14 +22,23 @@ def test_the_same_seed_draws_the_same_laboratories_and_a_longer_draw_begins_with
     assert draw_compound_shifts(5, seed=3) != draw_compound_shifts(5, seed=4)
 
 
-def test_every_number_of_causes_comes_equally_often_and_no_group_twice() -> None:
-    shifts = draw_compound_shifts(36, seed=0)
-    assert Counter(len(shift.families) for shift in shifts) == dict.fromkeys(range(1, 7), 6)
-    assert all(len(set(shift.groups)) == len(shift.groups) for shift in shifts)
-    assert "laboratory" not in {group for shift in shifts for group in shift.groups}
-    assert {group for shift in shifts for group in shift.groups} == {
-        "geometry", "stain", "artefacts", "light", "optics", "sensor"
-    }  # fmt: skip
+def test_every_number_of_causes_comes_equally_often_and_no_cause_twice() -> None:
+    shifts = draw_compound_shifts(10 * len(CAUSES), seed=0)
+    assert Counter(len(shift.families) for shift in shifts) == dict.fromkeys(range(1, len(CAUSES) + 1), 10)
+    cause_of = {family.name: number for number, families in enumerate(CAUSES) for family in families}
+    for shift in shifts:
+        numbers = [cause_of[family.name] for family in shift.families]
+        assert numbers == sorted(set(numbers))
+
+
+def test_every_single_family_is_among_the_causes() -> None:
+    listed = [family.name for families in CAUSES for family in families]
+    assert sorted(listed) == sorted(family.name for family in FAMILIES if family.group != "laboratory")
+
+
+def test_groups_are_named_once() -> None:
+    both = CompoundShift((family_named("eosin_intensity"), family_named("stain_hue")), 2.0, 0)
+    assert both.groups == ("stain",)
 
 
 def test_rendering_repeats_itself_and_leaves_the_images_alone(images: np.ndarray) -> None:
