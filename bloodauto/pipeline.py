@@ -24,7 +24,7 @@ from bloodauto.searching.settings import (
 if TYPE_CHECKING:
     import optuna
 
-    from bloodauto.export.write import ExportResult
+    from bloodauto.export.best import Exported
     from bloodauto.searching.ledger import Ledger
     from bloodauto.searching.policy import Policy
     from bloodauto.searching.session import Plan
@@ -256,9 +256,12 @@ def _next_steps(run: RunDirectory, *, finished: bool) -> str:
 
 
 def export_best(
-    *, run: str | Path, output: str | Path, formats: Sequence[str] = ("keras", "codabench")
-) -> ExportResult:
+    *, run: str | Path, output: str | Path, formats: Sequence[str] = ("keras", "codabench"), views: bool = False
+) -> Exported:
     """Writes the ensemble of a run to a folder: the formats asked for, ``labels.json`` and a model card.
+
+    Args:
+        views: average over test-time views inside the model: those that the members' recipes name, else the standard ones.
 
     Raises:
         UserError: no such run or format, images that have changed, a search that has not come that far.
@@ -279,7 +282,7 @@ def export_best(
     check_exportable(directory)
     cells = read_cells(settings.data, settings.image_size_px)
     splits = read_splits(directory.splits, cells)
-    return export_run(directory, Path(output), cells, splits, formats, seed=settings.seed)
+    return export_run(directory, Path(output), cells, splits, formats, seed=settings.seed, views=views)
 
 
 def train(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ class Ensemble:
     views: int
 
 
+#: By a training's name what it answers when it looks otherwise than the search did: ``clean`` and ``shifted``, in the order
+#: of its ``predictions.npz``.
+Looked = Mapping[str, Mapping[str, np.ndarray]]
+
+
 @dataclass(frozen=True)
 class _Answers:
     """One candidate's networks and their joined out-of-fold answers."""
@@ -109,8 +115,10 @@ def find_trained(run: RunDirectory, completed: list[tuple[int, float]]) -> list[
     return [one for one in found if all((one.folder / name).is_file() for name in needed)]
 
 
-def _answers(networks: list[Trained]) -> _Answers:
+def _answers(networks: list[Trained], looked: Looked | None = None) -> _Answers:
     arrays = [read_arrays(one.folder / "predictions.npz") for one in networks]
+    if looked is not None:
+        arrays = [{**array, **looked[one.name]} for array, one in zip(arrays, networks, strict=True)]
     joined = {name: np.concatenate([array[name] for array in arrays]) for name in arrays[0]}
     order = np.argsort(joined["index"], kind="stable")
     parameters = sum(int(read_json(one.folder / "result.json")["parameters"]) for one in networks)
@@ -190,40 +198,90 @@ def assemble(
     if folds and _folds_hold(folds, holdout, metric):
         pool = folds
     selection, answers = _select(pool, metric, max_members)
-    clean = np.zeros_like(answers.clean, dtype=np.float64)
-    shifted = np.zeros_like(answers.shifted, dtype=np.float64)
-    members = []
-    for name, weight in zip(selection.names, selection.weights, strict=True):
-        one = pool[name]
-        clean += weight * one.clean
-        shifted += weight * one.shifted
-        first = one.networks[0]
-        members.append(
-            Member(
-                name=name,
-                kind=first.kind,
-                trial=first.trial,
-                weight=weight,
-                parameters=one.parameters,
-                recipe_id=load_recipe(first.folder / "recipe.yaml").id,
-                scores=_scores(one, one.clean, one.shifted),
-                networks=one.networks,
-            )
-        )
-    rows = np.concatenate([clean, shifted])
-    labels = np.concatenate([answers.labels, answers.view_labels])
-    temperature = fit_temperature(rows, labels, balanced_weights(len(clean), answers.view_groups))
-    calibrated = apply_temperature(rows, temperature)
+    members = [
+        _as_member(name, weight, pool[name]) for name, weight in zip(selection.names, selection.weights, strict=True)
+    ]
+    temperature, scores = _calibrated([(member.weight, pool[member.name]) for member in members])
     best = pool[selection.best_single.added]
     return Ensemble(
         metric=metric,
         members=tuple(members),
         temperature=temperature,
-        scores=_scores(answers, calibrated[: len(clean)], calibrated[len(clean) :]),
+        scores=scores,
         best_single=(selection.best_single.added, _scores(best, best.clean, best.shifted)),
         trace=tuple((i, step.added, step.score.metric) for i, step in enumerate(selection.trace, start=1)),
-        images=len(clean),
-        views=len(shifted),
+        images=len(answers.clean),
+        views=len(answers.shifted),
+    )
+
+
+def _as_member(name: str, weight: float, one: _Answers) -> Member:
+    first = one.networks[0]
+    return Member(
+        name=name,
+        kind=first.kind,
+        trial=first.trial,
+        weight=weight,
+        parameters=one.parameters,
+        recipe_id=load_recipe(first.folder / "recipe.yaml").id,
+        scores=_scores(one, one.clean, one.shifted),
+        networks=one.networks,
+    )
+
+
+def _calibrated(weighted: Sequence[tuple[float, _Answers]]) -> tuple[float, dict[str, float]]:
+    """The temperature of a weighted average, and its scores under it."""
+    answers = weighted[0][1]
+    rows = sum(weight * np.concatenate([one.clean, one.shifted]).astype(np.float64) for weight, one in weighted)
+    rows = np.asarray(rows)
+    count = len(answers.clean)
+    labels = np.concatenate([answers.labels, answers.view_labels])
+    temperature = fit_temperature(rows, labels, balanced_weights(count, answers.view_groups))
+    calibrated = apply_temperature(rows, temperature)
+    return temperature, _scores(answers, calibrated[:count], calibrated[count:])
+
+
+def looked_again(ensemble: Ensemble, looked: Looked) -> Ensemble:
+    """The same members and weights with other answers of theirs: temperature and scores are new."""
+    answers = [(member, _answers(list(member.networks), looked)) for member in ensemble.members]
+    temperature, scores = _calibrated([(member.weight, one) for member, one in answers])
+    members = tuple(_as_member(member.name, member.weight, one) for member, one in answers)
+    return replace(ensemble, members=members, temperature=temperature, scores=scores)
+
+
+def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
+    """An ensemble of given members and weights, for systems whose members somebody else chose.
+
+    Args:
+        trained: trainings that left out the same images.
+        weights: above 0; their share of the sum counts.
+
+    Raises:
+        RunError: they left out different images, or a file of theirs is missing or damaged.
+    """
+    answers = [_answers([one]) for one in trained]
+    first = read_arrays(trained[0].folder / "predictions.npz")["index"]
+    for one in trained[1:]:
+        if not np.array_equal(read_arrays(one.folder / "predictions.npz")["index"], first):
+            raise RunError(
+                f"{one.folder}: expected the validation images of {trained[0].folder}, but it left out others. "
+                "Train both on the same images with the same --seed."
+            )
+    members = [
+        _as_member(one.name, weight / sum(weights), answer)
+        for one, weight, answer in zip(trained, weights, answers, strict=True)
+    ]
+    temperature, scores = _calibrated([(member.weight, one) for member, one in zip(members, answers, strict=True)])
+    best = max(members, key=lambda member: member.scores["shift"])
+    return Ensemble(
+        metric="shift",
+        members=tuple(members),
+        temperature=temperature,
+        scores=scores,
+        best_single=(best.name, best.scores),
+        trace=(),
+        images=len(answers[0].clean),
+        views=len(answers[0].shifted),
     )
 
 

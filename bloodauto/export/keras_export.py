@@ -13,21 +13,26 @@ import numpy as np
 from keras import ops
 
 from bloodauto.ensemble.calibration import PROBABILITY_FLOOR
-from bloodauto.errors import RunError, UserError
+from bloodauto.errors import RunError
 from bloodauto.files import atomic_path
-from bloodauto.grammar_errors import nearest
+from bloodauto.recipe import ViewName, WeightedView, shares_of_views
+from bloodauto.trial.views import OF_SQUARES, VIEW_OPERATIONS
 
-#: The views a model can look at, each as the operation that makes it from a batch (n, height, width, 3). Turns are
-#: counter-clockwise, as numpy's.
-_VIEWS = {
-    "identity": lambda images: images,
-    "flip_left_right": lambda images: ops.flip(images, axis=2),
-    "flip_up_down": lambda images: ops.flip(images, axis=1),
-    "rot90": lambda images: ops.rot90(images, k=1, axes=(1, 2)),
-    "rot180": lambda images: ops.rot90(images, k=2, axes=(1, 2)),
-    "rot270": lambda images: ops.rot90(images, k=3, axes=(1, 2)),
-}
-VIEW_NAMES = tuple(_VIEWS)
+
+@dataclass(frozen=True)
+class View:
+    """A view of the image for test-time augmentation and its share, above 0; shares of all views sum to 1."""
+
+    name: ViewName
+    share: float
+
+
+IDENTITY = (View("identity", 1.0),)
+
+
+def views_of(recipe_views: Sequence[WeightedView]) -> tuple[View, ...]:
+    """A recipe's views with their shares; no views are the image itself."""
+    return tuple(View(name, share) for name, share in shares_of_views(recipe_views).items())
 
 
 @dataclass(frozen=True)
@@ -39,50 +44,34 @@ class Member:
             (n, c), normalisation and resizing inside.
         weight: its share of the averaged probabilities, above 0; shares of all members sum to 1.
         temperature: its own, by which its logits are divided before the softmax.
+        views: what it looks at.
     """
 
     network: keras.Model
     weight: float
     temperature: float = 1.0
+    views: tuple[View, ...] = IDENTITY
 
-
-@dataclass(frozen=True)
-class View:
-    """A view of the image for test-time augmentation: one of ``VIEW_NAMES`` and its share, above 0; shares sum to 1."""
-
-    name: str
-    weight: float
-
-
-def equal_views(names: Sequence[str]) -> tuple[View, ...]:
-    """Views of equal weight.
-
-    Raises:
-        UserError: a name that is none of ``VIEW_NAMES``, or no or repeated names.
-    """
-    for name in names:
-        if name not in _VIEWS:
-            raise UserError(f"test-time views: expected a known one, got {name!r}; {nearest(name, VIEW_NAMES)}")
-    if not names or len(set(names)) != len(names):
-        raise UserError(f"test-time views: expected at least one name and none twice, got {list(names)}.")
-    return tuple(View(name, 1.0 / len(names)) for name in names)
+    @property
+    def passes(self) -> int:
+        """Forward passes through the network for one image."""
+        return len(self.views)
 
 
 def build_export(
     members: Sequence[Member],
     *,
     temperature: float = 1.0,
-    views: Sequence[View] = (View("identity", 1.0),),
 ) -> keras.Model:
     """Builds one functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 probabilities (n, c).
 
-    Each member's softmax (its logits divided by its own temperature) is averaged over the views and then over the
+    Each member's softmax (its logits divided by its own temperature) is averaged over its views and then over the
     members, and the average p becomes ``softmax(log(max(p, 1e-12)) / temperature)``, as
     ``ensemble.calibration.apply_temperature`` has it. The members are copied, in float32 whatever precision they were
     trained in, and are not changed. Nothing is random: dropout is off and batch normalisation uses its stored
     statistics, even where the caller asks for ``training=True``.
 
-    The price: computing time and activations grow with ``len(members) * len(views)``; the graph does not grow with the
+    The price: computing time and activations grow with the sum of the members' passes; the graph does not grow with the
     views, which pass through a member as one larger batch.
 
     Raises:
@@ -90,25 +79,24 @@ def build_export(
             classes; a view that turns images which are not square.
     """
     assert members, "expected at least one member"
-    assert views, "expected at least one view"
-    for shares in ([member.weight for member in members], [view.weight for view in views]):
+    assert all(member.views for member in members), "expected at least one view"
+    for shares in ([member.weight for member in members], *([view.share for view in one.views] for one in members)):
         assert min(shares) > 0, f"shares: expected numbers above 0, got {shares}"
         assert abs(sum(shares) - 1) < 1e-6, f"shares: expected a sum of 1, got {sum(shares)}"
     with _float32_by_default():
         networks = [_portable_copy(member.network, f"member_{index}") for index, member in enumerate(members)]
-        _check_shapes(networks, views)
-        return _combine(networks, members, temperature, views)
+        _check_shapes(networks, [view for member in members for view in member.views])
+        return _combine(networks, members, temperature)
 
 
-def _combine(
-    networks: Sequence[keras.Model], members: Sequence[Member], temperature: float, views: Sequence[View]
-) -> keras.Model:
+def _combine(networks: Sequence[keras.Model], members: Sequence[Member], temperature: float) -> keras.Model:
     images = keras.Input(networks[0].input_shape[1:], dtype="uint8", name="images")
-    looks = [_VIEWS[view.name](images) for view in views]
-    batch = ops.concatenate(looks, axis=0) if len(looks) > 1 else looks[0]
-    view_shares = np.array([view.weight for view in views], dtype=np.float32).reshape(-1, 1, 1)
+    seen = {name: VIEW_OPERATIONS[name](images) for name in {view.name: None for one in members for view in one.views}}
     parts = []
     for network, member in zip(networks, members, strict=True):
+        looks = [seen[view.name] for view in member.views]
+        batch = ops.concatenate(looks, axis=0) if len(looks) > 1 else looks[0]
+        view_shares = np.array([view.share for view in member.views], dtype=np.float32).reshape(-1, 1, 1)
         logits = ops.cast(network(batch, training=False), "float32")
         probabilities = ops.softmax(logits / float(member.temperature), axis=-1)
         if len(looks) > 1:
@@ -240,8 +228,8 @@ def _check_shapes(networks: Sequence[keras.Model], views: Sequence[View]) -> Non
     assert height is not None, "members: expected images of known height"
     assert width is not None, "members: expected images of known width"
     for view in views:
-        if view.name in ("rot90", "rot270") and height != width:
+        if view.name in OF_SQUARES and height != width:
             raise RunError(
                 f"test-time view {view.name}: expected square images, since every view must keep the shape, got "
-                f"{height} x {width} px. Leave out rot90 and rot270."
+                f"{height} x {width} px. Leave out {', '.join(sorted(OF_SQUARES))}."
             )

@@ -9,14 +9,15 @@ import pytest
 from bloodauto.data.cells import COMPETITION_CLASSES
 from bloodauto.errors import RunError
 from bloodauto.export.codabench import check_submission, write_submission
-from bloodauto.export.keras_export import Member, build_export, equal_views
+from bloodauto.export.keras_export import Member, View, build_export
 from bloodauto.export.labels import competition_labels, labels_of
 
 
 @pytest.fixture(scope="module")
 def model(make):
-    members = [Member(make.stir(make.small(size_px=96, classes=8), seed), 0.5) for seed in (1, 2)]
-    return build_export(members, views=equal_views(["identity", "rot180"]))
+    views = (View("identity", 0.5), View("turn_180", 0.5))
+    members = [Member(make.stir(make.small(size_px=96, classes=8), seed), 0.5, views=views) for seed in (1, 2)]
+    return build_export(members)
 
 
 @pytest.fixture(scope="module")

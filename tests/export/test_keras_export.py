@@ -1,28 +1,51 @@
+import cv2
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 from bloodauto.ensemble.calibration import apply_temperature
-from bloodauto.errors import RunError, UserError
+from bloodauto.errors import RunError
 from bloodauto.export.keras_export import (
-    VIEW_NAMES,
+    IDENTITY,
     Member,
     View,
     build_export,
     check_parity,
-    equal_views,
     save_model,
+    views_of,
 )
+from bloodauto.recipe import VIEW_NAMES, WeightedView
+from bloodauto.trial.views import VIEW_OPERATIONS
 
-NUMPY_VIEWS = {
+
+def rotated(degrees):
+    def turn(images):
+        size = images.shape[1]
+        matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), degrees, 1.0)
+        turned = [
+            cv2.warpAffine(np.float32(one), matrix, (size, size), borderMode=cv2.BORDER_REFLECT) for one in images
+        ]
+        return np.uint8(np.clip(np.round(turned), 0, 255))
+
+    return turn
+
+
+#: Each view as numpy and OpenCV have it.
+REFERENCE_VIEWS = {
     "identity": lambda images: images,
     "flip_left_right": lambda images: images[:, :, ::-1],
     "flip_up_down": lambda images: images[:, ::-1],
-    "rot90": lambda images: np.rot90(images, 1, axes=(1, 2)),
-    "rot180": lambda images: np.rot90(images, 2, axes=(1, 2)),
-    "rot270": lambda images: np.rot90(images, 3, axes=(1, 2)),
+    "turn_90": lambda images: np.rot90(images, 1, axes=(1, 2)),
+    "turn_180": lambda images: np.rot90(images, 2, axes=(1, 2)),
+    "turn_270": lambda images: np.rot90(images, 3, axes=(1, 2)),
+    "transpose": lambda images: images.swapaxes(1, 2),
+    "rotate_left": rotated(10),
+    "rotate_right": rotated(-10),
+    "brighter": lambda images: np.uint8(np.minimum(np.round(images * np.float32(1.1)), 255)),
+    "darker": lambda images: np.uint8(np.round(images * np.float32(0.9))),
 }
+HALF_TURNS = (View("identity", 0.5), View("turn_180", 0.5))
 
 
 def softmax(logits):
@@ -30,14 +53,14 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def by_hand(members, temperature, views, images):
+def by_hand(members, temperature, images):
     """What the export must answer, computed outside of it."""
     total = 0.0
     for member in members:
-        for view in views:
-            look = np.ascontiguousarray(NUMPY_VIEWS[view.name](images))
+        for view in member.views:
+            look = np.ascontiguousarray(REFERENCE_VIEWS[view.name](images))
             logits = member.network.predict(look, verbose=0)
-            total = total + member.weight * view.weight * softmax(logits / member.temperature)
+            total = total + member.weight * view.share * softmax(logits / member.temperature)
     return apply_temperature(total, temperature)
 
 
@@ -45,7 +68,7 @@ def test_answers_are_the_calibrated_average(small_pair, make):
     members = [Member(small_pair[0], 0.7), Member(small_pair[1], 0.3, temperature=2.0)]
     images = make.images(8, 24)
     model = build_export(members, temperature=1.7)
-    wanted = by_hand(members, 1.7, [View("identity", 1.0)], images)
+    wanted = by_hand(members, 1.7, images)
     found = model.predict(images, verbose=0)
     assert len(set(wanted.argmax(axis=1))) > 1, "the networks must tell images apart, or this test says nothing"
     np.testing.assert_allclose(found, wanted, atol=1e-5)
@@ -55,30 +78,43 @@ def test_answers_are_the_calibrated_average(small_pair, make):
 
 
 @pytest.mark.parametrize("name", VIEW_NAMES)
-def test_each_view_is_numpys(small_pair, name, make):
-    images = make.images(4, 24)
-    model = build_export([Member(small_pair[0], 1.0)], views=[View(name, 1.0)])
-    wanted = softmax(small_pair[0].predict(np.ascontiguousarray(NUMPY_VIEWS[name](images)), verbose=0))
-    np.testing.assert_allclose(model.predict(images, verbose=0), wanted, atol=1e-5)
-    if name != "identity":
-        assert np.abs(wanted - softmax(small_pair[0].predict(images, verbose=0))).max() > 0.01
+def test_each_view_is_that_of_numpy_and_opencv(name, make):
+    images = cv2.GaussianBlur(make.images(4, 24).reshape(4 * 24, 24, 3), (0, 0), 2.0).reshape(4, 24, 24, 3)
+    found = np.asarray(VIEW_OPERATIONS[name](keras.ops.convert_to_tensor(images)))
+    assert found.dtype == np.uint8
+    # OpenCV interpolates with weights in steps of 1/32.
+    tolerance = 2 if name.startswith("rotate") else 0
+    assert np.abs(found.astype(int) - REFERENCE_VIEWS[name](images)).max() <= tolerance
+    assert name == "identity" or (found != images).mean() > 0.3
 
 
-def test_views_are_averaged_with_their_shares(small_pair, make):
-    members = [Member(small_pair[0], 0.5), Member(small_pair[1], 0.5)]
-    views = [View("identity", 0.6), View("flip_left_right", 0.1), View("rot90", 0.3)]
+def test_every_name_of_the_grammar_has_an_operation():
+    assert set(VIEW_OPERATIONS) == set(VIEW_NAMES) == set(REFERENCE_VIEWS)
+
+
+def test_each_member_is_averaged_over_its_own_views(small_pair, make):
+    views = (View("identity", 0.6), View("flip_left_right", 0.1), View("turn_90", 0.3))
+    members = [Member(small_pair[0], 0.5, views=views), Member(small_pair[1], 0.5, temperature=2.0, views=HALF_TURNS)]
     images = make.images(5, 24)
-    model = build_export(members, temperature=0.8, views=views)
-    np.testing.assert_allclose(model.predict(images, verbose=0), by_hand(members, 0.8, views, images), atol=1e-5)
+    found = build_export(members, temperature=0.8).predict(images, verbose=0)
+    np.testing.assert_allclose(found, by_hand(members, 0.8, images), atol=1e-5)
+    assert np.abs(found - build_export([Member(m.network, m.weight) for m in members]).predict(images)).max() > 0.01
+    assert [member.passes for member in members] == [3, 2]
+
+
+def test_a_recipes_views_become_shares():
+    assert views_of(()) == IDENTITY
+    named = (WeightedView(view="identity", weight=3), WeightedView(view="darker"))
+    assert views_of(named) == (View("identity", 0.75), View("darker", 0.25))
 
 
 @pytest.mark.slow
 def test_file_of_two_equal_architectures_loads_without_the_project(mobilenet_pair, tmp_path, make, run_bare):
-    members = [Member(network, 0.5) for network in mobilenet_pair]
+    views = (View("identity", 0.4), View("turn_270", 0.3), View("rotate_left", 0.2), View("brighter", 0.1))
+    members = [Member(network, 0.5, views=views) for network in mobilenet_pair]
     images = make.images(3, 96)
-    views = equal_views(["identity", "rot270"])
     path = tmp_path / "model.keras"
-    save_model(build_export(members, temperature=1.3, views=views), path)
+    save_model(build_export(members, temperature=1.3), path)
     np.save(tmp_path / "images.npy", images)
     printed = run_bare(
         "import keras, numpy as np\n"
@@ -89,7 +125,7 @@ def test_file_of_two_equal_architectures_loads_without_the_project(mobilenet_pai
     )
     assert printed.split()[-1] == "False"
     found = np.load(tmp_path / "found.npy")
-    np.testing.assert_allclose(found, by_hand(members, 1.3, views, images), atol=1e-4)
+    np.testing.assert_allclose(found, by_hand(members, 1.3, images), atol=1e-4)
     assert [file.name for file in tmp_path.glob(".*")] == []
 
 
@@ -141,7 +177,7 @@ def test_parity_passes_the_right_answers_and_tells_the_largest_difference(small_
     path = tmp_path / "model.keras"
     save_model(build_export(members), path)
     images = make.images(6, 24)
-    right = by_hand(members, 1.0, [View("identity", 1.0)], images)
+    right = by_hand(members, 1.0, images)
     assert check_parity(path, images, right) < 1e-5
     wrong = right.copy()
     wrong[4] = np.roll(wrong[4], 1)
@@ -184,13 +220,4 @@ def test_members_that_disagree_and_views_that_do_not_fit_are_refused(small_pair,
     images = keras.Input((24, 32, 3), dtype="uint8")
     wide = keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Rescaling(1.0)(images))))
     with pytest.raises(RunError, match="24 x 32"):
-        build_export([Member(wide, 1.0)], views=equal_views(["identity", "rot90"]))
-
-
-def test_names_of_views_are_checked():
-    assert equal_views(["identity", "rot180"]) == (View("identity", 0.5), View("rot180", 0.5))
-    with pytest.raises(UserError, match="did you mean 'rot90'"):
-        equal_views(["rot_90"])
-    for names in ([], ["rot90", "rot90"]):
-        with pytest.raises(UserError, match="none twice"):
-            equal_views(names)
+        build_export([Member(wide, 1.0, views=(View("turn_90", 1.0),))])

@@ -7,8 +7,9 @@ import pytest
 
 from bloodauto.ensemble.calibration import wilson_interval
 from bloodauto.errors import RunError, UserError
-from bloodauto.export.keras_export import Member, View, build_export
+from bloodauto.export.keras_export import IDENTITY, Member, View, build_export
 from bloodauto.export.labels import labels_of
+from bloodauto.export.looking import ViewGain
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, render_card
 from bloodauto.export.write import ParitySample, check_formats, write_export
 
@@ -24,11 +25,11 @@ def model(small_pair):
 def facts():
     return CardFacts(
         members=(
-            MemberFacts("trial 17", "mobilenet_0.25, 24 px", 0.75, 1.0, 1234567),
-            MemberFacts("trial 3", "own_cnn", 0.25, 1.5, 99),
+            MemberFacts("trial 17", "mobilenet_0.25, 24 px", 0.75, 1.0, 1234567, IDENTITY),
+            MemberFacts("trial 3", "own_cnn", 0.25, 1.5, 99, IDENTITY),
         ),
         temperature=1.4,
-        views=(View("identity", 1.0),),
+        view_gain=None,
         scores=(ScoreFacts("same laboratory, test images", "accuracy", 0.98, wilson_interval(980, 1000), 1000),),
         data_source="cells.npz",
         data_digest="ab" * 32,
@@ -86,11 +87,28 @@ def test_card_says_what_was_passed_in(model, facts):
 
 
 def test_card_does_not_hide_what_is_missing(model, facts):
-    views = (View("identity", 0.5), View("rot90", 0.5))
-    card = render_card(labels_of(model, NAMES), replace(facts, scores=(), views=views), ("codabench",))
+    card = render_card(labels_of(model, NAMES), replace(facts, scores=()), ("codabench",))
     assert "Not measured" in card
-    assert "2 times as long: identity 0.50, rot90 0.50" in card
+    assert "looked at once" in card
     assert "model.keras" not in card
+
+
+def test_card_states_what_views_cost_and_change(model, facts):
+    views = (View("identity", 0.75), View("turn_90", 0.25))
+    members = tuple(replace(member, views=views) for member in facts.members)
+    gain = ViewGain(
+        passes=4,
+        passes_without=2,
+        time_ratio=1.94,
+        scores={"accuracy": 0.97, "shift": 0.9012},
+        scores_without={"accuracy": 0.98, "shift": 0.8899},
+        images=1500,
+    )
+    card = render_card(labels_of(model, NAMES), replace(facts, members=members, view_gain=gain), ("keras",))
+    assert "4 passes through networks rather than 2, 1.9 times the time as measured" in card
+    assert "- trial 17: identity 0.75, turn_90 0.25" in card
+    assert "On 1500 images" in card
+    assert "accuracy is 0.9700 with these views and 0.9800 without; the shift score 0.9012 and 0.8899" in card
 
 
 @pytest.mark.slow
