@@ -1,0 +1,162 @@
+"""Which number ranks recipes as data that none of them saw would rank them?
+
+    python benchmarks/objective/compare.py benchmarks/objective/recipes.json
+
+Reads what ``record.py`` recorded and ranks the candidates of ``forms.py`` by two rank correlations over the recipes:
+
+- *held-out causes*: one group of families is left out in turn, the candidate is computed without it and correlated with
+  the balanced accuracy on it; the mean over the groups.
+- *other laboratories*: the candidate on all families, correlated with the accuracy on each recorded other set.
+
+Intervals are 90 % bootstrap intervals over the recipes. "Discounted" forms count views by what the recipes may train on:
+by what any recipe of the table may (one weight for all, as a search does it), or each recipe by what itself trains on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from forms import FORMS, Form, Scores, mean_of_groups
+from scipy.stats import rankdata
+
+_RESAMPLES = 2000
+_INTERVAL = (0.05, 0.95)
+_SEEN_WEIGHTS = (0.5, 0.25, 0.0)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The recorded table; ``others``: accuracy, float (recipes,), by the name of another laboratory's set."""
+
+    names: tuple[str, ...]
+    groups: np.ndarray
+    clean: np.ndarray
+    balanced: np.ndarray
+    others: dict[str, np.ndarray]
+    rehearsed: np.ndarray
+
+    def scores(self, families: np.ndarray, seen_weight: float = 1.0, *, own: bool = False) -> Scores:
+        """What a candidate may look at when only ``families`` are shown to it.
+
+        Args:
+            families: bool (families,).
+            seen_weight: of what recipes may train on.
+            own: whether each recipe's own training decides, or that of all recipes together.
+        """
+        seen = self.rehearsed if own else self.rehearsed.any(axis=0, keepdims=True)
+        weights = np.where(seen, seen_weight, 1.0)[:, families]
+        return Scores(self.clean, self.balanced[:, families], self.groups[families], weights)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One candidate's rank correlations, each with its interval (low, high)."""
+
+    name: str
+    held_out: float
+    held_out_interval: tuple[float, float]
+    others: dict[str, tuple[float, float, float]]
+
+    @property
+    def mean_of_others(self) -> float:
+        return float(np.mean([value for value, _, _ in self.others.values()])) if self.others else 0.0
+
+
+def read_table(path: Path) -> Recorded:
+    """Reads what ``record.py`` wrote."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    entries = table["recipes"]
+    severities = table["severities"]
+    return Recorded(
+        names=tuple(entry["name"] for entry in entries),
+        groups=np.array([family["group"] for family in table["families"]]),
+        clean=np.array([entry["clean"]["balanced_accuracy"] for entry in entries]),
+        balanced=np.array([entry["balanced"] for entry in entries]),
+        others={name: np.array([entry["others"][name] for entry in entries]) for name in entries[0]["others"]},
+        rehearsed=np.stack([_rehearsed(entry["recipe"], table["families"], severities) for entry in entries]),
+    )
+
+
+def _rehearsed(recipe: dict[str, object], families: list[dict[str, str]], severities: list[int]) -> np.ndarray:
+    """Whether a recipe trains on each family and severity: bool (families, severities)."""
+    from bloodauto.recipe import parse_recipe
+    from bloodauto.shift.overlap import trained_severities
+    from bloodauto.trial.augmentation import policy_of
+
+    policy = policy_of(parse_recipe(recipe, origin="the recorded table").augmentation)
+    reached = {seen.family: seen.severity for seen in trained_severities([policy])}
+    return np.array([[severity <= reached.get(family["name"], 0.0) for severity in severities] for family in families])
+
+
+def _correlations(candidate: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Spearman's correlation in each resample; rows int (resamples, recipes). Ties share their rank; constants give 0."""
+    ranks = [rankdata(values[rows], axis=1) for values in (candidate, truth)]
+    centred = [one - one.mean(axis=1, keepdims=True) for one in ranks]
+    spread = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
+    return (centred[0] * centred[1]).sum(axis=1) / np.where(spread > 0, spread, np.inf)
+
+
+def compare(table: Recorded, *, seed: int = 0) -> list[Line]:
+    """Every candidate, the best on held-out causes first."""
+    count = len(table.names)
+    drawn = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
+    # The first row is the table itself, the others its resamples.
+    rows = np.concatenate([np.arange(count)[None], drawn])
+    lines = [_line(name, form, table, rows, 1.0, own=False) for name, form in FORMS.items()]
+    for weight in _SEEN_WEIGHTS:
+        name = f"mean of groups and clean, rehearsed views count {weight:g}"
+        lines.append(_line(name, mean_of_groups, table, rows, weight, own=False))
+    name = "mean of groups and clean, each recipe without what itself rehearsed"
+    lines.append(_line(name, mean_of_groups, table, rows, 0.0, own=True))
+    return sorted(lines, key=lambda line: -line.held_out)
+
+
+def _line(name: str, form: Form, table: Recorded, rows: np.ndarray, seen_weight: float, *, own: bool) -> Line:
+    per_group = []
+    for group in dict.fromkeys(table.groups.tolist()):
+        left_out = table.groups == group
+        truth = table.balanced[:, left_out].mean(axis=(1, 2))
+        per_group.append(_correlations(form(table.scores(~left_out, seen_weight, own=own)), truth, rows))
+    held_out = np.mean(per_group, axis=0)
+    everything = form(table.scores(np.ones(len(table.groups), bool), seen_weight, own=own))
+    others = {}
+    for other, truth in table.others.items():
+        found = _correlations(everything, truth, rows)
+        low, high = np.quantile(found[1:], _INTERVAL)
+        others[other] = (float(found[0]), float(low), float(high))
+    low, high = np.quantile(held_out[1:], _INTERVAL)
+    return Line(name, float(held_out[0]), (float(low), float(high)), others)
+
+
+def _shown(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def as_markdown(lines: list[Line]) -> str:
+    """The table as it stands in the documents."""
+    others = list(lines[0].others)
+    rows = [["objective", "held-out causes", *(other.replace("_", " ") for other in others)]]
+    rows.append(["---"] * len(rows[0]))
+    for line in lines:
+        rows.append(
+            [line.name, _shown(line.held_out, *line.held_out_interval), *(_shown(*line.others[one]) for one in others)]
+        )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("table", type=Path, help="what record.py wrote")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    arguments = parser.parse_args()
+    table = read_table(arguments.table)
+    print(f"{len(table.names)} recipes, {len(table.groups)} families; Spearman's correlation (90 % interval)\n")
+    print(as_markdown(compare(table, seed=arguments.seed)))
+
+
+if __name__ == "__main__":
+    main()

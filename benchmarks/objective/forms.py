@@ -1,0 +1,112 @@
+"""Candidates for the objective: from what a recipe gets right, family by family, to one number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What recipes got right on the families that an objective may look at.
+
+    Attributes:
+        clean: balanced accuracy on unchanged images, float (recipes,).
+        balanced: balanced accuracy, float (recipes, families, severities).
+        groups: str (families,).
+        weights: what each family and severity counts, float (families, severities) or, where recipes may be scored
+            differently, (recipes, families, severities).
+    """
+
+    clean: np.ndarray
+    balanced: np.ndarray
+    groups: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def families(self) -> np.ndarray:
+        """Weighted mean over the severities, float (recipes, families); families without weight are left out."""
+        weights = np.broadcast_to(self.weights, self.balanced.shape)
+        counted = weights.sum(axis=2).min(axis=0) > 0
+        return np.average(self.balanced[:, counted], axis=2, weights=weights[:, counted])
+
+
+#: (scores) -> float (recipes,), larger is better.
+Form = Callable[[Scores], np.ndarray]
+
+
+def _group_means(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and mean weight of each group: float (recipes, groups) each."""
+    means, weights = [], []
+    every = np.broadcast_to(scores.weights, scores.balanced.shape)
+    for group in dict.fromkeys(scores.groups.tolist()):
+        members = scores.groups == group
+        part = every[:, members].reshape(len(every), -1)
+        total = part.sum(axis=1)
+        values = scores.balanced[:, members].reshape(len(every), -1)
+        means.append((values * part).sum(axis=1) / np.where(total > 0, total, 1.0))
+        weights.append(part.mean(axis=1))
+    return np.stack(means, axis=1), np.stack(weights, axis=1)
+
+
+def clean_alone(scores: Scores) -> np.ndarray:
+    return scores.clean
+
+
+def mean_of_groups(scores: Scores, clean_weight: float = 1.0) -> np.ndarray:
+    """The groups by their weights, and the clean images as one more of ``clean_weight``."""
+    means, weights = _group_means(scores)
+    total = (means * weights).sum(axis=1) + clean_weight * scores.clean
+    return total / (weights.sum(axis=1) + clean_weight)
+
+
+def mean_of_families(scores: Scores) -> np.ndarray:
+    return scores.families.mean(axis=1)
+
+
+def quantile_of_families(scores: Scores, quantile: float) -> np.ndarray:
+    return np.quantile(scores.families, quantile, axis=1)
+
+
+def worst_family(scores: Scores) -> np.ndarray:
+    return scores.families.min(axis=1)
+
+
+def worst_group(scores: Scores) -> np.ndarray:
+    return _group_means(scores)[0].min(axis=1)
+
+
+def mean_and_worst(scores: Scores) -> np.ndarray:
+    """Half the mean of groups, half the mean of the lower half of the families."""
+    families = np.sort(scores.families, axis=1)
+    return (mean_of_groups(scores) + families[:, : max(families.shape[1] // 2, 1)].mean(axis=1)) / 2
+
+
+def by_severity(scores: Scores, weights: tuple[float, ...]) -> np.ndarray:
+    return np.average(scores.balanced.mean(axis=1), axis=1, weights=np.array(weights[: scores.balanced.shape[2]]))
+
+
+def mean_log_odds(scores: Scores) -> np.ndarray:
+    """Log odds of the families: what separates 0.98 from 0.99 counts as what separates 0.5 from 0.67."""
+    shares = np.clip(scores.families, 0.005, 0.995)
+    return np.log(shares / (1 - shares)).mean(axis=1)
+
+
+FORMS: dict[str, Form] = {
+    "clean accuracy (control)": clean_alone,
+    "mean of groups and clean": mean_of_groups,
+    "mean of groups": partial(mean_of_groups, clean_weight=0.0),
+    "mean of families": mean_of_families,
+    "lower quartile of families": partial(quantile_of_families, quantile=0.25),
+    "lowest tenth of families": partial(quantile_of_families, quantile=0.1),
+    "worst family": worst_family,
+    "worst group": worst_group,
+    "mean of groups and worst half": mean_and_worst,
+    "severities 4 and 5": partial(by_severity, weights=(0, 0, 0, 1, 1)),
+    "severities by their number": partial(by_severity, weights=(1, 2, 3, 4, 5)),
+    "mild severities 1 and 2": partial(by_severity, weights=(1, 1, 0, 0, 0)),
+    "mean log odds of families": mean_log_odds,
+}

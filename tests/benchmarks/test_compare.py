@@ -1,0 +1,118 @@
+"""The comparison of objectives, on tables in which the right answer is planted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "objective"
+FAMILIES = [
+    {"name": name, "group": group}
+    for name, group in [
+        ("defocus", "optics"),
+        ("motion", "optics"),
+        ("gaussian_noise", "sensor"),
+        ("jpeg", "sensor"),
+        ("vignette", "light"),
+        ("crease", "artefacts"),
+    ]
+]
+
+
+@pytest.fixture(scope="module")
+def compare() -> ModuleType:
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import compare
+
+        return compare
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+def recipe(operations: list[str]) -> dict:
+    rand_augment = {"num_ops": 2, "magnitude": 1.0, "operations": operations}
+    return {
+        "backbone": {"name": "mobilenet_0.25", "weights": "none"},
+        "augmentation": {"orientation": False, **({"rand_augment": rand_augment} if operations else {})},
+        "stages": [{"epochs": 1, "optimizer": {"name": "adam", "learning_rate": 0.001}}],
+    }
+
+
+def planted(path: Path, *, rehearsal: float) -> Path:
+    """30 recipes with an ability each; a third rehearses optics and sensor, which lifts only their scores there."""
+    rng = np.random.default_rng(0)
+    severities = [1, 2, 3, 4, 5]
+    recipes = []
+    for number in range(30):
+        ability = rng.uniform(-1, 2)
+        rehearses = number % 3 == 0
+        lift = np.array([rehearsal * rehearses * (family["group"] in ("optics", "sensor")) for family in FAMILIES])
+        odds = ability + lift[:, None] - 0.4 * np.array(severities)[None] + rng.normal(0, 0.1, (len(FAMILIES), 5))
+        clean = float(rng.uniform(0.96, 0.99))
+        recipes.append(
+            {
+                "name": f"recipe {number}",
+                "recipe": recipe(["defocus_blur", "motion_blur", "noise", "jpeg"] if rehearses else []),
+                "core_seconds": 1.0,
+                "clean": {"accuracy": clean, "balanced_accuracy": clean},
+                "balanced": (1 / (1 + np.exp(-odds))).tolist(),
+                "others": {"elsewhere": float(1 / (1 + np.exp(1 - ability)))},
+            }
+        )
+    path.write_text(json.dumps({"families": FAMILIES, "severities": severities, "recipes": recipes}))
+    return path
+
+
+def test_what_follows_the_planted_ability_ranks_and_clean_accuracy_does_not(
+    compare: ModuleType, tmp_path: Path
+) -> None:
+    lines = compare.compare(compare.read_table(planted(tmp_path / "table.json", rehearsal=0.0)))
+    by_name = {line.name: line for line in lines}
+    best, control = by_name["mean of groups and clean"], by_name["clean accuracy (control)"]
+    assert best.held_out > 0.95
+    assert best.others["elsewhere"][0] > 0.95
+    assert abs(control.held_out) < 0.35
+    assert lines[0].held_out >= best.held_out > control.held_out
+    for line in lines:
+        assert line.held_out_interval[0] <= line.held_out_interval[1]
+        assert line.others["elsewhere"][1] <= line.others["elsewhere"][2]
+    assert best.others["elsewhere"][1] > control.others["elsewhere"][2]
+
+
+def test_rehearsed_families_flatter_and_the_discount_mends_it(compare: ModuleType, tmp_path: Path) -> None:
+    lines = {
+        line.name: line for line in compare.compare(compare.read_table(planted(tmp_path / "table.json", rehearsal=3.0)))
+    }
+    naive = lines["mean of groups and clean"].others["elsewhere"][0]
+    discounted = [
+        lines[f"mean of groups and clean, rehearsed views count {w}"].others["elsewhere"][0]
+        for w in ("0.5", "0.25", "0")
+    ]
+    assert naive < discounted[0] < discounted[1] < discounted[2]
+    assert discounted[2] > 0.9
+
+
+def test_the_correlation_is_spearman_with_shared_ranks(compare: ModuleType) -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(1)
+    one, other = rng.integers(0, 5, 12), rng.normal(size=12)
+    rows = np.stack([np.arange(12), rng.integers(12, size=12)])
+    found = compare._correlations(one, other, rows)
+    for value, row in zip(found, rows, strict=True):
+        assert value == pytest.approx(spearmanr(one[row], other[row]).statistic)
+    assert compare._correlations(np.ones(12), other, rows)[0] == 0
+
+
+def test_the_markdown_has_one_row_for_each_candidate(compare: ModuleType, tmp_path: Path) -> None:
+    lines = compare.compare(compare.read_table(planted(tmp_path / "table.json", rehearsal=0.0)))
+    rows = compare.as_markdown(lines).splitlines()
+    assert rows[0] == "| objective | held-out causes | elsewhere |"
+    assert len(rows) == 2 + len(lines)
+    assert len({line.name for line in lines}) == len(lines)
