@@ -141,7 +141,7 @@ def test_a_recipe_does_not_change_after_creation(tmp_path):
             "augmentation.rand_augment.operations: expected text or a list, got 3",
         ),
         (
-            "augmentation: {rand_augment: {num_ops: 1, magnitude: 0, operations: [a, 1]}}",
+            "augmentation: {rand_augment: {num_ops: 1, magnitude: 0, operations: [hue, 1]}}",
             6,
             "augmentation.rand_augment.operations.1: expected text, got 1",
         ),

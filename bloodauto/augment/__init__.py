@@ -17,6 +17,7 @@ from bloodauto.augment.policies import (
     Symmetries,
     TrivialAugment,
 )
+from bloodauto.augment.ranges import Between
 from bloodauto.augment.sheet import augmentation_sheet
 from bloodauto.augment.threads import limit_native_threads
 
@@ -27,6 +28,7 @@ __all__ = [
     "AugMix",
     "Batch",
     "BatchPipeline",
+    "Between",
     "CutMix",
     "MixUp",
     "Mixing",

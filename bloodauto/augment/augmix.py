@@ -43,7 +43,7 @@ class AugMix(Policy):
         depth: the most operations of one version; each draws 1..depth.
         magnitude: the strongest magnitude, in [0, 1].
         alpha: parameter of the Dirichlet (versions) and Beta (image against versions) distributions; greater than 0.
-        operations: ``standard``, ``paper``, ``cells``, or names of operations.
+        operations: ``aug_mix`` (the paper's), ``standard``, ``paper``, ``cells``, or names of operations.
         border: what geometric operations read outside the image: the name of a mode or an RGB colour.
     """
 
@@ -51,7 +51,7 @@ class AugMix(Policy):
     depth: int = 3
     magnitude: float = 0.3
     alpha: float = 1.0
-    operations: str | tuple[str, ...] = "standard"
+    operations: str | tuple[str, ...] = "aug_mix"
     border: BorderValue = "reflect"
 
     def __post_init__(self) -> None:

@@ -222,6 +222,11 @@ STANDARD = (
 #: The fourteen of the paper but identity, which ``rate`` stands for; ranges as keras-cv's where it has the operation.
 PAPER = (*STANDARD, "rotate", "posterize", "sharpness")
 
+#: AugMix's, which leave out what the corruptions it is judged by consist of; ranges as above.
+AUG_MIX = (
+    "auto_contrast", "equalize", "posterize", "solarize", "rotate", "shear_x", "shear_y", "translate_x", "translate_y",
+)  # fmt: skip
+
 #: What differs between laboratories: stain, light, colour, optics, sensor and how the cell lies.
 CELLS = (
     "stain_jitter", "hue", "saturation", "white_balance", "exposure", "gamma", "contrast", "auto_contrast",
@@ -229,7 +234,7 @@ CELLS = (
     "gaussian_blur", "defocus_blur", "motion_blur", "sharpness", "noise", "shot_noise", "jpeg", "cutout",
 )  # fmt: skip
 
-OPERATION_SETS: dict[str, tuple[str, ...]] = {"standard": STANDARD, "paper": PAPER, "cells": CELLS}
+OPERATION_SETS: dict[str, tuple[str, ...]] = {"standard": STANDARD, "paper": PAPER, "cells": CELLS, "aug_mix": AUG_MIX}
 
 
 def select_operations(operations: str | Sequence[str]) -> tuple[Operation, ...]:

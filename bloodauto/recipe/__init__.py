@@ -5,33 +5,59 @@ recipes that would train the same network have the same id, whatever order their
 """
 
 from bloodauto.recipe.architecture import Backbone, Head, Input
-from bloodauto.recipe.augmentation import Augmentation, RandAugmentSettings
+from bloodauto.recipe.augmentation import (
+    Augmentation,
+    AugMixStep,
+    Equalise,
+    Mixing,
+    Offline,
+    OneOfStep,
+    OperationStep,
+    RandAugmentSettings,
+    RandAugmentStep,
+    SequenceStep,
+    Step,
+    TrivialAugmentStep,
+)
 from bloodauto.recipe.changes import with_changes
 from bloodauto.recipe.loss import Imbalance, Loss
+from bloodauto.recipe.operations import OPERATION_SET_NAMES, OPERATION_SPANS
 from bloodauto.recipe.stages import EarlyStopping, EpochMetric, LastBlocks, LastLayers, Optimizer, Schedule, Stage
 from bloodauto.recipe.views import STANDARD_VIEWS, VIEW_NAMES, ViewName, WeightedView, shares_of_views
 from bloodauto.recipe.whole import NOT_TRAINED, Recipe, Source, load_recipe, parse_recipe
 
 __all__ = [
     "NOT_TRAINED",
+    "OPERATION_SET_NAMES",
+    "OPERATION_SPANS",
     "STANDARD_VIEWS",
     "VIEW_NAMES",
+    "AugMixStep",
     "Augmentation",
     "Backbone",
     "EarlyStopping",
     "EpochMetric",
+    "Equalise",
     "Head",
     "Imbalance",
     "Input",
     "LastBlocks",
     "LastLayers",
     "Loss",
+    "Mixing",
+    "Offline",
+    "OneOfStep",
+    "OperationStep",
     "Optimizer",
     "RandAugmentSettings",
+    "RandAugmentStep",
     "Recipe",
     "Schedule",
+    "SequenceStep",
     "Source",
     "Stage",
+    "Step",
+    "TrivialAugmentStep",
     "ViewName",
     "WeightedView",
     "load_recipe",

@@ -1,17 +1,27 @@
-"""A recipe's augmentation -> a policy of the augmentation engine."""
+"""A recipe's augmentation -> policies, mixing and offline augmentation of the engine it names."""
 
 from __future__ import annotations
 
-from bloodauto.augment import Apply, Policy, RandAugment, Sequence, StainJitter, Symmetries
-from bloodauto.recipe import Augmentation
+from collections.abc import Sequence as SequenceOf
+from typing import assert_never
+
+import bloodauto.recipe as grammar
+from bloodauto.augment import (
+    Apply,
+    AugMix,
+    Between,
+    OneOf,
+    Policy,
+    RandAugment,
+    Sequence,
+    StainJitter,
+    Symmetries,
+    TrivialAugment,
+)
 
 
-def policy_of(augmentation: Augmentation) -> Policy:
-    """The policy that does what the recipe says, in its order.
-
-    Raises:
-        RecipeError: operations that the engine does not have.
-    """
+def policy_of(augmentation: grammar.Augmentation) -> Policy:
+    """What happens to each image each time it is seen, mixing left out."""
     policies: list[Policy] = []
     if augmentation.orientation:
         policies.append(Symmetries())
@@ -19,15 +29,36 @@ def policy_of(augmentation: Augmentation) -> Policy:
         policies += [Apply("zoom", augmentation.framing), Apply("translate", augmentation.framing)]
     if augmentation.stain_jitter > 0:
         policies.append(StainJitter(augmentation.stain_jitter))
-    settings = augmentation.rand_augment
-    if settings is not None:
-        policies.append(
-            RandAugment(
-                num_ops=settings.num_ops,
-                magnitude=settings.magnitude,
-                rate=settings.rate,
-                magnitude_std=settings.magnitude_std,
-                operations=settings.operations,
-            )
-        )
-    return Sequence(tuple(policies))
+    if augmentation.rand_augment is not None:
+        policies.append(RandAugment(**augmentation.rand_augment.model_dump()))
+    policies += [_step(step) for step in augmentation.steps]
+    return at_rate(Sequence(tuple(policies)), augmentation.fraction)
+
+
+def policy_of_steps(steps: SequenceOf[grammar.Step]) -> Policy:
+    """Steps in their order."""
+    return Sequence(tuple(_step(step) for step in steps))
+
+
+def at_rate(policy: Policy, rate: float) -> Policy:
+    """The policy on a share of the images, drawn anew each time; the others stay as they are."""
+    return policy if rate == 1.0 else OneOf((policy, Sequence(())), (rate, 1.0 - rate))
+
+
+def _step(step: grammar.Step) -> Policy:
+    if isinstance(step, grammar.OperationStep):
+        if step.interval is not None:
+            return Between(step.operation, *step.interval, rate=step.rate)
+        # An operation without a strength takes any magnitude.
+        return Apply(step.operation, 1.0 if step.magnitude is None else step.magnitude, step.rate)
+    if isinstance(step, grammar.RandAugmentStep):
+        return at_rate(RandAugment(**step.rand_augment.model_dump()), step.rate)
+    if isinstance(step, grammar.TrivialAugmentStep):
+        return at_rate(TrivialAugment(**step.trivial_augment.model_dump()), step.rate)
+    if isinstance(step, grammar.AugMixStep):
+        return at_rate(AugMix(**step.aug_mix.model_dump()), step.rate)
+    if isinstance(step, grammar.OneOfStep):
+        return at_rate(OneOf(tuple(_step(inner) for inner in step.one_of), step.weights), step.rate)
+    if isinstance(step, grammar.SequenceStep):
+        return at_rate(policy_of_steps(step.sequence), step.rate)
+    assert_never(step)
