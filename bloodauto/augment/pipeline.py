@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
@@ -58,6 +58,8 @@ class BatchPipeline:
         class_balance: 0 visits each image once in an epoch, 1 each class equally often, the epoch being as long; see
             ``bloodauto.augment.balance``.
         shuffle: whether an epoch visits the images in a drawn order; needed for ``class_balance``.
+        order: which images an epoch visits, by its number, int (m,), in their order, as many in every epoch; takes the
+            place of ``shuffle`` and ``class_balance``.
         last_batch: what becomes of the images left over: a ``short`` batch, ``drop``, or ``fill``, a whole batch whose
             surplus images (the first of the epoch again) weigh nothing, so that every batch has one shape.
 
@@ -84,6 +86,7 @@ class BatchPipeline:
         sample_weights: np.ndarray | None = None,
         class_balance: float = 0.0,
         shuffle: bool = True,
+        order: Callable[[int], np.ndarray] | None = None,
         last_batch: LastBatch = "short",
     ) -> None:
         check_images(images, "BatchPipeline")
@@ -113,8 +116,9 @@ class BatchPipeline:
         self._prefetch_batches = prefetch_batches
         self._class_balance = class_balance
         self._shuffle = shuffle
+        self._given_order = order
         self._last_batch = last_batch
-        whole, rest = divmod(len(images), batch_size)
+        whole, rest = divmod(len(images) if order is None else len(order(1)), batch_size)
         self.batches_per_epoch = whole + (1 if rest and last_batch != "drop" else 0)
         self.wait_seconds = 0.0
 
@@ -151,6 +155,8 @@ class BatchPipeline:
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
 
     def _order(self, epoch: int) -> np.ndarray:
+        if self._given_order is not None:
+            return self._given_order(epoch)
         if not self._shuffle:
             return np.arange(len(self._images))
         return epoch_order(self._labels, self._class_balance, self._rng(epoch))

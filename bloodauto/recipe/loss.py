@@ -6,24 +6,49 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bloodauto.recipe.strict import Strict
+from bloodauto.recipe.strict import Listed, Strict
+
+Positive = Annotated[float, Field(gt=0.0, le=1000.0)]
 
 
 class Loss(Strict):
-    """``cross_entropy`` or ``focal`` (Lin et al., arXiv:1708.02002), each with optional class weights.
+    """``cross_entropy`` or ``focal`` (Lin et al., arXiv:1708.02002), each with optional smoothing and class weights.
 
-    ``class_weights``: ``none``, ``balanced`` (inverse frequency) or ``effective_number`` (Cui et al., arXiv:1901.05555).
+    ``alpha``: of the focal loss alone. A number multiplies the whole loss, as Keras' default of 0.25 does; a list is the
+    paper's alpha, one factor for each class in the order of the labels, and takes the place of ``class_weights``.
+    ``class_weights``: ``none``, ``balanced`` (inverse frequency) or ``effective_number`` (Cui et al., arXiv:1901.05555), by
+    the class counts that training sees, so after ``imbalance.sampling``.
     """
 
     name: Literal["cross_entropy", "focal"] = "cross_entropy"
     gamma: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
+    alpha: Positive | Annotated[tuple[Positive, ...], Listed] | None = None
     label_smoothing: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     class_weights: Literal["none", "balanced", "effective_number"] = "none"
 
     @model_validator(mode="after")
-    def _gamma_belongs_to_focal(self) -> Loss:
+    def _fields_belong_together(self) -> Loss:
         if self.name == "focal" and self.gamma is None:
             raise ValueError("focal loss needs gamma (2.0 is the paper's choice)")
-        if self.name != "focal" and self.gamma is not None:
-            raise ValueError(f"gamma belongs to the focal loss, not to {self.name}")
+        for field in ("gamma", "alpha"):
+            if self.name != "focal" and getattr(self, field) is not None:
+                raise ValueError(f"{field} belongs to the focal loss, not to {self.name}")
+        if isinstance(self.alpha, tuple) and self.class_weights != "none":
+            raise ValueError("alpha as a list weighs the classes, and so does class_weights; leave one of the two out")
         return self
+
+
+class Imbalance(Strict):
+    """How often the images of rare classes are seen.
+
+    ``oversample``: images of smaller classes are repeated until all classes are as large as the largest; ``undersample``: of
+    larger classes only as many as the smallest has are used. Which ones is drawn once, from the training's seed.
+    ``smote`` (Chawla et al., arXiv:1106.1813) and ``borderline_smote`` (Han et al., doi:10.1007/11538059_91): smaller classes
+    are filled up with blends of two similar images of the class, made once. ``equalise``: they are filled up with augmented
+    and mixed copies.
+
+    An epoch has as many steps whatever the sampling: it visits as many images as there are before sampling, and the next
+    one goes on where it left off. So epochs cost the same, and learning curves compare.
+    """
+
+    sampling: Literal["none", "oversample", "undersample", "smote", "borderline_smote", "equalise"] = "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bloodauto.recipe import Recipe
+from bloodauto.recipe import Recipe, Stage
 
 #: Recipes this near to the best in the objective are worth a place beside it: closer than that, their order is noise.
 _CLOSE_ENOUGH = 0.02
@@ -71,12 +71,20 @@ def plan_refits(
 
 
 def stretched(recipe: Recipe, factor: float) -> Recipe:
-    """The same recipe with so many epochs that time, not their number, ends it; stages keep their proportions."""
-    stages = tuple(
-        stage.model_copy(update={"epochs": min(math.ceil(stage.epochs * factor), 1000), "patience_epochs": None})
-        for stage in recipe.stages
-    )
-    return recipe.model_copy(update={"stages": stages})
+    """The same recipe with so many epochs that time, not their number, ends it; stages keep their proportions.
+
+    So does the patience of a plateau, which is counted in epochs.
+    """
+    return recipe.model_copy(update={"stages": tuple(_stretched_stage(stage, factor) for stage in recipe.stages)})
+
+
+def _stretched_stage(stage: Stage, factor: float) -> Stage:
+    schedule = stage.schedule
+    epochs = min(math.ceil(stage.epochs * factor), 1000)
+    if schedule.patience_epochs is not None:
+        patience = max(round(schedule.patience_epochs * epochs / stage.epochs), 1)
+        schedule = schedule.model_copy(update={"patience_epochs": patience})
+    return stage.model_copy(update={"epochs": epochs, "schedule": schedule, "early_stopping": None})
 
 
 def _refit(trial: Finished, fold: int, seed: int) -> PlannedRefit:

@@ -213,7 +213,9 @@ class Simulator:
             ended = max(by_steps, by_time) + _SLACK >= stage_end
             best = max(state.best, point.objective)
             state = _Progress(epoch, stage + ended, max(by_steps, stage_end) if ended else by_steps, best)
-            report = _report(point, epoch, stage, seconds + point.evaluation_seconds)
+            stage_begin = sum(one.epochs for one in recipe.stages[:stage]) / recipe.total_epochs
+            stage_progress = min((max(by_steps, by_time) - stage_begin) / (stage_end - stage_begin), 1.0)
+            report = _report(point, epoch, stage, stage_progress, seconds + point.evaluation_seconds)
             yield _Event(now, report, state)
         yield _Event(now + self._machine.finish_seconds, ending=Ending("finished", state.best))
 
@@ -329,7 +331,7 @@ class _Session:
                 self._end(index, None)
 
 
-def _report(point: CurvePoint, epoch: int, stage: int, seconds: float) -> EpochReport:
+def _report(point: CurvePoint, epoch: int, stage: int, stage_progress: float, seconds: float) -> EpochReport:
     return EpochReport(
         epoch=epoch,
         stage=stage,
@@ -345,4 +347,5 @@ def _report(point: CurvePoint, epoch: int, stage: int, seconds: float) -> EpochR
         shift=point.objective,
         objective=point.objective,
         data_wait_fraction=0.0,
+        stage_progress=stage_progress,
     )

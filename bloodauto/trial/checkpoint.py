@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ class EpochReport:
         shift: the shift suite's score, 0-1.
         objective: what the search maximises, 0-1.
         data_wait_fraction: share of the training time spent waiting for images, 0-1.
+        stage_progress: share of the stage that is done at the epoch's end, 0-1.
     """
 
     epoch: int
@@ -44,6 +45,7 @@ class EpochReport:
     shift: float
     objective: float
     data_wait_fraction: float
+    stage_progress: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Checkpoint:
         progress: share of the whole recipe that is done, 0-1.
         stage: the stage the next epoch belongs to.
         complete: nothing is left to train.
+        averages: of the weights over the stage's steps, as ``WeightAverage`` has them; ``average_steps``: how many steps.
+        stage_best: the weights of the stage's best epoch so far, where the next stage will start from them.
     """
 
     weights: list[np.ndarray]
@@ -67,6 +71,13 @@ class Checkpoint:
     progress: float
     stage: int
     complete: bool
+    averages: list[np.ndarray] = field(default_factory=list)
+    average_steps: int = 0
+    stage_best: list[np.ndarray] = field(default_factory=list)
+
+
+#: What the names of a list's arrays begin with in the file.
+_LETTERS = {"w": "weights", "o": "optimizer", "a": "averages", "b": "stage_best"}
 
 
 def write_weights(path: Path, weights: list[np.ndarray]) -> None:
@@ -96,9 +107,13 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "progress": checkpoint.progress,
         "stage": checkpoint.stage,
         "complete": checkpoint.complete,
+        "average_steps": checkpoint.average_steps,
     }
-    arrays = {f"w{index:05d}": value for index, value in enumerate(checkpoint.weights)}
-    arrays |= {f"o{index:05d}": value for index, value in enumerate(checkpoint.optimizer)}
+    arrays = {
+        f"{letter}{index:05d}": value
+        for letter, name in _LETTERS.items()
+        for index, value in enumerate(getattr(checkpoint, name))
+    }
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, allow_pickle=False, meta=np.asarray(json.dumps(meta)), **arrays)
 
@@ -115,9 +130,12 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(str(archive["meta"]))
             names = sorted(archive.files)
+            lists = {
+                name: [archive[one] for one in names if one.startswith(letter)] for letter, name in _LETTERS.items()
+            }
             return Checkpoint(
-                weights=[archive[name] for name in names if name.startswith("w")],
-                optimizer=[archive[name] for name in names if name.startswith("o")],
+                **lists,
+                average_steps=int(meta["average_steps"]),
                 history=tuple(EpochReport(**report) for report in meta["history"]),
                 seconds=float(meta["seconds"]),
                 progress=float(meta["progress"]),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import keras
 import numpy as np
 
-from bloodauto.recipe import Loss, Optimizer, Schedule
+from bloodauto.errors import RecipeError
+from bloodauto.recipe import Loss, Recipe, Schedule, Stage
+from bloodauto.trial.discriminative import learning_rate_shares, with_rates
 
 _OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -15,59 +19,106 @@ _OPTIMIZERS = {
     "nadam": keras.optimizers.Nadam,
     "lion": keras.optimizers.Lion,
     "sgd": keras.optimizers.SGD,
+    "rmsprop": keras.optimizers.RMSprop,
 }
+_SGD_MOMENTUM = 0.9
+#: Names of variables that weight decay spares, as is usual: biases, and scale and shift of normalisation.
+_NOT_DECAYED = ("bias", "gamma", "beta")
+#: A geometric fall needs an end above zero.
+_SMALLEST_FACTOR = 1e-6
+
+
+def check_loss(loss: Loss, num_classes: int) -> None:
+    """Checks what the grammar cannot.
+
+    Raises:
+        RecipeError: the focal loss' alpha is not for as many classes as there are.
+    """
+    if isinstance(loss.alpha, tuple) and len(loss.alpha) != num_classes:
+        raise RecipeError(
+            f"loss.alpha: expected {num_classes} factors, one for each class, got {len(loss.alpha)}; "
+            "class_weights: balanced finds factors itself."
+        )
 
 
 def build_loss(loss: Loss) -> keras.losses.Loss:
-    """The loss of logits (n, c) against one-hot or mixed targets (n, c).
-
-    The focal loss goes without the paper's alpha: class weights say that part, once.
-    """
+    """The loss of logits (n, c) against one-hot or mixed targets (n, c)."""
     if loss.name == "focal":
         assert loss.gamma is not None
         return keras.losses.CategoricalFocalCrossentropy(
-            alpha=1.0, gamma=loss.gamma, from_logits=True, label_smoothing=loss.label_smoothing
+            alpha=1.0 if loss.alpha is None else loss.alpha,
+            gamma=loss.gamma,
+            from_logits=True,
+            label_smoothing=loss.label_smoothing,
         )
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=loss.label_smoothing)
 
 
-def class_weights(loss: Loss, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def class_weights(loss: Loss, counts: np.ndarray) -> np.ndarray:
     """One weight per class, float32 (c,), whose mean over the images is 1.
 
     ``effective_number`` takes beta = 0.999 (Cui et al., arXiv:1901.05555).
+
+    Args:
+        counts: (c,), images of each class.
     """
-    counts = np.maximum(np.bincount(labels, minlength=num_classes), 1).astype(np.float64)
+    counts = np.maximum(counts, 1).astype(np.float64)
     if loss.class_weights == "none":
-        return np.ones(num_classes, dtype=np.float32)
+        return np.ones(len(counts), dtype=np.float32)
     weights = 1 / counts if loss.class_weights == "balanced" else (1 - 0.999) / (1 - 0.999**counts)
     return (weights / np.average(weights, weights=counts)).astype(np.float32)
 
 
-def build_optimizer(optimizer: Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer; its weight decay is decoupled and spares biases and normalisation, as is usual."""
-    extra = {"momentum": 0.9, "nesterov": True} if optimizer.name == "sgd" else {}
-    # Keras' AdamW refuses to go without weight decay; without it, it is Adam.
-    name = "adam" if optimizer.name == "adamw" and optimizer.weight_decay == 0 else optimizer.name
-    built = _OPTIMIZERS[name](
-        learning_rate=optimizer.learning_rate,
-        weight_decay=optimizer.weight_decay if optimizer.weight_decay > 0 else None,
-        clipnorm=optimizer.clip_norm,
-        **extra,
-    )
+def weigh(targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class weights as sample weights: float32 targets (n, c) and weights (n,) with the same cross-entropy.
+
+    A target that mixes classes of different weights moves towards the heavier one; a one-hot target stays.
+    """
+    weighted = targets * weights
+    total = weighted.sum(axis=1)
+    return weighted / total[:, None], total
+
+
+def build_optimizer(recipe: Recipe, stage: Stage, network: keras.Model) -> keras.optimizers.Optimizer:
+    """The optimizer of a stage; its weight decay is decoupled and spares biases and normalisation.
+
+    Args:
+        network: with the stage's unfreezing applied.
+    """
+    optimizer = stage.optimizer
+    settings: dict[str, Any] = {"learning_rate": optimizer.learning_rate, "global_clipnorm": optimizer.clip_norm}
+    if optimizer.name == "sgd":
+        settings |= {"momentum": _SGD_MOMENTUM if optimizer.momentum is None else optimizer.momentum, "nesterov": True}
+    if optimizer.name == "rmsprop" and optimizer.momentum is not None:
+        settings["momentum"] = optimizer.momentum
+    # Keras' AdamW is its Adam with weight decay, and refuses to go without.
+    kind = _OPTIMIZERS["adam" if optimizer.name == "adamw" else optimizer.name]
+    if stage.layer_decay < 1:
+        shares = learning_rate_shares(network, recipe.backbone, stage.layer_decay)
+        decays = [0.0 if _is_spared(one.name) else optimizer.weight_decay for one in network.trainable_variables]
+        return with_rates(kind, shares, decays, **settings)
+    built = kind(weight_decay=optimizer.weight_decay if optimizer.weight_decay > 0 else None, **settings)
     if optimizer.weight_decay > 0:
-        built.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        built.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
     return built
 
 
+def _is_spared(name: str) -> bool:
+    return re.search("|".join(_NOT_DECAYED), name) is not None
+
+
 def learning_rate_factor(schedule: Schedule, progress: float) -> float:
-    """The factor on the learning rate when ``progress`` (0-1) of the stage is done."""
+    """The factor on the learning rate when ``progress`` (0-1) of the stage is done; of a plateau, its warm-up alone."""
     progress = min(max(progress, 0.0), 1.0)
     if progress < schedule.warmup_fraction:
         # Never zero: the first step should move.
         return max(progress / schedule.warmup_fraction, 0.01)
-    if schedule.name == "constant":
+    if schedule.name in ("constant", "plateau"):
         return 1.0
     after = (progress - schedule.warmup_fraction) / (1 - schedule.warmup_fraction)
-    if schedule.name == "exponential":
-        return max(schedule.final_factor, 1e-6) ** after
-    return schedule.final_factor + (1 - schedule.final_factor) * 0.5 * (1 + math.cos(math.pi * after))
+    if schedule.name == "cosine":
+        return schedule.final_factor + (1 - schedule.final_factor) * 0.5 * (1 + math.cos(math.pi * after))
+    if schedule.name == "step":
+        assert schedule.steps is not None
+        after = min(math.floor(after * (schedule.steps + 1)), schedule.steps) / schedule.steps
+    return max(schedule.final_factor, _SMALLEST_FACTOR) ** after

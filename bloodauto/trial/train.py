@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from bloodauto.errors import TrialRejected
 from bloodauto.files import write_json, write_text
 from bloodauto.recipe import Recipe
 from bloodauto.trial.augmentation import policy_of
+from bloodauto.trial.averaging import WeightAverage
 from bloodauto.trial.backbones import check_recipe
 from bloodauto.trial.checkpoint import (
     Checkpoint,
@@ -27,10 +28,13 @@ from bloodauto.trial.checkpoint import (
     write_checkpoint,
     write_weights,
 )
+from bloodauto.trial.epochs import is_best, keeps_last, patience_is_over, plateau_factor, stage_metric
+from bloodauto.trial.imbalance import TrainingSet, endless_order, training_set
 from bloodauto.trial.material import Judgement, Material, judge
 from bloodauto.trial.network import apply_unfreeze, build_network, restart_randomness
-from bloodauto.trial.optimisation import build_loss, build_optimizer, class_weights, learning_rate_factor
+from bloodauto.trial.optimisation import build_loss, build_optimizer, check_loss, class_weights, weigh
 from bloodauto.trial.result import TrialResult
+from bloodauto.trial.stage_control import Clock, StageControl
 
 Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
@@ -65,63 +69,6 @@ class TrainOptions:
     time_limit_seconds: float | None = None
 
 
-class _Clock:
-    """How much of the whole recipe is done: by steps, or by time where that is further.
-
-    Args:
-        total_steps: of the whole recipe.
-        time_limit_seconds: from now to the end; None: steps alone count.
-        progress, seconds: what an earlier session did of it.
-    """
-
-    def __init__(self, total_steps: int, time_limit_seconds: float | None, progress: float, seconds: float) -> None:
-        self._step = 1 / total_steps
-        self._limit = time_limit_seconds
-        self._start = self._by_steps = progress
-        self._before = seconds
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
-
-    def tick(self) -> None:
-        self._by_steps += self._step
-
-    def move_to(self, progress: float) -> None:
-        self._by_steps = max(self._by_steps, progress)
-
-    @property
-    def progress(self) -> float:
-        by_time = 0.0
-        if self._limit is not None:
-            elapsed = time.monotonic() - self._started
-            by_time = self._start + (1 - self._start) * elapsed / max(self._limit, 1e-9)
-        return min(max(self._by_steps, by_time), 1.0)
-
-
-class _Control(keras.callbacks.Callback):
-    """Sets the learning rate before each batch; ends the epoch when told to, or when the stage's time is over."""
-
-    def __init__(self, run: _Run, stage: int) -> None:
-        super().__init__()
-        self._run, self._stage = run, stage
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        settings = self._run.recipe.stages[self._stage]
-        factor = learning_rate_factor(settings.schedule, self._run.stage_progress(self._stage))
-        self.model.optimizer.learning_rate.assign(settings.optimizer.learning_rate * factor)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._run.clock.tick()
-        # An exception here would skip Keras' own cleaning up; the flag does not.
-        if self._run.should_stop():
-            self._run.stopped = True
-            self.model.stop_training = True
-        elif self._run.stage_progress(self._stage) >= 1.0:
-            self.model.stop_training = True
-
-
 class _Run:
     """One training in progress."""
 
@@ -136,14 +83,10 @@ class _Run:
         should_stop: Callable[[], bool],
     ) -> None:
         check_recipe(recipe)
+        check_loss(recipe.loss, material.num_classes)
         self.recipe, self.material, self.seed = recipe, material, seed
         self.options, self.folder, self.should_stop = options, folder, should_stop
-        self.stopped = False
-        self._steps_per_epoch = max(len(material.train_index) // recipe.batch_size, 1)
-        ends = np.cumsum([stage.epochs for stage in recipe.stages]) / recipe.total_epochs
-        self._stage_ends = [0.0, *(float(end) for end in ends[:-1]), 1.0]
-        self._weights = class_weights(recipe.loss, material.labels[material.train_index], material.num_classes)
-        self.clock = _Clock(1, None, 0.0, 0.0)
+        self._average: WeightAverage | None = None
 
     @property
     def checkpoint_path(self) -> Path:
@@ -153,28 +96,43 @@ class _Run:
     def best_path(self) -> Path:
         return self.folder / "best.npz"
 
-    def stage_progress(self, stage: int) -> float:
-        start, end = self._stage_ends[stage], self._stage_ends[stage + 1]
-        # A millionth of slack: sums of steps do not reach a whole number exactly.
-        return (self.clock.progress + 1e-6 - start) / (end - start)
+    def _clock(self, saved: Checkpoint | None) -> Clock:
+        recipe = self.recipe
+        ends = np.cumsum([stage.epochs for stage in recipe.stages]) / recipe.total_epochs
+        steps_per_epoch = max(len(self.material.train_index) // recipe.batch_size, 1)
+        return Clock(
+            steps_per_epoch * recipe.total_epochs,
+            [*(float(end) for end in ends[:-1]), 1.0],
+            self.options.time_limit_seconds,
+            saved.progress if saved is not None else 0.0,
+            saved.seconds if saved is not None else 0.0,
+        )
 
-    def _pipeline(self) -> BatchPipeline:
-        train = self.material.train_index
-        labels = self.material.labels[train]
+    def _training_set(self) -> TrainingSet:
+        material = self.material
+        labels = material.labels[material.train_index]
+        sampling = self.recipe.imbalance.sampling
+        return training_set(material.train_images, labels, material.num_classes, sampling, seed=self.seed)
+
+    def _pipeline(self, learned_from: TrainingSet) -> BatchPipeline:
         policy = policy_of(self.recipe.augmentation)
         if self.options.augmentation_engine == "tensorflow":
             from bloodauto.augment.graph import OnDevice
 
             policy = OnDevice(policy)
+        count = len(self.material.train_index)
+        targets, weights = weigh(learned_from.targets, class_weights(self.recipe.loss, learned_from.class_counts))
+        sampled = self.recipe.imbalance.sampling != "none"
         return BatchPipeline(
-            self.material.train_images,
-            np.eye(self.material.num_classes, dtype=np.float32)[labels],
-            sample_weights=self._weights[labels],
-            batch_size=min(self.recipe.batch_size, len(train)),
+            learned_from.images,
+            targets,
+            sample_weights=weights,
+            batch_size=min(self.recipe.batch_size, count),
             policy=policy,
             seed=self.seed,
             num_threads=self.options.num_threads,
             last_batch="drop",
+            order=endless_order(learned_from.rows, count, self.seed) if sampled else None,
         )
 
     def _build(self) -> keras.Model:
@@ -192,19 +150,24 @@ class _Run:
                 layer.momentum = min(layer.momentum, _LARGEST_BATCH_NORM_MOMENTUM)
         return network
 
-    def _compile(self, network: keras.Model, stage: int, state: list[np.ndarray]) -> None:
-        apply_unfreeze(network, self.recipe.backbone, self.recipe.stages[stage])
+    def _compile(self, network: keras.Model, stage: int, saved: Checkpoint | None) -> None:
+        settings = self.recipe.stages[stage]
+        apply_unfreeze(network, self.recipe.backbone, settings)
         network.compile(
-            optimizer=build_optimizer(self.recipe.stages[stage].optimizer),
+            optimizer=build_optimizer(self.recipe, settings, network),
             loss=build_loss(self.recipe.loss),
             weighted_metrics=["accuracy"],
             jit_compile=self.options.jit_compile,
         )
-        if state:
+        if saved is not None and saved.optimizer:
             # Not the optimizer that was built: half precision wraps it in one that scales the loss.
             network.optimizer.build(network.trainable_variables)
-            for variable, value in zip(network.optimizer.variables, state, strict=True):
+            for variable, value in zip(network.optimizer.variables, saved.optimizer, strict=True):
                 variable.assign(value)
+        self._average = None
+        if settings.weight_averaging != "none":
+            averages, steps = (saved.averages, saved.average_steps) if saved is not None else ([], 0)
+            self._average = WeightAverage(network, settings.weight_averaging, averages=averages, steps=steps)
 
     def epochs(self) -> Generator[EpochReport, None, TrialResult]:
         """Trains; yields after every epoch, its checkpoint written."""
@@ -216,73 +179,77 @@ class _Run:
             network.set_weights(saved.weights)
         history = list(saved.history) if saved is not None else []
         stage = saved.stage if saved is not None else 0
-        optimizer_state = saved.optimizer if saved is not None else []
-        self.clock = _Clock(
-            self._steps_per_epoch * self.recipe.total_epochs,
-            self.options.time_limit_seconds,
-            saved.progress if saved is not None else 0.0,
-            saved.seconds if saved is not None else 0.0,
-        )
+        stage_best = saved.stage_best if saved is not None else []
+        clock = self._clock(saved)
         write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
         complete = saved is not None and saved.complete
+        if complete:
+            return self._finish(network, history, clock, complete=True)
         compiled_stage = -1
-        pipeline = self._pipeline()
-        while not complete and not self.stopped:
+        pipeline = self._pipeline(self._training_set())
+        while not complete:
+            settings = self.recipe.stages[stage]
             if compiled_stage != stage:
-                self._compile(network, stage, optimizer_state)
+                self._compile(network, stage, saved if compiled_stage < 0 else None)
                 compiled_stage = stage
-            report = self._epoch(network, pipeline, len(history) + 1, stage)
-            if self.stopped:
+            report, judged = self._epoch(network, pipeline, clock, history, stage)
+            if report is None:
                 break
             history.append(report)
-            if report.objective >= max(earlier.objective for earlier in history):
-                write_weights(self.best_path, network.get_weights())
-            if self.stage_progress(stage) >= 1.0 or self._patience_over(history, stage):
-                self.clock.move_to(self._stage_ends[stage + 1])
+            in_stage = [one for one in history if one.stage == stage]
+            if keeps_last(history, self.recipe.stages):
+                write_weights(self.best_path, judged)
+            is_last_stage = stage + 1 == len(self.recipe.stages)
+            if settings.restore_best and not is_last_stage and is_best(in_stage, stage_metric(settings)):
+                stage_best = judged
+            if clock.stage_progress(stage) >= 1.0 or patience_is_over(in_stage, settings):
+                network.set_weights(stage_best if stage_best else judged)
+                stage_best = []
+                clock.end_stage(stage)
                 stage += 1
-                complete = stage == len(self.recipe.stages)
-            self._save(network, history, stage, complete, keep_optimizer=stage == compiled_stage)
+                complete = is_last_stage
+            self._save(
+                network, history, clock, stage, stage_best, complete=complete, same_stage=stage == compiled_stage
+            )
             yield report
-        return self._finish(network, history, complete)
+        return self._finish(network, history, clock, complete=complete)
 
-    def _patience_over(self, history: list[EpochReport], stage: int) -> bool:
-        patience = self.recipe.stages[stage].patience_epochs
-        scores = [report.objective for report in history if report.stage == stage]
-        return patience is not None and len(scores) - 1 - int(np.argmax(scores)) >= patience
-
-    def _epoch(self, network: keras.Model, pipeline: BatchPipeline, epoch: int, stage: int) -> EpochReport:
+    def _epoch(
+        self, network: keras.Model, pipeline: BatchPipeline, clock: Clock, history: list[EpochReport], stage: int
+    ) -> tuple[EpochReport | None, list[np.ndarray]]:
+        """Trains and judges; returns the report and the weights that were judged. No report: it was told to stop."""
         started = time.monotonic()
-        restart_randomness(network, epoch)
+        settings, epoch = self.recipe.stages[stage], len(history) + 1
+        in_stage = [one for one in history if one.stage == stage]
+        plateau = settings.schedule.name == "plateau"
+        control = StageControl(
+            settings,
+            stage,
+            clock=clock,
+            average=self._average,
+            rate_factor=plateau_factor(settings.schedule, settings.epochs, in_stage) if plateau else 1.0,
+            should_stop=self.should_stop,
+        )
         waited_before = pipeline.wait_seconds
-        batches = pipeline.epoch(epoch)
-        try:
-            logs = network.fit(
-                batches,
-                steps_per_epoch=pipeline.batches_per_epoch,
-                epochs=1,
-                verbose=0,
-                shuffle=False,
-                callbacks=[_Control(self, stage)],
-            ).history
-        finally:
-            # TensorFlow may still be drawing a batch ahead; its thread then ends the iterator itself.
-            with contextlib.suppress(ValueError):
-                batches.close()
+        train_loss, train_accuracy = self._fit(network, pipeline, control, epoch)
         trained = time.monotonic()
-        train_loss = float(logs["loss"][-1])
+        if control.stopped:
+            return None, []
         if not math.isfinite(train_loss):
             raise TrialRejected(
                 "nan", f"the loss is {train_loss} after epoch {epoch}; a smaller learning rate may help"
             )
-        judgement, _ = judge(network, self.material, quick=True)
+        with self._average.applied() if self._average is not None else contextlib.nullcontext():
+            judgement, _ = judge(network, self.material, quick=True)
+            judged = network.get_weights()
         ended = time.monotonic()
-        return EpochReport(
+        report = EpochReport(
             epoch=epoch,
             stage=stage,
             seconds=ended - started,
             evaluation_seconds=ended - trained,
             train_loss=train_loss,
-            train_accuracy=float(logs["accuracy"][-1]),
+            train_accuracy=train_accuracy,
             learning_rate=float(network.optimizer.learning_rate.numpy()),
             loss=judgement.metrics.loss,
             accuracy=judgement.metrics.accuracy,
@@ -291,21 +258,59 @@ class _Run:
             shift=judgement.shift,
             objective=objective_of(judgement, self.options.objective),
             data_wait_fraction=(pipeline.wait_seconds - waited_before) / max(trained - started, 1e-9),
+            stage_progress=min(clock.stage_progress(stage), 1.0),
         )
+        return report, judged
+
+    def _fit(
+        self, network: keras.Model, pipeline: BatchPipeline, control: StageControl, epoch: int
+    ) -> tuple[float, float]:
+        """One epoch's loss and accuracy on the images as it learned from them."""
+        restart_randomness(network, epoch)
+        batches = pipeline.epoch(epoch)
+        try:
+            logs = network.fit(
+                batches,
+                steps_per_epoch=pipeline.batches_per_epoch,
+                epochs=1,
+                verbose=0,
+                shuffle=False,
+                callbacks=[control],
+            ).history
+        finally:
+            # TensorFlow may still be drawing a batch ahead; its thread then ends the iterator itself.
+            with contextlib.suppress(ValueError):
+                batches.close()
+        return float(logs["loss"][-1]), float(logs["accuracy"][-1])
 
     def _save(
-        self, network: keras.Model, history: list[EpochReport], stage: int, complete: bool, *, keep_optimizer: bool
+        self,
+        network: keras.Model,
+        history: list[EpochReport],
+        clock: Clock,
+        stage: int,
+        stage_best: list[np.ndarray],
+        *,
+        complete: bool,
+        same_stage: bool,
     ) -> None:
-        state = [np.asarray(variable) for variable in network.optimizer.variables] if keep_optimizer else []
+        average = self._average if same_stage else None
         write_json(self.folder / "history.json", [asdict(report) for report in history])
-        write_checkpoint(
-            self.checkpoint_path,
-            Checkpoint(
-                network.get_weights(), state, tuple(history), self.clock.seconds, self.clock.progress, stage, complete
-            ),
+        checkpoint = Checkpoint(
+            weights=network.get_weights(),
+            optimizer=[np.asarray(variable) for variable in network.optimizer.variables] if same_stage else [],
+            history=tuple(history),
+            seconds=clock.seconds,
+            progress=clock.progress,
+            stage=stage,
+            complete=complete,
+            averages=average.values if average is not None else [],
+            average_steps=average.steps if average is not None else 0,
+            stage_best=stage_best,
         )
+        write_checkpoint(self.checkpoint_path, checkpoint)
 
-    def _finish(self, network: keras.Model, history: list[EpochReport], complete: bool) -> TrialResult:
+    def _finish(self, network: keras.Model, history: list[EpochReport], clock: Clock, *, complete: bool) -> TrialResult:
         if self.best_path.is_file():
             network.set_weights(read_weights(self.best_path))
         judgement, predictions = judge(network, self.material, quick=False)
@@ -316,7 +321,7 @@ class _Run:
             judgement=judgement,
             history=tuple(history),
             parameters=network.count_params(),
-            seconds=self.clock.seconds,
+            seconds=clock.seconds,
         )
 
 
@@ -337,13 +342,14 @@ def train_epochs(
     """Trains a recipe epoch by epoch; the generator's return value is the result.
 
     A checkpoint found in ``folder`` is gone on from. After every epoch ``folder`` holds ``recipe.yaml``, ``history.json``,
-    ``checkpoint.npz`` and ``best.npz`` (the weights of the best epoch); at the end also ``predictions.npz``.
+    ``checkpoint.npz`` and ``best.npz`` (the weights that are kept, of the best epoch as a rule); at the end also
+    ``predictions.npz``.
 
     Args:
         should_stop: asked after every batch; when true the unfinished epoch is given up and the training ends.
 
     Raises:
-        RecipeError: the recipe asks for what its backbone has not.
+        RecipeError: the recipe asks for what its backbone or the classes have not.
         WeightsError: the weights do not fit.
         TrialRejected: the loss is no number.
     """

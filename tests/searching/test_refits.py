@@ -46,5 +46,5 @@ def test_names_are_unique_and_no_worker_is_without_one(count: int, num_folds: in
 def test_stretched(factor: float, epochs: int) -> None:
     long = stretched(RECIPES[0], factor)
     assert [stage.epochs for stage in long.stages] == [epochs]
-    assert long.stages[0].patience_epochs is None
+    assert long.stages[0].early_stopping is None
     assert long.model_copy(update={"stages": RECIPES[0].stages}).id == RECIPES[0].id

@@ -31,6 +31,7 @@ REPORT = EpochReport(
     shift=0.5,
     objective=0.5,
     data_wait_fraction=0.0,
+    stage_progress=0.25,
 )
 
 
@@ -77,7 +78,7 @@ def as_npy() -> bytes:
     return stream.getvalue()
 
 
-META = {"history": [], "seconds": 1, "progress": 0.5, "stage": 0, "complete": False}
+META = {"history": [], "seconds": 1, "progress": 0.5, "stage": 0, "complete": False, "average_steps": 0}
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_after_a_kill_it_goes_on_from_the_last_epoch(material, recipe_of, stage_
 @pytest.mark.slow
 def test_patience_ends_a_stage_and_the_next_begins(material, recipe_of, stage_of, tmp_path):
     """Without anything to learn (a vanishing rate) no epoch is better than the first."""
-    stages = [stage_of(epochs=20, learning_rate=1e-12, unfreeze="none", patience_epochs=2), stage_of(epochs=1)]
+    stages = [stage_of(epochs=20, learning_rate=1e-12, unfreeze="none", early_stopping={"patience_epochs": 2}), stage_of(epochs=1)]
     result, reports = run(recipe_of(stages), material, tmp_path)
     assert result.finished
     assert [report.stage for report in reports] == [0, 0, 0, 1]
