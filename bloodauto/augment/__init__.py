@@ -4,7 +4,8 @@ The accelerator path, :mod:`bloodauto.augment.graph`, is imported by whoever use
 """
 
 from bloodauto.augment.augmix import AugMix
-from bloodauto.augment.mixing import CutMix, Mixing, MixUp
+from bloodauto.augment.mixing import CutMix, Mixing, MixUp, MixUpOrCutMix
+from bloodauto.augment.offline import MadeImages, equalising_images, make_images
 from bloodauto.augment.operations import OPERATION_SETS, OPERATIONS, Operation
 from bloodauto.augment.pipeline import Batch, BatchPipeline
 from bloodauto.augment.policies import (
@@ -30,7 +31,9 @@ __all__ = [
     "BatchPipeline",
     "Between",
     "CutMix",
+    "MadeImages",
     "MixUp",
+    "MixUpOrCutMix",
     "Mixing",
     "OneOf",
     "Operation",
@@ -41,5 +44,7 @@ __all__ = [
     "Symmetries",
     "TrivialAugment",
     "augmentation_sheet",
+    "equalising_images",
     "limit_native_threads",
+    "make_images",
 ]

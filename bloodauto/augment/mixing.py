@@ -20,8 +20,8 @@ class Pairing:
     Attributes:
         partner: int (n,), index of the other image; its own for an image that stays as it is.
         kept: float64 (n,), the share of the label that is the image's own.
-        boxes: int (n, 4), top, bottom, left, right of the part taken from the partner, for CutMix; None where the whole
-            images are blended by ``kept``.
+        boxes: int (n, 4), top, bottom, left, right of the part taken from the partner; an image whose box is empty is
+            blended with its partner by ``kept`` instead. None where all are.
     """
 
     partner: np.ndarray
@@ -31,15 +31,16 @@ class Pairing:
 
 def mix_images(images: np.ndarray, pairing: Pairing) -> np.ndarray:
     """Joins uint8 (n, height, width, 3) as drawn; a new array."""
-    out = images.copy() if pairing.boxes is not None else np.empty_like(images)
-    if pairing.boxes is not None:
-        for target, partner, (top, bottom, left, right) in zip(
-            out, pairing.partner.tolist(), pairing.boxes.tolist(), strict=True
-        ):
+    boxes = np.zeros((len(images), 4), np.int64) if pairing.boxes is None else pairing.boxes
+    out = np.empty_like(images)
+    for image, target, partner, kept, (top, bottom, left, right) in zip(
+        images, out, pairing.partner.tolist(), pairing.kept.tolist(), boxes.tolist(), strict=True
+    ):
+        if top < bottom and left < right:
+            np.copyto(target, image)
             target[top:bottom, left:right] = images[partner, top:bottom, left:right]
-        return out
-    for image, target, partner, kept in zip(images, out, pairing.partner.tolist(), pairing.kept.tolist(), strict=True):
-        cv2.addWeighted(image, kept, images[partner], 1.0 - kept, 0.0, dst=target)
+        else:
+            cv2.addWeighted(image, kept, images[partner], 1.0 - kept, 0.0, dst=target)
     return out
 
 
@@ -99,8 +100,13 @@ class Mixing(ABC):
             raise DataError(
                 f"{type(self).__name__}: expected targets as ({len(images)}, classes), got {targets.shape}."
             )
+        mixed, pairing = self.join(images, rng)
+        return mixed, mix_targets(targets, np.ones(len(images)), pairing)[0]
+
+    def join(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pairing]:
+        """Draws and joins images; what was drawn then goes to :func:`mix_targets`."""
         pairing = self.draw(len(images), images.shape[1], images.shape[2], rng)
-        return mix_images(images, pairing), mix_targets(targets, np.ones(len(images)), pairing)[0]
+        return mix_images(images, pairing), pairing
 
     def _draw_shares(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Partners and the share of the image itself; each image draws its own share."""
@@ -139,3 +145,21 @@ class CutMix(Mixing):
             boxes[:, column + 1] = np.clip(np.rint(middle + half), 0, length)
         area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
         return Pairing(partner, 1.0 - area / (height * width), boxes)
+
+
+@dataclass(frozen=True)
+class MixUpOrCutMix(Mixing):
+    """MixUp or CutMix, an even draw for each image."""
+
+    alpha: float = 1.0
+
+    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
+        blended = MixUp(self.alpha, self.rate).draw(count, height, width, rng)
+        patched = CutMix(self.alpha, self.rate).draw(count, height, width, rng)
+        assert patched.boxes is not None
+        patch = rng.random(count) < 0.5
+        return Pairing(
+            np.where(patch, patched.partner, blended.partner),
+            np.where(patch, patched.kept, blended.kept),
+            np.where(patch[:, None], patched.boxes, 0),
+        )

@@ -13,7 +13,7 @@ import numpy as np
 
 from bloodauto.augment.balance import epoch_order
 from bloodauto.augment.engine import check_images
-from bloodauto.augment.mixing import Mixing, mix_images, mix_targets
+from bloodauto.augment.mixing import Mixing, mix_targets
 from bloodauto.augment.policies import Policy, check_count, check_share
 from bloodauto.errors import DataError, RecipeError
 
@@ -50,7 +50,7 @@ class BatchPipeline:
         targets: (n, classes), each row a distribution, for instance one-hot.
         batch_size: images in each batch.
         policy: what is done to each image; None for nothing.
-        mixing: MixUp or CutMix; None for neither.
+        mixing: how images of a batch are joined; None for not at all.
         seed: of shuffling, drawing and mixing.
         num_threads: threads that make batches ahead; 0 makes each batch when it is asked for.
         prefetch_batches: finished batches kept ready beyond those in the making.
@@ -174,8 +174,6 @@ class BatchPipeline:
         else:
             images = self._policy.batch([self._images[i] for i in index.tolist()], rng)
         if self._mixing is not None:
-            images = np.asarray(images)
-            pairing = self._mixing.draw(len(index), images.shape[1], images.shape[2], rng)
-            images = mix_images(images, pairing)
+            images, pairing = self._mixing.join(np.asarray(images), rng)
             targets, weights = mix_targets(targets, weights, pairing)
         return Batch(images, targets, weights)
