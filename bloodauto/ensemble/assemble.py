@@ -95,8 +95,13 @@ class _Answers:
     clean: np.ndarray
     view_labels: np.ndarray
     view_groups: np.ndarray
+    view_weights: np.ndarray
     shifted: np.ndarray
     parameters: int
+
+    @property
+    def truth(self) -> Truth:
+        return Truth(self.labels, self.view_labels, self.view_groups, self.view_weights)
 
 
 def find_trained(run: RunDirectory, completed: list[tuple[int, float]]) -> list[Trained]:
@@ -128,6 +133,7 @@ def _answers(networks: list[Trained], looked: Looked | None = None) -> _Answers:
         joined["clean"][order],
         joined["view_labels"],
         joined["view_groups"],
+        joined["view_weights"],
         joined["shifted"],
         parameters,
     )
@@ -150,8 +156,7 @@ def _candidates(trained: list[Trained], num_folds: int) -> tuple[dict[str, _Answ
 
 def _scores(answers: _Answers, clean: np.ndarray, shifted: np.ndarray) -> dict[str, float]:
     metrics = measure(answers.labels, clean)
-    truth = Truth(answers.labels, answers.view_labels, answers.view_groups)
-    scorer = Scorer(truth, metric="shift", class_count=clean.shape[1], log_loss_weight=0.0)
+    scorer = Scorer(answers.truth, metric="shift", class_count=clean.shape[1], log_loss_weight=0.0)
     return {
         "accuracy": metrics.accuracy,
         "balanced_accuracy": metrics.balanced_accuracy,
@@ -166,9 +171,8 @@ def _scores(answers: _Answers, clean: np.ndarray, shifted: np.ndarray) -> dict[s
 
 def _select(pool: dict[str, _Answers], metric: EnsembleMetric, max_members: int) -> tuple[Selection, _Answers]:
     any_answers = next(iter(pool.values()))
-    truth = Truth(any_answers.labels, any_answers.view_labels, any_answers.view_groups)
     candidates = [Candidate(name, one.clean, one.shifted, one.parameters) for name, one in pool.items()]
-    return select(candidates, truth, metric=metric, max_members=max_members), any_answers
+    return select(candidates, any_answers.truth, metric=metric, max_members=max_members), any_answers
 
 
 def assemble(

@@ -29,7 +29,7 @@ class PerClass:
 
 @dataclass(frozen=True)
 class Calibration:
-    """``softmax(scales * log(max(p, 1e-12)) / temperature + biases)``; scales 1 and biases 0 where there is no ``per_class``.
+    """First the temperature, giving q; then, where there is a ``per_class``, ``softmax(scales * log(max(q, 1e-12)) + biases)``.
 
     Attributes:
         temperature: above 0.

@@ -35,6 +35,9 @@ def _training(folder: Path, *, fold: int, skill: float, seed: int) -> None:
         clean=_answers(rng, labels[index], skill),
         view_labels=views,
         view_groups=np.array(["stain", "light"] * 30),
+        view_families=np.array(["stain_hue", "gamma"] * 30),
+        view_severities=np.full(60, 3),
+        view_weights=np.array([1.0, 0.25] * 30),
         shifted=_answers(rng, views, 0.7 * skill),
     ).write(folder / "predictions.npz")
     write_weights(folder / "best.npz", [np.zeros(3, np.float32)])

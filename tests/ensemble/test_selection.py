@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,6 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from bloodauto.ensemble.scoring import Scorer, Truth
 from bloodauto.ensemble.selection import Candidate, average, select
+from bloodauto.shift.score import score
+from bloodauto.shift.suite import ShiftSuite
 
 CLASSES = 4
 METRICS = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
@@ -16,6 +20,7 @@ def make_truth(rng: np.random.Generator, clean: int, shifted: int, groups: int =
         labels=rng.integers(0, CLASSES, clean),
         shifted_labels=rng.integers(0, CLASSES, shifted),
         shifted_groups=rng.integers(0, groups, shifted),
+        shifted_weights=np.ones(shifted),
     )
 
 
@@ -128,11 +133,30 @@ def test_laws_of_every_selection(seed, count, max_members, metric, log_loss_weig
     assert select(shuffled, truth, **arguments) == found
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 6), max_latency_ms=st.floats(1.0, 40.0))
+def test_laws_of_a_selection_under_a_latency_cap(seed, count, max_latency_ms):
+    rng = np.random.default_rng(seed)
+    truth = make_truth(rng, 60, 30)
+    candidates = [
+        replace(make_candidate(rng, truth, f"m{i}", rng.uniform(1, 3)), latency_ms=float(rng.uniform(2, 20)))
+        for i in range(count)
+    ]
+    found = select(candidates, truth, max_latency_ms=max_latency_ms)
+    latency_ms = {candidate.name: candidate.latency_ms for candidate in candidates}
+    fast = [candidate for candidate in candidates if candidate.latency_ms <= max_latency_ms]
+    if not fast:
+        assert found.names == (min(latency_ms, key=lambda name: latency_ms[name]),)
+        return
+    assert sum(latency_ms[name] for name in found.names) <= max_latency_ms + 1e-9
+    assert found.score.metric >= max(select([one], truth).score.metric for one in fast) - 1e-9
+
+
 @pytest.mark.parametrize("absent", [None, 2])
 def test_metrics_are_those_of_scikit_learn(absent):
     rng = np.random.default_rng(7)
     truth = make_truth(rng, 200, 0)
-    truth = Truth(np.where(truth.labels == absent, 0, truth.labels), truth.shifted_labels, truth.shifted_groups)
+    truth = replace(truth, labels=np.where(truth.labels == absent, 0, truth.labels))
     guesses = answers(rng, truth.labels, 1.0)
     if absent is not None:
         guesses[:, absent] = 0
@@ -153,5 +177,19 @@ def test_shift_metric_weighs_clean_images_and_groups_not_numbers_of_views():
     groups = np.array(["blur"] * 2 + ["stain"] * 6)
     right = np.eye(2)
     rows = np.concatenate([right[labels], right[1 - shifted_labels[:2]], right[shifted_labels[2:]]])
-    scorer = Scorer(Truth(labels, shifted_labels, groups), metric="shift", class_count=2, log_loss_weight=0.0)
+    scorer = Scorer(
+        Truth(labels, shifted_labels, groups, np.ones(len(groups))), metric="shift", class_count=2, log_loss_weight=0.0
+    )
     assert scorer.score(rows).metric == pytest.approx((1.0 + 0.0 + 1.0) / 3)
+
+
+def test_the_shift_metric_is_that_of_the_search():
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, CLASSES, 120)
+    plan = ShiftSuite(seed=1, num_images=60).plan(labels)
+    plan = replace(plan, weights=rng.choice([0.0, 0.25, 1.0], len(plan)))
+    clean, shifted = answers(rng, labels, 3.0), answers(rng, labels[plan.image_index], 1.0)
+    truth = Truth(labels, labels[plan.image_index], plan.group_names, plan.weights)
+    scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
+    found = scorer.score(np.concatenate([clean, shifted])).metric
+    assert found == pytest.approx(score(labels, clean, plan, shifted).objective)

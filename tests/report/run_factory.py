@@ -231,6 +231,7 @@ def predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> 
         "clean": clean,
         "view_labels": labels[:40].astype(np.int64),
         "view_groups": np.array(["stain"] * 40),
+        "view_weights": np.ones(40),
         "shifted": clean[:40],
     }
 
