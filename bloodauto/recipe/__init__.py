@@ -20,7 +20,8 @@ from bloodauto.recipe.augmentation import (
     TrivialAugmentStep,
 )
 from bloodauto.recipe.changes import with_changes
-from bloodauto.recipe.loss import Imbalance, Loss
+from bloodauto.recipe.imbalance import Imbalance
+from bloodauto.recipe.loss import Loss
 from bloodauto.recipe.operations import OPERATION_SET_NAMES, OPERATION_SPANS
 from bloodauto.recipe.stages import EarlyStopping, EpochMetric, LastBlocks, LastLayers, Optimizer, Schedule, Stage
 from bloodauto.recipe.views import STANDARD_VIEWS, VIEW_NAMES, ViewName, WeightedView, shares_of_views

@@ -1,4 +1,4 @@
-"""What training minimises, and how classes of unequal size are treated."""
+"""What training minimises."""
 
 from __future__ import annotations
 
@@ -36,19 +36,3 @@ class Loss(Strict):
         if isinstance(self.alpha, tuple) and self.class_weights != "none":
             raise ValueError("alpha as a list weighs the classes, and so does class_weights; leave one of the two out")
         return self
-
-
-class Imbalance(Strict):
-    """How often the images of rare classes are seen.
-
-    ``oversample``: images of smaller classes are repeated until all classes are as large as the largest; ``undersample``: of
-    larger classes only as many as the smallest has are used. Which ones is drawn once, from the training's seed.
-    ``smote`` (Chawla et al., arXiv:1106.1813) and ``borderline_smote`` (Han et al., doi:10.1007/11538059_91): smaller classes
-    are filled up with blends of two similar images of the class, made once. ``equalise``: they are filled up with augmented
-    and mixed copies.
-
-    An epoch has as many steps whatever the sampling: it visits as many images as there are before sampling, and the next
-    one goes on where it left off. So epochs cost the same, and learning curves compare.
-    """
-
-    sampling: Literal["none", "oversample", "undersample", "smote", "borderline_smote", "equalise"] = "none"

@@ -15,7 +15,8 @@ from bloodauto.grammar_errors import explain
 from bloodauto.recipe.architecture import Backbone, Head, Input
 from bloodauto.recipe.augmentation import Augmentation
 from bloodauto.recipe.changes import with_changes
-from bloodauto.recipe.loss import Imbalance, Loss
+from bloodauto.recipe.imbalance import Imbalance
+from bloodauto.recipe.loss import Loss
 from bloodauto.recipe.stages import Stage
 from bloodauto.recipe.strict import Listed, Strict
 from bloodauto.recipe.views import WeightedView
