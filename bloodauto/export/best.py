@@ -24,9 +24,10 @@ from bloodauto.recipe import STANDARD_VIEWS, load_recipe
 from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.checkpoint import read_weights
+from bloodauto.trial.material import probabilities
 from bloodauto.trial.metrics import confusion_matrix, measure
 from bloodauto.trial.network import build_network
-from bloodauto.trial.views import probabilities_over_views
+from bloodauto.trial.views import over_views
 
 _PARITY_IMAGES = 32
 _PREDICT_BATCH = 128
@@ -102,7 +103,7 @@ def _parity_sample(
     def answers(one: Trained) -> np.ndarray:
         if by_fold:
             shares = {view.name: view.share for view in members[one.name].views}
-            return probabilities_over_views(members[one.name].network, images, shares)
+            return probabilities(over_views(members[one.name].network, shares), images)
         stored = read_arrays(one.folder / "predictions.npz") if looked is None else looked[one.name]
         return np.asarray(stored["clean"][spread])
 

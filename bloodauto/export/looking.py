@@ -16,8 +16,8 @@ from bloodauto.errors import RunError
 from bloodauto.export.keras_export import Member
 from bloodauto.files import read_arrays
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.trial.material import prepare
-from bloodauto.trial.views import probabilities_over_views
+from bloodauto.trial.material import prepare, probabilities
+from bloodauto.trial.views import over_views
 
 _TIMED_IMAGES = 64
 _TIMINGS = 3
@@ -73,9 +73,10 @@ def look_again(ensemble: Ensemble, members: Mapping[str, Member], cells: Cells, 
                 )
             member = members[one.name]
             shares = {view.name: view.share for view in member.views}
+            network = over_views(member.network, shares)
             looked[one.name] = {
-                "clean": probabilities_over_views(member.network, cells.images[material.validation_index], shares),
-                "shifted": probabilities_over_views(member.network, material.views, shares),
+                "clean": probabilities(network, cells.images, material.validation_index),
+                "shifted": probabilities(network, material.views),
             }
     return looked
 

@@ -11,8 +11,9 @@ import numpy as np
 from keras import ops
 
 from bloodauto.recipe import ViewName
-from bloodauto.trial.material import probabilities
 
+#: Before a logarithm.
+_FLOOR = 1e-12
 _ROTATION_DEGREES = 10.0
 _BRIGHTNESS = 0.1
 #: Views that exchange height and width.
@@ -60,19 +61,21 @@ VIEW_OPERATIONS: Mapping[ViewName, Callable[[Any], Any]] = {
     "darker": _scaled(1 - _BRIGHTNESS),
 }
 
-_VIEW_BATCH = 512
 
-
-def probabilities_over_views(network: keras.Model, images: np.ndarray, shares: Mapping[ViewName, float]) -> np.ndarray:
-    """The average over the views of what a network of ``build_network`` answers, float32 (n, c).
+def over_views(network: keras.Model, shares: Mapping[ViewName, float]) -> keras.Model:
+    """A network that answers with the average over views of what ``network`` answers; the weights are shared.
 
     Args:
-        images: uint8, (n, h, w, 3).
-        shares: of each view, summing to 1; the price is one pass over the images for each.
+        network: of ``build_network``: uint8 (n, h, w, 3) -> logits (n, c).
+        shares: of each view, summing to 1; the price is one forward pass for each.
+
+    Returns:
+        A model of the same kind: its softmax is the average of the views' softmaxes.
     """
-    answers = []
-    for start in range(0, len(images), _VIEW_BATCH):
-        batch = images[start : start + _VIEW_BATCH]
-        looks = {name: np.asarray(VIEW_OPERATIONS[name](ops.convert_to_tensor(batch))) for name in shares}
-        answers.append(sum(share * probabilities(network, looks[name]) for name, share in shares.items()))
-    return np.concatenate(answers).astype(np.float32)
+    images = keras.Input(network.input_shape[1:], dtype="uint8", name="images")
+    batch = ops.concatenate([VIEW_OPERATIONS[name](images) for name in shares], axis=0)
+    answers = ops.softmax(ops.cast(network(batch, training=False), "float32"), axis=-1)
+    by_view = ops.reshape(answers, (len(shares), -1, network.output_shape[-1]))
+    weights = np.array(list(shares.values()), dtype=np.float32).reshape(-1, 1, 1)
+    average = ops.sum(by_view * weights, axis=0)
+    return keras.Model(images, ops.log(ops.maximum(average, _FLOOR)), name=f"{network.name}_over_views")
