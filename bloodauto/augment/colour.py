@@ -10,11 +10,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from bloodauto.augment.runs import PIXELS_PER_RUN, pixel_runs
+
 #: Grey from RGB as ITU-R BT.601 weighs it; the weights TensorFlow and keras-cv use.
 GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114])
-
-#: Optical density of a pixel, 0 (white) to 5.5 (black), is kept as uint16 in steps of 1 / 8192.
-DENSITY_STEPS = 8192.0
 
 #: How strongly the stains of a Giemsa-like stain absorb red, green and blue: methylene blue, eosin (the "Giemsa"
 #: vectors of G. Landini's colour deconvolution) and, to make it a basis, what is at right angles to both.
@@ -30,8 +29,12 @@ def _stain_basis() -> np.ndarray:
 _STAINS = _stain_basis()
 _STAINS_INVERSE = np.linalg.inv(_STAINS)
 
-_DENSITY_OF_LEVEL = np.rint(-np.log((np.arange(256) + 1) / 256.0) * DENSITY_STEPS).astype(np.uint16)
-_LEVEL_OF_DENSITY = np.clip(np.rint(256.0 * np.exp(-np.arange(65536) / DENSITY_STEPS) - 1.0), 0, 255).astype(np.uint8)
+#: The natural logarithm of the share of light that passes, minus the optical density: -5.5 (black) to 0 (white).
+_LOG_SHARE_OF_LEVEL = np.log((np.arange(256) + 1) / 256.0).astype(np.float32)
+#: Turns a matrix for densities into one for the logarithm: only the offset changes its sign.
+_TO_LOG_SHARE = np.array([1.0, 1.0, 1.0, -1.0])
+#: The share that passes black pixels; an array, since OpenCV compares two of them faster than one with a number.
+_BLACK = np.full((1, PIXELS_PER_RUN, 3), 1.0 / 256.0, np.float32)
 
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _YIQ_INVERSE = np.linalg.inv(_YIQ)
@@ -82,8 +85,15 @@ def apply_mix(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None
 
 
 def apply_optical_mix(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None:
-    """Mixes optical densities; what would be brighter than white is white."""
-    steps = matrix.copy()
-    steps[:, 3] *= DENSITY_STEPS
-    density = cv2.transform(cv2.LUT(image, _DENSITY_OF_LEVEL), steps)
-    np.take(_LEVEL_OF_DENSITY, density, out=target, mode="clip")
+    """Mixes optical densities; what would be brighter than white is white, what would be darker than black is black.
+
+    In float32, which OpenCV computes faster than a table that is fine enough is looked up.
+    """
+    for_logarithms = matrix * _TO_LOG_SHARE
+    for source, result in pixel_runs(image, target):
+        log_share = cv2.LUT(source, _LOG_SHARE_OF_LEVEL)
+        mixed = cv2.transform(log_share, for_logarithms)
+        cv2.exp(mixed, dst=mixed)
+        # The conversion takes absolute values: nothing may be below zero.
+        cv2.max(mixed, _BLACK[:, : source.shape[1]], dst=log_share)
+        cv2.convertScaleAbs(log_share, dst=result, alpha=256.0, beta=-1.0)

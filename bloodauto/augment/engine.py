@@ -7,7 +7,6 @@ Steps are never reordered.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ import cv2
 import numpy as np
 
 from bloodauto.augment import colour, tables
-from bloodauto.augment.steps import Adaptive, Border, Chain, Filter, Kind, Levels, Mix, Warp
+from bloodauto.augment.steps import Adaptive, Chain, Filter, Kind, Levels, Mix, Warp
+from bloodauto.augment.warping import apply_warp
 from bloodauto.errors import DataError
 
 
@@ -32,15 +32,6 @@ class Optical(NamedTuple):
 
 
 Stage = Warp | Lookup | Mix | Optical | Filter
-
-_BORDER_FLAGS = {
-    "reflect": cv2.BORDER_REFLECT,
-    "reflect_101": cv2.BORDER_REFLECT_101,
-    "edge": cv2.BORDER_REPLICATE,
-    "wrap": cv2.BORDER_WRAP,
-    "fill": cv2.BORDER_CONSTANT,
-}
-_WARP_FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 def fuse(chain: Chain) -> list[Stage]:
@@ -112,67 +103,10 @@ def _apply_table(image: np.ndarray, target: np.ndarray, table: np.ndarray) -> No
     cv2.LUT(image, table if table.ndim == 1 else table[None], dst=target)
 
 
-def _permute(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None:
-    """A symmetry of the square: a transposition where x is read from y, then flips."""
-    transposed = abs(matrix[0, 0]) < 0.5
-    # Once the source is transposed, each axis is read from itself, forwards or backwards.
-    x_reversed = matrix[1 if transposed else 0, 0] < 0
-    y_reversed = matrix[0 if transposed else 1, 1] < 0
-    source = cv2.transpose(image) if transposed else image
-    if x_reversed or y_reversed:
-        cv2.flip(source, -1 if x_reversed and y_reversed else 1 if x_reversed else 0, dst=target)
-    else:
-        np.copyto(target, source)
-
-
-def _shift(image: np.ndarray, target: np.ndarray, x: float, y: float, border: Border) -> None:
-    """Reads each pixel ``x`` to the right and ``y`` below: pads, then blends two views along each axis.
-
-    The same bilinear interpolation as a warp's for a fifth of its time; rounds once for each axis that is not moved by
-    whole pixels.
-    """
-    height, width = image.shape[:2]
-    left, top = math.floor(x), math.floor(y)
-    x_share, y_share = x - left, y - top
-    padded = cv2.copyMakeBorder(
-        image, max(0, -top), max(0, top + 1), max(0, -left), max(0, left + 1),
-        _BORDER_FLAGS[border.mode], value=border.colour,
-    )  # fmt: skip
-    left, top = max(0, left), max(0, top)
-    rows = padded[top : top + height + 1]
-    if y_share == 0:
-        rows = rows[:height]
-    if x_share > 0:
-        first, second = rows[:, left : left + width], rows[:, left + 1 : left + 1 + width]
-        rows = cv2.addWeighted(first, 1.0 - x_share, second, x_share, 0.0, dst=None if y_share else target)
-    else:
-        rows = rows[:, left : left + width]
-    if y_share > 0:
-        cv2.addWeighted(rows[:height], 1.0 - y_share, rows[1:], y_share, 0.0, dst=target)
-    elif x_share == 0:
-        np.copyto(target, rows)
-
-
-def _warp(image: np.ndarray, target: np.ndarray, warp: Warp) -> None:
-    if warp.lossless:
-        _permute(image, target, warp.matrix)
-        return
-    height, width = image.shape[:2]
-    border = warp.border if warp.border is not None else Border("reflect")
-    (xx, xy, x), (yx, yy, y) = warp.matrix[:2].tolist()
-    if xx == 1.0 and xy == 0.0 and yx == 0.0 and yy == 1.0 and abs(x) <= width and abs(y) <= height:
-        _shift(image, target, x, y, border)
-        return
-    cv2.warpAffine(
-        image, warp.matrix[:2], (width, height), dst=target, flags=_WARP_FLAGS,
-        borderMode=_BORDER_FLAGS[border.mode], borderValue=border.colour,
-    )  # fmt: skip
-
-
 def apply_stage(image: np.ndarray, target: np.ndarray, stage: Stage) -> None:
     """Applies one stage: reads ``image``, writes ``target``; both uint8 (height, width, 3), not the same memory."""
     if type(stage) is Warp:
-        _warp(image, target, stage)
+        apply_warp(image, target, stage)
     elif type(stage) is Lookup:
         _look_up(image, target, stage.parts)
     elif type(stage) is Mix:

@@ -14,9 +14,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from bloodauto.augment.kernels import BORDER, correlate, disc_kernel, gaussian_weights, streak_kernel
+from bloodauto.augment.runs import PIXELS_PER_RUN, pixel_runs
+
 #: Lengths below this, in pixels, blur by less than a rounding step.
 _NO_BLUR_PIXELS = 0.05
-_BORDER = cv2.BORDER_REFLECT
 
 
 class Streak(NamedTuple):
@@ -56,37 +58,14 @@ def draw_relative_length(percent: np.ndarray, extra: np.ndarray, height: int, wi
     return (percent * (min(height, width) / 100.0)).tolist()
 
 
-def _gaussian_weights(deviation_pixels: float) -> np.ndarray:
-    reach = max(1, int(np.ceil(3.0 * deviation_pixels)))
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(deviation_pixels, _NO_BLUR_PIXELS)) ** 2)
-    return (weights / weights.sum()).astype(np.float32)
-
-
-def gaussian_kernel(deviation_pixels: float) -> np.ndarray:
-    """A Gaussian cut off at three standard deviations, float32, sums to one."""
-    weights = _gaussian_weights(deviation_pixels)
-    return np.outer(weights, weights)
-
-
 def apply_gaussian_blur(image: np.ndarray, target: np.ndarray, deviation_pixels: float) -> None:
     """Gaussian blur, cut off at three standard deviations."""
     if deviation_pixels < _NO_BLUR_PIXELS:
         np.copyto(target, image)
         return
     # Float kernels: OpenCV's exact integer Gaussian takes three times as long.
-    weights = _gaussian_weights(deviation_pixels)
-    cv2.sepFilter2D(image, -1, weights, weights, dst=target, borderType=_BORDER)
-
-
-def disc_kernel(radius_pixels: float) -> np.ndarray:
-    """A disc with a soft rim of one pixel, float32, sums to one."""
-    reach = max(1, int(np.ceil(radius_pixels)))
-    offsets = np.arange(-reach, reach + 1)
-    distance = np.hypot(offsets[:, None], offsets[None, :])
-    # The middle always counts, and the rim grows from nothing: no jump as the radius grows from zero.
-    disc = np.clip(radius_pixels + 0.5 - distance, 0.0, min(1.0, radius_pixels + 0.5))
-    disc[distance > 0] *= min(1.0, 2.0 * radius_pixels)
-    return (disc / disc.sum()).astype(np.float32)
+    weights = gaussian_weights(deviation_pixels)
+    cv2.sepFilter2D(image, -1, weights, weights, dst=target, borderType=BORDER)
 
 
 def apply_defocus_blur(image: np.ndarray, target: np.ndarray, radius_pixels: float) -> None:
@@ -94,7 +73,7 @@ def apply_defocus_blur(image: np.ndarray, target: np.ndarray, radius_pixels: flo
     if radius_pixels < _NO_BLUR_PIXELS:
         np.copyto(target, image)
         return
-    cv2.filter2D(image, -1, disc_kernel(radius_pixels), dst=target, borderType=_BORDER)
+    correlate(image, target, disc_kernel(radius_pixels))
 
 
 def draw_motion_blur(percent: np.ndarray, extra: np.ndarray, height: int, width: int) -> Sequence[Streak]:
@@ -103,24 +82,12 @@ def draw_motion_blur(percent: np.ndarray, extra: np.ndarray, height: int, width:
     return [Streak(length, np.pi * turn) for length, turn in zip(lengths, extra[:, 0].tolist(), strict=True)]
 
 
-def streak_kernel(streak: Streak) -> np.ndarray:
-    """A straight line with soft ends and sides, float32, sums to one."""
-    reach = max(1, int(np.ceil(streak.length_pixels / 2)))
-    offsets = np.arange(-reach, reach + 1)
-    cosine, sine = np.cos(streak.angle_radians), np.sin(streak.angle_radians)
-    along = np.abs(offsets[None, :] * cosine + offsets[:, None] * sine)
-    across = np.abs(offsets[:, None] * cosine - offsets[None, :] * sine)
-    line = np.clip(streak.length_pixels / 2 + 0.5 - along, 0.0, 1.0) * np.clip(1.0 - across, 0.0, 1.0)
-    line[along + across > 0] *= min(1.0, streak.length_pixels)
-    return (line / line.sum()).astype(np.float32)
-
-
 def apply_motion_blur(image: np.ndarray, target: np.ndarray, streak: Streak) -> None:
     """Blur along a straight line, as a stage that moves does."""
     if streak.length_pixels < _NO_BLUR_PIXELS:
         np.copyto(target, image)
         return
-    cv2.filter2D(image, -1, streak_kernel(streak), dst=target, borderType=_BORDER)
+    correlate(image, target, streak_kernel(*streak))
 
 
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float64) / 13.0
@@ -134,7 +101,7 @@ def draw_sharpness(change: np.ndarray, extra: np.ndarray, height: int, width: in
 
 def apply_kernel(image: np.ndarray, target: np.ndarray, kernel: np.ndarray) -> None:
     """Correlates every channel with a kernel."""
-    cv2.filter2D(image, -1, kernel, dst=target, borderType=_BORDER)
+    cv2.filter2D(image, -1, kernel, dst=target, borderType=BORDER)
 
 
 def draw_noise(deviation_levels: np.ndarray, extra: np.ndarray, height: int, width: int) -> Sequence[Noise]:
@@ -143,28 +110,28 @@ def draw_noise(deviation_levels: np.ndarray, extra: np.ndarray, height: int, wid
     return [Noise(deviation, seed) for deviation, seed in zip(deviation_levels.tolist(), seeds, strict=True)]
 
 
-_NOISE_BANK_SIZE = 1 << 20
+_NOISE_BANK_PIXELS = 350_000
+#: How far apart neighbouring runs of an image's pixels read the bank; a prime, so that they come round late.
+_BANK_STRIDE = 122_477
 
 
 @functools.cache
 def _noise_bank() -> np.ndarray:
     """Standard normal float32 values; drawing them afresh for each image would take longer than all other work."""
-    return np.random.default_rng(20011).standard_normal(_NOISE_BANK_SIZE, dtype=np.float32)
+    return np.random.default_rng(20011).standard_normal((1, _NOISE_BANK_PIXELS, 3), dtype=np.float32)
 
 
-def noise_field(noise: Noise, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal values, float32 of the given shape: a stretch of the bank, or drawn afresh for large images."""
-    size = int(np.prod(shape))
-    if 2 * size > _NOISE_BANK_SIZE:
-        return np.random.default_rng(noise.seed).standard_normal(size, dtype=np.float32).reshape(shape)
-    start = noise.seed % (_NOISE_BANK_SIZE - size + 1)
-    return _noise_bank()[start : start + size].reshape(shape)
+def _noise_of_run(noise: Noise, run: int, pixels: int) -> np.ndarray:
+    """The standard normal values of the numbered run of an image's pixels, a view (1, pixels, 3) of the bank."""
+    start = (noise.seed + run * _BANK_STRIDE) % (_NOISE_BANK_PIXELS - PIXELS_PER_RUN)
+    return _noise_bank()[:, start : start + pixels]
 
 
 def apply_noise(image: np.ndarray, target: np.ndarray, noise: Noise) -> None:
     """Adds Gaussian noise, alike everywhere, as a sensor's read-out does."""
-    field = noise_field(noise, image.shape)
-    cv2.add(image, cv2.scaleAdd(field, noise.deviation_levels, np.zeros_like(field)), dst=target, dtype=cv2.CV_8U)
+    for number, (source, result) in enumerate(pixel_runs(image, target)):
+        field = _noise_of_run(noise, number, source.shape[1])
+        cv2.addWeighted(source, 1.0, field, noise.deviation_levels, 0.0, dst=result, dtype=cv2.CV_8U)
 
 
 _SQUARE_ROOT = np.sqrt(np.arange(256, dtype=np.float32) / 255.0)
@@ -172,8 +139,10 @@ _SQUARE_ROOT = np.sqrt(np.arange(256, dtype=np.float32) / 255.0)
 
 def apply_shot_noise(image: np.ndarray, target: np.ndarray, noise: Noise) -> None:
     """Adds noise that grows with the square root of the light, as counted photons do; the deviation is that of white."""
-    field = cv2.multiply(noise_field(noise, image.shape), cv2.LUT(image, _SQUARE_ROOT), scale=noise.deviation_levels)
-    cv2.add(image, field, dst=target, dtype=cv2.CV_8U)
+    for number, (source, result) in enumerate(pixel_runs(image, target)):
+        field = cv2.LUT(source, _SQUARE_ROOT)
+        cv2.multiply(field, _noise_of_run(noise, number, source.shape[1]), dst=field)
+        cv2.addWeighted(source, 1.0, field, noise.deviation_levels, 0.0, dst=result, dtype=cv2.CV_8U)
 
 
 def draw_jpeg(loss: np.ndarray, extra: np.ndarray, height: int, width: int) -> Sequence[int]:

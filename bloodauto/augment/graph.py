@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from bloodauto.augment import filters, graph_stages, tables
+from bloodauto.augment import filters, graph_stages, kernels, tables
 from bloodauto.augment.engine import Lookup, Stage, apply_stages, check_images, fuse, static_table
 from bloodauto.augment.policies import Policy
 from bloodauto.augment.steps import Adaptive, Border, Chain, Filter, Mix, Warp
@@ -25,9 +25,9 @@ from bloodauto.augment.steps import Adaptive, Border, Chain, Filter, Mix, Warp
 _FILL_MODES = {"reflect": "REFLECT", "edge": "NEAREST", "fill": "CONSTANT"}
 _WARPS = {mode: graph_stages.make_warp(name) for mode, name in _FILL_MODES.items()}
 _KERNELS: dict[Callable[..., None], Callable[[Any], np.ndarray]] = {
-    filters.apply_gaussian_blur: filters.gaussian_kernel,
-    filters.apply_defocus_blur: filters.disc_kernel,
-    filters.apply_motion_blur: filters.streak_kernel,
+    filters.apply_gaussian_blur: kernels.gaussian_kernel,
+    filters.apply_defocus_blur: kernels.disc_kernel,
+    filters.apply_motion_blur: lambda streak: kernels.streak_kernel(*streak),
     filters.apply_kernel: lambda kernel: kernel,
 }
 _ADAPTIVE_KINDS: dict[Callable[..., np.ndarray], int] = {

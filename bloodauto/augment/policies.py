@@ -16,6 +16,7 @@ import numpy as np
 
 from bloodauto.augment import geometry
 from bloodauto.augment.engine import apply_chains, check_images
+from bloodauto.augment.memory import batch_memory
 from bloodauto.augment.operations import UNIFORMS_PER_STEP, Operation, select_operations
 from bloodauto.augment.steps import Border, BorderValue, Chain, Kind, Step, Warp, parse_border
 from bloodauto.errors import RecipeError
@@ -31,7 +32,7 @@ class Policy(ABC):
     def batch(self, images: SequenceOf[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """Draws and applies to a list of at least one image, all of one size; a new array uint8 (n, height, width, 3)."""
         height, width = images[0].shape[:2]
-        out = np.empty((len(images), height, width, 3), np.uint8)
+        out = batch_memory((len(images), height, width, 3))
         apply_chains(images, self.draw(len(images), height, width, rng), out)
         return out
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bloodauto.augment import OPERATIONS, colour, filters, geometry, tables
+from bloodauto.augment import OPERATIONS, colour, geometry, kernels, tables
 from bloodauto.augment.engine import apply_stages, fuse
 from bloodauto.augment.steps import Border, Step
 
@@ -220,9 +220,9 @@ def test_blurs_spread_a_dot_by_what_they_declare():
 def test_kernels_sum_to_one_and_grow_out_of_nothing():
     for size in (0.06, 0.2, 0.5, 0.9, 1.7, 4.2):
         for kernel in (
-            filters.gaussian_kernel(size),
-            filters.disc_kernel(size),
-            filters.streak_kernel(filters.Streak(size, 0.7)),
+            kernels.gaussian_kernel(size),
+            kernels.disc_kernel(size),
+            kernels.streak_kernel(size, 0.7),
         ):
             assert kernel.sum() == pytest.approx(1.0, abs=1e-5)
             assert kernel.min() >= 0
