@@ -5,7 +5,7 @@ The accelerator path, :mod:`bloodauto.augment.graph`, is imported by whoever use
 
 from bloodauto.augment.augmix import AugMix
 from bloodauto.augment.mixing import CutMix, Mixing, MixUp, MixUpOrCutMix
-from bloodauto.augment.offline import MadeImages, equalising_images, make_images
+from bloodauto.augment.offline import equalising_images, make_images, repeated_choice
 from bloodauto.augment.operations import OPERATION_SETS, OPERATIONS, Operation
 from bloodauto.augment.pipeline import Batch, BatchPipeline
 from bloodauto.augment.policies import (
@@ -31,7 +31,6 @@ __all__ = [
     "BatchPipeline",
     "Between",
     "CutMix",
-    "MadeImages",
     "MixUp",
     "MixUpOrCutMix",
     "Mixing",
@@ -47,4 +46,5 @@ __all__ = [
     "equalising_images",
     "limit_native_threads",
     "make_images",
+    "repeated_choice",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from bloodauto.augment.mixing import Mixing, mix_targets
@@ -13,57 +11,41 @@ from bloodauto.augment.policies import Policy
 _IMAGES_AT_A_TIME = 256
 
 
-@dataclass(frozen=True)
-class MadeImages:
-    """Images that were made.
-
-    Attributes:
-        images: uint8 (k, height, width, 3).
-        targets: float32 (k, classes), distributions.
-        sources: int64 (k,), which of the given images each was made of, the partner of a mixed one left out.
-    """
-
-    images: np.ndarray
-    targets: np.ndarray
-    sources: np.ndarray
-
-
 def repeated_choice(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """``count`` of the rows, int64, in a drawn order, none once more often than another."""
+    """``count`` of the rows, in a drawn order, none once more often than another."""
     rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
-    return np.concatenate([*rounds, rows[:0]])[:count]
+    return np.concatenate([rows[:0], *rounds])[:count]
 
 
 def make_images(
     images: np.ndarray,
     targets: np.ndarray,
-    rows: np.ndarray,
-    count: int,
+    sources: np.ndarray,
     *,
     policy: Policy,
     mixing: Mixing | None,
     rng: np.random.Generator,
-) -> MadeImages:
-    """Augmented versions of drawn images, none used once more often than another.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Augmented versions of some images, then joined among themselves.
 
     Args:
         images: uint8 (n, height, width, 3).
-        targets: float32 (n, classes).
-        rows: int (m,), m at least 1, the images to draw from.
-        count: how many to make.
-        policy: what is done to each.
-        mixing: how they are then joined among themselves.
+        targets: (n, classes), each row a distribution.
+        sources: int (k,), of which image each is made.
+
+    Returns:
+        Images, uint8 (k, height, width, 3), and targets, float32 (k, classes).
     """
-    sources = repeated_choice(rows, count, rng)
-    made = MadeImages(np.empty((count, *images.shape[1:]), np.uint8), targets[sources].astype(np.float32), sources)
-    for start in range(0, count, _IMAGES_AT_A_TIME):
+    made = np.empty((len(sources), *images.shape[1:]), np.uint8)
+    made_targets = targets[sources].astype(np.float32)
+    for start in range(0, len(sources), _IMAGES_AT_A_TIME):
         part = slice(start, start + _IMAGES_AT_A_TIME)
         versions = policy.batch([images[row] for row in sources[part].tolist()], rng)
         if mixing is not None:
             versions, pairing = mixing.join(versions, rng)
-            made.targets[part] = mix_targets(made.targets[part], np.ones(len(versions)), pairing)[0]
-        made.images[part] = versions
-    return made
+            made_targets[part] = mix_targets(made_targets[part], np.ones(len(versions)), pairing)[0]
+        made[part] = versions
+    return made, made_targets
 
 
 def equalising_images(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from bloodauto.recipe.augmentation import Augmentation
 from bloodauto.recipe.strict import Listed, Strict
 
 #: What an epoch can be told by, on the validation images; ``objective`` is what the search maximises.
@@ -95,6 +96,7 @@ class Stage(Strict):
     without one; otherwise from its last. After the last stage the trial keeps its best epoch by the objective, or the last.
     ``weight_averaging``: what is judged and kept is an average of the weights over the stage's steps. ``ema``: all steps, the
     later the more; ``swa``: the steps of the stage's last quarter, evenly. See ``trial/averaging.py``.
+    ``augmentation``: a whole block that takes the place of the recipe's for this stage alone.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]
@@ -105,3 +107,4 @@ class Stage(Strict):
     early_stopping: EarlyStopping | None = None
     restore_best: bool = True
     weight_averaging: Literal["none", "ema", "swa"] = "none"
+    augmentation: Augmentation | None = None

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 from typing import assert_never
 
+import numpy as np
+
 import bloodauto.recipe as grammar
 from bloodauto.augment import (
     Apply,
     AugMix,
     Between,
+    CutMix,
+    Mixing,
+    MixUp,
+    MixUpOrCutMix,
     OneOf,
     Policy,
     RandAugment,
@@ -17,11 +23,16 @@ from bloodauto.augment import (
     StainJitter,
     Symmetries,
     TrivialAugment,
+    equalising_images,
 )
 
 
 def policy_of(augmentation: grammar.Augmentation) -> Policy:
     """What happens to each image each time it is seen, mixing left out."""
+    if augmentation.engine == "keras_cv":
+        from bloodauto.augment.reference import reference_policy
+
+        return reference_policy(augmentation)
     policies: list[Policy] = []
     if augmentation.orientation:
         policies.append(Symmetries())
@@ -62,3 +73,40 @@ def _step(step: grammar.Step) -> Policy:
     if isinstance(step, grammar.SequenceStep):
         return at_rate(policy_of_steps(step.sequence), step.rate)
     assert_never(step)
+
+
+def mixing_of(mixing: grammar.Mixing | None, *, engine: str = "bloodauto") -> Mixing | None:
+    """How images of a batch are joined; None for not at all."""
+    if mixing is None:
+        return None
+    if engine == "keras_cv":
+        from bloodauto.augment.reference import KerasCvMixing
+
+        return KerasCvMixing(mixing.alpha, mixing.rate, name=mixing.name)
+    kinds: dict[str, type[MixUp | CutMix | MixUpOrCutMix]] = {"mixup": MixUp, "cutmix": CutMix, "both": MixUpOrCutMix}
+    return kinds[mixing.name](mixing.alpha, mixing.rate)
+
+
+def equalising(
+    images: np.ndarray, labels: np.ndarray, settings: grammar.Equalise, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that fill up each class to the size of the largest; see ``bloodauto.augment.equalising_images``."""
+    policy, mixing = policy_of_steps(settings.steps), mixing_of(settings.mixing)
+    return equalising_images(images, labels, policy=policy, mixing=mixing, rng=rng)
+
+
+def check_augmentation(recipe: grammar.Recipe) -> None:
+    """Checks what the grammar cannot: that the engine a block names is installed and has what the block asks of it.
+
+    Raises:
+        RecipeError: it is not, or has not.
+    """
+    blocks = {"augmentation": recipe.augmentation}
+    for index, stage in enumerate(recipe.stages):
+        if stage.augmentation is not None:
+            blocks[f"stages.{index}.augmentation"] = stage.augmentation
+    for path, block in blocks.items():
+        if block.engine == "keras_cv":
+            from bloodauto.augment.reference import check_reference
+
+            check_reference(block, path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 
-Sampling = Literal["none", "oversample", "undersample", "smote", "borderline_smote", "equalise"]
+from bloodauto.recipe import Equalise, Imbalance
+from bloodauto.trial.augmentation import equalising
 
 #: The papers' choices: neighbours to blend with, and neighbours by which the border between classes is found.
 _BLEND_NEIGHBOURS = 5
@@ -41,7 +41,7 @@ class TrainingSet:
 
 
 def training_set(
-    images: np.ndarray, labels: np.ndarray, num_classes: int, sampling: Sampling, *, seed: int
+    images: np.ndarray, labels: np.ndarray, num_classes: int, imbalance: Imbalance, *, seed: int
 ) -> TrainingSet:
     """The images of a training, sampled as the recipe says; the same for the same seed.
 
@@ -50,16 +50,20 @@ def training_set(
     """
     # A key of its own, so that no other draw of the training follows this one.
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 0, 1)))
-    rows = np.arange(len(labels))
+    sampling = imbalance.sampling
     if sampling == "oversample":
-        rows = oversampled_rows(labels, rng)
-    elif sampling == "undersample":
-        rows = undersampled_rows(labels, rng)
-    elif sampling in ("smote", "borderline_smote"):
+        return TrainingSet(images, one_hot(labels, num_classes), oversampled_rows(labels, rng))
+    if sampling == "undersample":
+        return TrainingSet(images, one_hot(labels, num_classes), undersampled_rows(labels, rng))
+    if sampling == "none":
+        return TrainingSet(images, one_hot(labels, num_classes), np.arange(len(labels)))
+    if sampling == "equalise":
+        settings = imbalance.equalise if imbalance.equalise is not None else Equalise()
+        made, made_labels = equalising(images, labels, settings, rng)
+    else:
         made, made_labels = blended(images, labels, rng, borderline=sampling == "borderline_smote")
-        images, labels = np.concatenate([images, made]), np.concatenate([labels, made_labels])
-        rows = np.arange(len(labels))
-    return TrainingSet(images, one_hot(labels, num_classes), rows)
+    all_labels = np.concatenate([labels, made_labels])
+    return TrainingSet(np.concatenate([images, made]), one_hot(all_labels, num_classes), np.arange(len(all_labels)))
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from bloodauto.augment import BatchPipeline
 from bloodauto.errors import TrialRejected
 from bloodauto.files import write_json, write_text
 from bloodauto.recipe import Recipe
-from bloodauto.trial.augmentation import policy_of
+from bloodauto.trial.augmentation import check_augmentation
 from bloodauto.trial.averaging import WeightAverage
 from bloodauto.trial.backbones import check_recipe
 from bloodauto.trial.checkpoint import (
@@ -29,10 +29,11 @@ from bloodauto.trial.checkpoint import (
     write_weights,
 )
 from bloodauto.trial.epochs import is_best, keeps_last, patience_is_over, plateau_factor, stage_metric
-from bloodauto.trial.imbalance import TrainingSet, endless_order, training_set
+from bloodauto.trial.feeding import stage_pipeline
+from bloodauto.trial.imbalance import TrainingSet, training_set
 from bloodauto.trial.material import Judgement, Material, judge
 from bloodauto.trial.network import apply_unfreeze, build_network, restart_randomness
-from bloodauto.trial.optimisation import build_loss, build_optimizer, check_loss, class_weights, weigh
+from bloodauto.trial.optimisation import build_loss, build_optimizer, check_loss
 from bloodauto.trial.result import TrialResult
 from bloodauto.trial.stage_control import Clock, StageControl
 
@@ -84,6 +85,7 @@ class _Run:
     ) -> None:
         check_recipe(recipe)
         check_loss(recipe.loss, material.num_classes)
+        check_augmentation(recipe)
         self.recipe, self.material, self.seed = recipe, material, seed
         self.options, self.folder, self.should_stop = options, folder, should_stop
         self._average: WeightAverage | None = None
@@ -111,28 +113,18 @@ class _Run:
     def _training_set(self) -> TrainingSet:
         material = self.material
         labels = material.labels[material.train_index]
-        sampling = self.recipe.imbalance.sampling
-        return training_set(material.train_images, labels, material.num_classes, sampling, seed=self.seed)
+        imbalance = self.recipe.imbalance
+        return training_set(material.train_images, labels, material.num_classes, imbalance, seed=self.seed)
 
-    def _pipeline(self, learned_from: TrainingSet) -> BatchPipeline:
-        policy = policy_of(self.recipe.augmentation)
-        if self.options.augmentation_engine == "tensorflow":
-            from bloodauto.augment.graph import OnDevice
-
-            policy = OnDevice(policy)
-        count = len(self.material.train_index)
-        targets, weights = weigh(learned_from.targets, class_weights(self.recipe.loss, learned_from.class_counts))
-        sampled = self.recipe.imbalance.sampling != "none"
-        return BatchPipeline(
-            learned_from.images,
-            targets,
-            sample_weights=weights,
-            batch_size=min(self.recipe.batch_size, count),
-            policy=policy,
+    def _pipeline(self, learned_from: TrainingSet, stage: int) -> BatchPipeline:
+        return stage_pipeline(
+            self.recipe,
+            stage,
+            learned_from,
+            epoch_images=len(self.material.train_index),
             seed=self.seed,
             num_threads=self.options.num_threads,
-            last_batch="drop",
-            order=endless_order(learned_from.rows, count, self.seed) if sampled else None,
+            on_device=self.options.augmentation_engine == "tensorflow",
         )
 
     def _build(self) -> keras.Model:
@@ -186,11 +178,12 @@ class _Run:
         if complete:
             return self._finish(network, history, clock, complete=True)
         compiled_stage = -1
-        pipeline = self._pipeline(self._training_set())
+        learned_from = self._training_set()
         while not complete:
             settings = self.recipe.stages[stage]
             if compiled_stage != stage:
                 self._compile(network, stage, saved if compiled_stage < 0 else None)
+                pipeline = self._pipeline(learned_from, stage)
                 compiled_stage = stage
             report, judged = self._epoch(network, pipeline, clock, history, stage)
             if report is None:
