@@ -13,6 +13,7 @@ from bloodauto.files import RunDirectory, write_text
 from bloodauto.searching.settings import (
     SearchSettings,
     absolute_paths,
+    check_caps,
     check_same,
     default_workers,
     gpus_of_this_machine,
@@ -169,7 +170,9 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
     """Ensemble and export, charged as one worker's devices."""
     import math
 
-    from bloodauto.ensemble.assemble import assemble, write_ensemble
+    from bloodauto.ensemble.assemble import Caps, assemble
+    from bloodauto.ensemble.record import write_ensemble
+    from bloodauto.trial.device import claim_device
 
     settings = plan.settings
     ledger.reserve("driver", settings.devices_per_worker, "ensemble")
@@ -178,14 +181,22 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
         completed = [(trial.number, float(trial.value)) for trial in _complete(study)]
         metric: Any = settings.objective
         num_folds = plan.data.splits.num_folds
-        write_ensemble(plan.run, assemble(plan.run, completed, num_folds=num_folds, metric=metric))
+        claim_device(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_share=0.0)
+        from bloodauto.export.latency import latency_of
+
+        chosen = assemble(
+            plan.run,
+            completed,
+            num_folds=num_folds,
+            metric=metric,
+            caps=Caps(settings.max_members, settings.max_latency_ms),
+            latency=latency_of(plan.data.cells),
+        )
+        write_ensemble(plan.run, chosen)
         ledger.beat()
         if export:
             ledger.enter("driver", "export")
             phase("exporting")
-            from bloodauto.trial.device import claim_device
-
-            claim_device(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_share=0.0)
             from bloodauto.export.best import export_run
 
             formats = ("keras", "codabench")
@@ -208,7 +219,7 @@ def _complete(study: optuna.Study) -> list[Any]:
 
 def _keep_needed(run: RunDirectory) -> None:
     """Deletes the states of trainings that are over, and weights that are no member's: they fill disks."""
-    from bloodauto.ensemble.assemble import read_ensemble
+    from bloodauto.ensemble.record import read_ensemble
 
     members = {one.folder.resolve() for member in read_ensemble(run).members for one in member.networks}
     for parent in (run.root / "trials", run.root / "refits"):
@@ -222,7 +233,7 @@ def summarise(
     directory: RunDirectory, settings: SearchSettings, study: optuna.Study, spent: float, *, finished: bool
 ) -> SearchSummary:
     """Counts and scores of a run as it stands."""
-    from bloodauto.ensemble.assemble import read_ensemble
+    from bloodauto.ensemble.record import read_ensemble
 
     counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
     ensemble = read_ensemble(directory) if directory.ensemble.is_file() else None
@@ -256,24 +267,36 @@ def _next_steps(run: RunDirectory, *, finished: bool) -> str:
 
 
 def export_best(
-    *, run: str | Path, output: str | Path, formats: Sequence[str] = ("keras", "codabench"), views: bool = False
+    *,
+    run: str | Path,
+    output: str | Path,
+    formats: Sequence[str] = ("keras", "codabench"),
+    views: bool = False,
+    max_members: int | None = None,
+    max_latency_ms: float | None = None,
 ) -> Exported:
     """Writes the ensemble of a run to a folder: the formats asked for, ``labels.json`` and a model card.
 
     Args:
         views: average over test-time views inside the model: those that the members' recipes name, else the standard ones.
+        max_members, max_latency_ms: tighter caps than the search had; the best of its members under them are exported.
 
     Raises:
         UserError: no such run or format, images that have changed, a search that has not come that far.
     """
     from bloodauto.data.split import read_splits
-    from bloodauto.ensemble.assemble import read_ensemble
+    from bloodauto.ensemble.assemble import Caps
+    from bloodauto.ensemble.record import read_ensemble
     from bloodauto.searching.prepare import read_cells
     from bloodauto.trial.device import claim_device
 
     directory = RunDirectory(Path(run))
     settings = read_settings(directory)
-    read_ensemble(directory)
+    check_caps(max_members, max_latency_ms)
+    own = read_ensemble(directory)
+    caps = None
+    if max_members is not None or max_latency_ms is not None:
+        caps = Caps(len(own.members) if max_members is None else max_members, max_latency_ms)
     claim_device(cores=max(int(settings.cpus_per_trial), 1), gpu_share=0.0)
     from bloodauto.export.best import check_exportable, export_run
     from bloodauto.export.write import check_formats
@@ -282,7 +305,7 @@ def export_best(
     check_exportable(directory)
     cells = read_cells(settings.data, settings.image_size_px)
     splits = read_splits(directory.splits, cells)
-    return export_run(directory, Path(output), cells, splits, formats, seed=settings.seed, views=views)
+    return export_run(directory, Path(output), cells, splits, formats, seed=settings.seed, views=views, caps=caps)
 
 
 def train(
@@ -309,7 +332,6 @@ def train(
     from bloodauto.recipe import load_recipe
     from bloodauto.searching.prepare import read_cells
     from bloodauto.searching.session import locked
-    from bloodauto.shift.suite import ShiftSuite
     from bloodauto.trial.backbones import check_recipe, find_weights
     from bloodauto.trial.device import choose_once, claim_device
 
@@ -334,6 +356,7 @@ def train(
         choice = choose_once(on_gpu=on_gpu, image_size_px=max(cells.images.shape[1:3]))
         claim_device(cores=default_workers(1.0, 0.0, 0), gpu_share=1.0 if on_gpu else 0.0)
         from bloodauto.trial.material import prepare
+        from bloodauto.trial.rehearsal import suite_for
         from bloodauto.trial.train import TrainOptions
         from bloodauto.trial.train import train as train_recipe
 
@@ -346,7 +369,7 @@ def train(
         )
         return train_recipe(
             loaded,
-            prepare(cells, splits, ShiftSuite(seed=seed)),
+            prepare(cells, splits, suite_for([loaded], seed=seed)),
             seed=seed,
             options=options,
             folder=directory.root,
@@ -356,7 +379,7 @@ def train(
 
 
 def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Path:
-    """Answers for a folder, file or array of images, as a CSV: name, label, one probability per class.
+    """Answers for a folder, file or array of images, as a CSV: name, label, one probability per class, and whether it is sure.
 
     Raises:
         UserError: no such model, or no images.
@@ -371,5 +394,6 @@ def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Pat
     if opened.height_px != opened.width_px:
         raise UserError(f"{model}: expected a model of square images, got {opened.height_px} x {opened.width_px} px.")
     pixels, names = load_images(Path(images), opened.height_px)
-    write_predictions_csv(Path(output), names.tolist(), opened.class_names, predict_images(opened, pixels))
+    answers = predict_images(opened, pixels)
+    write_predictions_csv(Path(output), names.tolist(), opened.class_names, answers, opened.unsure)
     return Path(output)

@@ -53,11 +53,14 @@ class Between(Policy):
         check_share(self.rate, "rate")
         parse_border(self.border)
 
+    def strengths(self, values: np.ndarray) -> np.ndarray:
+        """Values of the interval -> strengths of the operation, float64, in its own unit."""
+        convert = _STRENGTH_OF.get(self.operation)
+        return values if convert is None else convert(values)
+
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
         choices = np.where(rng.random((count, 1)) < self.rate, 0, -1)
-        values = self.low + (self.high - self.low) * rng.random((count, 1))
-        convert = _STRENGTH_OF.get(self.operation)
-        strengths = values if convert is None else convert(values)
+        strengths = self.strengths(self.low + (self.high - self.low) * rng.random((count, 1)))
         # A strength of its own: the magnitude is taken as it is.
         operation = replace(OPERATIONS[self.operation], spread=Spread.EXACT, limit=1.0)
         return draw_steps(choices, strengths, (operation,), height, width, parse_border(self.border), rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import math
 import os
 import time
@@ -33,6 +34,7 @@ from bloodauto.searching.pruning import Pruning, plan_pruning
 from bloodauto.searching.settings import SearchSettings
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.space import Space, corners
+from bloodauto.trial.rehearsal import suite_for
 
 STUDY_NAME = "bloodauto"
 #: At most this share of the budget is kept for the end of Ray, ensemble, export and sealed test; see ``Policy``.
@@ -95,7 +97,8 @@ def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> 
     data = prepare_data(run, settings)
     longest = max(recipe.total_epochs for recipe in corners(space))
     pruning = plan_pruning(settings.pruner, max_epochs=longest)  # type: ignore[arg-type]
-    return Plan(run, settings, data, space, declared, weights, pruning, ShiftSuite(seed=settings.seed))
+    suite = suite_for(itertools.chain(corners(space), corners(space, at_last=True)), seed=settings.seed)
+    return Plan(run, settings, data, space, declared, weights, pruning, suite)
 
 
 def open_study(run: RunDirectory, storage: str | None) -> optuna.Study:

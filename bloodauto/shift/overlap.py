@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bloodauto.augment import OPERATIONS, Policy, StainJitter
+from bloodauto.augment import OPERATIONS, Between, Policy, StainJitter
 from bloodauto.augment.operations import select_operations
 from bloodauto.shift.families import FAMILIES
 from bloodauto.shift.family import SEVERITIES, Family, Seen
@@ -104,11 +104,11 @@ OVERLAP_NONE = frozenset(
 )
 
 
-def strongest_magnitudes(policy: Policy) -> dict[str, float]:
-    """The operations a policy may apply, and the strongest magnitude, 0-1, of each; noise on it is left out."""
+def strongest_strengths(policy: Policy) -> dict[str, float]:
+    """The operations a policy may apply, and the strongest strength of each, in its unit; noise on it is left out."""
     strongest: dict[str, float] = {}
-    for name, magnitude in _operations(policy):
-        strongest[name] = max(strongest.get(name, 0.0), magnitude)
+    for name, strength in _operations(policy):
+        strongest[name] = max(strongest.get(name, 0.0), strength)
     return strongest
 
 
@@ -118,21 +118,21 @@ def _operations(value: Any) -> Iterator[tuple[str, float]]:
         for one in value:
             yield from _operations(one)
         return
+    if isinstance(value, Between):
+        yield value.operation, float(np.abs(value.strengths(np.array([value.low, value.high]))).max())
+        return
     if not is_dataclass(value):
         return
     held = {field.name: getattr(value, field.name) for field in fields(value)}
-    # A policy that names no strength is taken at its word: it may be any.
+    # A policy that names no magnitude is taken at its word: it may be any.
     magnitude = float(held.get("magnitude", held.get("strongest", 1.0)))
-    if isinstance(value, StainJitter):
-        yield "stain_jitter", magnitude
-    if "operation" in held:
-        yield held["operation"], magnitude
-    if "operations" in held:
-        for operation in select_operations(held["operations"]):
-            yield operation.name, magnitude
+    named: list[str] = ["stain_jitter"] if isinstance(value, StainJitter) else []
+    named += [held["operation"]] if "operation" in held else []
+    named += [operation.name for operation in select_operations(held["operations"])] if "operations" in held else []
+    for name in named:
+        yield name, magnitude * OPERATIONS[name].limit
     for one in held.values():
-        if isinstance(one, tuple | list) or is_dataclass(one):
-            yield from _operations(one)
+        yield from _operations(one)
 
 
 def _severity(family: Family, level: float) -> float:
@@ -150,14 +150,14 @@ def trained_severities(policies: Iterable[Policy]) -> tuple[Seen, ...]:
     """
     strongest: dict[str, float] = {}
     for policy in policies:
-        for name, magnitude in strongest_magnitudes(policy).items():
-            strongest[name] = max(strongest.get(name, 0.0), magnitude)
+        for name, strength in strongest_strengths(policy).items():
+            strongest[name] = max(strongest.get(name, 0.0), strength)
     by_name = {family.name: family for family in FAMILIES}
     reached = dict.fromkeys(by_name, 0.0)
     for overlap in OVERLAPS:
-        magnitude = strongest.get(overlap.operation, 0.0)
-        if magnitude > 0:
-            level = overlap.level(OPERATIONS[overlap.operation].limit * magnitude)
+        strength = strongest.get(overlap.operation, 0.0)
+        if strength > 0:
+            level = overlap.level(strength)
             reached[overlap.family] = max(reached[overlap.family], _severity(by_name[overlap.family], level))
     of_causes = min(max(reached[family.name] for family in families) for families in CAUSES)
     reached["another_laboratory"] = _severity(by_name["another_laboratory"], of_causes)

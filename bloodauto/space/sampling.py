@@ -94,26 +94,27 @@ def _extremes(domain: Domain) -> tuple[Scalar, ...]:
     return (domain.low, domain.high)
 
 
-def corners(space: Space) -> Iterator[Recipe]:
+def corners(space: Space, *, at_last: bool = False) -> Iterator[Recipe]:
     """Recipes in which every member of every choice and both ends of every range occur at least once.
 
-    One domain is varied at a time, the others at their first value, so their number grows with the space's length, not
-    exponentially. Reading them all is how a space is checked against the grammar of recipes.
+    One domain is varied at a time, the others at their first value (``at_last``: at their last), so their number grows with
+    the space's length, not exponentially. Reading them all is how a space is checked against the grammar of recipes.
 
     Raises:
         RecipeError: a value that no recipe may have, with its place in the file.
     """
+    others = -1 if at_last else 0
     seen: set[str] = set()
     for path in _paths_to_domains(space.tree, {}):
         fixed, domain = path
         for value in _extremes(domain):
             wanted = {**fixed, domain.parameter: value}
-            recipe = _recipe(space, lambda d, wanted=wanted: wanted.get(d.parameter, _extremes(d)[0]))  # type: ignore[misc]
+            recipe = _recipe(space, lambda d, wanted=wanted: wanted.get(d.parameter, _extremes(d)[others]))  # type: ignore[misc]
             if recipe.id not in seen:
                 seen.add(recipe.id)
                 yield recipe
     if not seen:
-        yield _recipe(space, lambda domain: _extremes(domain)[0])
+        yield _recipe(space, lambda domain: _extremes(domain)[others])
 
 
 def _paths_to_domains(node: Node, fixed: Mapping[str, Scalar]) -> Iterator[tuple[dict[str, Scalar], Domain]]:

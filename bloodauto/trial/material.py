@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -17,6 +19,16 @@ from bloodauto.shift.suite import ShiftSuite, ViewPlan
 from bloodauto.trial.metrics import Metrics, measure, softmax
 
 _PREDICT_BATCH = 128
+#: After an epoch so many images are judged for each that was learnt from: a fifteenth of a training step's work on a GPU, where
+#: a step costs three answers, less where images are augmented on the CPU. Never fewer than so many, or scores are mere noise.
+_JUDGED_SHARE = 0.2
+_LEAST_JUDGED = 256
+#: Of these the clean ones; the rest are views.
+_CLEAN_SHARE = 0.25
+#: One image of so many learnt from is shown in views.
+_TRAIN_IMAGES_PER_VIEWED = 32
+_LEAST_VIEWED = 32
+_LATENCY_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,7 @@ class Material:
         train_images: uint8, ``images[train_index]``.
         quick_rows: int, the rows of ``validation_index`` that are judged after every epoch, and of which views are made.
         plan: which of these images is shown how; ``views``: uint8 (m, h, w, 3), the plan rendered.
+        quick_views: int, the rows of ``plan`` that are judged after every epoch; all of them are at a training's end.
         view_labels: int64 (m,); view_groups: str (m,), the cause of each view's shift.
     """
 
@@ -42,6 +55,7 @@ class Material:
     validation_index: np.ndarray
     quick_rows: np.ndarray
     plan: ViewPlan
+    quick_views: np.ndarray
     views: np.ndarray
     view_labels: np.ndarray
     view_groups: np.ndarray
@@ -82,12 +96,30 @@ def _spread(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(by_class[np.linspace(0, len(labels) - 1, count).round().astype(int)])
 
 
+def _spread_views(plan: ViewPlan, count: int) -> np.ndarray:
+    """About ``count`` rows of a plan, as many of each group; its images stand in the order of their classes."""
+    groups = [np.flatnonzero(plan.group_names == group) for group in dict.fromkeys(plan.group_names.tolist())]
+    each = max(count // len(groups), 1)
+    return np.concatenate(
+        [rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).round().astype(int)] for rows in groups]
+    )
+
+
 def prepare(cells: Cells, splits: Splits, suite: ShiftSuite, *, fold: int = 0, quick_images: int = 1024) -> Material:
-    """Chooses the images of one fold and draws its shifted views, the same for every trial."""
+    """Chooses the images of one fold and draws its shifted views, the same for every trial.
+
+    How much is judged follows from how much there is to learn from, so that judging stays a tenth of a training.
+
+    Args:
+        quick_images: most clean images that are judged after an epoch.
+    """
     validation = splits.validation_index(fold)
-    quick_rows = _spread(cells.labels[validation], quick_images)
+    train_images = len(splits.train_index(fold))
+    judged = max(round(_JUDGED_SHARE * train_images), _LEAST_JUDGED)
+    quick_rows = _spread(cells.labels[validation], min(quick_images, round(_CLEAN_SHARE * judged)))
     quick_labels = cells.labels[validation[quick_rows]]
-    plan = suite.plan(quick_labels)
+    viewed = max(train_images // _TRAIN_IMAGES_PER_VIEWED, _LEAST_VIEWED)
+    plan = replace(suite, num_images=min(suite.num_images, viewed)).plan(quick_labels)
     return Material(
         images=cells.images,
         labels=cells.labels,
@@ -97,6 +129,7 @@ def prepare(cells: Cells, splits: Splits, suite: ShiftSuite, *, fold: int = 0, q
         validation_index=validation,
         quick_rows=quick_rows,
         plan=plan,
+        quick_views=_spread_views(plan, judged - len(quick_rows)),
         views=plan.render(cells.images[validation[quick_rows]]),
         view_labels=quick_labels[plan.image_index],
         view_groups=plan.group_names,
@@ -121,38 +154,56 @@ def probabilities(network: keras.Model, images: np.ndarray, index: np.ndarray | 
     return softmax(np.concatenate(answers))
 
 
+def milliseconds_per_image(network: keras.Model, images: np.ndarray) -> float:
+    """The median time of an answer in a batch of ``_PREDICT_BATCH``; the first batch, which may trace a graph, left out."""
+    batch = np.resize(images[:_PREDICT_BATCH], (_PREDICT_BATCH, *images.shape[1:]))
+    network.predict_on_batch(batch)
+    seconds = []
+    for _ in range(_LATENCY_REPEATS):
+        started = time.perf_counter()
+        network.predict_on_batch(batch)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds) / _PREDICT_BATCH
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """A network's metrics on clean validation images, and the shift suite's score."""
+    """A network's metrics on clean validation images, and the shift suite's score.
+
+    ``latency_ms``: of an answer for one image, on the device it was trained on; None after a quick look.
+    """
 
     metrics: Metrics
     shift: float
+    latency_ms: float | None = None
 
 
 def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Judgement, Predictions]:
-    """Answers for the validation images (``quick``: the fixed part of them) and their shifted views.
+    """Answers for the validation images and their shifted views, or (``quick``) for a fixed part of both.
 
     Raises:
         TrialRejected: answers that are no numbers.
     """
     index = material.validation_index[material.quick_rows] if quick else material.validation_index
+    view_rows = material.quick_views if quick else np.arange(len(material.plan))
+    plan = material.plan.select(view_rows)
     labels = material.labels[index]
     clean = probabilities(network, material.images, index)
-    shifted = probabilities(network, material.views)
+    shifted = probabilities(network, material.views, view_rows)
     if not (np.isfinite(clean).all() and np.isfinite(shifted).all()):
         raise TrialRejected("nan", "the network's answers are no numbers; a smaller learning rate may help")
     rows = slice(None) if quick else material.quick_rows
-    score = shift_score(labels[rows], clean[rows], material.plan, shifted)
-    plan = material.plan
+    score = shift_score(labels[rows], clean[rows], plan, shifted)
     predictions = Predictions(
         index=index,
         labels=labels,
         clean=clean,
-        view_labels=material.view_labels,
-        view_groups=material.view_groups,
+        view_labels=material.view_labels[view_rows],
+        view_groups=material.view_groups[view_rows],
         view_families=plan.family_names,
         view_severities=plan.severities,
         view_weights=plan.weights,
         shifted=shifted,
     )
-    return Judgement(measure(labels, clean), score.objective), predictions
+    latency_ms = None if quick else milliseconds_per_image(network, material.views)
+    return Judgement(measure(labels, clean), score.objective, latency_ms), predictions

@@ -39,6 +39,7 @@ class TrialResult:
             "objective": self.objective,
             "metrics": metrics,
             "parameters": self.parameters,
+            "latency_ms": self.judgement.latency_ms,
             "seconds": self.seconds,
             "data_wait_fraction": waited / training if training > 0 else 0.0,
         }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bloodauto.augment import OPERATIONS, Apply, AugMix, OneOf, RandAugment, Sequence, StainJitter, Symmetries
+from bloodauto.augment import OPERATIONS, Apply, AugMix, Between, OneOf, RandAugment, Sequence, StainJitter, Symmetries
 from bloodauto.shift.families import FAMILIES, family_named
-from bloodauto.shift.overlap import OVERLAP_NONE, OVERLAPS, strongest_magnitudes, trained_severities
+from bloodauto.shift.overlap import OVERLAP_NONE, OVERLAPS, strongest_strengths, trained_severities
 
 NEVER_REHEARSED = {"vignette", "pixelation", "stain_deposit", "bubble", "crease"}
 
@@ -44,11 +44,20 @@ def test_the_strongest_of_several_policies_counts() -> None:
     assert reached(weak)["scale"] < reached(strong)["scale"]
 
 
+def test_ranges_in_physical_units_are_compared_as_they_are() -> None:
+    assert reached(Between("rotate", -20, 35))["rotation"] == pytest.approx(3.0)
+    assert reached(Between("jpeg", 18, 95))["jpeg"] == pytest.approx(3.0)
+    assert reached(Between("zoom", 0.5, 1.1))["scale"] == 5.0
+    assert "scale" not in reached(Between("zoom", 0.98, 1.02))
+
+
 def test_policies_within_policies_are_found() -> None:
     policy = Sequence(
         (StainJitter(0.5), OneOf((AugMix(magnitude=0.4, operations=("noise", "hue")), Apply("jpeg", 0.9))))
     )
-    assert strongest_magnitudes(policy) == {"stain_jitter": 0.5, "noise": 0.4, "hue": 0.4, "jpeg": 0.9}
+    assert strongest_strengths(policy) == pytest.approx(
+        {"stain_jitter": 0.25, "noise": 10.0, "hue": 16.0, "jpeg": 81.0}
+    )
 
 
 def test_another_laboratory_is_rehearsed_only_where_each_of_its_causes_is() -> None:

@@ -1,0 +1,77 @@
+"""How much is judged, and what the judged views are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bloodauto.data.cells import Cells
+from bloodauto.data.split import Splits
+from bloodauto.shift.family import GROUPS
+from bloodauto.shift.suite import ShiftSuite
+from bloodauto.trial.material import Material, judge, prepare
+from bloodauto.trial.network import build_network
+
+
+def blank(count: int, classes: int = 8) -> tuple[Cells, Splits]:
+    """Cells of 8 px without anything on them: four fifths to learn from."""
+    labels = np.arange(count) % classes
+    nothing = np.full(count, "")
+    cells = Cells(
+        np.full((count, 8, 8, 3), 200, np.uint8),
+        labels,
+        tuple(f"class {number}" for number in range(classes)),
+        np.array([str(number) for number in range(count)]),
+        nothing,
+        nothing,
+        nothing,
+        "blank",
+    )
+    fold = (np.random.default_rng(0).permutation(count) % 5).astype(np.int8)
+    return cells, Splits(fold, 0, 5, tuple(f"fold_{number}" for number in range(5)))
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(2000, 4), (5000, 4), (12000, 4), (12000, 6)])
+def test_judging_stays_a_tenth_of_a_training(images: int, epochs: int) -> None:
+    """A step costs three answers for each image, so judged images may be three tenths of those learnt from."""
+    material = prepare(*blank(images), ShiftSuite(seed=0))
+    learnt_from = epochs * len(material.train_index)
+    after_epochs = epochs * (len(material.quick_rows) + len(material.quick_views))
+    at_the_end = len(material.validation_index) + len(material.plan)
+    assert after_epochs + at_the_end <= 0.33 * learnt_from
+    assert len(material.quick_rows) + len(material.quick_views) >= 250
+
+
+def test_few_images_are_judged_by_what_there_is() -> None:
+    material = prepare(*blank(100), ShiftSuite(seed=0))
+    assert len(material.quick_rows) == len(material.validation_index) == 20
+    assert len(material.quick_views) == len(material.plan) == 20 * len(GROUPS)
+
+
+def test_a_quick_look_is_a_fixed_part_with_as_much_of_each_group_and_class() -> None:
+    material = prepare(*blank(12000), ShiftSuite(seed=0))
+    again = prepare(*blank(12000), ShiftSuite(seed=0))
+    np.testing.assert_array_equal(material.quick_views, again.quick_views)
+    chosen = material.plan.select(material.quick_views)
+    of_group = np.unique(chosen.group_names, return_counts=True)[1]
+    assert len(of_group) == len(GROUPS)
+    assert np.ptp(of_group) == 0
+    of_class = np.bincount(material.view_labels[material.quick_views])
+    assert of_class.min() > 0.9 * of_class.mean()
+    severities = np.bincount(chosen.severities)[1:]
+    assert severities.min() > 0.7 * severities.mean()
+
+
+def test_judging_answers_for_the_rows_it_says(material: Material, recipe_of) -> None:
+    network = build_network(recipe_of(), num_classes=material.num_classes, image_shape_px=(32, 32), weights_file=None)
+    quick_part = replace(material, quick_views=material.quick_views[::2])
+    quick, quick_answers = judge(network, quick_part, quick=True)
+    whole, answers = judge(network, quick_part, quick=False)
+    np.testing.assert_allclose(quick_answers.shifted, answers.shifted[quick_part.quick_views], atol=1e-6)
+    np.testing.assert_array_equal(quick_answers.view_families, answers.view_families[quick_part.quick_views])
+    np.testing.assert_array_equal(answers.view_weights, material.plan.weights)
+    assert len(answers.view_severities) == len(answers.shifted) == len(material.plan)
+    assert quick.latency_ms is None
+    assert whole.latency_ms > 0
