@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from bloodauto.errors import RecipeError
-from bloodauto.recipe import Loss, Recipe, Schedule, Stage
-from bloodauto.trial.discriminative import learning_rate_shares, with_rates
+from bloodauto.recipe import Loss, Optimizer, Schedule
+from bloodauto.trial.discriminative import with_rates
 
 _OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -79,13 +79,12 @@ def weigh(targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
     return weighted / total[:, None], total
 
 
-def build_optimizer(recipe: Recipe, stage: Stage, network: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimizer of a stage; its weight decay is decoupled and spares biases and normalisation.
+def build_optimizer(optimizer: Optimizer, shares: Sequence[float] | None = None) -> keras.optimizers.Optimizer:
+    """The optimizer; its weight decay is decoupled and spares biases and normalisation.
 
     Args:
-        network: with the stage's unfreezing applied.
+        shares: of the learning rate, one for each variable it will be built for; None: the whole for all.
     """
-    optimizer = stage.optimizer
     settings: dict[str, Any] = {"learning_rate": optimizer.learning_rate, "global_clipnorm": optimizer.clip_norm}
     if optimizer.name == "sgd":
         settings |= {"momentum": _SGD_MOMENTUM if optimizer.momentum is None else optimizer.momentum, "nesterov": True}
@@ -93,18 +92,12 @@ def build_optimizer(recipe: Recipe, stage: Stage, network: keras.Model) -> keras
         settings["momentum"] = optimizer.momentum
     # Keras' AdamW is its Adam with weight decay, and refuses to go without.
     kind = _OPTIMIZERS["adam" if optimizer.name == "adamw" else optimizer.name]
-    if stage.layer_decay < 1:
-        shares = learning_rate_shares(network, recipe.backbone, stage.layer_decay)
-        decays = [0.0 if _is_spared(one.name) else optimizer.weight_decay for one in network.trainable_variables]
-        return with_rates(kind, shares, decays, **settings)
+    if shares is not None:
+        return with_rates(kind, shares, weight_decay=optimizer.weight_decay, spared=_NOT_DECAYED, **settings)
     built = kind(weight_decay=optimizer.weight_decay if optimizer.weight_decay > 0 else None, **settings)
     if optimizer.weight_decay > 0:
         built.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
     return built
-
-
-def _is_spared(name: str) -> bool:
-    return re.search("|".join(_NOT_DECAYED), name) is not None
 
 
 def learning_rate_factor(schedule: Schedule, progress: float) -> float:

@@ -28,6 +28,7 @@ from bloodauto.trial.checkpoint import (
     write_checkpoint,
     write_weights,
 )
+from bloodauto.trial.discriminative import learning_rate_shares
 from bloodauto.trial.epochs import is_best, keeps_last, patience_is_over, plateau_factor, stage_metric
 from bloodauto.trial.feeding import stage_pipeline
 from bloodauto.trial.imbalance import TrainingSet, training_set
@@ -145,8 +146,11 @@ class _Run:
     def _compile(self, network: keras.Model, stage: int, saved: Checkpoint | None) -> None:
         settings = self.recipe.stages[stage]
         apply_unfreeze(network, self.recipe.backbone, settings)
+        shares = None
+        if settings.layer_decay < 1:
+            shares = learning_rate_shares(network, self.recipe.backbone, settings.layer_decay)
         network.compile(
-            optimizer=build_optimizer(self.recipe, settings, network),
+            optimizer=build_optimizer(settings.optimizer, shares),
             loss=build_loss(self.recipe.loss),
             weighted_metrics=["accuracy"],
             jit_compile=self.options.jit_compile,
