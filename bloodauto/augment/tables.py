@@ -16,6 +16,7 @@ import numpy as np
 LEVELS = np.arange(256, dtype=np.float64)
 _LEVELS_AS_PIXELS = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
 _CHANNELS = np.arange(3)
+_BINS, _RANGE = [256], [0, 256]
 
 
 def _ramps(factors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -107,9 +108,9 @@ class Statistics:
     def histograms(self) -> np.ndarray:
         """How often each level occurs, a new float64 (3, 256)."""
         if self._counts is None:
-            self._counts = np.empty((3, 256))
-            for channel in range(3):
-                self._counts[channel] = cv2.calcHist([self._image], [channel], None, [256], [0, 256]).ravel()
+            images = [self._image]
+            counts = [cv2.calcHist(images, channel, None, _BINS, _RANGE).ravel() for channel in ([0], [1], [2])]
+            self._counts = np.array(counts, np.float64)
         if self.table is None:
             return self._counts.copy()
         columns = np.broadcast_to(self.table[:, None], (256, 3)) if self.table.ndim == 1 else self.table
@@ -148,18 +149,15 @@ def equalize(statistics: Statistics, strength: float) -> np.ndarray:
     As keras-cv: the step is taken from the smallest count that occurs, where Pillow takes the count of the highest level
     that occurs.
     """
-    table = np.empty((256, 3), np.uint8)
-    # Channel by channel: numpy gives up Python's lock for longer arrays, and taking it back is what slows threads down.
-    for channel, counts in enumerate(statistics.histograms()):
-        mapping = np.add.accumulate(counts)
-        total = mapping[-1]
-        step = (total - counts[counts > 0].min()) // 255
-        if step > 0:
-            mapping -= counts
-            mapping += step // 2
-            mapping /= step
-            np.minimum(mapping, 255.0, out=mapping)
-            table[:, channel] = mapping
-        else:  # too few pixels, or all of one level: the channel stays as it is
-            table[:, channel] = LEVELS
-    return table
+    counts = statistics.histograms()
+    mapping = np.add.accumulate(counts, axis=1)
+    totals = mapping[:, -1].copy()
+    rarest = np.minimum.reduce(counts, axis=1, where=counts > 0, initial=np.inf)
+    steps = (totals - rarest) // 255
+    mapping -= counts
+    mapping += (steps // 2)[:, None]
+    mapping /= np.maximum(steps, 1.0)[:, None]
+    np.minimum(mapping, 255.0, out=mapping)
+    if steps.min() == 0:  # too few pixels, or all of one level: the channel stays as it is
+        mapping[steps == 0] = LEVELS
+    return mapping.T.astype(np.uint8, order="C")
