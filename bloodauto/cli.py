@@ -10,28 +10,26 @@ from typing import Annotated, Any
 
 import typer
 
-from bloodauto.cli_data import Data, Size, data_app
+from bloodauto.cli_data import Size, data_app
+from bloodauto.cli_experiments import ablate
+from bloodauto.cli_options import Formats, NoCleaning, Views, WeightsDir, console_of
+from bloodauto.cli_trials import export_trained, tell_exported, train, trials
 from bloodauto.errors import BloodautoError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 Run = Annotated[Path, typer.Option("--run", help="Directory of the run.")]
-NoCleaning = Annotated[bool, typer.Option("--no-cleaning", help="Keep every image, whatever cleaning finds.")]
-WeightsDir = Annotated[
-    Path | None, typer.Option("--weights-dir", help="Folder of pre-trained weights, looked in first.")
+MaxMembers = Annotated[int | None, typer.Option("--max-members", help="Most members of the ensemble.")]
+MaxLatency = Annotated[
+    float | None,
+    typer.Option("--max-latency-ms", help="Most milliseconds one image may take the ensemble, as measured."),
 ]
 
 
 @app.callback()
 def _root() -> None:
     """AutoML for blood-cell images: searches for what holds in another laboratory, inside a fixed budget."""
-
-
-def _console(*, quiet: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=quiet, soft_wrap=True)
 
 
 @app.command()
@@ -56,7 +54,8 @@ def search(
         str | None, typer.Option("--warm-start", help="Recipes tried first: a folder, a file, or 'none'.")
     ] = None,
     objective: Annotated[
-        str | None, typer.Option("--objective", help="shift, accuracy, balanced_accuracy, macro_f1.")
+        str | None,
+        typer.Option("--objective", help="shift, accuracy, balanced_accuracy, macro_f1; several: shift,latency."),
     ] = None,
     pruner: Annotated[
         str | None, typer.Option("--pruner", help="successive_halving, hyperband, median or none.")
@@ -65,6 +64,8 @@ def search(
         float | None, typer.Option("--refit-share", help="Share of the budget kept for the ensemble's trainings.")
     ] = None,
     max_trials: Annotated[int | None, typer.Option("--max-trials")] = None,
+    max_members: MaxMembers = None,
+    max_latency_ms: MaxLatency = None,
     image_size: Size = None,
     no_cleaning: NoCleaning = False,
     storage: Annotated[
@@ -79,7 +80,7 @@ def search(
 
     if run is None:
         run = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    console = _console()
+    console = console_of()
     progress = TerminalProgress(console)
     try:
         summary = bloodauto.search(
@@ -100,6 +101,8 @@ def search(
             pruner=pruner,
             refit_share=refit_share,
             max_trials=max_trials,
+            max_members=max_members,
+            max_latency_ms=max_latency_ms,
             image_size_px=image_size,
             cleaning=False if no_cleaning else None,
             storage=storage,
@@ -127,69 +130,32 @@ def _score_line(name: str, scores: Any) -> str:
     return f"{name}, on validation images: " + ", ".join(f"{key.replace('_', ' ')} {scores[key]:.4f}" for key in wanted)
 
 
-@app.command()
-def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml).")],
-    run: Run,
-    data: Data = "synthetic",
-    weights_dir: WeightsDir = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    image_size: Size = None,
-    no_cleaning: NoCleaning = False,
-) -> None:
-    """Train one recipe; goes on where an earlier run in the same directory stopped."""
-    import signal
-    import threading
-
-    import bloodauto
-
-    console = _console()
-    stop = threading.Event()
-    signal.signal(signal.SIGINT, lambda number, frame: stop.set())
-
-    def say(epoch: Any) -> None:
-        console.print(
-            f"epoch {epoch.epoch} (stage {epoch.stage + 1}): {epoch.seconds:.0f} s, loss {epoch.train_loss:.3f}, "
-            f"accuracy {epoch.accuracy:.4f}, shift {epoch.shift:.4f}",
-            highlight=False,
-        )
-
-    result = bloodauto.train(
-        recipe=recipe,
-        run=run,
-        data=data,
-        weights_dir=weights_dir,
-        seed=seed,
-        image_size_px=image_size,
-        cleaning=not no_cleaning,
-        report=say,
-        should_stop=stop.is_set,
-    )
-    metrics = result.judgement.metrics
-    console.print(
-        f"{'finished' if result.finished else 'stopped'} after {len(result.history)} epochs: "
-        f"accuracy {metrics.accuracy:.4f}, shift {result.judgement.shift:.4f}, {result.parameters:,} parameters",
-        highlight=False,
-    )
-    if not result.finished:
-        console.print("Go on with the same command.")
-        raise typer.Exit(130)
+for _command in (train, trials, ablate):
+    app.command()(_command)
+app.command("export-trained")(export_trained)
 
 
 @app.command("export-best")
 def export_best(
     run: Run,
     output: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
-    formats: Annotated[str, typer.Option("--format", help="Comma-separated: keras, codabench.")] = "keras,codabench",
+    formats: Formats = "keras,codabench",
+    views: Views = False,
+    max_members: MaxMembers = None,
+    max_latency_ms: MaxLatency = None,
 ) -> None:
     """Write a run's ensemble as files that answer without this project."""
     import bloodauto
 
-    result = bloodauto.export_best(
-        run=run, output=output, formats=[one.strip() for one in formats.split(",") if one.strip()]
+    exported = bloodauto.export_best(
+        run=run,
+        output=output,
+        formats=[one.strip() for one in formats.split(",") if one.strip()],
+        views=views,
+        max_members=max_members,
+        max_latency_ms=max_latency_ms,
     )
-    for file in result.files:
-        typer.echo(file)
+    tell_exported(exported)
 
 
 @app.command()
@@ -244,37 +210,6 @@ def spaces(
         if space is not None:
             for domain in domains:
                 typer.echo(f"  {domain.describe()}")
-
-
-@app.command()
-def trials(
-    path: Annotated[
-        Path | None, typer.Argument(help="A recipe or a folder of them; default: the shipped ones.")
-    ] = None,
-) -> None:
-    """List and check the declared recipes, and say which spaces contain them."""
-    from bloodauto.files import shipped_folder
-    from bloodauto.recipe import load_recipe
-    from bloodauto.searching.prepare import checked_space
-    from bloodauto.space import NotInSpace, parameters_of
-    from bloodauto.trial.augmentation import policy_of
-    from bloodauto.trial.backbones import check_recipe
-
-    folder = shipped_folder("trials") if path is None else path
-    shipped_spaces = [checked_space(file) for file in sorted(shipped_folder("search_spaces").glob("*.yaml"))]
-    for file in sorted(folder.glob("*.yaml")) if folder.is_dir() else [folder]:
-        recipe = load_recipe(file)
-        check_recipe(recipe)
-        policy_of(recipe.augmentation)
-        inside = []
-        for one in shipped_spaces:
-            try:
-                parameters_of(one, recipe)
-                inside.append(one.name)
-            except NotInSpace:
-                continue
-        where = ", ".join(inside) if inside else "no shipped space"
-        typer.echo(f"{file.stem}: {recipe.backbone.name}, {recipe.total_epochs} epochs, id {recipe.id}; in {where}")
 
 
 def main() -> None:

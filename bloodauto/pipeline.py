@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bloodauto.errors import RunError, UserError
 from bloodauto.files import RunDirectory, write_text
+from bloodauto.searching.objectives import read_front, write_front
 from bloodauto.searching.settings import (
     SearchSettings,
     absolute_paths,
     check_caps,
     check_same,
-    default_workers,
-    gpus_of_this_machine,
     new_settings,
     read_settings,
     write_settings,
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from bloodauto.searching.ledger import Ledger
     from bloodauto.searching.policy import Policy
     from bloodauto.searching.session import Plan
-    from bloodauto.trial.checkpoint import EpochReport
-    from bloodauto.trial.result import TrialResult
 
 
 class Progress(Protocol):
@@ -68,6 +65,7 @@ class SearchSummary:
         best: scores by name of the best single training, empty when there is none.
         ensemble: scores by name of the ensemble; empty when interrupted.
         export: the exported files' folder, or None.
+        front: with several objectives, the trials no other beats in all of them: trial, backbone, recipe id, values.
     """
 
     run: Path
@@ -78,6 +76,7 @@ class SearchSummary:
     best: Mapping[str, float]
     ensemble: Mapping[str, float]
     export: Path | None
+    front: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -89,6 +88,7 @@ class SearchSummary:
             "best": dict(self.best),
             "ensemble": dict(self.ensemble),
             "export": None if self.export is None else str(self.export),
+            "front": [dict(row) for row in self.front],
         }
 
 
@@ -132,10 +132,10 @@ def search(
     with locked(directory):
         if resume:
             plan = make_plan(directory, settings, own_space(directory))
-            study = open_study(directory, settings.storage)
+            study = open_study(directory, settings)
         else:
             _check_new(directory)
-            study = open_study(directory, settings.storage)
+            study = open_study(directory, settings)
             keep_space(directory, space)
             # From here on the run can be resumed.
             write_settings(directory, settings)
@@ -178,8 +178,8 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
     ledger.reserve("driver", settings.devices_per_worker, "ensemble")
     try:
         phase("choosing the ensemble")
-        completed = [(trial.number, float(trial.value)) for trial in _complete(study)]
-        metric: Any = settings.objective
+        completed = _leading(plan, study)
+        metric: Any = settings.objectives.first
         num_folds = plan.data.splits.num_folds
         claim_device(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_share=0.0)
         from bloodauto.export.latency import latency_of
@@ -213,8 +213,17 @@ def _complete(study: optuna.Study) -> list[Any]:
     return [
         trial
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        if trial.value is not None
+        if trial.values is not None
     ]
+
+
+def _leading(plan: Plan, study: optuna.Study) -> list[tuple[int, float]]:
+    """Number and leading objective of the trials an ensemble may be made of: with several objectives, the front's."""
+    complete, objectives = _complete(study), plan.settings.objectives
+    if len(objectives.names) > 1:
+        write_front(plan.run.root, objectives, complete, plan.space)
+        complete = objectives.front(complete, lambda trial: trial.values)
+    return [(trial.number, float(trial.values[0])) for trial in complete]
 
 
 def _keep_needed(run: RunDirectory) -> None:
@@ -241,7 +250,7 @@ def summarise(
     if ensemble is not None:
         best = ensemble.best_single[1]
     elif _complete(study):
-        best = {"objective": float(study.best_value)}
+        best = {"objective": max(float(trial.values[0]) for trial in _complete(study))}
     exported = directory.export if (directory.export / "labels.json").is_file() else None
     return SearchSummary(
         run=directory.root,
@@ -252,6 +261,7 @@ def summarise(
         best=best,
         ensemble={} if ensemble is None else ensemble.scores,
         export=exported,
+        front=read_front(directory.root),
     )
 
 
@@ -306,76 +316,6 @@ def export_best(
     cells = read_cells(settings.data, settings.image_size_px)
     splits = read_splits(directory.splits, cells)
     return export_run(directory, Path(output), cells, splits, formats, seed=settings.seed, views=views, caps=caps)
-
-
-def train(
-    *,
-    recipe: str | Path,
-    run: str | Path,
-    data: str = "synthetic",
-    image_size_px: int | None = None,
-    weights_dir: str | Path | None = None,
-    seed: int = 0,
-    objective: str = "shift",
-    cleaning: bool = True,
-    report: Callable[[EpochReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> TrialResult:
-    """Trains one recipe into ``run``; goes on from a checkpoint found there.
-
-    Raises:
-        UserError: a recipe, images or weights that cannot be used.
-        TrialFailure: the training itself failed.
-    """
-    from bloodauto.data.clean import clean, write_cleaning_csv
-    from bloodauto.data.split import make_splits, read_splits, write_splits
-    from bloodauto.recipe import load_recipe
-    from bloodauto.searching.prepare import read_cells
-    from bloodauto.searching.session import locked
-    from bloodauto.trial.backbones import check_recipe, find_weights
-    from bloodauto.trial.device import choose_once, claim_device
-
-    loaded = load_recipe(Path(recipe))
-    check_recipe(loaded)
-    weights = find_weights(
-        loaded.backbone.name, loaded.backbone.weights, None if weights_dir is None else Path(weights_dir)
-    )
-    directory = RunDirectory(Path(run))
-    earlier = directory.root / "recipe.yaml"
-    if earlier.is_file() and load_recipe(earlier).id != loaded.id:
-        raise RunError(f"{directory.root}: another recipe was trained there; take another --run.")
-    cells = read_cells(data, image_size_px)
-    cleaned = clean(cells, enabled=cleaning)
-    begun = directory.splits.is_file()
-    splits = read_splits(directory.splits, cells) if begun else make_splits(cells, cleaned, seed=seed)
-    with locked(directory):
-        if not begun:
-            write_cleaning_csv(directory.cleaning, cells, cleaned)
-            write_splits(directory.splits, cells, splits)
-        on_gpu = gpus_of_this_machine() > 0
-        choice = choose_once(on_gpu=on_gpu, image_size_px=max(cells.images.shape[1:3]))
-        claim_device(cores=default_workers(1.0, 0.0, 0), gpu_share=1.0 if on_gpu else 0.0)
-        from bloodauto.trial.material import prepare
-        from bloodauto.trial.rehearsal import suite_for
-        from bloodauto.trial.train import TrainOptions
-        from bloodauto.trial.train import train as train_recipe
-
-        options = TrainOptions(
-            objective=objective,  # type: ignore[arg-type]
-            weights_file=weights,
-            jit_compile=choice.jit_compile,
-            precision=choice.precision,
-            augmentation_engine=choice.augmentation_engine,
-        )
-        return train_recipe(
-            loaded,
-            prepare(cells, splits, suite_for([loaded], seed=seed)),
-            seed=seed,
-            options=options,
-            folder=directory.root,
-            report=(lambda epoch: None) if report is None else report,
-            should_stop=(lambda: False) if should_stop is None else should_stop,
-        )
 
 
 def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Path:

@@ -1,0 +1,1 @@
+"""Trainings side by side: the published systems, and ablations of one recipe."""

@@ -1,0 +1,320 @@
+"""Trains variants one after another on the same images, within one budget, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from bloodauto.data.cells import Cells
+from bloodauto.errors import BudgetError, RunError, TrialRejected
+from bloodauto.experiments.settings import ExperimentSettings, Shares, budget_device_seconds, chosen_cells
+from bloodauto.experiments.variants import Variant
+from bloodauto.files import RunDirectory, read_json, write_arrays, write_json
+from bloodauto.recipe import shares_of_views
+from bloodauto.searching.ledger import Ledger
+from bloodauto.searching.settings import default_workers, gpus_of_this_machine
+
+if TYPE_CHECKING:
+    from bloodauto.trial.checkpoint import EpochReport
+    from bloodauto.trial.material import Material
+
+#: Times are measured once, on a machine that does other things too.
+_MARGIN = 1.3
+_LANE = "driver"
+
+
+class Listener(Protocol):
+    """Is told how an experiment goes."""
+
+    def planned(self, variants: Sequence[Variant], material: Material, seconds_each: float | None) -> None:
+        """Everything is checked; the trainings begin. ``seconds_each``: of wall time that each may train; None: no limit."""
+
+    def epoch(self, name: str, report: EpochReport) -> None:
+        """An epoch of a variant has ended."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one variant's training went.
+
+    Attributes:
+        finished: it ran its course, by epochs, patience or its share of the time.
+        failure: why it has no result; empty when it has one.
+        device_seconds: reserved for it, its judging included.
+    """
+
+    name: str
+    folder: Path
+    finished: bool
+    failure: str
+    epochs: int
+    parameters: int
+    device_seconds: float
+
+
+class Experiment:
+    """A directory with one training for each variant.
+
+    Raises:
+        UserError: a recipe, weights, images or a budget that cannot be used; or the directory holds another experiment.
+    """
+
+    def __init__(self, run: Path, settings: ExperimentSettings, variants: Sequence[Variant]) -> None:
+        self.directory, self.settings, self.variants = RunDirectory(run), settings, tuple(variants)
+        on_gpu = gpus_of_this_machine() > 0
+        self._cores = default_workers(1.0, 0.0, 0)
+        self._gpu_share = 1.0 if on_gpu else 0.0
+        self._devices = 1.0 if on_gpu else float(self._cores)
+        self._budget_seconds = budget_device_seconds(settings.budget, devices=self._devices, on_gpu=on_gpu)
+        self._weights = self._checked_recipes()
+        cells = chosen_cells(settings)
+        self._check_same(cells)
+        self.material = self._prepare(cells)
+
+    def _checked_recipes(self) -> dict[str, Path | None]:
+        from bloodauto.trial.augmentation import policy_of
+        from bloodauto.trial.backbones import check_recipe, find_weights
+
+        folder = None if self.settings.weights_dir is None else Path(self.settings.weights_dir)
+        found = {}
+        for variant in self.variants:
+            check_recipe(variant.recipe)
+            policy_of(variant.recipe.augmentation)
+        for variant in self.variants:
+            found[variant.name] = find_weights(variant.recipe.backbone.name, variant.recipe.backbone.weights, folder)
+        return found
+
+    def _check_same(self, cells: Cells) -> None:
+        """Whoever goes on must go on with the same; writes down what it is, the first time."""
+        asked = {
+            "settings": {name: value for name, value in asdict(self.settings).items() if name != "weights_dir"},
+            "images": len(cells),
+            "digest": cells.digest(),
+            "variants": {variant.name: variant.recipe.id for variant in self.variants},
+        }
+        path = self.directory.root / "experiment.json"
+        if path.is_file():
+            before = read_json(path)
+            differing = [
+                name for name, value in asked.items() if not isinstance(before, dict) or before.get(name) != value
+            ]
+            if differing:
+                raise RunError(
+                    f"{self.directory.root}: expected the experiment that was begun there, got other {', '.join(differing)}. "
+                    "Give the same options, or take another --run."
+                )
+        elif self.directory.root.is_dir() and any(self.directory.root.iterdir()):
+            raise RunError(
+                f"{self.directory.root}: expected an empty or new folder, got one with other files. Take another."
+            )
+        else:
+            write_json(path, asked)
+
+    def _prepare(self, cells: Cells) -> Material:
+        from bloodauto.data.clean import clean, write_cleaning_csv
+        from bloodauto.data.split import make_splits, read_splits, write_splits
+        from bloodauto.trial.wake import wake_tensorflow
+
+        wake_tensorflow()
+        from bloodauto.trial.material import prepare
+        from bloodauto.trial.rehearsal import suite_for
+
+        if self.directory.splits.is_file():
+            splits = read_splits(self.directory.splits, cells)
+        else:
+            cleaned = clean(cells, enabled=self.settings.cleaning)
+            splits = make_splits(cells, cleaned, seed=self.settings.seed)
+            write_cleaning_csv(self.directory.cleaning, cells, cleaned)
+            write_splits(self.directory.splits, cells, splits)
+        suite = suite_for([variant.recipe for variant in self.variants], seed=self.settings.seed)
+        return prepare(cells, splits, suite)
+
+    def folder(self, name: str) -> Path:
+        """Where a variant's training lies."""
+        return self.directory.root / "variants" / name
+
+    def run(self, listener: Listener, should_stop: Callable[[], bool]) -> tuple[Training, ...] | None:
+        """Trains what is not trained yet; None when it was told to stop, with everything kept.
+
+        With a budget every variant trains for the same time: what is left after building and judging all of them, in
+        equal parts. A schedule runs by whichever is further, its epochs or its time, so that every learning rate decays.
+
+        Raises:
+            BudgetError: too small for anything.
+        """
+        from bloodauto.searching.session import locked
+        from bloodauto.trial.device import choose_once, claim_device
+
+        with locked(self.directory):
+            choice = choose_once(on_gpu=self._gpu_share > 0, image_size_px=max(self.material.images.shape[1:3]))
+            claim_device(cores=self._cores, gpu_share=self._gpu_share)
+            ledger = Ledger(
+                self.directory.ledger,
+                budget_device_seconds=math.inf if self._budget_seconds is None else self._budget_seconds,
+                now=time.monotonic,
+                wall_clock=time.time,
+            )
+            ledger.reserve(_LANE, self._devices, "measuring")
+            try:
+                shares = self._shares()
+                listener.planned(self.variants, self.material, None if shares is None else shares.training_seconds)
+                for index, variant in enumerate(self.variants):
+                    if (self.folder(variant.name) / "outcome.json").is_file():
+                        continue
+                    ledger.enter(_LANE, variant.name)
+                    if not self._train(variant, index, shares, ledger, choice, listener, should_stop):
+                        return None
+                return tuple(self._read(variant, ledger) for variant in self.variants)
+            finally:
+                ledger.release(_LANE)
+
+    def _shares(self) -> Shares | None:
+        """How long each may train; measured and written once, so that a resume gives the same."""
+        if self._budget_seconds is None:
+            return None
+        path = self.directory.root / "shares.json"
+        if not path.is_file():
+            started = time.monotonic()
+            judging, building = self._measure()
+            spent = time.monotonic() - started
+            passes = [len(shares_of_views(one.recipe.test_time_views)) for one in self.variants]
+            # Building; the last epoch's judging and the final one; and one for each view where there are several.
+            around = [_MARGIN * (building + judging * (2 + (count if count > 1 else 0))) for count in passes]
+            wall = self._budget_seconds / self._devices - spent
+            training = (wall - sum(around)) / len(self.variants)
+            if training < 1.0:
+                raise BudgetError(
+                    f"--budget {self.settings.budget}: expected more than {self._devices * (spent + sum(around)):.0f} "
+                    f"device-seconds, which building and judging {len(self.variants)} variants takes, or fewer images."
+                )
+            write_json(path, asdict(Shares(training, judging, spent, around)))
+        return Shares(**read_json(path))
+
+    def _measure(self) -> tuple[float, float]:
+        """Wall seconds of judging a network, and of building it; the first variant's stands for all."""
+        from bloodauto.trial.material import judge
+        from bloodauto.trial.network import build_network
+
+        started = time.monotonic()
+        shape = self.material.images.shape
+        network = build_network(
+            self.variants[0].recipe,
+            num_classes=self.material.num_classes,
+            image_shape_px=(shape[1], shape[2]),
+            weights_file=None,
+        )
+        built = time.monotonic()
+        judge(network, self.material, quick=False)
+        return time.monotonic() - built, built - started
+
+    def _train(
+        self,
+        variant: Variant,
+        index: int,
+        shares: Shares | None,
+        ledger: Ledger,
+        choice: object,
+        listener: Listener,
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """False when it was told to stop before the end."""
+        import keras
+
+        from bloodauto.trial.device import DeviceChoice
+        from bloodauto.trial.train import TrainOptions, train
+
+        assert isinstance(choice, DeviceChoice)
+        folder = self.folder(variant.name)
+        limit = None if shares is None else max(shares.training_seconds - _trained_seconds(folder), 1.0)
+        last_moment = math.inf
+        if shares is not None:
+            # What is left of the shares of this variant and those before it, less what judging takes.
+            own = (
+                shares.measuring_seconds
+                + sum(shares.around_seconds[: index + 1])
+                + (index + 1) * shares.training_seconds
+            )
+            left = own * self._devices - ledger.spent_device_seconds
+            last_moment = time.monotonic() + left / self._devices - _MARGIN * shares.judging_seconds
+
+        def report(epoch: EpochReport) -> None:
+            ledger.beat()
+            listener.epoch(variant.name, epoch)
+
+        options = TrainOptions(
+            objective="shift",
+            weights_file=self._weights[variant.name],
+            jit_compile=choice.jit_compile,
+            precision=choice.precision,
+            augmentation_engine=choice.augmentation_engine,
+            time_limit_seconds=limit,
+        )
+        try:
+            result = train(
+                variant.recipe,
+                self.material,
+                seed=self.settings.seed,
+                options=options,
+                folder=folder,
+                report=report,
+                should_stop=lambda: should_stop() or time.monotonic() > last_moment,
+            )
+        except TrialRejected as failure:
+            write_json(folder / "outcome.json", {"failure": str(failure)})
+            return True
+        finally:
+            keras.backend.clear_session()
+            gc.collect()
+        if should_stop() and not result.finished:
+            return False
+        if len(shares_of_views(variant.recipe.test_time_views)) > 1:
+            self._look_again(variant)
+        ended = result.finished or shares is not None
+        write_json(folder / "outcome.json", {"failure": "", "finished": ended})
+        return True
+
+    def _look_again(self, variant: Variant) -> None:
+        """What the trained network answers over its recipe's views."""
+        from bloodauto.trial.checkpoint import read_weights
+        from bloodauto.trial.material import probabilities
+        from bloodauto.trial.network import build_network
+        from bloodauto.trial.views import over_views
+
+        shape = self.material.images.shape
+        network = build_network(
+            variant.recipe,
+            num_classes=self.material.num_classes,
+            image_shape_px=(shape[1], shape[2]),
+            weights_file=None,
+            to_train=False,
+        )
+        network.set_weights(read_weights(self.folder(variant.name) / "best.npz"))
+        looking = over_views(network, shares_of_views(variant.recipe.test_time_views))
+        write_arrays(
+            self.folder(variant.name) / "over_views.npz",
+            clean=probabilities(looking, self.material.images, self.material.validation_index),
+            shifted=probabilities(looking, self.material.views),
+        )
+
+    def _read(self, variant: Variant, ledger: Ledger) -> Training:
+        folder = self.folder(variant.name)
+        outcome = read_json(folder / "outcome.json")
+        ledger.enter(_LANE, "reading")
+        spent = ledger.charged_for(variant.name)
+        if outcome["failure"]:
+            return Training(variant.name, folder, False, outcome["failure"], 0, 0, spent)
+        parameters = int(read_json(folder / "result.json")["parameters"])
+        epochs = len(json.loads((folder / "history.json").read_text(encoding="utf-8")))
+        return Training(variant.name, folder, bool(outcome["finished"]), "", epochs, parameters, spent)
+
+
+def _trained_seconds(folder: Path) -> float:
+    """What an earlier session trained of a variant already."""
+    path = folder / "history.json"
+    return sum(float(epoch["seconds"]) for epoch in read_json(path)) if path.is_file() else 0.0
