@@ -10,6 +10,7 @@ from bloodauto.augment.operations import OPERATION_SETS, OPERATIONS, Operation
 from bloodauto.augment.pipeline import Batch, BatchPipeline
 from bloodauto.augment.policies import (
     Apply,
+    BatchPolicy,
     OneOf,
     Policy,
     RandAugment,
@@ -29,6 +30,7 @@ __all__ = [
     "AugMix",
     "Batch",
     "BatchPipeline",
+    "BatchPolicy",
     "Between",
     "CutMix",
     "MixUp",

@@ -77,8 +77,8 @@ class Mixing(ABC):
         check_share(self.rate, "rate")
 
     @abstractmethod
-    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
-        """Draws partners and shares for ``count`` images of the given size."""
+    def join(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pairing]:
+        """Joins images, uint8 (n, height, width, 3), n at least 1; what was joined with what goes to :func:`mix_targets`."""
 
     def __call__(
         self, images: np.ndarray, targets: np.ndarray, rng: np.random.Generator
@@ -103,8 +103,15 @@ class Mixing(ABC):
         mixed, pairing = self.join(images, rng)
         return mixed, mix_targets(targets, np.ones(len(images)), pairing)[0]
 
+
+class DrawnMixing(Mixing):
+    """Joins images as drawn."""
+
+    @abstractmethod
+    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
+        """Draws partners and shares for ``count`` images of the given size."""
+
     def join(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pairing]:
-        """Draws and joins images; what was drawn then goes to :func:`mix_targets`."""
         pairing = self.draw(len(images), images.shape[1], images.shape[2], rng)
         return mix_images(images, pairing), pairing
 
@@ -117,7 +124,7 @@ class Mixing(ABC):
 
 
 @dataclass(frozen=True)
-class MixUp(Mixing):
+class MixUp(DrawnMixing):
     """Blends two images and their labels (arXiv 1710.09412). The paper draws one share for a batch, we one per image."""
 
     alpha: float = 0.2
@@ -127,7 +134,7 @@ class MixUp(Mixing):
 
 
 @dataclass(frozen=True)
-class CutMix(Mixing):
+class CutMix(DrawnMixing):
     """Replaces a rectangle by the same place of another image (arXiv 1905.04899); labels are shared by area.
 
     The paper draws one rectangle for a batch, we one per image.
@@ -148,7 +155,7 @@ class CutMix(Mixing):
 
 
 @dataclass(frozen=True)
-class MixUpOrCutMix(Mixing):
+class MixUpOrCutMix(DrawnMixing):
     """MixUp or CutMix, an even draw for each image."""
 
     alpha: float = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bloodauto.augment.mixing import Mixing, mix_targets
-from bloodauto.augment.policies import Policy
+from bloodauto.augment.policies import BatchPolicy
 
 #: So many are drawn and joined at a time; what is drawn for them takes far less memory than they do.
 _IMAGES_AT_A_TIME = 256
@@ -22,7 +22,7 @@ def make_images(
     targets: np.ndarray,
     sources: np.ndarray,
     *,
-    policy: Policy,
+    policy: BatchPolicy,
     mixing: Mixing | None,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +49,7 @@ def make_images(
 
 
 def equalising_images(
-    images: np.ndarray, labels: np.ndarray, *, policy: Policy, mixing: Mixing | None, rng: np.random.Generator
+    images: np.ndarray, labels: np.ndarray, *, policy: BatchPolicy, mixing: Mixing | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images that fill up each class to the size of the largest.
 

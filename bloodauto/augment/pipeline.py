@@ -14,7 +14,7 @@ import numpy as np
 from bloodauto.augment.balance import epoch_order
 from bloodauto.augment.engine import check_images
 from bloodauto.augment.mixing import Mixing, mix_targets
-from bloodauto.augment.policies import Policy, check_count, check_share
+from bloodauto.augment.policies import BatchPolicy, check_count, check_share
 from bloodauto.errors import DataError, RecipeError
 
 LastBatch = Literal["short", "drop", "fill"]
@@ -78,7 +78,7 @@ class BatchPipeline:
         targets: np.ndarray,
         *,
         batch_size: int,
-        policy: Policy | None,
+        policy: BatchPolicy | None,
         seed: int,
         mixing: Mixing | None = None,
         num_threads: int = 1,

@@ -22,19 +22,12 @@ from bloodauto.augment.steps import Border, BorderValue, Chain, Kind, Step, Warp
 from bloodauto.errors import RecipeError
 
 
-class Policy(ABC):
-    """What is done to each image of a batch."""
+class BatchPolicy(ABC):
+    """What is done to the images of a batch."""
 
     @abstractmethod
-    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
-        """Draws the steps of ``count`` images of the given size, each image on its own."""
-
     def batch(self, images: SequenceOf[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """Draws and applies to a list of at least one image, all of one size; a new array uint8 (n, height, width, 3)."""
-        height, width = images[0].shape[:2]
-        out = batch_memory((len(images), height, width, 3))
-        apply_chains(images, self.draw(len(images), height, width, rng), out)
-        return out
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws and applies.
@@ -51,6 +44,21 @@ class Policy(ABC):
         """
         check_images(images, type(self).__name__)
         return self.batch(list(images), rng) if len(images) else images.copy()
+
+
+class Policy(BatchPolicy):
+    """What is done to each image of a batch, drawn as steps that an engine applies."""
+
+    @abstractmethod
+    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
+        """Draws the steps of ``count`` images of the given size, each image on its own."""
+
+    def batch(self, images: SequenceOf[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """Draws and applies to a list of at least one image, all of one size; a new array uint8 (n, height, width, 3)."""
+        height, width = images[0].shape[:2]
+        out = batch_memory((len(images), height, width, 3))
+        apply_chains(images, self.draw(len(images), height, width, rng), out)
+        return out
 
 
 def check_share(value: float, name: str) -> None:
@@ -94,16 +102,19 @@ def draw_steps(
     """
     count, places = choices.shape
     uniforms = rng.random((count, places, UNIFORMS_PER_STEP))
-    slots: list[list[Step | None]] = [[None] * places for _ in range(count)]
+    slots: list[Step | None] = [None] * (count * places)
     # One pass for each operation rather than each image: the numbers of all images it was drawn for are made at once.
-    for index, operation in enumerate(operations):
-        rows, columns = np.nonzero(choices == index)
-        if len(rows) == 0:
+    flat = choices.ravel()
+    order = np.argsort(flat, kind="stable")
+    ends = np.searchsorted(flat[order], np.arange(-1, len(operations)), side="right").tolist()
+    drawn_magnitudes, drawn_uniforms = magnitudes.ravel()[order], uniforms.reshape(-1, UNIFORMS_PER_STEP)[order]
+    for operation, start, end in zip(operations, ends, ends[1:], strict=False):
+        if start == end:
             continue
-        payloads = operation.prepare(magnitudes[rows, columns], uniforms[rows, columns], height, width, border)
-        for row, column, payload in zip(rows.tolist(), columns.tolist(), payloads, strict=True):
-            slots[row][column] = Step(operation.name, operation.kind, payload)
-    return [[step for step in slot if step is not None] for slot in slots]
+        payloads = operation.prepare(drawn_magnitudes[start:end], drawn_uniforms[start:end], height, width, border)
+        for slot, payload in zip(order[start:end].tolist(), payloads, strict=True):
+            slots[slot] = Step(operation.name, operation.kind, payload)
+    return [[step for step in slots[row * places : (row + 1) * places] if step is not None] for row in range(count)]
 
 
 @dataclass(frozen=True)

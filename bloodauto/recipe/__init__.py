@@ -8,6 +8,7 @@ from bloodauto.recipe.architecture import Backbone, Head, Input
 from bloodauto.recipe.augmentation import (
     Augmentation,
     AugMixStep,
+    Engine,
     Equalise,
     Mixing,
     Offline,
@@ -37,6 +38,7 @@ __all__ = [
     "Augmentation",
     "Backbone",
     "EarlyStopping",
+    "Engine",
     "EpochMetric",
     "Equalise",
     "Head",

@@ -24,6 +24,7 @@ from bloodauto.grammar_errors import nearest
 from bloodauto.recipe.operations import OPERATION_SET_NAMES, OPERATION_SPANS
 from bloodauto.recipe.strict import Listed, Strict
 
+Engine = Literal["bloodauto", "keras_cv"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Interval = Annotated[tuple[float, float], Listed]
 
@@ -289,4 +290,4 @@ class Augmentation(Strict):
     steps: Steps = ()
     mixing: Mixing | None = None
     offline: Offline | None = None
-    engine: Literal["bloodauto", "keras_cv"] = "bloodauto"
+    engine: Engine = "bloodauto"

@@ -11,6 +11,7 @@ import bloodauto.recipe as grammar
 from bloodauto.augment import (
     Apply,
     AugMix,
+    BatchPolicy,
     Between,
     CutMix,
     Mixing,
@@ -28,11 +29,7 @@ from bloodauto.augment import (
 
 
 def policy_of(augmentation: grammar.Augmentation) -> Policy:
-    """What happens to each image each time it is seen, mixing left out."""
-    if augmentation.engine == "keras_cv":
-        from bloodauto.augment.reference import reference_policy
-
-        return reference_policy(augmentation)
+    """What our engine does to each image each time it is seen, mixing left out, whatever engine the block names."""
     policies: list[Policy] = []
     if augmentation.orientation:
         policies.append(Symmetries())
@@ -44,6 +41,19 @@ def policy_of(augmentation: grammar.Augmentation) -> Policy:
         policies.append(RandAugment(**augmentation.rand_augment.model_dump()))
     policies += [_step(step) for step in augmentation.steps]
     return at_rate(Sequence(tuple(policies)), augmentation.fraction)
+
+
+def engine_policy_of(augmentation: grammar.Augmentation) -> BatchPolicy:
+    """What the engine that the block names does to each image each time it is seen.
+
+    Raises:
+        RecipeError: the engine is not installed, or has not what the block asks of it.
+    """
+    if augmentation.engine == "bloodauto":
+        return policy_of(augmentation)
+    from bloodauto.augment.reference import ReferencePolicy
+
+    return ReferencePolicy(augmentation)
 
 
 def policy_of_steps(steps: SequenceOf[grammar.Step]) -> Policy:
@@ -75,14 +85,14 @@ def _step(step: grammar.Step) -> Policy:
     assert_never(step)
 
 
-def mixing_of(mixing: grammar.Mixing | None, *, engine: str = "bloodauto") -> Mixing | None:
+def mixing_of(mixing: grammar.Mixing | None, engine: grammar.Engine = "bloodauto") -> Mixing | None:
     """How images of a batch are joined; None for not at all."""
     if mixing is None:
         return None
     if engine == "keras_cv":
-        from bloodauto.augment.reference import KerasCvMixing
+        from bloodauto.augment.reference import ReferenceMixing
 
-        return KerasCvMixing(mixing.alpha, mixing.rate, name=mixing.name)
+        return ReferenceMixing(mixing.alpha, mixing.rate, mixing.name)
     kinds: dict[str, type[MixUp | CutMix | MixUpOrCutMix]] = {"mixup": MixUp, "cutmix": CutMix, "both": MixUpOrCutMix}
     return kinds[mixing.name](mixing.alpha, mixing.rate)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bloodauto.augment import BatchPipeline, Policy, make_images, repeated_choice
-from bloodauto.recipe import Augmentation, Offline, Recipe
-from bloodauto.trial.augmentation import mixing_of, policy_of, policy_of_steps
+from bloodauto.recipe import Augmentation, Engine, Offline, Recipe
+from bloodauto.trial.augmentation import engine_policy_of, mixing_of
 from bloodauto.trial.imbalance import TrainingSet, endless_order
 from bloodauto.trial.optimisation import class_weights, weigh
 
@@ -17,7 +17,9 @@ def augmentation_of_stage(recipe: Recipe, stage: int) -> Augmentation:
     return recipe.augmentation if own is None else own
 
 
-def with_made_images(learned_from: TrainingSet, offline: Offline, rng: np.random.Generator) -> TrainingSet:
+def with_made_images(
+    learned_from: TrainingSet, offline: Offline, engine: Engine, rng: np.random.Generator
+) -> TrainingSet:
     """The set with the images that offline augmentation makes, beside those visited so far or in place of them."""
     rows = learned_from.rows
     # Places in ``rows`` are drawn, so that of an image that is visited twice one visit can be replaced.
@@ -26,8 +28,8 @@ def with_made_images(learned_from: TrainingSet, offline: Offline, rng: np.random
         learned_from.images,
         learned_from.targets,
         rows[places],
-        policy=policy_of_steps(offline.steps),
-        mixing=mixing_of(offline.mixing),
+        policy=engine_policy_of(Augmentation(orientation=False, steps=offline.steps, engine=engine)),
+        mixing=mixing_of(offline.mixing, engine),
         rng=rng,
     )
     kept = rows if offline.keep_originals else np.delete(rows, places)
@@ -63,9 +65,9 @@ def stage_pipeline(
         # Stages that share the recipe's block share the images it makes.
         key = 0 if recipe.stages[stage].augmentation is None else stage + 1
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 0, 2, key)))
-        learned_from = with_made_images(learned_from, augmentation.offline, rng)
-    policy: Policy = policy_of(augmentation)
-    if on_device and augmentation.engine == "bloodauto":
+        learned_from = with_made_images(learned_from, augmentation.offline, augmentation.engine, rng)
+    policy = engine_policy_of(augmentation)
+    if on_device and isinstance(policy, Policy):
         from bloodauto.augment.graph import OnDevice
 
         policy = OnDevice(policy)
@@ -77,7 +79,7 @@ def stage_pipeline(
         sample_weights=weights,
         batch_size=min(recipe.batch_size, epoch_images),
         policy=policy,
-        mixing=mixing_of(augmentation.mixing, engine=augmentation.engine),
+        mixing=mixing_of(augmentation.mixing, augmentation.engine),
         seed=seed,
         num_threads=num_threads,
         last_batch="drop",

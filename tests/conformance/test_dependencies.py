@@ -60,7 +60,7 @@ def third_party(folder: str) -> Iterator[tuple[str, set[str]]]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("bloodauto", ()), ("tests", ("dev",)), ("benchmarks", ("dev", "keras-cv"))]
+    ("folder", "extras"), [("bloodauto", ("keras-cv",)), ("tests", ("dev",)), ("benchmarks", ("dev", "keras-cv"))]
 )
 def test_every_imported_package_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     declared = names(CORE).union(*(names(EXTRAS[extra]) for extra in extras))
