@@ -137,7 +137,7 @@ class TerminalProgress:
             limited = one.assignment.kind == "refit"
             table.add_row(
                 one.assignment.purpose,
-                recipe.backbone.name,
+                recipe.backbone.label,
                 "-" if last is None else f"{last.epoch}" if limited else f"{last.epoch}/{recipe.total_epochs}",
                 "-" if last is None else f"{last.objective:.4f}",
                 "-" if last is None else f"{last.accuracy:.4f}",

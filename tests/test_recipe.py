@@ -27,7 +27,7 @@ from bloodauto.recipe import parse_recipe as parse
 SHIPPED = sorted(shipped_folder("trials").glob("*.yaml"))
 
 MINIMAL = """\
-backbone: {name: cnn_16}
+backbone: {name: mobilenet_0.25}
 stages:
   - epochs: 1
     optimizer:
@@ -96,7 +96,7 @@ def test_the_id_does_not_depend_on_how_a_number_is_written(tmp_path):
 )
 def test_any_recipe_survives_being_written(tmp_path_factory, dropout, units, magnitude, operations, unfreeze, rate):
     value = {
-        "backbone": {"name": "cnn_16"},
+        "backbone": {"name": "mobilenet_0.25"},
         "head": {"dropout": dropout, "dense_units": units},
         "augmentation": {"rand_augment": {"num_ops": 2, "magnitude": magnitude, "operations": operations}},
         "stages": [{"epochs": 3, "unfreeze": unfreeze, "optimizer": {"learning_rate": rate}}],
@@ -119,7 +119,7 @@ def test_a_recipe_does_not_change_after_creation(tmp_path):
     [
         ("haed: {dropout: 0.1}", 6, "haed: no such field; did you mean 'head'?"),
         ("head:\n  dropuot: 0.1", 7, "head.dropuot: no such field; did you mean 'dropout'?"),
-        ("head: {xyz: 1}", 6, "valid: activation, dense_units, dropout, pooling"),
+        ("head: {xyz: 1}", 6, "valid: activation, dense_dropout, dense_units, dropout"),
         ("head: 3", 6, "head: expected a group of fields, got 3"),
         ("head:\n  dropout: '0.1'", 7, "head.dropout: expected a number, got '0.1'"),
         ("head:\n  dropout: 0.95", 7, "head.dropout: expected at most 0.9, got 0.95"),

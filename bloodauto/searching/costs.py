@@ -6,8 +6,8 @@ import statistics
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
-from bloodauto.recipe import LastBlocks, LastLayers, Recipe, Stage
-from bloodauto.trial.backbones import backbone_info, num_blocks
+from bloodauto.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
+from bloodauto.trial.backbones import num_blocks, num_layers, num_parameters
 
 #: A forward pass alone, as a share of a full training step.
 _FORWARD_SHARE = 0.4
@@ -25,8 +25,8 @@ _UNKNOWN_FINISH_SECONDS = 5.0
 _REMEMBERED_EPOCHS = 64
 _REMEMBERED_STARTS = 8
 
-#: What is timed together: backbone and image side in pixels.
-_Kind = tuple[str, int]
+#: What is timed together: the backbone's architecture and the image side in pixels.
+_Kind = tuple[Backbone, int]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Timing:
     finish_seconds: float | None
 
 
-def step_share(backbone: str, stage: Stage) -> float:
+def step_share(backbone: Backbone, stage: Stage) -> float:
     """Cost of a step with this stage's unfrozen depth, as a share of one with everything unfrozen."""
     if stage.unfreeze == "all":
         return 1.0
@@ -57,12 +57,13 @@ def step_share(backbone: str, stage: Stage) -> float:
         depth = min(stage.unfreeze.blocks / num_blocks(backbone), 1.0)
     else:
         assert isinstance(stage.unfreeze, LastLayers)
-        depth = min(stage.unfreeze.layers / 150, 1.0)
+        depth = min(stage.unfreeze.layers / num_layers(backbone), 1.0)
     return _FORWARD_SHARE + (1 - _FORWARD_SHARE) * depth
 
 
 def _kind(recipe: Recipe) -> _Kind:
-    return recipe.backbone.name, recipe.input.size_px
+    architecture = recipe.backbone.model_copy(update={"weights": "none", "batch_norm": "train"})
+    return architecture, recipe.input.size_px
 
 
 class CostModel:
@@ -77,7 +78,7 @@ class CostModel:
 
     def saw_epoch(self, recipe: Recipe, stage: int, seconds: float, evaluation_seconds: float) -> None:
         """Notes an epoch's wall seconds, and how many of them were evaluation."""
-        share = step_share(recipe.backbone.name, recipe.stages[stage])
+        share = step_share(recipe.backbone, recipe.stages[stage])
         self._full_epochs[_kind(recipe)].append((seconds - evaluation_seconds) / share)
         self._evaluations[_kind(recipe)].append(evaluation_seconds)
 
@@ -116,10 +117,10 @@ class CostModel:
     def _scaled(self, known: dict[_Kind, deque[float]], kind: _Kind) -> float | None:
         if kind in known:
             return statistics.median(known[kind])
-        name, size_px = kind
+        backbone, size_px = kind
         guesses = []
         for (other, other_px), seconds in known.items():
-            parameters = backbone_info(name).parameters / backbone_info(other).parameters
+            parameters = num_parameters(backbone) / num_parameters(other)
             guesses.append(statistics.median(seconds) * parameters**_SIZE_EXPONENT * (size_px / other_px) ** 2)
         return max(guesses) if guesses else None
 
@@ -132,7 +133,7 @@ class CostModel:
         training = self._scaled(self._full_epochs, _kind(recipe))
         if training is None:
             return None
-        return training * step_share(recipe.backbone.name, recipe.stages[stage]) + self.evaluation_seconds(recipe)
+        return training * step_share(recipe.backbone, recipe.stages[stage]) + self.evaluation_seconds(recipe)
 
     def evaluation_seconds(self, recipe: Recipe) -> float:
         """Predicted seconds of one evaluation; 0 before any was seen."""

@@ -33,7 +33,7 @@ class GeneratedCurves:
 
     Attributes:
         seed: of limits and noise.
-        epoch_seconds: by backbone name.
+        epoch_seconds: by the label of the backbone.
         evaluation_seconds: of every backbone.
         noise: seconds vary by up to this share, evenly; objectives by a hundredth (standard deviation).
     """
@@ -46,7 +46,7 @@ class GeneratedCurves:
     def __call__(self, recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
         """The same arguments always give the same epoch."""
         # The number of epochs stays out: a refit has more of them and is still the same network.
-        settings = (recipe.backbone.name, recipe.head, recipe.loss, recipe.stages[0].optimizer)
+        settings = (recipe.backbone.label, recipe.head, recipe.loss, recipe.stages[0].optimizer)
         identity = zlib.crc32(repr(settings).encode())
         of_recipe = np.random.default_rng([self.seed, identity])
         limit, rate = of_recipe.uniform(0.6, 0.95), of_recipe.uniform(0.5, 1.5)
@@ -55,7 +55,7 @@ class GeneratedCurves:
         slowness = 1 + of_epoch.uniform(-self.noise, self.noise)
         return CurvePoint(
             float(np.clip(objective, 0.0, 1.0)),
-            self.epoch_seconds[recipe.backbone.name] * slowness,
+            self.epoch_seconds[recipe.backbone.label] * slowness,
             self.evaluation_seconds * slowness,
         )
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from bloodauto.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
-from bloodauto.trial.backbones import backbone_info, block_of_layers, build_backbone, load_weights, num_blocks
+from bloodauto.trial.backbone_table import Scaling
+from bloodauto.trial.backbones import (
+    block_of_layers,
+    build_backbone,
+    built_size_px,
+    load_weights,
+    num_blocks,
+    scaling,
+)
 from bloodauto.trial.filters import apply_filters
+from bloodauto.trial.head import build_head
 
 #: ImageNet's mean and standard deviation per channel, of pixels in 0..1, as keras.applications' "torch" mode uses them.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+#: Of pixels in 0-255, blue first, as keras.applications' "caffe" mode subtracts it.
+_CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "conv": (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D),
@@ -24,20 +36,24 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def _scaled(name: str, images: Any) -> Any:
-    scaling = backbone_info(name).scaling
-    if scaling == "signed":
-        return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(images)
-    if scaling == "imagenet_statistics":
+def _scaled(how: Scaling, images: Any) -> Any:
+    """0-255 -> what the backbone was trained on."""
+    scale: Any = 1.0
+    offset: Any = 0.0
+    if how == "signed":
+        scale, offset = 1 / 127.5, -1.0
+    elif how == "imagenet_statistics":
         scale = [1 / (255 * std) for std in _IMAGENET_STD]
         offset = [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]
-        return layers.Rescaling(scale, offset=offset, name="scale")(images)
-    if scaling == "inside_but_for_root":
+    elif how == "inside_but_for_root":
         # The network computes (x / 255 - mean) / a for some a; what goes in makes this (x / 255 - mean) / (a * root).
         roots = [math.sqrt(std) for std in _IMAGENET_STD]
+        scale = [1 / root for root in roots]
         offset = [255 * mean * (1 - 1 / root) for mean, root in zip(_IMAGENET_MEAN, roots, strict=True)]
-        return layers.Rescaling([1 / root for root in roots], offset=offset, name="scale")(images)
-    return layers.Rescaling(1.0, name="scale")(images)
+    elif how == "caffe":
+        images = ops.flip(images, axis=-1)
+        offset = [-level for level in _CAFFE_MEAN_BGR]
+    return layers.Rescaling(scale, offset=offset, name="scale")(images)
 
 
 class _StoredStatistics(layers.BatchNormalization):
@@ -52,6 +68,9 @@ class _StoredStatistics(layers.BatchNormalization):
 
 
 def _with_stored_statistics(backbone: keras.Model) -> keras.Model:
+    if not any(isinstance(layer, layers.BatchNormalization) for layer in backbone.layers):
+        return backbone
+
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         kind = _StoredStatistics if isinstance(layer, layers.BatchNormalization) else type(layer)
         return kind.from_config(layer.get_config())
@@ -76,12 +95,13 @@ def build_network(
 
     Returns:
         A functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 logits (n, num_classes). Resizing (when
-        ``image_shape_px`` is not the recipe's input size) and normalisation are inside.
+        ``image_shape_px`` is not the recipe's input size, or when that is too small for the backbone), filters and
+        normalisation are inside.
     """
     size = recipe.input.size_px
-    backbone = build_backbone(recipe.backbone.name, size)
+    backbone = build_backbone(recipe.backbone, size)
     if weights_file is not None:
-        load_weights(backbone, recipe.backbone.name, weights_file)
+        load_weights(backbone, recipe.backbone.label, weights_file)
     if to_train and recipe.backbone.batch_norm == "freeze_statistics":
         backbone = _with_stored_statistics(backbone)
 
@@ -90,15 +110,11 @@ def build_network(
     if image_shape_px != (size, size):
         x = layers.Resizing(size, size, interpolation="bilinear", antialias=True, dtype="float32", name="resize")(x)
     x = apply_filters(recipe.input.filters, x)
-    x = _scaled(recipe.backbone.name, x)
-    x = backbone(x)
-    pool = layers.GlobalAveragePooling2D if recipe.head.pooling == "avg" else layers.GlobalMaxPooling2D
-    x = pool(name="pool")(x)
-    x = layers.Dropout(recipe.head.dropout, name="dropout")(x)
-    for index, units in enumerate(recipe.head.dense_units):
-        x = layers.Dense(units, activation=recipe.head.activation, name=f"head_{index}")(x)
-        x = layers.Dropout(recipe.head.dropout, name=f"head_{index}_dropout")(x)
-    logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    built = built_size_px(recipe.backbone, size)
+    if built != size:
+        x = layers.Resizing(built, built, interpolation="bilinear", dtype="float32", name="enlarge")(x)
+    x = backbone(_scaled(scaling(recipe.backbone), x))
+    logits = build_head(recipe.head, x, num_classes)
     return keras.Model(images, logits, name=f"recipe_{recipe.id}")
 
 
@@ -116,25 +132,34 @@ def restart_randomness(network: keras.Model, epoch: int) -> None:
             variable.assign(np.array([key, epoch * 2**20], dtype=variable.dtype))
 
 
+def _with_all_inside(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layer, or, where it is a model of its own as ConvNeXt's downsampling is, those inside it."""
+    if isinstance(layer, keras.Model):
+        for inner in layer.layers:
+            yield from _with_all_inside(inner)
+    else:
+        yield layer
+
+
 def apply_unfreeze(network: keras.Model, backbone: Backbone, stage: Stage) -> None:
     """Sets which layers of the network learn in this stage. The head always does; compile afterwards."""
     base = backbone_of(network)
+    # All of it first: a layer inside a frozen one does not learn, whatever it says itself.
     base.trainable = True
-    blocks = block_of_layers(backbone.name, [layer.name for layer in base.layers])
+    blocks = block_of_layers(backbone, [layer.name for layer in base.layers])
     unfreeze = stage.unfreeze
+    first_block, first_layer = 0, 0
+    wanted: tuple[type, ...] = (layers.Layer,)
+    if unfreeze == "none":
+        first_layer = len(base.layers)
+    elif isinstance(unfreeze, LastBlocks):
+        first_block = num_blocks(backbone) - unfreeze.blocks
+    elif isinstance(unfreeze, LastLayers):
+        first_layer = len(base.layers) - unfreeze.layers
+    if isinstance(unfreeze, LastBlocks | LastLayers) and unfreeze.kinds:
+        wanted = tuple(kind for name in unfreeze.kinds for kind in _KINDS[name])
     for index, (layer, block) in enumerate(zip(base.layers, blocks, strict=True)):
-        if unfreeze == "none":
-            learns = False
-        elif unfreeze == "all":
-            learns = True
-        elif isinstance(unfreeze, LastBlocks):
-            learns = block >= num_blocks(backbone.name) - unfreeze.blocks
-        else:
-            assert isinstance(unfreeze, LastLayers)
-            learns = index >= len(base.layers) - unfreeze.layers
-        if isinstance(unfreeze, LastBlocks | LastLayers) and unfreeze.kinds:
-            wanted = tuple(kind for name in unfreeze.kinds for kind in _KINDS[name])
-            learns = learns and isinstance(layer, wanted)
-        if backbone.batch_norm == "freeze" and isinstance(layer, layers.BatchNormalization):
-            learns = False
-        layer.trainable = learns
+        reached = block >= first_block and index >= first_layer
+        for inner in _with_all_inside(layer):
+            frozen_norm = backbone.batch_norm == "freeze" and isinstance(inner, layers.BatchNormalization)
+            inner.trainable = reached and isinstance(inner, wanted) and not frozen_norm

@@ -22,7 +22,7 @@ KEPT = ("recipe.yaml", "history.json", "predictions.npz", "result.json")
 
 SPACE = """
 input: {{size_px: 48}}
-backbone: {{name: cnn_16, weights: none}}
+backbone: {{name: own_cnn, weights: none}}
 head: {{dropout: {{float: [0.0, 0.3]}}}}
 augmentation: {{orientation: true}}
 batch_size: 32

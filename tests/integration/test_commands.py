@@ -21,7 +21,7 @@ from .runs import Started, bloodauto, epochs_done, kept_files
 
 RECIPE = """
 input: {{size_px: 48}}
-backbone: {{name: cnn_16, weights: none}}
+backbone: {{name: own_cnn, weights: none}}
 augmentation: {{orientation: true}}
 batch_size: 32
 stages:

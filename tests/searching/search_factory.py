@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,11 +31,11 @@ def tiny_space() -> Space:
     return load_space(shipped_folder("search_spaces") / "tiny.yaml")
 
 
-def tiny_recipe(space: Space, backbone: str = "cnn_16", learning_rate: float = 2e-3) -> Recipe:
+def tiny_recipe(space: Space, width: int = 16, learning_rate: float = 2e-3) -> Recipe:
     return realise(
         space,
         {
-            "backbone.name": backbone,
+            "backbone.width": width,
             "head.dropout": 0.1,
             "loss": "cross_entropy",
             "loss[cross_entropy].label_smoothing": 0.05,
@@ -48,7 +48,7 @@ def tiny_recipe(space: Space, backbone: str = "cnn_16", learning_rate: float = 2
 
 
 def curves(seconds: Mapping[str, float] | None = None, *, seed: int = 1, noise: float = 0.0) -> GeneratedCurves:
-    return GeneratedCurves(seed, seconds or {"cnn_16": 4.0, "cnn_32": 10.0}, noise=noise)
+    return GeneratedCurves(seed, seconds or {"own_cnn_4x16": 4.0, "own_cnn_4x32": 10.0}, noise=noise)
 
 
 @dataclass
@@ -63,11 +63,13 @@ class Search:
     declared: tuple[tuple[str, Recipe], ...] = ()
     pruner: str = "successive_halving"
     storage: str | None = None
+    others: Callable[[Recipe], tuple[float, ...]] = lambda recipe: ()
 
     def __post_init__(self) -> None:
         self.space = tiny_space()
-        self.simulator = Simulator(self.curve, self.machine)
-        self.study = optuna.create_study(direction="maximize", storage=self.storage, load_if_exists=True)
+        self.simulator = Simulator(self.curve, self.machine, self.others)
+        directions = self.settings.objectives.directions
+        self.study = optuna.create_study(directions=directions, storage=self.storage, load_if_exists=True)
 
     def with_settings(self, **changes: object) -> Search:
         self.settings = replace(self.settings, **changes)  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """The laws of a search, on simulated time."""
 
+import math
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -18,7 +20,7 @@ from bloodauto.searching.ledger import read_ledger
 from bloodauto.searching.simulator import Fault, Machine, SimulatedSession
 from bloodauto.space import parameters_of
 
-from .search_factory import SETTINGS, Search, curves, tiny_recipe, tiny_space
+from .search_factory import MAX_EPOCHS, SETTINGS, Search, curves, tiny_recipe, tiny_space
 
 
 def trained(session: SimulatedSession, kind: str) -> list[str]:
@@ -79,7 +81,7 @@ def test_spent_is_never_more_than_the_budget_and_nine_tenths_at_least(
     search = Search(
         Path(tempfile.mkdtemp(dir=memory_folder)),
         budget_device_seconds=budget,
-        curve=curves({"cnn_16": epoch_seconds, "cnn_32": epoch_seconds * ratio}, seed=seed, noise=0.3),
+        curve=curves({"own_cnn_4x16": epoch_seconds, "own_cnn_4x32": epoch_seconds * ratio}, seed=seed, noise=0.3),
         machine=Machine(tick_seconds=max(wall_seconds / 500, 2.0)),
     ).with_settings(
         workers=workers,
@@ -111,9 +113,9 @@ def test_a_budget_too_small_for_any_recipe_still_gives_something_to_export(
     search = Search(
         folder,
         budget_device_seconds=wall_seconds * workers,
-        curve=curves({"cnn_16": 60.0, "cnn_32": 200.0}),
+        curve=curves({"own_cnn_4x16": 60.0, "own_cnn_4x32": 200.0}),
         machine=Machine(tick_seconds=1.0),
-        declared=(("published", tiny_recipe(space, "cnn_32")),),
+        declared=(("published", tiny_recipe(space, 32)),),
     ).with_settings(workers=workers, final_device_seconds=0.06 * wall_seconds * workers)
     search.session()
     assert search.study.get_trials(deepcopy=False)[0].state == TrialState.COMPLETE
@@ -121,7 +123,7 @@ def test_a_budget_too_small_for_any_recipe_still_gives_something_to_export(
 
 
 def test_the_search_goes_on_when_refits_could_not_use_their_share(folder: Path) -> None:
-    search = Search(folder, budget_device_seconds=4000.0, curve=curves({"cnn_16": 0.2, "cnn_32": 0.3}))
+    search = Search(folder, budget_device_seconds=4000.0, curve=curves({"own_cnn_4x16": 0.2, "own_cnn_4x32": 0.3}))
     search.with_settings(refit_share=0.9, max_trials=60)
     session = search.session()
     refits = [one for one in session.trainings if one.assignment.kind == "refit"]
@@ -149,7 +151,58 @@ def test_declared_recipes_come_first_and_in_order(folder: Path) -> None:
     assert [trial.user_attrs["recipe_id"] for trial in trials[:3]] == [one.id for one in recipes]
     origins = [trial.user_attrs["origin"] for trial in trials]
     assert origins[:3] == ["declared: paper 0", "declared: paper 1", "declared: paper 2"]
-    assert set(origins[3:]) == {"sampled"}
+    assert {origin for origin in origins[3:] if not origin.startswith("near trial ")} == {"sampled"}
+
+
+def test_suggestions_near_the_best_trial_make_up_their_share(folder: Path) -> None:
+    search = Search(folder, declared=(("paper", tiny_recipe(tiny_space())),), budget_device_seconds=20_000.0)
+    search.session()
+    trials = search.study.get_trials(deepcopy=False)
+    near = [trial for trial in trials if trial.user_attrs["origin"].startswith("near trial ")]
+    assert 0.35 < len(near) / (len(trials) - 1) < 0.65
+    for trial in near:
+        parent = trials[int(trial.user_attrs["origin"].removeprefix("near trial "))]
+        # Only what ran its course can be a parent, and it was the best that had when the suggestion was made.
+        assert parent.user_attrs["outcome"] == "complete"
+        assert parent.number < trial.number
+        changed = [name for name, value in trial.params.items() if parent.params.get(name) != value]
+        assert 1 <= len(changed) < len(trial.params)
+
+
+def test_the_share_may_be_nothing(folder: Path) -> None:
+    search = Search(folder, declared=(("paper", tiny_recipe(tiny_space())),)).with_settings(local_share=0.0)
+    search.session()
+    assert {trial.user_attrs["origin"] for trial in search.study.get_trials(deepcopy=False)[1:]} == {"sampled"}
+
+
+def _smooth(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
+    """What a recipe is worth falls with its distance from one optimum, a little off the declared recipe."""
+    settings = recipe.augmentation.rand_augment
+    assert settings is not None
+    optimizer = recipe.stages[0].optimizer
+    distance = (
+        abs(math.log(optimizer.learning_rate / 4e-3)) / math.log(10)
+        + abs(settings.magnitude - 0.45) / 0.5
+        + abs(recipe.head.dropout - 0.2) / 0.4
+        + abs(settings.num_ops - 3) / 2
+        + (recipe.loss.name != "cross_entropy")
+        + (optimizer.name != "adamw")
+    )
+    return CurvePoint((0.95 - 0.1 * distance) * (1 - 0.5**epoch), 4.0, 0.5)
+
+
+def test_a_small_budget_finds_more_beside_the_declared_recipe_than_all_over_the_space(tmp_path: Path) -> None:
+    gains: dict[float, list[float]] = {0.0: [], 0.5: []}
+    declared = tiny_recipe(tiny_space())
+    for seed in range(12):
+        for share, gained in gains.items():
+            folder = tmp_path / f"{seed}-{share}"
+            folder.mkdir()
+            search = Search(folder, budget_device_seconds=900.0, curve=_smooth, declared=(("paper", declared),))
+            search.with_settings(seed=seed, local_share=share).session()
+            best = max(trial.value for trial in search.study.get_trials(states=(TrialState.COMPLETE,)) if trial.value)
+            gained.append(best - _smooth(declared, 0, MAX_EPOCHS).objective)
+    assert statistics.mean(gains[0.5]) > 1.2 * statistics.mean(gains[0.0])
 
 
 def test_every_way_a_trial_can_end(folder: Path) -> None:
@@ -191,8 +244,8 @@ def test_a_slow_backbone_nobody_timed_is_not_taken_for_a_dead_one(folder: Path) 
     search = Search(
         folder,
         budget_device_seconds=8 * 3600.0,
-        curve=curves({"cnn_16": 20.0, "cnn_32": 600.0}),
-        declared=(("fast", tiny_recipe(space, "cnn_16")), ("slow", tiny_recipe(space, "cnn_32"))),
+        curve=curves({"own_cnn_4x16": 20.0, "own_cnn_4x32": 600.0}),
+        declared=(("fast", tiny_recipe(space, 16)), ("slow", tiny_recipe(space, 32))),
     ).with_settings(max_trials=4)
     search.session()
     assert "failed" not in search.outcomes()
@@ -222,7 +275,7 @@ def test_not_a_number_is_a_failure(folder: Path) -> None:
 
 
 def test_asking_in_vain_is_cheap_and_leaves_no_trace(folder: Path) -> None:
-    search = Search(folder, curve=curves({"cnn_16": 10.0, "cnn_32": 10.0}))
+    search = Search(folder, curve=curves({"own_cnn_4x16": 10.0, "own_cnn_4x32": 10.0}))
     search.session()
     policy, before = search.last_policy, len(search.study.get_trials(deepcopy=False))
     search.ledger.reserve("worker 0", 1.0, "idle")
@@ -315,7 +368,7 @@ def test_a_plan_of_refits_survives_a_resume(folder: Path) -> None:
 
 
 def test_decisions_stay_cheap_with_thousands_of_trials(folder: Path) -> None:
-    search = Search(folder, budget_device_seconds=1e5, curve=curves({"cnn_16": 1.0, "cnn_32": 2.0}))
+    search = Search(folder, budget_device_seconds=1e5, curve=curves({"own_cnn_4x16": 1.0, "own_cnn_4x32": 2.0}))
     space = tiny_space()
     study = search.study
     sampled = parameters_of(space, tiny_recipe(space))
@@ -339,10 +392,10 @@ def test_refits_repeat_the_slow_trial_that_leads_though_it_has_not_ended(folder:
     """A large network takes most of the search's time; before it ends the other lane has begun its refit."""
 
     def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
-        large = recipe.backbone.name == "cnn_32"
+        large = recipe.backbone.width == 32
         return CurvePoint((0.55 if large else 0.5) + 0.02 * epoch, 44.0 if large else 25.0, 0.5)
 
-    slow, quick = tiny_recipe(tiny_space(), "cnn_32"), tiny_recipe(tiny_space(), "cnn_16")
+    slow, quick = tiny_recipe(tiny_space(), 32), tiny_recipe(tiny_space(), 16)
     declared = (("slow", slow), ("quick", quick))
     search = Search(folder, curve=curve, declared=declared, settings=replace(SETTINGS, refit_share=0.5), pruner="none")
     session = search.session()

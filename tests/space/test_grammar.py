@@ -10,7 +10,7 @@ from bloodauto.space import Choice, FloatRange, IntRange, Space, corners, load_s
 
 SHIPPED = sorted(shipped_folder("search_spaces").glob("*.yaml"))
 
-HEAD = "backbone: {name: cnn_16}\nstages:\n  - epochs: 1\n    optimizer: {learning_rate: 1e-3}\n"
+HEAD = "backbone: {name: mobilenet_0.25}\nstages:\n  - epochs: 1\n    optimizer: {learning_rate: 1e-3}\n"
 
 
 def space_of(folder: Path, text: str) -> Space:

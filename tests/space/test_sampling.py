@@ -14,7 +14,7 @@ from bloodauto.space import Choice, NotInSpace, Space, corners, load_space, para
 SHIPPED = {path.stem: load_space(path) for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
 
 BASE = """\
-backbone: {name: cnn_16}
+backbone: {name: mobilenet_0.25}
 head: {dropout: {float: [0.0, 0.5]}}
 loss:
   choice:
@@ -163,9 +163,9 @@ def assert_corners_cover(space: Space) -> None:
 
 
 def test_a_space_without_domains_has_one_corner(tmp_path):
-    text = "backbone: {name: cnn_16}\nstages:\n  - epochs: 1\n    optimizer: {learning_rate: 0.001}\n"
+    text = "backbone: {name: mobilenet_0.25}\nstages:\n  - epochs: 1\n    optimizer: {learning_rate: 0.001}\n"
     space = space_of(tmp_path, text)
-    assert [recipe.backbone.name for recipe in corners(space)] == ["cnn_16"]
+    assert [recipe.backbone.name for recipe in corners(space)] == ["mobilenet_0.25"]
     assert parameters_of(space, next(iter(corners(space)))) == {}
 
 
@@ -178,7 +178,10 @@ def test_name_and_source_do_not_keep_a_recipe_out(base):
     ("change", "told"),
     [
         ({"batch_size": 7}, "batch_size: the space has 64, the recipe 7"),
-        ({"backbone": {"name": "cnn_32"}}, "backbone.name: the space has 'cnn_16', the recipe 'cnn_32'"),
+        (
+            {"backbone": {"name": "mobilenet_0.5"}},
+            "backbone.name: the space has 'mobilenet_0.25', the recipe 'mobilenet_0.5'",
+        ),
         ({"head": {"dropout": 0.75}}, "head.dropout: the space has 0 to 0.5, the recipe 0.75"),
         ({"head": {"pooling": "max", "dropout": 0.1}}, "head.pooling: the space has 'avg', the recipe 'max'"),
         ({"loss": {"name": "focal", "gamma": 3.2}}, "loss.gamma: the space has a whole number, the recipe 3.2"),
@@ -215,12 +218,12 @@ def test_why_a_recipe_is_not_in_a_space(base, change, told):
 
 
 def test_a_choice_of_plain_values_lists_them(tmp_path):
-    text = BASE.replace("{name: cnn_16}", "{name: {choice: [cnn_16, cnn_32]}}")
+    text = BASE.replace("{name: mobilenet_0.25}", "{name: {choice: [mobilenet_0.25, mobilenet_0.5]}}")
     space = space_of(tmp_path, text)
     recipe = draw(space, 0)[0]
     other = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"name": "densenet121"})})
     with pytest.raises(
-        NotInSpace, match=r"backbone.name: the space has one of \['cnn_16', 'cnn_32'\], the recipe 'den"
+        NotInSpace, match=r"backbone.name: the space has one of \['mobilenet_0.25', 'mobilenet_0.5'\], the recipe 'den"
     ):
         parameters_of(space, other)
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+from bloodauto.export.keras_export import Member, build_export
 from bloodauto.trial.network import apply_unfreeze, backbone_of, build_network, restart_randomness
 
 
@@ -51,6 +55,9 @@ def test_scaling_is_the_one_the_weights_were_trained_with(recipe_of, noise):
         ("mobilenet_0.25", applications.mobilenet),
         ("mobilenet_v2_0.35", applications.mobilenet_v2),
         ("densenet121", applications.densenet),
+        ("resnet50", applications.resnet),
+        ("vgg16", applications.vgg16),
+        ("nasnet_mobile", applications.nasnet),
     ):
         recipe = recipe_of(backbone={"name": name, "weights": "none"})
         expected = reference.preprocess_input(images.astype(np.float32))
@@ -85,9 +92,9 @@ def test_efficientnet_gets_the_division_that_keras_adds_to_its_own_download(reci
         ({"blocks": 4}, lambda name: True),
         ({"layers": 2}, lambda name: name == "block4b_bn"),
         ({"layers": 3}, lambda name: name in ("block4b_bn", "block4b_conv")),
-        ({"layers": 2000}, lambda name: True),
+        ({"layers": 25}, lambda name: True),
         ({"blocks": 2, "kinds": ["conv"]}, lambda name: name[:6] in ("block3", "block4") and name.endswith("conv")),
-        ({"layers": 2000, "kinds": ["dense"]}, lambda name: False),
+        ({"layers": 25, "kinds": ["dense"]}, lambda name: False),
     ],
 )
 def test_exactly_what_is_unfrozen_learns(recipe_of, stage_of, unfreeze, expected):
@@ -97,6 +104,30 @@ def test_exactly_what_is_unfrozen_learns(recipe_of, stage_of, unfreeze, expected
     with_weights = [layer.name for layer in backbone_of(network).layers if layer.weights]
     assert learning_layers(network) == [name for name in with_weights if expected(name)]
     assert network.get_layer("logits").trainable_variables
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "downsampling_learns", "norms_learn"),
+    [
+        ({"blocks": 3, "kinds": ["conv"]}, (True, True, True), False),
+        ({"blocks": 2, "kinds": ["conv"]}, (False, True, True), False),
+        ({"blocks": 2}, (False, True, True), True),
+        ("none", (False, False, False), False),
+    ],
+)
+def test_layers_inside_a_part_of_the_backbone_are_reached(
+    recipe_of, stage_of, unfreeze, downsampling_learns, norms_learn
+):
+    """ConvNeXt's downsampling is a Sequential of a normalisation and a convolution."""
+    recipe = recipe_of([stage_of(unfreeze=unfreeze)], backbone={"name": "convnext_tiny", "weights": "none"})
+    network = network_of(recipe)
+    apply_unfreeze(network, recipe.backbone, recipe.stages[0])
+    learning = {variable.path for variable in network.trainable_variables}
+    for index, learns in enumerate(downsampling_learns):
+        part = backbone_of(network).get_layer(f"convnext_tiny_downsampling_block_{index}")
+        norm, convolution = part.layers
+        assert all((variable.path in learning) == learns for variable in convolution.weights)
+        assert all((variable.path in learning) == (learns and norms_learn) for variable in norm.weights)
 
 
 def test_a_later_stage_can_freeze_again(recipe_of, stage_of):
@@ -114,7 +145,7 @@ def test_a_later_stage_can_freeze_again(recipe_of, stage_of):
     [("train", True, True), ("freeze_statistics", True, False), ("freeze", False, False)],
 )
 def test_batch_norm_policies(recipe_of, stage_of, noise, policy, learns, moves):
-    recipe = recipe_of([stage_of()], backbone={"name": "cnn_16", "weights": "none", "batch_norm": policy})
+    recipe = recipe_of([stage_of()], backbone={"name": "own_cnn", "weights": "none", "batch_norm": policy})
     network = network_of(recipe)
     apply_unfreeze(network, recipe.backbone, recipe.stages[0])
     norms = [layer for layer in backbone_of(network).layers if isinstance(layer, layers.BatchNormalization)]
@@ -153,8 +184,119 @@ def test_dropout_depends_on_seed_and_epoch_alone(recipe_of, noise):
     assert not np.array_equal(answers(1, [3]), answers(2, [3]))
 
 
-def test_only_standard_layers_are_used(recipe_of, tmp_path):
-    network = network_of(recipe_of(), shape=(40, 40))
-    network.save(tmp_path / "network.keras")
-    again = keras.saving.load_model(tmp_path / "network.keras", compile=False, safe_mode=True)
-    assert again.count_params() == network.count_params()
+def test_small_images_are_enlarged_for_a_backbone_that_cannot_take_them(recipe_of, noise):
+    network = network_of(recipe_of(backbone={"name": "xception", "weights": "none"}))
+    assert network.get_layer("enlarge").output.shape == (None, 71, 71, 3)
+    assert network(noise(2, 32, 32), training=False).shape == (2, 5)
+
+
+def saved_and_loaded(network, folder):
+    network.save(folder / "network.keras")
+    return keras.saving.load_model(folder / "network.keras", compile=False, safe_mode=True)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"head": {"pooling": "max", "activation": "leaky_relu", "dense_units": [6, 4], "dense_dropout": 0.3}},
+        {"head": {"pooling": "gem", "activation": "swish", "dense_units": [6], "normalisation": "batch"}},
+        {"head": {"pooling": "gem", "activation": "gelu", "dense_units": [6], "normalisation": "layer", "l2": 0.01}},
+        {"input": {"size_px": 32, "filters": ["normalise_stain", "remove_background", "grey", "sobel"]}},
+        {"backbone": {"name": "own_cnn", "weights": "none", "blocks": 2, "width": 8}},
+    ],
+)
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_what_is_saved_loads_without_this_project_and_answers_the_same(recipe_of, noise, tmp_path, parts, precision):
+    keras.config.set_dtype_policy(precision)
+    network = network_of(recipe_of(**parts), shape=(40, 40))
+    again = saved_and_loaded(network, tmp_path)
+    images = noise(3, 40, 40)
+    np.testing.assert_allclose(
+        np.asarray(again(images, training=False)), np.asarray(network(images, training=False)), atol=1e-6
+    )
+    exported = build_export([Member(network, 1.0)])
+    export_again = saved_and_loaded(exported, tmp_path)
+    expected = np.asarray(keras.ops.softmax(network(images, training=False)))
+    np.testing.assert_allclose(
+        np.asarray(export_again(images)), expected, atol=1e-4 if precision == "float32" else 2e-2
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["vgg16", "convnext_tiny", "inception_resnet_v2", "nasnet_mobile", "mobilenet_v3_small"]
+)
+def test_backbones_with_layers_of_their_own_load_in_a_process_without_this_project(recipe_of, noise, tmp_path, name):
+    network = network_of(recipe_of(backbone={"name": name, "weights": "none"}))
+    build_export([Member(network, 1.0)]).save(tmp_path / "export.keras")
+    np.save(tmp_path / "images.npy", noise(2, 32, 32))
+    script = (
+        "import keras, numpy as np\n"
+        "model = keras.saving.load_model('export.keras', compile=False, safe_mode=True)\n"
+        "np.save('answers.npy', model.predict(np.load('images.npy'), verbose=0))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    expected = np.asarray(keras.ops.softmax(network(noise(2, 32, 32), training=False)))
+    np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), expected, atol=1e-4)
+
+
+def test_generalised_mean_is_between_mean_and_maximum(recipe_of, noise):
+    images = noise(3, 32, 32)
+    features = {}
+    for pooling in ("avg", "gem", "max"):
+        keras.utils.set_random_seed(1)
+        network = network_of(
+            recipe_of(head={"pooling": pooling, "dropout": 0.0}, input={"size_px": 64}), shape=(32, 32)
+        )
+        features[pooling] = np.asarray(keras.Model(network.input, network.get_layer("logits").input)(images))
+    assert (features["avg"] <= features["gem"] + 1e-5).all()
+    assert (features["gem"] <= features["max"] + 1e-5).all()
+    assert not np.allclose(features["avg"], features["gem"])
+
+
+def test_dropout_rates_of_the_head(recipe_of):
+    def rates(head):
+        return [layer.rate for layer in network_of(recipe_of(head=head)).layers if isinstance(layer, layers.Dropout)]
+
+    assert rates({"dropout": 0.5, "dense_units": [4, 4]}) == [0.5, 0.5, 0.5]
+    assert rates({"dropout": 0.5, "dense_dropout": 0.0, "dense_units": [4, 4]}) == [0.5, 0.0, 0.0]
+
+
+def test_l2_adds_the_squares_of_the_dense_kernels(recipe_of):
+    network = network_of(recipe_of(head={"l2": 0.01, "dense_units": [6]}))
+    kernels = [network.get_layer(name).kernel for name in ("head_0", "logits")]
+    expected = 0.01 * sum(float(keras.ops.sum(keras.ops.square(kernel))) for kernel in kernels)
+    assert float(sum(network.losses)) == pytest.approx(expected, rel=1e-5)
+    assert network_of(recipe_of(head={"dense_units": [6]})).losses == []
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {
+            "backbone": {"name": "own_cnn", "weights": "none"},
+            "head": {"pooling": "gem", "dense_units": [8], "l2": 0.001},
+        },
+        {"backbone": {"name": "own_cnn", "weights": "none"}, "input": {"size_px": 32, "filters": ["normalise_stain"]}},
+        *(
+            pytest.param({"backbone": {"name": name, "weights": "none"}}, marks=pytest.mark.slow)
+            for name in (
+                "mobilenet_0.25",
+                "mobilenet_v2_0.35",
+                "mobilenet_v3_small",
+                "efficientnet_b0",
+                "nasnet_mobile",
+            )
+        ),
+    ],
+)
+def test_one_step_of_training(recipe_of, noise, parts):
+    network = network_of(recipe_of(**parts))
+    network.compile(optimizer=keras.optimizers.SGD(0.01), loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    before = network.get_weights()
+    loss = network.train_on_batch(noise(8, 32, 32), np.eye(5, dtype=np.float32)[np.arange(8) % 5])
+    assert np.isfinite(loss)
+    after = network.get_weights()
+    assert all(np.isfinite(weights).all() for weights in after)
+    assert sum(not np.array_equal(one, other) for one, other in zip(before, after, strict=True)) > len(after) / 2

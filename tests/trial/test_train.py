@@ -168,7 +168,10 @@ def test_after_a_kill_it_goes_on_from_the_last_epoch(material, recipe_of, stage_
 @pytest.mark.slow
 def test_patience_ends_a_stage_and_the_next_begins(material, recipe_of, stage_of, tmp_path):
     """Without anything to learn (a vanishing rate) no epoch is better than the first."""
-    stages = [stage_of(epochs=20, learning_rate=1e-12, unfreeze="none", early_stopping={"patience_epochs": 2}), stage_of(epochs=1)]
+    stages = [
+        stage_of(epochs=20, learning_rate=1e-12, unfreeze="none", early_stopping={"patience_epochs": 2}),
+        stage_of(epochs=1),
+    ]
     result, reports = run(recipe_of(stages), material, tmp_path)
     assert result.finished
     assert [report.stage for report in reports] == [0, 0, 0, 1]
@@ -225,14 +228,14 @@ def test_it_starts_from_the_weights_it_is_given(material, recipe_of, stage_of, t
 
 
 def test_more_blocks_than_there_are_is_told_before_anything_is_written(material, recipe_of, stage_of, tmp_path):
-    with pytest.raises(RecipeError, match=r"stages.0.unfreeze.blocks: expected 1 to 4 for cnn_16, got 5"):
+    with pytest.raises(RecipeError, match=r"stages.0.unfreeze.blocks: expected 1 to 4 for own_cnn_4x16, got 5"):
         run(recipe_of([stage_of(unfreeze={"blocks": 5})]), material, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_holds_no_weights(material, recipe_of, tmp_path):
     (tmp_path / "no.weights.h5").write_bytes(b"no weights")
-    with pytest.raises(WeightsError, match="expected weights of cnn_16"):
+    with pytest.raises(WeightsError, match="expected weights of own_cnn_4x16"):
         run(recipe_of(), material, tmp_path, options=replace(OPTIONS, weights_file=tmp_path / "no.weights.h5"))
 
 
