@@ -1,0 +1,158 @@
+"""What augmentation costs a training: epochs with and without it, taking turns in one run.
+
+    python benchmarks/training.py --images ../shared/data/pbc96            # two minutes on two cores
+    python benchmarks/training.py --cores 1 --recipe small_mobilenet_025   # a trial of a search has one core
+    python benchmarks/training.py --quick                                  # drawn cells, half a minute, rough
+
+One network, that of the recipe with random weights, compiled as ``bloodauto train`` compiles it (precision and XLA as measured
+on this machine) and fed by one augmenting thread, trains an epoch with each augmentation in turn. Printed are the medians of
+the epochs' lengths over that of the epoch without augmentation in the same turn, by the clock and by core time (which
+other work on the machine disturbs less), and which share of an epoch the network waited for images. An epoch holds
+training steps alone: judging, which is the same with and without augmentation, is left out.
+
+    none          shuffling alone
+    three         RandAugment of keras-cv's ten operations: three of them, magnitude 0.5
+    declared      what the recipe says
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bloodauto.augment import BatchPipeline
+    from bloodauto.recipe import Recipe
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch: its length by the clock, the time it took of all cores, and how long the network waited for images."""
+
+    seconds: float
+    core_seconds: float
+    waited_seconds: float
+
+
+def cells_of(folder: Path | None, count: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images uint8 (count, h, w, 3), labels (count,) and the number of classes; drawn cells where no folder is given."""
+    if folder is None:
+        from bloodauto.data.synth import synthesize
+
+        cells = synthesize(count, laboratory="lab_a", seed=SEED, image_size_px=96)
+    else:
+        from bloodauto.data.load import load_cells
+
+        cells = load_cells(folder)
+    rows = np.random.default_rng(SEED).permutation(len(cells.images))[:count]
+    return cells.images[rows], cells.labels[rows], len(cells.class_names)
+
+
+def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> Any:
+    """The recipe's network, compiled for its first stage as a training compiles it."""
+    import keras
+
+    from bloodauto.trial.device import choose_once
+    from bloodauto.trial.network import apply_unfreeze, build_network
+    from bloodauto.trial.optimisation import build_loss, build_optimizer
+
+    choice = choose_once(on_gpu=False, image_size_px=max(image_shape_px))
+    keras.config.set_dtype_policy(choice.precision)
+    network = build_network(recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None)
+    apply_unfreeze(network, recipe.backbone, recipe.stages[0])
+    network.compile(
+        optimizer=build_optimizer(recipe.stages[0].optimizer),
+        loss=build_loss(recipe.loss),
+        weighted_metrics=["accuracy"],
+        jit_compile=choice.jit_compile,
+    )
+    return network
+
+
+def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray) -> dict[str, BatchPipeline]:
+    """By name, what the epochs are fed by."""
+    from bloodauto.augment import BatchPipeline, RandAugment
+    from bloodauto.trial.augmentation import policy_of
+
+    policies = {"none": None, "three": RandAugment(3, 0.5), "declared": policy_of(recipe.augmentation)}
+    return {
+        name: BatchPipeline(
+            images, targets, batch_size=recipe.batch_size, policy=policy, seed=SEED, num_threads=1, last_batch="drop"
+        )
+        for name, policy in policies.items()
+    }
+
+
+def train_epoch(network: Any, pipeline: BatchPipeline, number: int) -> Epoch:
+    waited, started, core_started = pipeline.wait_seconds, time.perf_counter(), time.process_time()
+    batches = pipeline.epoch(number)
+    network.fit(batches, steps_per_epoch=pipeline.batches_per_epoch, epochs=1, verbose=0, shuffle=False)
+    return Epoch(time.perf_counter() - started, time.process_time() - core_started, pipeline.wait_seconds - waited)
+
+
+def measure(network: Any, pipelines: dict[str, BatchPipeline], turns: int) -> dict[str, list[Epoch]]:
+    """Turns of one epoch each; the first of all, in which TensorFlow traces and memory is touched, is not counted."""
+    epochs: dict[str, list[Epoch]] = {name: [] for name in pipelines}
+    for turn in range(turns + 1):
+        for name, pipeline in pipelines.items():
+            epoch = train_epoch(network, pipeline, turn)
+            if turn > 0:
+                epochs[name].append(epoch)
+    return epochs
+
+
+def report(epochs: dict[str, list[Epoch]], images_per_epoch: int) -> None:
+    plain = epochs["none"]
+    print(f"  {'':<10}{'images/s':>10}{'images/core-s':>15}{'time':>8}{'core time':>11}{'waiting':>9}")
+    for name, own in epochs.items():
+        seconds = float(np.median([epoch.seconds for epoch in own]))
+        core_seconds = float(np.median([epoch.core_seconds for epoch in own]))
+        ratio = np.median([one.seconds / base.seconds for one, base in zip(own, plain, strict=True)])
+        core_ratio = np.median([one.core_seconds / base.core_seconds for one, base in zip(own, plain, strict=True)])
+        waiting = sum(epoch.waited_seconds for epoch in own) / sum(epoch.seconds for epoch in own)
+        print(f"  {name:<10}{images_per_epoch / seconds:>10,.0f}{images_per_epoch / core_seconds:>15,.0f}"
+              f"{ratio:>7.2f}x{core_ratio:>10.2f}x{waiting:>8.1%}")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--images", type=Path, help="a folder of images by class, or an archive; drawn cells when left out"
+    )
+    parser.add_argument("--recipe", default="small_mobilenet_025", help="a file, or the name of a shipped recipe")
+    parser.add_argument("--count", type=int, default=2560, help="images in an epoch")
+    parser.add_argument("--turns", type=int, default=6, help="epochs of each kind")
+    parser.add_argument("--cores", type=int, help="all when left out")
+    parser.add_argument("--quick", action="store_true", help="640 images, three turns")
+    arguments = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))[: arguments.cores]
+    os.sched_setaffinity(0, cores)
+
+    from bloodauto.recipe import load_recipe
+    from bloodauto.recipe.declared import find_declared
+    from bloodauto.trial.device import claim_device
+
+    claim_device(cores=len(cores), gpu_share=0.0)
+    recipe = load_recipe(find_declared(arguments.recipe))
+    count, turns = (640, 3) if arguments.quick else (arguments.count, arguments.turns)
+    images, labels, num_classes = cells_of(arguments.images, count)
+    network = build(recipe, (images.shape[1], images.shape[2]), num_classes)
+    pipelines = pipelines_of(recipe, images, np.eye(num_classes, dtype=np.float32)[labels])
+    steps = pipelines["none"].batches_per_epoch
+    print(
+        f"{recipe.name}: {recipe.backbone.label}, {images.shape[1]} px, batches of {recipe.batch_size}. Cores: {len(cores)}."
+    )
+    print(f"Epochs of {steps} steps, {turns} of each kind:")
+    report(measure(network, pipelines, turns), steps * recipe.batch_size)
+
+
+if __name__ == "__main__":
+    main()
