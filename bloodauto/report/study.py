@@ -127,6 +127,16 @@ def open_storage(url: str) -> RDBStorage:
         ) from None
 
 
+def _by_first_objective(trial: FrozenTrial) -> FrozenTrial:
+    """A trial of several objectives as one of its first, whose values after each epoch such a trial has as an attribute."""
+    if trial.values is not None and len(trial.values) > 1:
+        trial.values = trial.values[:1]
+    curve = trial.user_attrs.get("curve")
+    if curve and not trial.intermediate_values:
+        trial.intermediate_values = {int(epoch): float(value) for epoch, value in curve}
+    return trial
+
+
 def frozen_trials(url: str) -> Sequence[FrozenTrial]:
     """All trials of the study named ``bloodauto``, by number.
 
@@ -139,7 +149,8 @@ def frozen_trials(url: str) -> Sequence[FrozenTrial]:
     storage = open_storage(url)
     try:
         study_id = storage.get_study_id_from_name(STUDY_NAME)
-        return sorted(storage.get_all_trials(study_id, deepcopy=False), key=lambda trial: trial.number)
+        trials = sorted(storage.get_all_trials(study_id, deepcopy=True), key=lambda trial: trial.number)
+        return [_by_first_objective(trial) for trial in trials]
     except KeyError:
         raise RunError(f"expected a study named {STUDY_NAME!r} in the database, found none of that name.") from None
     except (SQLAlchemyError, OptunaError, ValueError) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bloodauto.recipe import Recipe
+from bloodauto.searching.objectives import Objectives
 from bloodauto.trial.checkpoint import EpochReport
 
 Outcome = Literal["complete", "pruned", "failed", "out_of_budget"]
@@ -25,7 +26,9 @@ class PolicySettings:
         max_refits: most refits of all, unless there are more workers.
         max_trials: most trials that are started; None: as many as the budget affords.
         startup_trials: suggestions drawn at random before the sampler models anything.
+        local_share: share, 0-1, of suggestions that lie near the best trial so far instead of being the sampler's.
         watchdog_seconds: a training is never called hanging before so many seconds of silence.
+        objectives: what is maximised; pruning, refits and the ensemble follow the first.
     """
 
     seed: int
@@ -37,7 +40,9 @@ class PolicySettings:
     max_refits: int = 10
     max_trials: int | None = None
     startup_trials: int = 6
+    local_share: float = 0.5
     watchdog_seconds: float = 120.0
+    objectives: Objectives = Objectives(("shift",))  # noqa: RUF009 (frozen)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Ending:
     Attributes:
         kind: ``finished`` its course, was ``stopped`` when asked to, or ``failed``.
         objective: on all validation images; None unless finished.
+        others: the values of further objectives, where a search has several.
         reason: of a failure, a word; message: a sentence.
     """
 
@@ -80,6 +86,7 @@ class Ending:
     objective: float | None = None
     reason: str = ""
     message: str = ""
+    others: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

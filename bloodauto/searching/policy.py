@@ -79,8 +79,10 @@ class Policy:
             pruning,
             seed=settings.seed,
             startup_trials=settings.startup_trials,
+            local_share=settings.local_share,
             declared=declared,
             costs=self.costs,
+            objectives=settings.objectives,
         )
         self._open: dict[str, _Open] = {}
         self._ended: list[Ended] = []
@@ -97,6 +99,10 @@ class Policy:
     def best(self) -> Finished | None:
         """The best trial that ran its course."""
         return self._record.best
+
+    def front(self) -> tuple[Finished, ...]:
+        """Of the trials that ran their course those no other beats in all objectives; with one objective, the best."""
+        return tuple(self._record.front())
 
     def running(self) -> tuple[Running, ...]:
         """The trainings in progress, oldest first."""
@@ -131,7 +137,7 @@ class Policy:
         # A worker that died may have to repeat the epoch it had reported last.
         if report.epoch > running.epochs_done:
             running.epochs_done = report.epoch
-            running.trial.report(report.objective, report.epoch)
+            self._record.report(running.trial, recipe, report.epoch, report.objective)
         if running.verdict is None:
             self._judge(running, report)
         return running.verdict is None
@@ -295,7 +301,7 @@ class Policy:
             # end in time anyway.
             return
         at_end = self._ledger.spent_device_seconds + left * self.division.pool_devices
-        if running.trial.should_prune():
+        if self._record.should_prune(running.trial):
             running.verdict, running.reason = "pruned", f"rung_{report.epoch}"
         elif at_end > self.division.search_ends_at + self.division.overdraft and self._record.finished:
             running.verdict, running.reason = "out_of_budget", f"epoch {report.epoch} of {recipe.total_epochs}"
@@ -332,13 +338,14 @@ class Policy:
             reason,
             recipe=recipe,
             objective=objective,
+            others=ending.others if ending is not None else (),
             message=ending.message if ending is not None else "",
             epochs_done=epochs_done,
             device_seconds=device_seconds,
         )
         if objective is None and last is not None:
             objective = last.objective
-        self._ended.append(Ended(trial.number, recipe.backbone.name, outcome, reason, objective, device_seconds))
+        self._ended.append(Ended(trial.number, recipe.backbone.label, outcome, reason, objective, device_seconds))
 
     # -- refits --------------------------------------------------------------------------------------------------------
 
@@ -366,7 +373,7 @@ class Policy:
 
     def _contenders(self) -> list[Finished]:
         """What has finished, and what is on its way and leads it: at the same epoch, against everything that finished."""
-        finished = list(self._record.finished)
+        finished = self._record.worth_refitting()
         curves = [self._record.curve(trial.number) for trial in finished]
         leading = []
         for one in self._open.values():

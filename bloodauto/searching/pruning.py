@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import optuna
+
+_MEDIAN_STARTUP_TRIALS = 4
 
 PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
 
@@ -39,8 +43,26 @@ class Pruning:
                 reduction_factor=self.reduction_factor,
             )
         if self.name == "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0)
+            return optuna.pruners.MedianPruner(n_startup_trials=_MEDIAN_STARTUP_TRIALS, n_warmup_steps=0)
         return optuna.pruners.NopPruner()
+
+    def falls_behind(self, epoch: int, value: float, rivals: Sequence[float]) -> bool:
+        """Whether a trial is to stop, for studies of several objectives, for which Optuna has no pruners.
+
+        The same rules as Optuna's: at a rung of successive halving a trial goes on that is among the best
+        1 / ``reduction_factor`` of all that came so far, itself included, or the best of fewer; under the median pruner one
+        that is not below the median of four or more.
+
+        Args:
+            value: of the leading objective.
+            rivals: the leading objective of other trials at the same epoch.
+        """
+        if epoch not in self.rungs:
+            return False
+        if self.name == "median":
+            return len(rivals) >= _MEDIAN_STARTUP_TRIALS and value < statistics.median(rivals)
+        best_first = sorted([value, *rivals], reverse=True)
+        return value < best_first[max(len(best_first) // self.reduction_factor - 1, 0)]
 
     def table(self) -> str:
         """One line that says when trials are judged and how many go on."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 
@@ -14,10 +15,14 @@ from bloodauto.errors import RecipeError
 from bloodauto.recipe import Recipe
 from bloodauto.searching.assignment import Outcome
 from bloodauto.searching.costs import CostModel, Timing
+from bloodauto.searching.objectives import COSTS, Objectives
 from bloodauto.searching.pruning import Pruning
 from bloodauto.searching.refits import Finished, PlannedRefit
-from bloodauto.space import Space, parameters_of, realise, sample
-from bloodauto.trial.backbones import check_recipe
+from bloodauto.space import Space, neighbour, parameters_of, realise, sample
+from bloodauto.trial.backbones import check_recipe, num_parameters
+
+#: Where a trial of several objectives keeps the leading one after each epoch: [[epoch, value], ...].
+CURVE = "curve"
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,16 @@ class Asked:
     epochs_done: int
 
 
+#: A neighbour may be no valid recipe, or one that was tried; then another is drawn, this many times.
+_NEIGHBOUR_TRIES = 16
+
+
 class StudyRecord:
     """The only reader and writer of a search's study.
+
+    Some of the suggestions are the sampler's, some lie near the best trial so far, as PriorBand (Mallik et al.,
+    arXiv:2306.12370) mixes them: a few dozen trials, all a small budget has, are too few for a sampler to find what people
+    put into the declared recipes, and enough to improve on them step by step.
 
     The study is read in full once; afterwards what is asked often is kept in memory, so that a decision costs no more
     with thousands of trials than with ten, but for the sampler's own work.
@@ -38,6 +51,7 @@ class StudyRecord:
     Args:
         declared: recipes that are tried first, in order; each must be in the space.
         costs: learns from what earlier sessions measured.
+        objectives: as many as the study has directions.
 
     Attributes:
         finished: the trials that ran their course; ``best``: of them.
@@ -52,10 +66,17 @@ class StudyRecord:
         *,
         seed: int,
         startup_trials: int,
+        local_share: float,
         declared: Sequence[tuple[str, Recipe]],
         costs: CostModel,
+        objectives: Objectives,
     ) -> None:
-        self._study, self._space, self._seed, self._startup_trials = study, space, seed, startup_trials
+        self._pruning, self._costs, self._objectives = pruning, costs, objectives
+        self._several = len(objectives.names) > 1
+        self._curves: dict[int, dict[int, float]] = {}
+        self._recipes: dict[int, Recipe] = {}
+        self._study, self._space, self._seed = study, space, seed
+        self._startup_trials, self._local_share = startup_trials, local_share
         study.pruner = pruning.build()
         self.finished: list[Finished] = []
         self.best: Finished | None = None
@@ -63,18 +84,22 @@ class StudyRecord:
         self._reopened: deque[optuna.trial.FrozenTrial] = deque()
         trials = study.get_trials(deepcopy=False)
         self._count = len(trials)
-        tried = set()
+        self._tried: set[str] = set()
         for trial in trials:
             attributes = trial.user_attrs
-            tried.add(attributes.get("recipe_id"))
+            self._tried.add(attributes.get("recipe_id", ""))
             self.started += "started" in attributes
             if trial.state == TrialState.RUNNING:
                 self._reopened.append(trial)
-            elif trial.state == TrialState.COMPLETE and trial.value is not None:
-                self._finish(Finished(trial.number, realise(space, trial.params), float(trial.value)))
+            elif trial.state == TrialState.COMPLETE and trial.values is not None:
+                first, *others = trial.values
+                self._finish(Finished(trial.number, realise(space, trial.params), first, tuple(others)))
+            if CURVE in attributes:
+                self._curves[trial.number] = {int(epoch): value for epoch, value in attributes[CURVE]}
+                self._recipes[trial.number] = realise(space, trial.params)
             if "timing" in attributes:
                 costs.restore(realise(space, trial.params), Timing(**attributes["timing"]))
-        self._declared = deque((name, recipe) for name, recipe in declared if recipe.id not in tried)
+        self._declared = deque((name, recipe) for name, recipe in declared if recipe.id not in self._tried)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -84,7 +109,7 @@ class StudyRecord:
             frozen = self._reopened.popleft()
             # The public constructor takes the storage's own id of a trial, which only this attribute tells.
             trial = optuna.Trial(self._study_for(frozen.number), frozen._trial_id)
-            asked = self._realised(trial, epochs_done=max(frozen.intermediate_values, default=0))
+            asked = self._realised(trial, epochs_done=max(self.curve(frozen.number), default=0))
             if asked is not None:
                 return asked
         return None
@@ -97,9 +122,30 @@ class StudyRecord:
             self._study.enqueue_trial(
                 parameters_of(self._space, recipe), user_attrs={"origin": f"declared: {name}"}, skip_if_exists=True
             )
+        elif self._count % 2 and self.finished:
+            front = self.front()
+            self._enqueue_neighbour(front[self._count // 2 % len(front)])
         trial = self._study_for(self._count).ask()
         self._count = max(self._count, trial.number + 1)
         return self._realised(trial, epochs_done=0)
+
+    def _enqueue_neighbour(self, parent: Finished) -> None:
+        """Puts, in its share of the cases, a recipe near a good one in the queue."""
+        rng = np.random.default_rng([self._seed, self._count])
+        if rng.random() >= self._local_share:
+            return
+        values = self._study.get_trials(deepcopy=False)[parent.number].params
+        for _ in range(_NEIGHBOUR_TRIES):
+            try:
+                recipe, parameters = neighbour(self._space, values, rng)
+                check_recipe(recipe)
+            except RecipeError:
+                continue
+            if recipe.id not in self._tried:
+                self._study.enqueue_trial(
+                    parameters, user_attrs={"origin": f"near trial {parent.number}"}, skip_if_exists=True
+                )
+                return
 
     def _study_for(self, number: int) -> optuna.Study:
         # A sampler made anew from seed and number needs no state on disk: a resumed search suggests what it would have.
@@ -122,6 +168,7 @@ class StudyRecord:
             self.tell(trial, "failed", "rejected", message=str(error))
             return None
         trial.set_user_attr("recipe_id", recipe.id)
+        self._tried.add(recipe.id)
         return Asked(trial, recipe, epochs_done)
 
     # -- in ------------------------------------------------------------------------------------------------------------
@@ -131,6 +178,53 @@ class StudyRecord:
         if "started" not in asked.trial.user_attrs:
             asked.trial.set_user_attr("started", True)
             self.started += 1
+
+    def front(self) -> list[Finished]:
+        """Of the trials that ran their course those no other beats in all objectives; with one objective, the best."""
+        if not self._several:
+            return [] if self.best is None else [self.best]
+        return self._objectives.front(self.finished, lambda trial: (trial.objective, *trial.others))
+
+    def worth_refitting(self) -> list[Finished]:
+        """The trials refits may repeat: with several objectives, those of the front."""
+        return self.front() if self._several else list(self.finished)
+
+    def report(self, trial: optuna.Trial, recipe: Recipe, epoch: int, value: float) -> None:
+        """Notes the leading objective after an epoch."""
+        if not self._several:
+            trial.report(value, epoch)
+            return
+        curve = self._curves.setdefault(trial.number, {})
+        self._recipes[trial.number] = recipe
+        curve[epoch] = value
+        # Optuna keeps no intermediate values for several objectives, and its sampler stumbles over them.
+        trial.set_user_attr(CURVE, sorted(curve.items()))
+
+    def should_prune(self, trial: optuna.Trial) -> bool:
+        """Whether the pruner stops a trial at the epoch it reported last.
+
+        With several objectives a trial competes only with those that cost no more: a light network need not be as good
+        as a heavy one to be worth its place on the front.
+        """
+        if not self._several:
+            return trial.should_prune()
+        curve, recipe = self._curves[trial.number], self._recipes[trial.number]
+        epoch = max(curve)
+        rivals = [
+            other[epoch]
+            for number, other in self._curves.items()
+            if number != trial.number and epoch in other and self._costs_no_more(self._recipes[number], recipe)
+        ]
+        return self._pruning.falls_behind(epoch, curve[epoch], rivals)
+
+    def _costs_no_more(self, recipe: Recipe, other: Recipe) -> bool:
+        predicted: dict[str, Callable[[Recipe], float]] = {
+            "parameters": lambda one: num_parameters(one.backbone),
+            "latency": self._costs.evaluation_seconds,
+        }
+        return all(
+            predicted[name](recipe) <= predicted[name](other) for name in self._objectives.others if name in COSTS
+        )
 
     def _finish(self, finished: Finished) -> None:
         self.finished.append(finished)
@@ -149,12 +243,14 @@ class StudyRecord:
         *,
         recipe: Recipe | None = None,
         objective: float | None = None,
+        others: tuple[float, ...] = (),
         message: str = "",
         epochs_done: int = 0,
         device_seconds: float = 0.0,
     ) -> tuple[Outcome, str]:
         """Notes a trial's end and returns outcome and reason as noted: complete without a finite objective is a failure."""
-        if outcome == "complete" and (objective is None or not math.isfinite(objective)):
+        complete = objective is not None and all(math.isfinite(value) for value in (objective, *others))
+        if outcome == "complete" and not complete:
             outcome, reason = "failed", "nan"
         trial.set_user_attr("outcome", outcome)
         trial.set_user_attr("reason", reason)
@@ -164,8 +260,8 @@ class StudyRecord:
         if outcome == "complete":
             assert recipe is not None
             assert objective is not None
-            self._study.tell(trial.number, objective)
-            self._finish(Finished(trial.number, recipe, objective))
+            self._study.tell(trial.number, [objective, *others])
+            self._finish(Finished(trial.number, recipe, objective, others))
         elif outcome == "failed" or epochs_done == 0:
             # Without any epoch reported there is nothing a sampler could learn from it.
             self._study.tell(trial.number, state=TrialState.FAIL)
@@ -175,6 +271,8 @@ class StudyRecord:
 
     def curve(self, number: int) -> Mapping[int, float]:
         """A trial's objective after each epoch."""
+        if self._several:
+            return self._curves.get(number, {})
         return self._study.get_trials(deepcopy=False)[number].intermediate_values
 
     def refits_to_do(self) -> deque[PlannedRefit] | None:

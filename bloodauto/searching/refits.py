@@ -14,11 +14,12 @@ _MAX_RECIPES = 3
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial that ran its course."""
+    """A trial that ran its course; ``others``: the values of further objectives, where a search has several."""
 
     number: int
     recipe: Recipe
     objective: float
+    others: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> 
     return Plan(run, settings, data, space, declared, weights, pruning, suite)
 
 
-def open_study(run: RunDirectory, storage: str | None) -> optuna.Study:
+def open_study(run: RunDirectory, settings: SearchSettings) -> optuna.Study:
     """Creates or opens the run's study; this process is its only writer.
 
     Raises:
@@ -110,10 +110,13 @@ def open_study(run: RunDirectory, storage: str | None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # The sampler's grouping of conditional parameters is marked experimental; we rely on it knowingly.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    storage = settings.storage
     url = storage if storage is not None else f"sqlite:///{run.study.resolve()}"
     name = STUDY_NAME if storage is None else f"{STUDY_NAME} {run.root.resolve()}"
     try:
-        return optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
+        return optuna.create_study(
+            storage=url, study_name=name, directions=settings.objectives.directions, load_if_exists=True
+        )
     except Exception as error:
         raise RunError(
             f"--storage {url}: the study could not be opened ({str(error).splitlines()[0][:200]})."
@@ -166,6 +169,7 @@ def run_trainings(
                 final_device_seconds=_FINAL_SHARE * settings.budget_device_seconds,
                 num_folds=plan.data.splits.num_folds,
                 max_trials=settings.max_trials,
+                objectives=settings.objectives,
             ),
             declared=plan.declared.inside,
             now=time.monotonic,
@@ -186,7 +190,7 @@ def run_trainings(
                 run=str(plan.run.root.resolve()),
                 cores=max(math.floor(settings.cpus_per_trial), 1),
                 gpu_share=settings.gpus_per_trial,
-                objective=settings.objective,
+                objectives=settings.objectives,
                 jit_compile=choice.jit_compile,
                 precision=choice.precision,
                 augmentation_engine=choice.augmentation_engine,

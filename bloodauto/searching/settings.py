@@ -15,9 +15,8 @@ from bloodauto.errors import RunError, UserError
 from bloodauto.files import RunDirectory, dump_yaml, read_yaml, write_text
 from bloodauto.grammar_errors import nearest
 from bloodauto.searching.budget import parse_budget
+from bloodauto.searching.objectives import Objectives, parse_objectives
 
-#: What a search can maximise; the names of ``trial.train.Objective``, which cannot be had without TensorFlow.
-OBJECTIVES = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
 #: A worker with TensorFlow, its share of the images and a small network.
 _BYTES_PER_WORKER = 2_500_000_000
 
@@ -35,12 +34,15 @@ class SearchSettings:
             of the export, and not what happens before (reading and cleaning the images).
         workers, cpus_per_trial, gpus_per_trial: trainings at once and what each reserves.
         seed: of splits, views, suggestions and trainings.
-        objective: what the search maximises.
+        objective: what the search maximises: a score, or several objectives with commas, the leading score first.
         pruner: which pruner stops bad trials.
         warm_start: folder or file of declared recipes; ``none``.
         weights_dir: folder of pre-trained weights that is looked in first.
         refit_share: share of the budget kept for the ensemble's trainings, 0-1.
         max_trials: most trials; None: as many as the budget affords.
+        max_members: most members of the ensemble; a set of networks, one for each fold, is one.
+        max_latency_ms: most milliseconds that one image may take the ensemble, measured on the machine that concludes the
+            search; where no network is fast enough, the fastest is taken. None: any.
         storage: an Optuna storage URL; None: SQLite in the run.
     """
 
@@ -59,7 +61,14 @@ class SearchSettings:
     weights_dir: str | None
     refit_share: float
     max_trials: int | None
+    max_members: int
+    max_latency_ms: float | None
     storage: str | None
+
+    @property
+    def objectives(self) -> Objectives:
+        """Raises UserError: names that are none of a search's objectives."""
+        return parse_objectives(self.objective)
 
     @property
     def device(self) -> str:
@@ -92,10 +101,15 @@ class SearchSettings:
             raise UserError(f"--refit-share: expected a share between 0 and 1, got {self.refit_share:g}.")
         if self.max_trials is not None and self.max_trials < 1:
             raise UserError(f"--max-trials: expected at least 1, got {self.max_trials}.")
+        check_caps(self.max_members, self.max_latency_ms)
         from bloodauto.searching.pruning import PrunerName
 
-        _check_name("--objective", self.objective, OBJECTIVES)
         _check_name("--pruner", self.pruner, get_args(PrunerName))
+        if len(self.objectives.names) > 1 and self.pruner == "hyperband":
+            raise UserError(
+                "--pruner hyperband: expected successive_halving, median or none for several objectives, "
+                f"of which --objective {self.objective} has {len(self.objectives.names)}."
+            )
         kind = parse_budget(self.budget).kind
         if kind == "gpu" and self.gpus_per_trial <= 0:
             raise UserError(
@@ -107,6 +121,16 @@ class SearchSettings:
                 f"--budget {self.budget}: expected workers without a GPU, got --gpus-per-trial {self.gpus_per_trial:g}. "
                 "Give the budget in gpu-h, or pass --gpus-per-trial 0."
             )
+
+
+def check_caps(max_members: int | None, max_latency_ms: float | None) -> None:
+    """Raises:
+    UserError: a cap under which there is no ensemble.
+    """
+    if max_members is not None and max_members < 1:
+        raise UserError(f"--max-members: expected at least 1, got {max_members}.")
+    if max_latency_ms is not None and not max_latency_ms > 0:
+        raise UserError(f"--max-latency-ms: expected more than 0, got {max_latency_ms:g}.")
 
 
 def _check_name(option: str, name: str, valid: tuple[str, ...]) -> None:
@@ -204,6 +228,8 @@ def new_settings(given: Mapping[str, Any]) -> SearchSettings:
         "weights_dir": None,
         "refit_share": 0.5,
         "max_trials": None,
+        "max_members": 4,
+        "max_latency_ms": None,
         "storage": None,
     }
     devices = {

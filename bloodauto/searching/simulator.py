@@ -128,10 +128,16 @@ class Simulator:
     Args:
         curve: what each epoch of each training does.
         machine: what the workers are like.
+        others: the values of further objectives that a recipe ends with.
     """
 
-    def __init__(self, curve: Curve, machine: Machine | None = None) -> None:
-        self._curve = curve
+    def __init__(
+        self,
+        curve: Curve,
+        machine: Machine | None = None,
+        others: Callable[[Recipe], tuple[float, ...]] = lambda recipe: (),
+    ) -> None:
+        self._curve, self._others = curve, others
         self._machine = Machine() if machine is None else machine
         self._time = 0.0
         self._disk: dict[str, _Progress] = {}
@@ -217,7 +223,9 @@ class Simulator:
             stage_progress = min((max(by_steps, by_time) - stage_begin) / (stage_end - stage_begin), 1.0)
             report = _report(point, epoch, stage, stage_progress, seconds + point.evaluation_seconds)
             yield _Event(now, report, state)
-        yield _Event(now + self._machine.finish_seconds, ending=Ending("finished", state.best))
+        yield _Event(
+            now + self._machine.finish_seconds, ending=Ending("finished", state.best, others=self._others(recipe))
+        )
 
 
 class _Session:

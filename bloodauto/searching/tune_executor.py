@@ -123,7 +123,8 @@ class _PolicySearcher(Searcher):
         if error:
             ending = Ending("failed", None, self._reason_of_death(trial_id), "the worker process died more than once")
         elif result is not None and "ending" in result:
-            ending = Ending(**json.loads(result["ending"]))
+            said = json.loads(result["ending"])
+            ending = Ending(**{**said, "others": tuple(said.get("others", ()))})
         else:
             ending = Ending("stopped")
         self._bridge.end(trial_id, ending)

@@ -21,6 +21,7 @@ from bloodauto.data.split import Splits
 from bloodauto.errors import TrialAbort, TrialFailure, UserError
 from bloodauto.files import write_json
 from bloodauto.recipe import parse_recipe
+from bloodauto.searching.objectives import Objectives
 from bloodauto.shift.suite import ShiftSuite
 
 #: Exit code of a worker that ends itself because its memory has grown; Ray starts a new one for the same training.
@@ -43,7 +44,7 @@ class WorkerOptions:
     run: str
     cores: int
     gpu_share: float
-    objective: str
+    objectives: Objectives
     jit_compile: bool
     precision: str
     augmentation_engine: str
@@ -126,7 +127,7 @@ class Worker(tune.Trainable):
             self._material(config["fold"]),
             seed=config["seed"],
             options=TrainOptions(
-                objective=options.objective,  # type: ignore[arg-type]
+                objective=options.objectives.first,  # type: ignore[arg-type]
                 weights_file=Path(weights) if weights is not None else None,
                 start_weights=start if start is not None and start.is_file() else None,
                 jit_compile=options.jit_compile,
@@ -148,10 +149,11 @@ class Worker(tune.Trainable):
             # As text: Tune flattens nested results before its scheduler and searcher see them.
             return {"done": False, "name": self._assignment["name"], "report": json.dumps(asdict(report))}
         except StopIteration as end:
-            result = end.value
-            write_json(self._folder / "result.json", result.to_json())
-            kind = "finished" if result.finished else "stopped"
-            return self._ended({"kind": kind, "objective": result.objective})
+            result = end.value.to_json()
+            write_json(self._folder / "result.json", result)
+            kind = "finished" if result["finished"] else "stopped"
+            others = self._options.objectives.other_values(result)
+            return self._ended({"kind": kind, "objective": result["objective"], "others": others})
         except TrialFailure as failure:
             return self._failed(failure.reason, str(failure))
         except UserError as error:
