@@ -31,6 +31,14 @@ REFERENCE_DENSITY = np.array([0.92, 1.44, 0.38], dtype=np.float32)
 #: No density is scaled by less than its inverse or more than this: an image without a cell keeps its emptiness.
 LARGEST_GAIN = 2.0
 
+#: Sobel's weights sum to 4 on either side of the middle, so that 4 would make the steepest edge 255; cells have soft ones.
+_SOBEL_SCALE = 2.0
+
+#: Of ``remove_background``: where a cell ends, as a share of the densest red; how fast; and how dense a cell is at least.
+_CELL_DENSITY_SHARE = 0.2
+_CELL_EDGE_STEEPNESS = 40.0
+_LEAST_CELL_DENSITY = 0.3
+
 
 def _grid(images: Any) -> Any:
     side = max(images.shape[1] // _GRID_SIDE, 1)
@@ -74,7 +82,45 @@ def normalise_stain(images: Any) -> Any:
     return ops.clip(ops.exp(-gain * _density(images, slide)) * REFERENCE_SLIDE, 0.0, 255.0)
 
 
+def grey(images: Any) -> Any:
+    """Luma in all three channels, so that a backbone for colour takes it."""
+    return ops.repeat(ops.sum(images * _LUMA, axis=-1, keepdims=True), 3, axis=-1)
+
+
+def sobel(images: Any) -> Any:
+    """Length of each channel's gradient by Sobel's 3 x 3 differences: twice the step across an edge, cut at 255.
+
+    The border is mirrored, so that it is no edge.
+    """
+    around = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
+    rows = around[:, :-2] + 2.0 * around[:, 1:-1] + around[:, 2:]
+    columns = around[:, :, :-2] + 2.0 * around[:, :, 1:-1] + around[:, :, 2:]
+    across = (rows[:, :, 2:] - rows[:, :, :-2]) / _SOBEL_SCALE
+    down = (columns[:, 2:] - columns[:, :-2]) / _SOBEL_SCALE
+    return ops.minimum(ops.sqrt(ops.square(across) + ops.square(down) + 1e-6), 255.0)
+
+
+def remove_background(images: Any) -> Any:
+    """Turns what is as pale as red blood cells and plasma white, and leaves the stained cell as it is.
+
+    The cell is what absorbs red, as azure does and haemoglobin and eosin hardly do: where the red density, averaged over
+    neighbouring pixels, is above a share of the image's own densest part. The edge is soft. Pale cytoplasm goes with
+    the background; that is the price of telling cell from background by colour alone.
+    """
+    grid = _grid(images)
+    slide = _slide_colour(grid)
+    side = 2 * max(images.shape[1] // 2 // _GRID_SIDE, 1) + 1
+    red = ops.maximum(_density(images, slide)[..., :1], 0.0)
+    red = layers.AveragePooling2D(side, strides=1, padding="same", dtype="float32")(red)
+    densest = ops.max(red, axis=(1, 2), keepdims=True)
+    cell = ops.sigmoid(_CELL_EDGE_STEEPNESS * (red / ops.maximum(densest, _LEAST_CELL_DENSITY) - _CELL_DENSITY_SHARE))
+    return 255.0 + (images - 255.0) * cell
+
+
 _FILTERS: dict[str, Callable[[Any], Any]] = {
+    "grey": grey,
+    "sobel": sobel,
+    "remove_background": remove_background,
     "normalise_stain": normalise_stain,
 }
 

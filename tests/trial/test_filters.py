@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -62,8 +63,11 @@ def test_an_image_without_a_cell_stays_empty(normalise):
     assert found.std(axis=(1, 2)).max() < 6
 
 
-@pytest.mark.parametrize("names", [("normalise_stain",)])
-@settings(max_examples=20, deadline=None)
+@pytest.mark.parametrize(
+    "names",
+    [("normalise_stain",), ("grey",), ("sobel",), ("remove_background",), ("remove_background", "grey", "sobel")],
+)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 2**16))
 def test_numbers_between_0_and_255_whatever_comes(names, low, high, seed):
     rng = np.random.default_rng(seed)
@@ -81,12 +85,49 @@ def test_numbers_between_0_and_255_whatever_comes(names, low, high, seed):
 _MODELS_OF_32_PX: dict[tuple[str, ...], keras.Model] = {}
 
 
-@pytest.mark.parametrize("name", ["normalise_stain"])
+@pytest.mark.parametrize("name", ["grey", "sobel", "remove_background", "normalise_stain"])
 def test_images_do_not_depend_on_their_neighbours(name, cells):
     model = filter_model(name)
     together = np.asarray(model(cells[:3]))
     for index in range(3):
         np.testing.assert_allclose(np.asarray(model(cells[index : index + 1]))[0], together[index], atol=1e-3)
+
+
+def test_grey_is_luma(cells):
+    found = np.asarray(filter_model("grey")(cells))
+    luma = cells @ np.array([0.2126, 0.7152, 0.0722])
+    np.testing.assert_allclose(found, np.repeat(luma[..., None], 3, axis=-1), atol=0.01)
+
+
+def test_sobel_is_opencvs(cells):
+    found = np.asarray(filter_model("sobel")(cells))
+    for image, edges in zip(cells, found, strict=True):
+        across, down = (
+            cv2.Sobel(image.astype(np.float32), -1, *order, borderType=cv2.BORDER_REFLECT) for order in ((1, 0), (0, 1))
+        )
+        np.testing.assert_allclose(edges, np.minimum(np.hypot(across, down) / 2, 255), atol=0.01)
+    assert found.max() > 100
+
+
+def test_remove_background_leaves_the_nucleus_and_little_else():
+    image = np.full((1, 96, 96, 3), (250, 226, 202), np.uint8)
+    image[:, 5:25, 5:25] = (212, 170, 160)  # a red blood cell: much green, little red is absorbed
+    image[:, 35:65, 35:65] = (80, 40, 120)  # a nucleus
+    image[:, 65:80, 35:65] = (150, 130, 190)  # blue cytoplasm
+    found = np.asarray(filter_model("remove_background")(image))[0]
+    assert found[8:22, 8:22].min() > 240, "the red blood cell"
+    assert found[-10:, :10].min() > 250, "the slide"
+    np.testing.assert_allclose(found[40:60, 40:60], image[0, 40:60, 40:60], atol=2)
+    np.testing.assert_allclose(found[68:77, 40:60], image[0, 68:77, 40:60], atol=6)
+
+
+def test_filters_run_in_their_order(cells):
+    one, other = filter_model("grey", "sobel"), filter_model("sobel", "grey")
+    grey = np.asarray(filter_model("grey")(cells))
+    images = keras.Input((96, 96, 3))
+    sobel = keras.Model(images, apply_filters(["sobel"], images))
+    np.testing.assert_allclose(np.asarray(one(cells)), np.asarray(sobel(grey)), atol=0.01)
+    assert not np.allclose(np.asarray(one(cells)), np.asarray(other(cells)), atol=1.0)
 
 
 @pytest.mark.slow
