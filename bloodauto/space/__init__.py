@@ -2,6 +2,7 @@
 
 from bloodauto.space.grammar import Choice, FloatRange, IntRange, Space, load_space
 from bloodauto.space.matching import NotInSpace, parameters_of
+from bloodauto.space.neighbours import neighbour
 from bloodauto.space.sampling import corners, realise, sample
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Space",
     "corners",
     "load_space",
+    "neighbour",
     "parameters_of",
     "realise",
     "sample",

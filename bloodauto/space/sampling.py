@@ -55,7 +55,12 @@ def _join(path: str, part: str) -> str:
     return f"{path}.{part}" if path else part
 
 
-def _recipe(space: Space, choose: Chooser) -> Recipe:
+def sample_with(space: Space, choose: Chooser) -> Recipe:
+    """Asks ``choose`` for the value of each domain that is reached, outer ones first, and returns the recipe.
+
+    Raises:
+        RecipeError: the values make no valid recipe.
+    """
     written: dict[str, str] = {}
     value = _fill(space.tree, choose, "", "", written)
     return parse_recipe(value, origin=_Origin(space.document.path, space.document.value, space.document.lines, written))
@@ -68,7 +73,7 @@ def realise(space: Space, parameters: Mapping[str, Scalar]) -> Recipe:
         RecipeError: the values make no valid recipe.
         KeyError: a domain that is reached has no value.
     """
-    return _recipe(space, lambda domain: parameters[domain.parameter])
+    return sample_with(space, lambda domain: parameters[domain.parameter])
 
 
 def sample(space: Space, trial: optuna.trial.BaseTrial) -> Recipe:
@@ -85,7 +90,7 @@ def sample(space: Space, trial: optuna.trial.BaseTrial) -> Recipe:
             return trial.suggest_int(domain.parameter, domain.low, domain.high, log=domain.log, step=domain.step)
         return trial.suggest_float(domain.parameter, domain.low, domain.high, log=domain.log)
 
-    return _recipe(space, choose)
+    return sample_with(space, choose)
 
 
 def _extremes(domain: Domain) -> tuple[Scalar, ...]:
@@ -109,12 +114,12 @@ def corners(space: Space, *, at_last: bool = False) -> Iterator[Recipe]:
         fixed, domain = path
         for value in _extremes(domain):
             wanted = {**fixed, domain.parameter: value}
-            recipe = _recipe(space, lambda d, wanted=wanted: wanted.get(d.parameter, _extremes(d)[others]))  # type: ignore[misc]
+            recipe = sample_with(space, lambda d, wanted=wanted: wanted.get(d.parameter, _extremes(d)[others]))  # type: ignore[misc]
             if recipe.id not in seen:
                 seen.add(recipe.id)
                 yield recipe
     if not seen:
-        yield _recipe(space, lambda domain: _extremes(domain)[others])
+        yield sample_with(space, lambda domain: _extremes(domain)[others])
 
 
 def _paths_to_domains(node: Node, fixed: Mapping[str, Scalar]) -> Iterator[tuple[dict[str, Scalar], Domain]]:
