@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,6 +113,14 @@ def synth(
     typer.echo(output)
 
 
+class Part(enum.StrEnum):
+    """What of a recipe's augmentation is drawn."""
+
+    SEEN = "seen"
+    OFFLINE = "offline"
+    EQUALISING = "equalising"
+
+
 def _write_png(path: Path, image: Any) -> None:
     import cv2
 
@@ -129,18 +138,27 @@ def augment(
     image_size: Size = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     rows: Annotated[int, typer.Option("--rows", help="Images shown.", min=1)] = 8,
+    stage: Annotated[int, typer.Option("--stage", help="Of which stage, from 1.", min=1)] = 1,
+    part: Annotated[
+        Part,
+        typer.Option("--part", help="What the network sees, what is made offline, or what equalises the classes."),
+    ] = Part.SEEN,
 ) -> None:
-    """Draw a contact sheet of what a recipe's augmentation does."""
+    """Draw a contact sheet of what a recipe's augmentation does: each image, then versions of it."""
     import numpy as np
 
     from bloodauto.augment import augmentation_sheet
     from bloodauto.recipe import load_recipe
     from bloodauto.searching.prepare import read_cells
-    from bloodauto.trial.augmentation import policy_of
+    from bloodauto.trial.showing import shown_change
 
-    policy = policy_of(load_recipe(recipe).augmentation)
+    change = shown_change(load_recipe(recipe), stage - 1, part.value)
     cells = read_cells(data, image_size)
-    chosen = np.random.default_rng(seed).permutation(len(cells))[:rows]
-    sheet = augmentation_sheet(cells.images[chosen], policy, seed)
+    order = np.random.default_rng(seed).permutation(len(cells))
+    if part is Part.EQUALISING:
+        # Images are joined within a class, so the sheet shows one: the smallest.
+        counts = np.bincount(cells.labels)
+        order = order[cells.labels[order] == np.argmin(np.where(counts > 0, counts, len(cells) + 1))]
+    sheet = augmentation_sheet(cells.images[order[:rows]], change, seed)
     _write_png(output, sheet)
     typer.echo(output)

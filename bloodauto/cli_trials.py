@@ -185,7 +185,7 @@ def _list_trials(path: Path | None) -> None:
     from bloodauto.recipe import load_recipe
     from bloodauto.searching.prepare import checked_space
     from bloodauto.space import NotInSpace, parameters_of
-    from bloodauto.trial.augmentation import policy_of
+    from bloodauto.trial.augmentation import check_augmentation
     from bloodauto.trial.backbones import check_recipe
 
     folder = shipped_folder("trials") if path is None else path
@@ -193,7 +193,7 @@ def _list_trials(path: Path | None) -> None:
     for file in sorted(folder.glob("*.yaml")) if folder.is_dir() else [folder]:
         recipe = load_recipe(file)
         check_recipe(recipe)
-        policy_of(recipe.augmentation)
+        check_augmentation(recipe)
         inside = []
         for one in shipped_spaces:
             try:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
 from bloodauto.augment.engine import check_images
-from bloodauto.augment.policies import Policy, check_count
+from bloodauto.augment.policies import check_count
 
 _GAP_PIXELS = 2
 _PAPER_LEVEL = 255
 
 
 def augmentation_sheet(
-    images: np.ndarray, policy: Policy, seed: int, columns: int = 8, tile_pixels: int = 96
+    images: np.ndarray,
+    change: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    seed: int,
+    columns: int = 8,
+    tile_pixels: int = 96,
 ) -> np.ndarray:
     """One row for each image: the image itself, a wider gap, then differently augmented versions of it.
 
     Args:
         images: uint8 (n, height, width, 3).
-        policy: what is drawn anew for each version.
+        change: a policy, or any other change of all images together, drawn anew for each column.
         seed: of the draws.
         columns: tiles in a row, the image itself included; at least 2.
         tile_pixels: the longer side of a tile; images are enlarged or reduced to it after augmentation.
@@ -43,11 +49,11 @@ def augmentation_sheet(
         _PAPER_LEVEL,
         np.uint8,
     )  # fmt: skip
-    for row, image in enumerate(images):
-        tiles = [image, *policy(np.repeat(image[None], columns - 1, axis=0), rng)]
-        top = _GAP_PIXELS + row * (tile_height + _GAP_PIXELS)
-        for column, tile in enumerate(tiles):
-            left = _GAP_PIXELS + column * (tile_width + _GAP_PIXELS) + (2 * _GAP_PIXELS if column else 0)
+    shown = [images, *(change(images, rng) for _ in range(columns - 1))]
+    for column, versions in enumerate(shown):
+        left = _GAP_PIXELS + column * (tile_width + _GAP_PIXELS) + (2 * _GAP_PIXELS if column else 0)
+        for row, tile in enumerate(versions):
+            top = _GAP_PIXELS + row * (tile_height + _GAP_PIXELS)
             resized = cv2.resize(tile, (tile_width, tile_height), interpolation=cv2.INTER_AREA)
             sheet[top : top + tile_height, left : left + tile_width] = resized
     return sheet

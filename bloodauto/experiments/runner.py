@@ -78,14 +78,14 @@ class Experiment:
         self.material = self._prepare(cells)
 
     def _checked_recipes(self) -> dict[str, Path | None]:
-        from bloodauto.trial.augmentation import policy_of
+        from bloodauto.trial.augmentation import check_augmentation
         from bloodauto.trial.backbones import check_recipe, find_weights
 
         folder = None if self.settings.weights_dir is None else Path(self.settings.weights_dir)
         found = {}
         for variant in self.variants:
             check_recipe(variant.recipe)
-            policy_of(variant.recipe.augmentation)
+            check_augmentation(variant.recipe)
         for variant in self.variants:
             found[variant.name] = find_weights(variant.recipe.backbone.name, variant.recipe.backbone.weights, folder)
         return found

@@ -20,7 +20,7 @@ from bloodauto.grammar_errors import nearest
 from bloodauto.recipe import Recipe, load_recipe
 from bloodauto.searching.settings import SearchSettings
 from bloodauto.space import NotInSpace, Space, corners, load_space, parameters_of
-from bloodauto.trial.augmentation import policy_of
+from bloodauto.trial.augmentation import check_augmentation
 from bloodauto.trial.backbones import check_recipe, find_weights
 
 #: What ``--data synthetic`` draws.
@@ -80,7 +80,7 @@ def checked_space(path: Path) -> Space:
     for recipe in corners(space):
         try:
             check_recipe(recipe)
-            policy_of(recipe.augmentation)
+            check_augmentation(recipe)
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from None
     return space

@@ -56,6 +56,15 @@ def engine_policy_of(augmentation: grammar.Augmentation) -> BatchPolicy:
     return ReferencePolicy(augmentation)
 
 
+def offline_policy_of(offline: grammar.Offline, engine: grammar.Engine) -> BatchPolicy:
+    """How offline images are made, mixing left out.
+
+    Raises:
+        RecipeError: as ``engine_policy_of``.
+    """
+    return engine_policy_of(grammar.Augmentation(orientation=False, steps=offline.steps, engine=engine))
+
+
 def policy_of_steps(steps: SequenceOf[grammar.Step]) -> Policy:
     """Steps in their order."""
     return Sequence(tuple(_step(step) for step in steps))

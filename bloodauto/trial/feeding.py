@@ -6,7 +6,7 @@ import numpy as np
 
 from bloodauto.augment import BatchPipeline, Policy, make_images, repeated_choice
 from bloodauto.recipe import Augmentation, Engine, Offline, Recipe
-from bloodauto.trial.augmentation import engine_policy_of, mixing_of
+from bloodauto.trial.augmentation import engine_policy_of, mixing_of, offline_policy_of
 from bloodauto.trial.imbalance import TrainingSet, endless_order
 from bloodauto.trial.optimisation import class_weights, weigh
 
@@ -28,7 +28,7 @@ def with_made_images(
         learned_from.images,
         learned_from.targets,
         rows[places],
-        policy=engine_policy_of(Augmentation(orientation=False, steps=offline.steps, engine=engine)),
+        policy=offline_policy_of(offline, engine),
         mixing=mixing_of(offline.mixing, engine),
         rng=rng,
     )
