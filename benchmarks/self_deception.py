@@ -98,61 +98,64 @@ def main() -> None:
     labels = cells.labels[index[rows]]
     others = [synthesize(600, laboratory=name, seed=7, image_size_px=48) for name in ELSEWHERE]
 
+    plan = material.plan
+    weightings = {"all views alike": np.ones(len(plan)), "as a search counts": plan.weights}
+    columns = ("clean accuracy", *weightings, "without its own", *ELSEWHERE)
     table: dict[str, np.ndarray] = {}
-    by_view: dict[str, np.ndarray] = {}
+    right: dict[str, np.ndarray] = {}
     rehearsed: dict[str, np.ndarray] = {}
+    kept: dict[str, list[Any]] = {name: [] for name in ("clean", "shown", "objective", *ELSEWHERE)}
     for name, recipe in recipes.items():
         limits = {seen.family: seen.severity for seen in suite_for([recipe], seed=0).seen}
-        rehearsed[name] = np.array(
-            [
-                severity <= limits.get(family, 0.0)
-                for family, severity in zip(material.plan.family_names, material.plan.severities, strict=True)
-            ]
-        )
-        runs, right = [], []
+        reach = np.array([limits.get(family, 0.0) for family in plan.family_names.tolist()])
+        rehearsed[name] = plan.severities <= reach
+        runs, correct = [], []
         for seed in range(arguments.seeds):
             network = fitted(recipe, material, seed)
             clean_answers = probabilities(network, cells.images, index[rows])
             shown = probabilities(network, material.views)
+            theirs = [probabilities(network, other.images) for other in others]
+            own = {**weightings, "without its own": (~rehearsed[name]).astype(float)}
             scores = [
-                score(
-                    labels, clean_answers, replace(material.plan, weights=np.ones(len(material.plan))), shown
-                ).objective,
-                score(labels, clean_answers, material.plan, shown).objective,
-                score(
-                    labels, clean_answers, replace(material.plan, weights=(~rehearsed[name]).astype(float)), shown
-                ).objective,
+                score(labels, clean_answers, replace(plan, weights=weights), shown).objective
+                for weights in own.values()
             ]
-            elsewhere = [
-                float((probabilities(network, other.images).argmax(axis=1) == other.labels).mean()) for other in others
-            ]
-            clean_accuracy = float((clean_answers.argmax(axis=1) == labels).mean())
-            runs.append([clean_accuracy, *scores, *elsewhere])
-            right.append(shown.argmax(axis=1) == material.view_labels)
-        table[name] = np.mean(runs, axis=0)
-        by_view[name] = np.mean(right, axis=0)
+            truth = [accuracy(answers, other.labels) for answers, other in zip(theirs, others, strict=True)]
+            runs.append([accuracy(clean_answers, labels), *scores, *truth])
+            correct.append(shown.argmax(axis=1) == material.view_labels)
+            for key, value in zip(kept, (clean_answers, shown, scores[1], *theirs), strict=True):
+                kept[key].append(value)
+        table[name], right[name] = np.mean(runs, axis=0), np.mean(correct, axis=0)
         print(f"... {name}", flush=True)
 
-    print(
-        "\n| recipe trains on | clean | all views alike | as a search counts | without its own | "
-        + " | ".join(ELSEWHERE)
-        + " |"
-    )
-    print("| --- | " + "--- | " * (4 + len(ELSEWHERE)))
+    if arguments.save is not None:
+        np.savez_compressed(
+            arguments.save,
+            allow_pickle=False,
+            labels=labels,
+            view_labels=material.view_labels,
+            **{key: np.stack(kept[key]) for key in ("clean", "shown", "objective")},
+            **{f"answers_{name}": np.stack(kept[name]) for name in ELSEWHERE},
+            **{f"labels_{name}": other.labels for name, other in zip(ELSEWHERE, others, strict=True)},
+        )
+    print(f"\n| recipe trains on | {' | '.join(columns)} |\n| --- |{' --- |' * len(columns)}")
     for name, row in table.items():
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
-    truth = np.array([row[4:].mean() for row in table.values()])
+    elsewhere = np.array([row[-len(ELSEWHERE) :].mean() for row in table.values()])
     print("\nSpearman's correlation with the mean accuracy elsewhere:")
-    for column, label in enumerate(("clean accuracy", "all views alike", "as a search counts", "without its own")):
-        found = spearmanr([row[column] for row in table.values()], truth).statistic
-        print(f"  {label}: {found:.2f}")
+    for column, label in enumerate(columns[: -len(ELSEWHERE)]):
+        print(f"  {label}: {spearmanr([row[column] for row in table.values()], elsewhere).statistic:.2f}")
     print("\nGain over the recipe that trains on nothing, in points, on the views it rehearsed and on the others:")
-    for name, right in by_view.items():
+    for name, rows_right in right.items():
         if rehearsed[name].any():
-            gain = 100 * (right - by_view["nothing"])
+            gain = 100 * (rows_right - right["nothing"])
             print(
                 f"  {name}: {gain[rehearsed[name]].mean():+.1f} rehearsed, {gain[~rehearsed[name]].mean():+.1f} others"
             )
+
+
+def accuracy(answers: np.ndarray, labels: np.ndarray) -> float:
+    return float((answers.argmax(axis=1) == labels).mean())
 
 
 if __name__ == "__main__":
