@@ -13,10 +13,11 @@ import numpy as np
 from keras import ops
 
 from bloodauto.ensemble.calibration import PROBABILITY_FLOOR
+from bloodauto.ensemble.scaling import PerClass
 from bloodauto.errors import RunError
 from bloodauto.files import atomic_path
 from bloodauto.recipe import ViewName, WeightedView, shares_of_views
-from bloodauto.trial.views import OF_SQUARES, VIEW_OPERATIONS
+from bloodauto.trial.views import OF_SQUARES, batch_of_views
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,15 @@ def build_export(
     members: Sequence[Member],
     *,
     temperature: float = 1.0,
+    per_class: PerClass | None = None,
 ) -> keras.Model:
     """Builds one functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 probabilities (n, c).
 
     Each member's softmax (its logits divided by its own temperature) is averaged over its views and then over the
-    members, and the average p becomes ``softmax(log(max(p, 1e-12)) / temperature)``, as
-    ``ensemble.calibration.apply_temperature`` has it. The members are copied, in float32 whatever precision they were
-    trained in, and are not changed. Nothing is random: dropout is off and batch normalisation uses its stored
-    statistics, even where the caller asks for ``training=True``.
+    members, and the average p becomes ``softmax(log(max(p, 1e-12)) / temperature)``, then scales and biases act on each class,
+    as ``ensemble.scaling.Calibration`` has it. The members are copied, in float32 whatever precision they were trained in, and
+    are not changed. Nothing is random: dropout is off and batch normalisation uses its stored statistics, even where the caller
+    asks for ``training=True``.
 
     The price: computing time and activations grow with the sum of the members' passes; the graph does not grow with the
     views, which pass through a member as one larger batch.
@@ -86,28 +88,31 @@ def build_export(
     with _float32_by_default():
         networks = [_portable_copy(member.network, f"member_{index}") for index, member in enumerate(members)]
         _check_shapes(networks, [view for member in members for view in member.views])
-        return _combine(networks, members, temperature)
+        return _combine(networks, members, temperature, per_class)
 
 
-def _combine(networks: Sequence[keras.Model], members: Sequence[Member], temperature: float) -> keras.Model:
+def _combine(
+    networks: Sequence[keras.Model], members: Sequence[Member], temperature: float, per_class: PerClass | None
+) -> keras.Model:
     images = keras.Input(networks[0].input_shape[1:], dtype="uint8", name="images")
-    seen = {name: VIEW_OPERATIONS[name](images) for name in {view.name: None for one in members for view in one.views}}
     parts = []
     for network, member in zip(networks, members, strict=True):
-        looks = [seen[view.name] for view in member.views]
-        batch = ops.concatenate(looks, axis=0) if len(looks) > 1 else looks[0]
+        batch = batch_of_views(images, [view.name for view in member.views])
         view_shares = np.array([view.share for view in member.views], dtype=np.float32).reshape(-1, 1, 1)
         logits = ops.cast(network(batch, training=False), "float32")
         probabilities = ops.softmax(logits / float(member.temperature), axis=-1)
-        if len(looks) > 1:
-            by_view = ops.reshape(probabilities, (len(looks), -1, network.output_shape[-1]))
+        if member.passes > 1:
+            by_view = ops.reshape(probabilities, (member.passes, -1, network.output_shape[-1]))
             probabilities = ops.sum(by_view * view_shares, axis=0)
         parts.append(probabilities * float(member.weight))
     average = parts[0]
     for part in parts[1:]:
         average = average + part
-    logarithm = ops.log(ops.maximum(average, PROBABILITY_FLOOR))
-    return keras.Model(images, ops.softmax(logarithm / float(temperature), axis=-1), name="bloodauto")
+    answer = ops.softmax(ops.log(ops.maximum(average, PROBABILITY_FLOOR)) / float(temperature), axis=-1)
+    if per_class is not None:
+        scales, biases = (np.array([values], dtype=np.float32) for values in (per_class.scales, per_class.biases))
+        answer = ops.softmax(ops.log(ops.maximum(answer, PROBABILITY_FLOOR)) * scales + biases, axis=-1)
+    return keras.Model(images, answer, name="bloodauto")
 
 
 def save_model(model: keras.Model, path: Path) -> None:

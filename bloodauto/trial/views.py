@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -28,25 +28,26 @@ def _rotated(degrees: float) -> Callable[[Any], Any]:
         # From a place in the answer to the place in the image that it shows.
         matrix = [cosine, -sine, x - cosine * x + sine * y, sine, cosine, y - sine * x - cosine * y, 0.0, 0.0]
         turned = ops.image.affine_transform(
-            ops.cast(images, "float32"),
+            images,
             np.array(matrix, dtype=np.float32),
             interpolation="bilinear",
             fill_mode="reflect",
         )
-        return _to_uint8(turned)
+        return _whole(turned)
 
     return view
 
 
 def _scaled(factor: float) -> Callable[[Any], Any]:
-    return lambda images: _to_uint8(ops.cast(images, "float32") * factor)
+    return lambda images: _whole(images * factor)
 
 
-def _to_uint8(values: Any) -> Any:
-    return ops.cast(ops.clip(ops.round(values), 0, 255), "uint8")
+def _whole(values: Any) -> Any:
+    return ops.clip(ops.round(values), 0, 255)
 
 
-#: Each view as the operation that makes it from uint8 (n, height, width, 3). Turns are counter-clockwise, as numpy's.
+#: Each view as the operation that makes it from (n, height, width, 3), float32 whole numbers of 0-255, and answers with the
+#: like. Turns are counter-clockwise, as numpy's.
 VIEW_OPERATIONS: Mapping[ViewName, Callable[[Any], Any]] = {
     "identity": lambda images: images,
     "flip_left_right": lambda images: ops.flip(images, axis=2),
@@ -62,6 +63,15 @@ VIEW_OPERATIONS: Mapping[ViewName, Callable[[Any], Any]] = {
 }
 
 
+def batch_of_views(images: Any, names: Sequence[ViewName]) -> Any:
+    """All views of a batch, one view after another: uint8 (n, h, w, 3) -> uint8 (views x n, h, w, 3)."""
+    if list(names) == ["identity"]:
+        return images
+    # On a CPU TensorFlow moves floats faster than bytes, and complains of bytes.
+    values = ops.cast(images, "float32")
+    return ops.cast(ops.concatenate([VIEW_OPERATIONS[name](values) for name in names], axis=0), "uint8")
+
+
 def over_views(network: keras.Model, shares: Mapping[ViewName, float]) -> keras.Model:
     """A network that answers with the average over views of what ``network`` answers; the weights are shared.
 
@@ -73,7 +83,7 @@ def over_views(network: keras.Model, shares: Mapping[ViewName, float]) -> keras.
         A model of the same kind: its softmax is the average of the views' softmaxes.
     """
     images = keras.Input(network.input_shape[1:], dtype="uint8", name="images")
-    batch = ops.concatenate([VIEW_OPERATIONS[name](images) for name in shares], axis=0)
+    batch = batch_of_views(images, list(shares))
     answers = ops.softmax(ops.cast(network(batch, training=False), "float32"), axis=-1)
     by_view = ops.reshape(answers, (len(shares), -1, network.output_shape[-1]))
     weights = np.array(list(shares.values()), dtype=np.float32).reshape(-1, 1, 1)

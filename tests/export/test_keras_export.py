@@ -5,6 +5,7 @@ import pytest
 from keras import layers
 
 from bloodauto.ensemble.calibration import apply_temperature
+from bloodauto.ensemble.scaling import Calibration, PerClass
 from bloodauto.errors import RunError
 from bloodauto.export.keras_export import (
     IDENTITY,
@@ -16,7 +17,7 @@ from bloodauto.export.keras_export import (
     views_of,
 )
 from bloodauto.recipe import VIEW_NAMES, WeightedView
-from bloodauto.trial.views import VIEW_OPERATIONS
+from bloodauto.trial.views import VIEW_OPERATIONS, batch_of_views
 
 
 def rotated(degrees):
@@ -80,7 +81,7 @@ def test_answers_are_the_calibrated_average(small_pair, make):
 @pytest.mark.parametrize("name", VIEW_NAMES)
 def test_each_view_is_that_of_numpy_and_opencv(name, make):
     images = cv2.GaussianBlur(make.images(4, 24).reshape(4 * 24, 24, 3), (0, 0), 2.0).reshape(4, 24, 24, 3)
-    found = np.asarray(VIEW_OPERATIONS[name](keras.ops.convert_to_tensor(images)))
+    found = np.asarray(batch_of_views(images, [name]))
     assert found.dtype == np.uint8
     # OpenCV interpolates with weights in steps of 1/32.
     tolerance = 2 if name.startswith("rotate") else 0
@@ -221,3 +222,15 @@ def test_members_that_disagree_and_views_that_do_not_fit_are_refused(small_pair,
     wide = keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Rescaling(1.0)(images))))
     with pytest.raises(RunError, match="24 x 32"):
         build_export([Member(wide, 1.0, views=(View("turn_90", 1.0),))])
+
+
+def test_scales_and_biases_are_those_of_the_calibration(small_pair, make):
+    rng = np.random.default_rng(0)
+    images = make.images(16, 24)
+    per_class = PerClass(
+        tuple(rng.uniform(0.5, 2, make.classes).tolist()), tuple(rng.normal(0, 1, make.classes).tolist())
+    )
+    plain = build_export([Member(small_pair[0], 1.0)]).predict(images, verbose=0)
+    found = build_export([Member(small_pair[0], 1.0)], temperature=1.6, per_class=per_class).predict(images, verbose=0)
+    np.testing.assert_allclose(found, Calibration(1.6, per_class, None).apply(plain), atol=2e-5)
+    assert (found.argmax(axis=1) != plain.argmax(axis=1)).any()
