@@ -33,34 +33,34 @@ class Optical(NamedTuple):
 
 Stage = Warp | Lookup | Mix | Optical | Filter
 
+_OPTICAL = Kind.OPTICAL
+
 
 def fuse(chain: Chain) -> list[Stage]:
     """The fewest stages that do what the chain does, in its order."""
     stages: list[Stage] = []
+    last: Stage | None = None
     for _, kind, payload in chain:
-        last = stages[-1] if stages else None
-        if kind is Kind.GEOMETRIC:
-            assert isinstance(payload, Warp)
+        if type(payload) is Warp:
             if type(last) is Warp and (last.border is None or payload.border is None or last.border == payload.border):
-                stages[-1] = Warp(
-                    last.matrix @ payload.matrix,
+                last = stages[-1] = Warp(
+                    last.matrix.dot(payload.matrix),
                     payload.border if last.border is None else last.border,
                     last.lossless and payload.lossless,
                 )
-            else:
-                stages.append(payload)
-        elif kind is Kind.POINTWISE:
-            assert isinstance(payload, (Levels, Adaptive))
+                continue
+            last = payload
+        elif type(payload) is Levels or type(payload) is Adaptive:
             if type(last) is Lookup:
                 last.parts.append(payload)
-            else:
-                stages.append(Lookup([payload]))
-        elif kind is Kind.OPTICAL:
-            assert isinstance(payload, Mix)
-            stages.append(Optical(payload.matrix))
+                continue
+            last = Lookup([payload])
+        elif type(payload) is Mix:
+            last = Optical(payload.matrix) if kind is _OPTICAL else payload
         else:
-            assert isinstance(payload, (Mix, Filter))
-            stages.append(payload)
+            assert type(payload) is Filter
+            last = payload
+        stages.append(last)
     return stages
 
 
@@ -80,6 +80,13 @@ def _look_up(image: np.ndarray, target: np.ndarray, parts: Sequence[Levels | Ada
     bit. A ramp that needs the image's mean or extremes has a pending table applied first, because working them out
     through a table takes a histogram, which costs more than the lookup.
     """
+    first = parts[0]
+    if len(parts) == 1 and type(first) is Levels:
+        if tables.is_ramp(first.values):
+            cv2.transform(image, first.values, dst=target)
+        else:
+            _apply_table(image, target, first.values)
+        return
     statistics = tables.Statistics(image)
     source = image
     for part in parts:

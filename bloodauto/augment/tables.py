@@ -29,7 +29,7 @@ def _ramps(factors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def is_ramp(values: np.ndarray) -> bool:
     """Whether a point-wise operation is given as a ramp."""
-    return values.dtype != np.uint8
+    return values.dtype.kind == "f"
 
 
 def as_table(values: np.ndarray) -> np.ndarray:
