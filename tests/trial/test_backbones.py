@@ -205,3 +205,24 @@ def test_imagenet_weights_load(name):
     assert all(changed)
     with pytest.raises(WeightsError):
         load_weights(build_backbone(named("mobilenet_0.5"), 96), "mobilenet_0.5", path)
+
+
+class _Asked(Exception):
+    """Ends the construction of a network once Keras has said which file it wants."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_weights_have_the_name_that_keras_gives_them(name, monkeypatch):
+    def note(file_name: str, *_: object, **__: object) -> None:
+        raise _Asked(file_name)
+
+    info = backbone_info(name)
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", note)
+    arguments = {} if info.alpha is None else {"alpha": info.alpha}
+    with pytest.raises(_Asked) as caught:
+        getattr(keras.applications, info.constructor)(
+            include_top=False, weights="imagenet", input_shape=(224, 224, 3), **arguments
+        )
+    assert str(caught.value) == info.weights_file
+    keras.backend.clear_session()
