@@ -63,7 +63,7 @@ def train(
         TrialFailure: the training itself failed.
     """
     from bloodauto.data.clean import clean, write_cleaning_csv
-    from bloodauto.data.split import make_splits, read_splits, write_splits
+    from bloodauto.data.split import fitting_splits, read_splits, write_splits
     from bloodauto.recipe import load_recipe
     from bloodauto.recipe.declared import find_declared
     from bloodauto.searching.session import locked
@@ -82,7 +82,7 @@ def train(
     cells = _cells(data, image_size_px, smoke=smoke)
     cleaned = clean(cells, enabled=cleaning)
     begun = directory.splits.is_file()
-    splits = read_splits(directory.splits, cells) if begun else make_splits(cells, cleaned, seed=seed)
+    splits = read_splits(directory.splits, cells) if begun else fitting_splits(cells, cleaned, seed=seed)
     with locked(directory):
         if not begun:
             write_cleaning_csv(directory.cleaning, cells, cleaned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,11 @@ class Splits:
     num_folds: int
     fold_names: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def folds_are_labs(self) -> bool:
+        """Whether each fold is a laboratory, so that who is validated on one has not seen images from there."""
+        return self.fold_names != _plain_names(self.num_folds)
 
     def train_index(self, fold: int = 0) -> np.ndarray:
         """Ascending indices of all folds but ``fold``; int64."""
@@ -105,7 +110,7 @@ def make_splits(
     if free.any():
         dealt = deal(cells.labels[kept[free]], units[free], shares, len(cells.class_names), np.random.default_rng(seed))
         fold[kept[free]] = np.array(parts, np.int8)[dealt]
-    splits = Splits(fold, seed, num_folds, tuple(f"fold_{number}" for number in range(num_folds)))
+    splits = Splits(fold, seed, num_folds, _plain_names(num_folds))
     return _checked(cells, splits, notes, wants_test=test_fraction > 0)
 
 
@@ -166,6 +171,36 @@ def lab_folds(cells: Cells, cleaning: Cleaning, *, seed: int, test_fraction: flo
             fold[kept[inside]] = position
     splits = Splits(fold, seed, len(names), tuple(names[lab] for lab in order))
     return _checked(cells, splits, notes, wants_test=test_fraction > 0)
+
+
+def fitting_splits(cells: Cells, cleaning: Cleaning, *, seed: int, num_folds: int = 5) -> Splits:
+    """Folds that are laboratories where the data name them, else folds of equal size.
+
+    By laboratory when every kept image names one, there are at least two, one of them can be left out, and the data bring no
+    validation part of their own. A note says why not, where labs are named in vain.
+
+    Raises:
+        DataError: as ``make_splits``.
+    """
+    labs = set(cells.labs[cleaning.keep].tolist())
+    named = len(labs - {""}) >= 2
+    reason = ""
+    if named and "" in labs:
+        reason = "some images name no laboratory"
+    elif named and (cells.given_splits[cleaning.keep] == "validation").any():
+        reason = "the data bring a validation part"
+    elif named:
+        try:
+            return lab_folds(cells, cleaning, seed=seed)
+        except DataError as error:
+            reason = str(error)
+    splits = make_splits(cells, cleaning, seed=seed, num_folds=num_folds)
+    notes = (*splits.notes, f"folds are no laboratories: {reason}") if reason else splits.notes
+    return replace(splits, notes=notes)
+
+
+def _plain_names(num_folds: int) -> tuple[str, ...]:
+    return tuple(f"fold_{number}" for number in range(num_folds))
 
 
 def _check_shape(test_fraction: float, num_folds: int) -> None:

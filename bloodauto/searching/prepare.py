@@ -12,7 +12,7 @@ import numpy as np
 from bloodauto.data.cells import Cells
 from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
 from bloodauto.data.load import load_cells
-from bloodauto.data.split import Splits, make_splits, read_splits, write_splits
+from bloodauto.data.split import Splits, fitting_splits, read_splits, write_splits
 from bloodauto.data.synth import synthesize
 from bloodauto.errors import DataError, RecipeError, RunError, WeightsError
 from bloodauto.files import RunDirectory, atomic_path, read_json, shipped_folder, write_json
@@ -159,7 +159,7 @@ def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
     if run.splits.is_file():
         return PreparedData(cells, cleaning, read_splits(run.splits, cells))
     smallest = int(np.bincount(cells.labels[cleaning.keep], minlength=len(cells.class_names)).min())
-    splits = make_splits(cells, cleaning, seed=settings.seed, num_folds=max(2, min(_MAX_FOLDS, smallest - 1)))
+    splits = fitting_splits(cells, cleaning, seed=settings.seed, num_folds=max(2, min(_MAX_FOLDS, smallest - 1)))
     return PreparedData(cells, cleaning, splits)
 
 

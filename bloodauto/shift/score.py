@@ -10,6 +10,9 @@ from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift.family import GROUPS
 from bloodauto.shift.suite import ViewPlan
 
+#: What the images of a left-out laboratory count in the objective: as much as all simulated causes, being real.
+LEFT_OUT_LAB_SHARE = 0.5
+
 
 @dataclass(frozen=True)
 class FamilyScore:
@@ -56,7 +59,12 @@ class ShiftScore:
 
 
 def score(
-    labels: np.ndarray, clean_probabilities: np.ndarray, plan: ViewPlan, view_probabilities: np.ndarray
+    labels: np.ndarray,
+    clean_probabilities: np.ndarray,
+    plan: ViewPlan,
+    view_probabilities: np.ndarray,
+    *,
+    clean_share: float | None = None,
 ) -> ShiftScore:
     """Sums up what a model answered on clean images and on views.
 
@@ -69,6 +77,8 @@ def score(
         clean_probabilities: float, (n, classes).
         plan: the views that were shown, m rows.
         view_probabilities: float, (m, classes), in the plan's order.
+        clean_share: the clean images' share of the objective, 0-1, instead of counting 1: ``LEFT_OUT_LAB_SHARE`` where they
+            come from a laboratory that was not trained on.
 
     Raises:
         DataError: shapes do not fit together, labels are out of range, or a probability is not finite.
@@ -114,8 +124,13 @@ def score(
         families=tuple(family_scores),
         mean_balanced_accuracy=float(np.mean(balanced)),
         worst_group=group_scores[int(np.argmin(balanced))].name,
-        objective=float(np.average([clean_balanced, *balanced], weights=[1.0, *(one.weight for one in group_scores)])),
+        objective=_objective(clean_balanced, balanced, [one.weight for one in group_scores], clean_share),
     )
+
+
+def _objective(clean: float, balanced: list[float], weights: list[float], clean_share: float | None) -> float:
+    share = 1 / (1 + sum(weights)) if clean_share is None else clean_share
+    return share * clean + (1 - share) * float(np.average(balanced, weights=weights))
 
 
 def _balanced(correct: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int) -> float:

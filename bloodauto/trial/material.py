@@ -14,6 +14,7 @@ from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
 from bloodauto.errors import TrialRejected
 from bloodauto.files import write_arrays
+from bloodauto.shift.score import LEFT_OUT_LAB_SHARE
 from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
 from bloodauto.trial.metrics import Metrics, measure, softmax
@@ -45,6 +46,7 @@ class Material:
         plan: which of these images is shown how; ``views``: uint8 (m, h, w, 3), the plan rendered.
         quick_views: int, the rows of ``plan`` that are judged after every epoch; all of them are at a training's end.
         view_labels: int64 (m,); view_groups: str (m,), the cause of each view's shift.
+        clean_share: of the objective, where the validation images come from a left-out laboratory; else None.
     """
 
     images: np.ndarray
@@ -59,6 +61,7 @@ class Material:
     views: np.ndarray
     view_labels: np.ndarray
     view_groups: np.ndarray
+    clean_share: float | None
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def prepare(cells: Cells, splits: Splits, suite: ShiftSuite, *, fold: int = 0, q
         views=plan.render(cells.images[validation[quick_rows]]),
         view_labels=quick_labels[plan.image_index],
         view_groups=plan.group_names,
+        clean_share=LEFT_OUT_LAB_SHARE if splits.folds_are_labs else None,
     )
 
 
@@ -193,7 +197,7 @@ def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Jud
     if not (np.isfinite(clean).all() and np.isfinite(shifted).all()):
         raise TrialRejected("nan", "the network's answers are no numbers; a smaller learning rate may help")
     rows = slice(None) if quick else material.quick_rows
-    score = shift_score(labels[rows], clean[rows], plan, shifted)
+    score = shift_score(labels[rows], clean[rows], plan, shifted, clean_share=material.clean_share)
     predictions = Predictions(
         index=index,
         labels=labels,

@@ -10,7 +10,16 @@ import pytest
 
 from bloodauto.data.cells import Cells
 from bloodauto.data.clean import Cleaning, clean
-from bloodauto.data.split import LEFT_OUT, SEALED_TEST, Splits, lab_folds, make_splits, read_splits, write_splits
+from bloodauto.data.split import (
+    LEFT_OUT,
+    SEALED_TEST,
+    Splits,
+    fitting_splits,
+    lab_folds,
+    make_splits,
+    read_splits,
+    write_splits,
+)
 from bloodauto.errors import DataError, RunError
 
 
@@ -245,6 +254,36 @@ def test_laboratories_that_cannot_be_folds(labs: list[str], message: str) -> Non
     cells = cells_with([0] * 10 + [1] * 10, labs=labs)
     with pytest.raises(DataError, match=message):
         lab_folds(cells, untouched(cells), seed=0)
+
+
+def test_data_that_name_laboratories_are_split_by_them() -> None:
+    cells = cells_with([0, 1] * 60, labs=["A"] * 40 + ["B"] * 60 + ["C"] * 20)
+    splits = fitting_splits(cells, untouched(cells), seed=0)
+    assert splits.folds_are_labs
+    np.testing.assert_array_equal(splits.fold, lab_folds(cells, untouched(cells), seed=0).fold)
+
+
+@pytest.mark.parametrize(
+    ("labs", "given", "note"),
+    [
+        (["A"] * 40, None, ""),
+        (None, None, ""),
+        (["A", "B"] * 19 + ["A", ""], None, "some images name no laboratory"),
+        (["A", "B"] * 20, ["train"] * 30 + ["validation"] * 10, "a validation part"),
+        (["A"] * 20 + ["B"] * 20, None, "still be learnt"),
+    ],
+)
+def test_where_laboratories_do_not_fit_folds_are_of_equal_size(
+    labs: list[str] | None, given: list[str] | None, note: str
+) -> None:
+    # In the last case each lab holds the only images of a class.
+    labels = [0] * 20 + [1] * 20 if note == "still be learnt" else [0, 0, 1, 1] * 10
+    cells = cells_with(labels, labs=labs, splits=given)
+    splits = fitting_splits(cells, untouched(cells), seed=0, num_folds=4)
+    assert not splits.folds_are_labs
+    assert splits.num_folds == 4
+    np.testing.assert_array_equal(splits.fold, make_splits(cells, untouched(cells), seed=0, num_folds=4).fold)
+    assert [one for one in splits.notes if "no laboratories" in one and note in one] if note else not splits.notes
 
 
 # ---- on disk

@@ -10,7 +10,7 @@ import pytest
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift.families import FAMILIES
 from bloodauto.shift.family import GROUPS, Seen
-from bloodauto.shift.score import score
+from bloodauto.shift.score import LEFT_OUT_LAB_SHARE, score
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
 
 LABELS = np.array([0, 0, 0, 1, 1, 2] * 20)
@@ -113,6 +113,14 @@ def test_views_within_what_recipes_may_train_on_count_less_beyond_it_not() -> No
     assert set(plan.weights[trained]) == {0.1}
     assert set(plan.weights[~trained]) == {1.0}
     np.testing.assert_array_equal(plan.image_index, SUITE.plan(LABELS).image_index)
+
+
+def test_a_left_out_laboratory_counts_as_much_as_all_simulated_causes() -> None:
+    plan = SUITE.plan(LABELS)
+    wrong = one_hot((LABELS[plan.image_index] + 1) % 3)
+    assert score(LABELS, one_hot(LABELS), plan, wrong).objective == pytest.approx(1 / (len(GROUPS) + 1))
+    real = score(LABELS, one_hot(LABELS), plan, wrong, clean_share=LEFT_OUT_LAB_SHARE)
+    assert real.objective == pytest.approx(0.5)
 
 
 def test_bad_input_is_refused() -> None:
