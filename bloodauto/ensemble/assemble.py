@@ -1,25 +1,23 @@
-"""A run's trainings -> its ensemble: candidates from their predictions, weights, temperature, scores."""
+"""A run's trainings -> its ensemble: candidates from their predictions, weights, calibration, scores."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bloodauto.ensemble.calibration import (
-    apply_temperature,
-    balanced_weights,
-    expected_calibration_error,
-    fit_temperature,
-)
+from bloodauto.ensemble.abstention import Abstention, fit_abstention
+from bloodauto.ensemble.calibration import expected_calibration_error
+from bloodauto.ensemble.honesty import Run, winners_curse
+from bloodauto.ensemble.record import Ensemble, Member, Trained
+from bloodauto.ensemble.scaling import Calibration, fit_calibration
 from bloodauto.ensemble.scoring import EnsembleMetric, Scorer, Truth
 from bloodauto.ensemble.selection import Candidate, Selection, select
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, read_arrays, read_json, write_json
+from bloodauto.files import RunDirectory, read_arrays, read_json
 from bloodauto.recipe import load_recipe
 from bloodauto.trial.metrics import measure
 
@@ -27,58 +25,6 @@ from bloodauto.trial.metrics import measure
 _MAX_TRIALS = 8
 #: A set of folds must not be worse than the best network on fold 0 by more than noise; else that one is shipped.
 _FOLD_TOLERANCE = 0.01
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A training whose weights and predictions lie in the run.
-
-    Attributes:
-        name: unique in the run.
-        kind: ``trial`` or ``refit``.
-        trial: the trial whose recipe it has.
-        fold: the fold it was not trained on.
-        folder: with ``recipe.yaml``, ``best.npz``, ``predictions.npz`` and ``result.json``.
-    """
-
-    name: str
-    kind: str
-    trial: int
-    fold: int
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member of the ensemble: one network, or one for each fold averaged evenly.
-
-    Attributes:
-        weight: its share of the averaged probabilities.
-        scores: of it alone, on the images the ensemble was chosen by.
-    """
-
-    name: str
-    kind: str
-    trial: int
-    weight: float
-    parameters: int
-    recipe_id: str
-    scores: dict[str, float]
-    networks: tuple[Trained, ...]
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """The ensemble of a run. Its scores are those of the images it was chosen by: optimistic figures."""
-
-    metric: str
-    members: tuple[Member, ...]
-    temperature: float
-    scores: dict[str, float]
-    best_single: tuple[str, dict[str, float]]
-    trace: tuple[tuple[int, str, float], ...]
-    images: int
-    views: int
 
 
 #: By a training's name what it answers when it looks otherwise than the search did: ``clean`` and ``shifted``, in the order
@@ -169,10 +115,52 @@ def _scores(answers: _Answers, clean: np.ndarray, shifted: np.ndarray) -> dict[s
     }
 
 
-def _select(pool: dict[str, _Answers], metric: EnsembleMetric, max_members: int) -> tuple[Selection, _Answers]:
-    any_answers = next(iter(pool.values()))
-    candidates = [Candidate(name, one.clean, one.shifted, one.parameters) for name, one in pool.items()]
-    return select(candidates, any_answers.truth, metric=metric, max_members=max_members), any_answers
+@dataclass(frozen=True)
+class Caps:
+    """What an ensemble may cost whoever uses it.
+
+    Attributes:
+        max_members: most members; a set of folds is one.
+        max_latency_ms: most milliseconds for one image; None: any.
+    """
+
+    max_members: int = 4
+    max_latency_ms: float | None = None
+
+
+#: Milliseconds that one image takes a training's network, measured where it is asked for.
+Latency = Callable[[Trained], float]
+
+
+def _select(
+    pool: dict[str, _Answers], metric: EnsembleMetric, caps: Caps, latency_ms: Mapping[str, float]
+) -> Selection:
+    candidates = [
+        Candidate(name, one.clean, one.shifted, one.parameters, latency_ms=latency_ms.get(name, 0.0))
+        for name, one in pool.items()
+    ]
+    return select(
+        candidates,
+        next(iter(pool.values())).truth,
+        metric=metric,
+        max_members=caps.max_members,
+        max_latency_ms=math.inf if caps.max_latency_ms is None else caps.max_latency_ms,
+    )
+
+
+def _measured(pool: dict[str, _Answers], caps: Caps, latency: Latency | None) -> dict[str, float]:
+    """Of each candidate; networks of one recipe are measured once. Empty without a cap."""
+    if caps.max_latency_ms is None:
+        return {}
+    assert latency is not None, "a cap on latency needs something that measures it"
+    by_recipe: dict[str, float] = {}
+    found = {}
+    for name, one in pool.items():
+        recipe_id = load_recipe(one.networks[0].folder / "recipe.yaml").id
+        if recipe_id not in by_recipe:
+            by_recipe[recipe_id] = latency(one.networks[0])
+        found[name] = by_recipe[recipe_id] * len(one.networks)
+    return found
 
 
 def assemble(
@@ -181,13 +169,21 @@ def assemble(
     *,
     num_folds: int,
     metric: EnsembleMetric,
-    max_members: int = 4,
+    caps: Caps = Caps(),
+    latency: Latency | None = None,
 ) -> Ensemble:
-    """Chooses members and weights by greedy selection on out-of-fold answers, then fits one temperature.
+    """Chooses members and weights by greedy selection on out-of-fold answers, then calibrates their average.
 
     With whole sets of folds the candidates are recipes, each with a network per fold and an answer for every training
     image; otherwise they are single networks that all left out fold 0, refits and trials alike, so that the ensemble is
-    never worse on those images than the best trial.
+    never worse on those images than the best trial that is fast enough.
+
+    Args:
+        completed: number and objective of the trials that ran their course.
+        num_folds: of the run's splits.
+        metric: what to choose by.
+        caps: where no training is fast enough for them, the fastest is taken.
+        latency: needed for a cap on it.
 
     Raises:
         RunError: no training ran its course.
@@ -201,22 +197,64 @@ def assemble(
     pool = holdout
     if folds and _folds_hold(folds, holdout, metric):
         pool = folds
-    selection, answers = _select(pool, metric, max_members)
+    return replace(_chosen(pool, metric, caps, latency), winners_curse=winners_curse(_judged_runs(run, completed)))
+
+
+def reduced(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensemble:
+    """The best of an ensemble's members under tighter caps, weighted and calibrated anew.
+
+    Raises:
+        RunError: none of them is fast enough; or a member's predictions are missing or damaged.
+    """
+    pool = {member.name: _answers(list(member.networks)) for member in ensemble.members}
+    metric: EnsembleMetric = ensemble.metric  # type: ignore[assignment]
+    found = _chosen(pool, metric, caps, latency)
+    fastest = min((one.latency_ms for one in found.members if one.latency_ms is not None), default=0.0)
+    if caps.max_latency_ms is not None and fastest > caps.max_latency_ms:
+        raise RunError(
+            f"--max-latency-ms {caps.max_latency_ms:g}: expected a member that takes no longer for an image, but the fastest "
+            f"takes {fastest:.3g} ms on this machine. Allow more, or search with this cap."
+        )
+    return replace(found, winners_curse=ensemble.winners_curse)
+
+
+def _chosen(pool: dict[str, _Answers], metric: EnsembleMetric, caps: Caps, latency: Latency | None) -> Ensemble:
+    latency_ms = _measured(pool, caps, latency)
+    selection = _select(pool, metric, caps, latency_ms)
     members = [
-        _as_member(name, weight, pool[name]) for name, weight in zip(selection.names, selection.weights, strict=True)
+        replace(_as_member(name, weight, pool[name]), latency_ms=latency_ms.get(name))
+        for name, weight in zip(selection.names, selection.weights, strict=True)
     ]
-    temperature, scores = _calibrated([(member.weight, pool[member.name]) for member in members])
+    fitted = _fitted([(member.weight, pool[member.name]) for member in members])
     best = pool[selection.best_single.added]
     return Ensemble(
         metric=metric,
         members=tuple(members),
-        temperature=temperature,
-        scores=scores,
+        calibration=fitted.calibration,
+        abstention=fitted.abstention,
+        scores=fitted.scores,
         best_single=(selection.best_single.added, _scores(best, best.clean, best.shifted)),
         trace=tuple((i, step.added, step.score.metric) for i, step in enumerate(selection.trace, start=1)),
-        images=len(answers.clean),
-        views=len(answers.shifted),
+        images=len(best.clean),
+        views=len(best.shifted),
     )
+
+
+def _judged_runs(run: RunDirectory, completed: list[tuple[int, float]]) -> list[Run]:
+    """All trainings that were judged on fold 0; weights may be gone, a result is enough."""
+    found = []
+    for number, objective in completed:
+        recipe = run.trial(number) / "recipe.yaml"
+        if recipe.is_file():
+            found.append(Run(load_recipe(recipe).id, False, objective))
+    for folder in sorted((run.root / "refits").glob("*-fold0-*")):
+        if (folder / "recipe.yaml").is_file() and (folder / "result.json").is_file():
+            trial_recipe = run.trial(int(folder.name.split("-")[0])) / "recipe.yaml"
+            if trial_recipe.is_file():
+                found.append(
+                    Run(load_recipe(trial_recipe).id, True, float(read_json(folder / "result.json")["objective"]))
+                )
+    return found
 
 
 def _as_member(name: str, weight: float, one: _Answers) -> Member:
@@ -233,24 +271,37 @@ def _as_member(name: str, weight: float, one: _Answers) -> Member:
     )
 
 
-def _calibrated(weighted: Sequence[tuple[float, _Answers]]) -> tuple[float, dict[str, float]]:
-    """The temperature of a weighted average, and its scores under it."""
-    answers = weighted[0][1]
-    rows = sum(weight * np.concatenate([one.clean, one.shifted]).astype(np.float64) for weight, one in weighted)
-    rows = np.asarray(rows)
-    count = len(answers.clean)
-    labels = np.concatenate([answers.labels, answers.view_labels])
-    temperature = fit_temperature(rows, labels, balanced_weights(count, answers.view_groups))
-    calibrated = apply_temperature(rows, temperature)
-    return temperature, _scores(answers, calibrated[:count], calibrated[count:])
+@dataclass(frozen=True)
+class _Fitted:
+    """What is fitted to a weighted average of answers, and its scores under it."""
+
+    calibration: Calibration
+    abstention: Abstention
+    scores: dict[str, float]
+
+
+def _fitted(weighted: Sequence[tuple[float, _Answers]]) -> _Fitted:
+    of = weighted[0][1]
+    clean = np.asarray(sum(weight * one.clean.astype(np.float64) for weight, one in weighted))
+    shifted = np.asarray(sum(weight * one.shifted.astype(np.float64) for weight, one in weighted))
+    calibration = fit_calibration(clean, of.labels, shifted, of.view_labels, of.view_groups)
+    clean, shifted = calibration.apply(clean), calibration.apply(shifted)
+    abstention = fit_abstention(clean, of.labels, shifted, of.view_labels)
+    return _Fitted(calibration, abstention, _scores(of, clean, shifted))
 
 
 def looked_again(ensemble: Ensemble, looked: Looked) -> Ensemble:
-    """The same members and weights with other answers of theirs: temperature and scores are new."""
+    """The same members and weights with other answers of theirs: calibration, abstention and scores are new."""
     answers = [(member, _answers(list(member.networks), looked)) for member in ensemble.members]
-    temperature, scores = _calibrated([(member.weight, one) for member, one in answers])
+    fitted = _fitted([(member.weight, one) for member, one in answers])
     members = tuple(_as_member(member.name, member.weight, one) for member, one in answers)
-    return replace(ensemble, members=members, temperature=temperature, scores=scores)
+    return replace(
+        ensemble,
+        members=members,
+        calibration=fitted.calibration,
+        abstention=fitted.abstention,
+        scores=fitted.scores,
+    )
 
 
 def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
@@ -275,13 +326,14 @@ def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
         _as_member(one.name, weight / sum(weights), answer)
         for one, weight, answer in zip(trained, weights, answers, strict=True)
     ]
-    temperature, scores = _calibrated([(member.weight, one) for member, one in zip(members, answers, strict=True)])
+    fitted = _fitted([(member.weight, one) for member, one in zip(members, answers, strict=True)])
     best = max(members, key=lambda member: member.scores["shift"])
     return Ensemble(
         metric="shift",
         members=tuple(members),
-        temperature=temperature,
-        scores=scores,
+        calibration=fitted.calibration,
+        abstention=fitted.abstention,
+        scores=fitted.scores,
         best_single=(best.name, best.scores),
         trace=(),
         images=len(answers[0].clean),
@@ -291,84 +343,13 @@ def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
 
 def _folds_hold(folds: dict[str, _Answers], holdout: dict[str, _Answers], metric: EnsembleMetric) -> bool:
     """Whether the networks of the folds are as good on fold 0 as what the search saw there."""
-    single = _select(holdout, metric, 1)[0].best_single
+    single = _select(holdout, metric, Caps(1), {}).best_single
     first_of_sets = {one.networks[0].name for one in folds.values()}
     pool = {name: one for name, one in holdout.items() if name in first_of_sets}
-    return bool(pool) and _select(pool, metric, 1)[0].best_single.score.metric >= single.score.metric - _FOLD_TOLERANCE
-
-
-def write_ensemble(run: RunDirectory, ensemble: Ensemble) -> None:
-    """Writes ``ensemble.json``."""
-    members = [
-        {
-            "name": member.name,
-            "kind": member.kind,
-            "trial": member.trial,
-            "weight": member.weight,
-            "parameters": member.parameters,
-            "recipe_id": member.recipe_id,
-            "scores": member.scores,
-            "networks": [
-                {"name": one.name, "fold": one.fold, "folder": str(one.folder.relative_to(run.root))}
-                for one in member.networks
-            ],
-        }
-        for member in ensemble.members
-    ]
-    name, scores = ensemble.best_single
-    write_json(
-        run.ensemble,
-        {
-            "metric": ensemble.metric,
-            "members": members,
-            "temperature": ensemble.temperature,
-            "scores": ensemble.scores,
-            "best_single": {"name": name, "scores": scores},
-            "trace": [{"step": step, "added": added, "score": score} for step, added, score in ensemble.trace],
-            "images": ensemble.images,
-            "views": ensemble.views,
-        },
+    return (
+        bool(pool)
+        and _select(pool, metric, Caps(1), {}).best_single.score.metric >= single.score.metric - _FOLD_TOLERANCE
     )
-
-
-def read_ensemble(run: RunDirectory) -> Ensemble:
-    """Reads ``ensemble.json``.
-
-    Raises:
-        RunError: the search has not come that far, or the file is not one of ours.
-    """
-    if not run.ensemble.is_file():
-        raise RunError(
-            f"{run.root}: expected an ensemble (ensemble.json), found none: the search has not come that far. "
-            f"Go on with: bloodauto search --resume --run {run.root}"
-        )
-    value: dict[str, Any] = read_json(run.ensemble)
-    try:
-        members = tuple(_member(run, one) for one in value["members"])
-        temperature = float(value["temperature"])
-        if not members or not temperature > 0:
-            raise ValueError(f"{len(members)} members, temperature {temperature}")
-        return Ensemble(
-            metric=value["metric"],
-            members=members,
-            temperature=temperature,
-            scores=value["scores"],
-            best_single=(value["best_single"]["name"], value["best_single"]["scores"]),
-            trace=tuple((one["step"], one["added"], one["score"]) for one in value["trace"]),
-            images=int(value["images"]),
-            views=int(value["views"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.ensemble}: expected an ensemble, something is missing or wrong ({error!r}).") from None
-
-
-def _member(run: RunDirectory, value: dict[str, Any]) -> Member:
-    networks = tuple(
-        Trained(one["name"], value["kind"], int(value["trial"]), int(one["fold"]), run.root / one["folder"])
-        for one in value["networks"]
-    )
-    known = {name: value[name] for name in ("name", "kind", "trial", "weight", "parameters", "recipe_id", "scores")}
-    return Member(**known, networks=networks)
 
 
 def out_of_fold_answers(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
@@ -382,4 +363,4 @@ def out_of_fold_answers(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
     """
     answers = [(member.weight, _answers(list(member.networks))) for member in ensemble.members]
     average = sum(weight * one.clean.astype(np.float64) for weight, one in answers)
-    return answers[0][1].labels, apply_temperature(np.asarray(average), ensemble.temperature)
+    return answers[0][1].labels, ensemble.calibration.apply(np.asarray(average))

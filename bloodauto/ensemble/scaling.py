@@ -35,12 +35,12 @@ class Calibration:
         temperature: above 0.
         per_class: None where the temperature alone holds as well.
         cross_validated_nats: negative log-likelihood of temperature alone and with scales and biases, each on the kinds of
-            images that it was not fitted on; (nan, nan) where there is only one kind.
+            images that it was not fitted on; None where there is only one kind.
     """
 
     temperature: float
     per_class: PerClass | None
-    cross_validated_nats: tuple[float, float]
+    cross_validated_nats: tuple[float, float] | None
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (n, c); rows sum to 1."""
@@ -67,7 +67,7 @@ def fit_calibration(
     temperature = fit_temperature(rows, truth, weights)
     blocks = np.concatenate([np.zeros(len(labels), np.int64), 1 + np.unique(view_groups, return_inverse=True)[1]])
     nats = _left_out_nats(rows, truth, weights, blocks)
-    if not nats[1] < nats[0] - _MIN_GAIN_NATS:
+    if nats is None or nats[1] >= nats[0] - _MIN_GAIN_NATS:
         return Calibration(temperature, None, nats)
     tempered = apply_temperature(rows, temperature)
     per_class = _fit_per_class(tempered, truth, weights)
@@ -75,13 +75,15 @@ def fit_calibration(
     return Calibration(temperature, per_class if after >= before - 1e-12 else None, nats)
 
 
-def _left_out_nats(rows: np.ndarray, truth: np.ndarray, weights: np.ndarray, blocks: np.ndarray) -> tuple[float, float]:
-    """Mean loss over left-out blocks of both forms."""
+def _left_out_nats(
+    rows: np.ndarray, truth: np.ndarray, weights: np.ndarray, blocks: np.ndarray
+) -> tuple[float, float] | None:
+    """Mean loss over left-out blocks of both forms; None with a single block."""
     losses = []
     for block in np.unique(blocks):
         held = blocks == block
         if held.all():
-            return float("nan"), float("nan")
+            return None
         temperature = fit_temperature(rows[~held], truth[~held], weights[~held])
         tempered = apply_temperature(rows, temperature)
         per_class = _fit_per_class(tempered[~held], truth[~held], weights[~held])

@@ -1,4 +1,4 @@
-"""A run's ensemble -> its exported files, and the one look at the sealed test."""
+"""A run's ensemble -> its exported files."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.assemble import Ensemble, Looked, Trained, looked_again, read_ensemble
-from bloodauto.ensemble.calibration import apply_temperature, expected_calibration_error, wilson_interval
+from bloodauto.ensemble.assemble import Caps, Looked, looked_again, reduced
+from bloodauto.ensemble.record import Ensemble, Trained, read_ensemble
 from bloodauto.errors import RunError
 from bloodauto.export.keras_export import IDENTITY, Member, View, build_export, views_of
+from bloodauto.export.labels import Unsure
+from bloodauto.export.latency import latency_of, single_image_ms
 from bloodauto.export.looking import ViewGain, look_again, view_gain
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts
+from bloodauto.export.sealed_test import open_sealed_test, read_sealed_test
 from bloodauto.export.write import ExportResult, ParitySample, write_export
-from bloodauto.files import RunDirectory, read_arrays, read_json, write_json
+from bloodauto.files import RunDirectory, read_arrays
 from bloodauto.recipe import STANDARD_VIEWS, load_recipe
-from bloodauto.shift.score import score as shift_score
-from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.checkpoint import read_weights
 from bloodauto.trial.material import probabilities
-from bloodauto.trial.metrics import confusion_matrix, measure
 from bloodauto.trial.network import build_network
 from bloodauto.trial.views import over_views
 
 _PARITY_IMAGES = 32
-_PREDICT_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def build_ensemble(ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: in
     """Builds the model of an ensemble.
 
     With ``views`` every member looks at those its recipe names, or all at ``STANDARD_VIEWS`` where no recipe names any;
-    probabilities are averaged over them before they are calibrated, and the temperature is fitted anew to that.
+    probabilities are averaged over them before they are calibrated, and the calibration is fitted anew to that.
 
     Raises:
         RunError: a member's files are missing, or do not belong to the images.
@@ -77,15 +77,20 @@ def build_ensemble(ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: in
             looks = views_of(recipe.test_time_views if named else STANDARD_VIEWS) if views else IDENTITY
             members[one.name] = Member(network, part.weight / len(part.networks), views=looks)
     everyone = tuple(members.values())
-    plain = build_export([replace(member, views=IDENTITY) for member in everyone], temperature=ensemble.temperature)
+    plain = _model([replace(member, views=IDENTITY) for member in everyone], ensemble)
     if not views:
         return BuiltEnsemble(plain, plain, ensemble, everyone, _parity_sample(ensemble, cells, members, None), None)
     looked = look_again(ensemble, members, cells, splits, seed=seed)
     calibrated = looked_again(ensemble, looked)
-    model = build_export(everyone, temperature=calibrated.temperature)
+    model = _model(everyone, calibrated)
     sample = _parity_sample(calibrated, cells, members, looked)
     gain = view_gain(ensemble, looked, everyone, (model, plain), sample.images)
     return BuiltEnsemble(model, plain, calibrated, everyone, sample, gain)
+
+
+def _model(members: Sequence[Member], ensemble: Ensemble) -> keras.Model:
+    calibration = ensemble.calibration
+    return build_export(members, temperature=calibration.temperature, per_class=calibration.per_class)
 
 
 def _parity_sample(
@@ -109,7 +114,7 @@ def _parity_sample(
 
     trained = [one for member in ensemble.members for one in member.networks]
     average = sum(members[one.name].weight * answers(one).astype(np.float64) for one in trained)
-    return ParitySample(images, apply_temperature(np.asarray(average), ensemble.temperature), _tolerance())
+    return ParitySample(images, ensemble.calibration.apply(np.asarray(average)), _tolerance())
 
 
 def _tolerance() -> float:
@@ -117,50 +122,7 @@ def _tolerance() -> float:
     return 1e-3
 
 
-def predict_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Probabilities of the exported model, float32 (n, c)."""
-    return np.asarray(model.predict(images, batch_size=_PREDICT_BATCH, verbose=0))
-
-
-def open_sealed_test(run: RunDirectory, model: keras.Model, cells: Cells, splits: Splits, *, seed: int) -> None:
-    """Judges a model without test-time views on the sealed test images and writes ``test.json``.
-
-    Does nothing when that was done: the test is opened once.
-    """
-    index = splits.test_index()
-    if run.test_result.is_file() or len(index) == 0:
-        return
-    labels, images = cells.labels[index], cells.images[index]
-    probabilities = predict_batches(model, images)
-    answers = probabilities.argmax(axis=1)
-    # Other draws than the search's own suite, so that the views themselves are new too.
-    plan = ShiftSuite(seed=seed + 1).plan(labels)
-    shifted = predict_batches(model, plan.render(images))
-    score = shift_score(labels, probabilities, plan, shifted)
-    correct = int((answers == labels).sum())
-    low, high = wilson_interval(correct, len(labels))
-    metrics = measure(labels, probabilities)
-    write_json(
-        run.test_result,
-        {
-            "images": len(labels),
-            "accuracy": metrics.accuracy,
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "balanced_accuracy": metrics.balanced_accuracy,
-            "macro_f1": metrics.macro_f1,
-            "loss": metrics.loss,
-            "ece": expected_calibration_error(probabilities, labels),
-            "confusion": confusion_matrix(labels, answers, len(cells.class_names)).tolist(),
-            "classes": list(cells.class_names),
-            "shift": {group.name: group.accuracy for group in score.groups},
-            "shifted_accuracy": float((shifted.argmax(axis=1) == labels[plan.image_index]).mean()),
-            "shifted_views": len(plan),
-        },
-    )
-
-
-def _card(run: RunDirectory, built: BuiltEnsemble, cells: Cells, splits: Splits) -> CardFacts:
+def _card(test: dict[str, Any] | None, built: BuiltEnsemble, cells: Cells, splits: Splits) -> CardFacts:
     ensemble = built.ensemble
     members = tuple(
         MemberFacts(
@@ -182,10 +144,11 @@ def _card(run: RunDirectory, built: BuiltEnsemble, cells: Cells, splits: Splits)
             ensemble.images,
         ),
         ScoreFacts("shifted views of them", "accuracy", ensemble.scores["shifted_accuracy"], None, ensemble.views),
+        ScoreFacts("images it was chosen by", "calibration error", ensemble.scores["ece"], None, ensemble.images),
+        ScoreFacts("shifted views of them", "calibration error", ensemble.scores["ece_shifted"], None, ensemble.views),
     ]
-    if run.test_result.is_file():
+    if test is not None:
         without = ", without views" if built.gain is not None else ""
-        test = read_json(run.test_result)
         interval = (test["accuracy_low"], test["accuracy_high"])
         scores += [
             ScoreFacts(
@@ -203,7 +166,11 @@ def _card(run: RunDirectory, built: BuiltEnsemble, cells: Cells, splits: Splits)
     counts = np.bincount(cells.labels[kept], minlength=len(cells.class_names))
     return CardFacts(
         members=members,
-        temperature=ensemble.temperature,
+        calibration=ensemble.calibration,
+        abstention=ensemble.abstention,
+        winners_curse=ensemble.winners_curse,
+        latency_ms=single_image_ms(built.model),
+        test=test,
         view_gain=built.gain,
         scores=tuple(scores),
         data_source=cells.source,
@@ -223,7 +190,7 @@ def _views_of_members(built: BuiltEnsemble) -> list[tuple[View, ...]]:
 def _describe(folder: Path, networks: int) -> str:
     recipe = load_recipe(folder / "recipe.yaml")
     often = f", one network for each of {networks} folds" if networks > 1 else ""
-    return f"{recipe.backbone.name} at {recipe.input.size_px} px{often}"
+    return f"{recipe.backbone.label} at {recipe.input.size_px} px{often}"
 
 
 @dataclass(frozen=True)
@@ -244,6 +211,7 @@ def export_run(
     seed: int,
     views: bool = False,
     ensemble: Ensemble | None = None,
+    caps: Caps | None = None,
 ) -> Exported:
     """Builds an ensemble, looks once at the sealed test, and writes model, labels, card and further formats.
 
@@ -251,16 +219,23 @@ def export_run(
         run: keeps ``test.json``.
         views: whether the model averages over test-time views; see ``build_ensemble``.
         ensemble: None: the run's own.
+        caps: tighter ones than the ensemble was chosen under; None: none. The sealed test then stays closed, unless it has
+            been opened: it is kept for what the search itself chose.
 
     Raises:
         UserError: an unknown format.
-        RunError: no ensemble yet, or the written file answers otherwise than the search did.
+        RunError: no ensemble yet, caps that no member keeps, or the written file answers otherwise than the search did.
     """
     chosen = read_ensemble(run) if ensemble is None else ensemble
+    if caps is not None:
+        chosen = reduced(chosen, caps, latency_of(cells))
     built = build_ensemble(chosen, cells, splits, seed=seed, views=views)
-    open_sealed_test(run, built.plain, cells, splits, seed=seed)
-    facts = _card(run, built, cells, splits)
-    result = write_export(output, built.model, cells.class_names, facts, formats, built.sample)
+    if caps is None:
+        open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed)
+    facts = _card(read_sealed_test(run, chosen), built, cells, splits)
+    rule = built.ensemble.abstention
+    unsure = Unsure(rule.sureness, rule.threshold)
+    result = write_export(output, built.model, cells.class_names, unsure, facts, formats, built.sample)
     return Exported(result, built.gain)
 
 

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from bloodauto.data.cells import COMPETITION_CLASSES
+from bloodauto.ensemble.abstention import SURENESS_NAMES, SurenessName
 from bloodauto.errors import RunError
 from bloodauto.files import read_json, write_json
 
 
 @dataclass(frozen=True)
+class Unsure:
+    """When an image is marked "not sure, or none of these cells": its sureness is below a threshold.
+
+    See ``ensemble.abstention.sureness`` for the measures.
+    """
+
+    sureness: SurenessName
+    below: float
+
+
+@dataclass(frozen=True)
 class Labels:
-    """The classes in the order of the outputs, and the size of the images in pixels."""
+    """The classes in the order of the outputs, the size of the images in pixels, and when an answer is not sure."""
 
     class_names: tuple[str, ...]
     height_px: int
     width_px: int
+    unsure: Unsure | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What ``labels.json`` holds."""
@@ -35,15 +48,16 @@ class Labels:
                 "highest": 255,
             },
             "competition_labels": list(competition_labels(self.class_names)),
+            "not_sure": None if self.unsure is None else asdict(self.unsure),
         }
 
 
-def labels_of(model: keras.Model, class_names: Sequence[str]) -> Labels:
+def labels_of(model: keras.Model, class_names: Sequence[str], unsure: Unsure | None = None) -> Labels:
     """The labels of a model of ``build_export``."""
     _, height_px, width_px, _ = model.input_shape
     classes = model.output_shape[-1]
     assert len(class_names) == classes, f"expected {classes} class names, got {len(class_names)}"
-    return Labels(tuple(class_names), height_px, width_px)
+    return Labels(tuple(class_names), height_px, width_px, unsure)
 
 
 def competition_labels(class_names: Sequence[str]) -> tuple[int, ...]:
@@ -79,3 +93,22 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     if len(set(classes)) != len(classes):
         raise RunError(f"{path}: expected each class once, got {classes}. Mend the list.")
     return tuple(classes)
+
+
+def read_unsure(path: Path) -> Unsure | None:
+    """The rule in a ``labels.json``; None where it has none.
+
+    Raises:
+        RunError: it is no JSON, or its ``not_sure`` is no such rule.
+    """
+    value = read_json(path)
+    rule = value.get("not_sure") if isinstance(value, dict) else None
+    if rule is None:
+        return None
+    below = rule.get("below") if isinstance(rule, dict) else None
+    if not isinstance(below, int | float) or isinstance(below, bool) or rule.get("sureness") not in SURENESS_NAMES:
+        raise RunError(
+            f'{path}: expected {{"not_sure": {{"sureness": one of {", ".join(SURENESS_NAMES)}, "below": a number}}}}, got '
+            f"{str(rule)[:80]!r} there. Restore the file, or remove not_sure to have no image marked."
+        )
+    return Unsure(rule["sureness"], float(below))

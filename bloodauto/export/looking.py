@@ -11,7 +11,8 @@ import numpy as np
 
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.assemble import Ensemble, Looked, looked_again
+from bloodauto.ensemble.assemble import Looked, looked_again
+from bloodauto.ensemble.record import Ensemble
 from bloodauto.errors import RunError
 from bloodauto.export.keras_export import Member
 from bloodauto.files import read_arrays

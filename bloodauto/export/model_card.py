@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from bloodauto.ensemble.abstention import Abstention, SurenessName
+from bloodauto.ensemble.honesty import WinnersCurse
+from bloodauto.ensemble.scaling import Calibration
 from bloodauto.export.keras_export import View
 from bloodauto.export.labels import Labels
 from bloodauto.export.looking import ViewGain
+from bloodauto.shift.expectation import COVERED, coverage_words, expectation_words
+
+_MEASURES: dict[SurenessName, str] = {
+    "max_probability": "highest probability",
+    "margin": "distance between the two highest probabilities",
+    "entropy": "sum over the classes of p log p (minus the entropy, in nats)",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,10 @@ class CardFacts:
 
     Attributes:
         members: at least one.
-        temperature: of the average.
+        calibration, abstention: of the average.
+        winners_curse: what the best trial's score is worth; None where it is not known.
+        latency_ms: for one image alone, on the machine that exported.
+        test: what ``test.json`` says of this very ensemble; None where the sealed test was not opened for it.
         view_gain: what test-time views change and cost; None without.
         scores: same laboratory and shift suite; an empty tuple is said, not hidden.
         data_source: what the training images were.
@@ -58,7 +72,11 @@ class CardFacts:
     """
 
     members: tuple[MemberFacts, ...]
-    temperature: float
+    calibration: Calibration
+    abstention: Abstention
+    winners_curse: WinnersCurse | None
+    latency_ms: float
+    test: Mapping[str, Any] | None
     view_gain: ViewGain | None
     scores: tuple[ScoreFacts, ...]
     data_source: str
@@ -97,23 +115,88 @@ def render_card(labels: Labels, facts: CardFacts, formats: Sequence[str]) -> str
                 for m in facts.members
             ],
         ),
-        "The members' probabilities are averaged with these weights, and the average is calibrated with temperature "
-        f"{facts.temperature:.4g}. {_views(facts)}",
+        f"The members' probabilities are averaged with these weights, and the average is calibrated {_calibration(facts)}. "
+        f"One image takes {facts.latency_ms:.3g} ms on the machine that exported it. {_views(facts)}",
+        "## What to expect",
+        _expectation(facts),
         "## How good it is",
         _scores(facts.scores),
+        _luck(facts),
+        "## When it is not sure",
+        _unsure(facts),
         "## Training data",
         f"{facts.training_images} images from {_cell(facts.data_source)}. SHA-256 of the images, labels and names: "
         f"`{facts.data_digest}`.",
         "## Use and limits",
         "- Made for research and for sorting images before a person looks at them. It is no medical device, and no "
         "diagnosis may rest on it alone.\n"
-        "- It knows only the classes above: a smudge, a parasite or any other cell is forced into one of them.\n"
+        "- It knows only the classes above. A smudge, a parasite or any other cell gets one of their names; the mark "
+        "described under 'When it is not sure' finds some of these, not all.\n"
         "- Images from another laboratory (stain, microscope, camera) are what such models fail on most. Measure it on "
         "some hundred labelled images of your own before you rely on it.\n"
         "- The probabilities were calibrated on images like those of the training data and corruptions of them; "
         "elsewhere they may be surer than they should.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _calibration(facts: CardFacts) -> str:
+    temperature = f"with temperature {facts.calibration.temperature:.4g}"
+    if facts.calibration.per_class is None:
+        return temperature
+    return f"{temperature} and a scale and a bias for each class, which hold better for shifts they were not fitted to"
+
+
+def _expectation(facts: CardFacts) -> str:
+    elsewhere = facts.test.get("elsewhere") if facts.test is not None else None
+    if facts.test is None or elsewhere is None:
+        return (
+            "Not known: the sealed test images, from which it is estimated, were not opened for this very ensemble. Expect "
+            "less than the figures below, and in another laboratory much less."
+        )
+    return f"**{expectation_words(facts.test)}.** {COVERED} {coverage_words(elsewhere)}"
+
+
+def _luck(facts: CardFacts) -> str:
+    curse = facts.winners_curse
+    if curse is None:
+        return "How much of the search's best score is luck is not known: no recipe was trained twice."
+    return (
+        f"The best of {curse.trials} trials scored {curse.best:.4f} in the search's objective; the best of many is lucky, and "
+        f"without its luck {curse.shrunk:.4f} is to be expected. From seed to seed the objective varies by {curse.noise:.4f} "
+        f"(one standard deviation, from {curse.noise_comparisons} comparisons): smaller differences say nothing."
+    )
+
+
+def _unsure(facts: CardFacts) -> str:
+    rule = facts.abstention
+    lines = [
+        f"An image whose {_MEASURES[rule.sureness]} is below {rule.threshold:.4g} should be looked at by a person: it is hard, "
+        "or none of these cells. The line is drawn so that 95 % of the training laboratory's own images get an answer "
+        f"({rule.clean.answered:.1%} of {rule.clean.images} did). `labels.json` holds it, and `bloodauto predict` marks such "
+        "images in the column `sure`."
+    ]
+    if rule.clean.accuracy is not None:
+        lines.append(f"Of these answers {rule.clean.accuracy:.2%} are right.")
+    if rule.shifted is not None and rule.shifted.accuracy is not None:
+        lines.append(
+            f"Of shifted views it answers {rule.shifted.answered:.1%}, and of these answers {rule.shifted.accuracy:.2%} are "
+            "right."
+        )
+    lines.append(
+        "Calibration error: " + ", ".join(
+            f"{value:.3f} {where}" for value, where in _calibration_errors(facts)
+        ) + "."
+    )  # fmt: skip
+    return " ".join(lines)
+
+
+def _calibration_errors(facts: CardFacts) -> list[tuple[float, str]]:
+    if facts.test is None:
+        return [
+            (score.value, f"on {score.images_from}") for score in facts.scores if score.metric == "calibration error"
+        ]
+    return [(facts.test["ece"], "on sealed test images"), (facts.test["ece_shifted"], "on shifted views of them")]
 
 
 def _usage(labels: Labels, formats: Sequence[str]) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from bloodauto.ensemble.abstention import is_sure
 from bloodauto.errors import DataError, RunError, UserError
-from bloodauto.export.labels import read_class_names
+from bloodauto.export.labels import Unsure, read_class_names, read_unsure
 from bloodauto.files import atomic_path
 
 
@@ -25,6 +26,7 @@ class ExportedModel:
         network: uint8 RGB images (n, height_px, width_px, 3) -> float32 probabilities (n, c).
         class_names: from ``labels.json`` beside the file, or ``class_0``, ``class_1``, ... where there is none.
         height_px, width_px: the images it takes.
+        unsure: when an answer is not sure; None where ``labels.json`` does not say.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class ExportedModel:
     class_names: tuple[str, ...]
     height_px: int
     width_px: int
+    unsure: Unsure | None = None
 
 
 def open_model(path: Path) -> ExportedModel:
@@ -67,7 +70,9 @@ def open_model(path: Path) -> ExportedModel:
                 f"{path}: expected a model of images (n, height, width, 3) that answers (n, classes), got "
                 f"{shapes[0]} -> {shapes[1]}. Was it written by bloodauto export-best?"
             )
-    return ExportedModel(path, network, _class_names(path, classes), height, width)
+    names = path.with_name("labels.json")
+    unsure = read_unsure(names) if names.is_file() else None
+    return ExportedModel(path, network, _class_names(path, classes), height, width, unsure)
 
 
 def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
@@ -104,24 +109,38 @@ def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int 
 
 
 def write_predictions_csv(
-    path: Path, names: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray
+    path: Path,
+    names: Sequence[str],
+    class_names: Sequence[str],
+    probabilities: np.ndarray,
+    unsure: Unsure | None = None,
 ) -> None:
-    """Writes one line an image, atomically: name, label (the likeliest class), then ``probability_<class>`` for each.
+    """Writes one line an image, atomically.
+
+    The columns: name, label (the likeliest class), ``probability_<class>`` for each class, and ``sure``: ``yes``, ``no``
+    (not sure, or none of these cells: look at it), or empty without a rule.
 
     Args:
         path: the file.
         names: n, one for each image.
         class_names: c.
         probabilities: float, (n, c); written with six decimals.
+        unsure: the rule for the last column.
     """
     assert probabilities.shape == (len(names), len(class_names)), (
         f"expected probabilities ({len(names)}, {len(class_names)}), got {probabilities.shape}"
     )
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["name", "label", *(f"probability_{name}" for name in class_names)])
-        for name, row in zip(names, probabilities, strict=True):
-            writer.writerow([name, class_names[int(row.argmax())], *(f"{value:.6f}" for value in row)])
+        writer.writerow(["name", "label", *(f"probability_{name}" for name in class_names), "sure"])
+        for name, row, sure in zip(names, probabilities, _sure_words(probabilities, unsure), strict=True):
+            writer.writerow([name, class_names[int(row.argmax())], *(f"{value:.6f}" for value in row), sure])
+
+
+def _sure_words(probabilities: np.ndarray, unsure: Unsure | None) -> list[str]:
+    if unsure is None:
+        return [""] * len(probabilities)
+    return ["yes" if sure else "no" for sure in is_sure(probabilities, unsure.sureness, unsure.below)]
 
 
 def _class_names(model_path: Path, classes: int) -> tuple[str, ...]:

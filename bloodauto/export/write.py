@@ -13,7 +13,7 @@ import numpy as np
 from bloodauto.errors import UserError
 from bloodauto.export.codabench import check_submission, write_submission
 from bloodauto.export.keras_export import check_parity, save_model
-from bloodauto.export.labels import labels_of, write_labels
+from bloodauto.export.labels import Unsure, labels_of, write_labels
 from bloodauto.export.model_card import CardFacts, render_card
 from bloodauto.files import write_text
 from bloodauto.grammar_errors import nearest
@@ -63,11 +63,12 @@ def write_export(
     folder: Path,
     model: keras.Model,
     class_names: Sequence[str],
+    unsure: Unsure | None,
     facts: CardFacts,
     formats: Sequence[str],
     sample: ParitySample,
 ) -> ExportResult:
-    """Writes model, ``labels.json`` and ``README.md`` into ``folder``.
+    """Writes model, ``labels.json`` (with the rule for marking images as not sure) and ``README.md`` into ``folder``.
 
     All files are first written to a hidden folder in it, compared with the search's answers, then moved: what does
     not pass never replaces what is there.
@@ -78,7 +79,7 @@ def write_export(
     """
     wanted = check_formats(formats)
     assert len(sample.images), "parity: expected at least one image"
-    labels = labels_of(model, class_names)
+    labels = labels_of(model, class_names, unsure)
     folder.mkdir(parents=True, exist_ok=True)
     difference = None
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:

@@ -14,15 +14,22 @@ from bloodauto.report.figures.confusion import confusion_info, draw_confusion, d
 from bloodauto.report.figures.elsewhere import draw_scatter, draw_shift, scatter_info, shift_info
 from bloodauto.report.figures.ensemble import draw_ensemble, ensemble_info
 from bloodauto.report.figures.importance import draw_importance, importance_info
+from bloodauto.report.figures.laboratories import draw_laboratories, laboratories_info
 from bloodauto.report.figures.learning import draw_learning, learning_info
 from bloodauto.report.figures.parallel import draw_parallel, parallel_info
 from bloodauto.report.figures.progress import draw_progress, progress_info
+from bloodauto.report.figures.risk import draw_risk, risk_info
 from bloodauto.report.figures.style import Absent
 from bloodauto.report.info import RunInfo
 from bloodauto.report.markup import Markup, join, tag
 from bloodauto.report.words import percent
 
 Info = TypeVar("Info")
+
+_IN_LABORATORIES = (
+    "Each point is one simulated laboratory with sealed test images of its own. The band is the interval for another "
+    "laboratory, the line the accuracy at home."
+)
 
 
 @dataclass(frozen=True)
@@ -117,10 +124,18 @@ def _ensemble(run: RunInfo, page: _Page) -> Markup:
 def _mistakes(run: RunInfo, page: _Page) -> Markup:
     confusion, reliability = confusion_info(run), reliability_info(run)
     of = ["" if isinstance(info, Absent) else f"Of {info.source}." for info in (confusion, reliability)]
-    return _halves(
+    first = _halves(
         ("What is taken for what", page.plot("confusion", confusion, draw_confusion, of[0])),
         ("Can its confidence be believed?", page.plot("reliability", reliability, draw_reliability, of[1])),
     )
+    second = _halves(
+        ("When it is not sure", page.plot("risk", risk_info(run), draw_risk, sections.sureness_words(run))),
+        (
+            "How far its confidence is off",
+            sections.calibration_errors(run) or tag("p", "Not known yet.", class_="absent"),
+        ),
+    )
+    return join([first, second])
 
 
 def _elsewhere(run: RunInfo, page: _Page) -> Markup:
@@ -133,10 +148,18 @@ def _elsewhere(run: RunInfo, page: _Page) -> Markup:
         )
     if not isinstance(shift, Absent):
         by_kind = f"The sealed test images after each kind of shift; {percent(shift.clean)} as they are."
-    return _halves(
+    expected = _halves(
+        ("What to expect", sections.elsewhere_words(run) or tag("p", "Not known yet.", class_="absent")),
+        (
+            "In simulated laboratories",
+            page.plot("laboratories", laboratories_info(run), draw_laboratories, _IN_LABORATORIES),
+        ),
+    )
+    halves = _halves(
         ("By kind of shift", page.plot("shift", shift, draw_shift, by_kind)),
         ("Objective and clean accuracy", page.plot("scatter", scatter, draw_scatter, compared)),
     )
+    return join([expected, halves])
 
 
 def _halves(*halves: tuple[str, Markup]) -> Markup:

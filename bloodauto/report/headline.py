@@ -79,6 +79,19 @@ def _same_lab(run: RunInfo) -> Markup:
 
 
 def _elsewhere(run: RunInfo) -> Markup:
+    if run.test is not None and run.test.elsewhere is not None:
+        found = run.test.elsewhere
+        return _tile(
+            "Expect elsewhere",
+            f"{percent(found.middle, 0)} ({100 * found.low:.0f}–{100 * found.high:.0f})",
+            _small(
+                f"in a laboratory nobody has seen: the middle of {found.shifts} simulated ones, and the interval meant to hold "
+                f"in {found.nominal_coverage:.0%} of laboratories."
+            ),
+            None
+            if found.measured_coverage is None
+            else _small(f"It held in {found.measured_coverage:.0%} of those whose kind of cause it was made without."),
+        )
     title = "On shifted views"
     if run.test is not None and run.test.shift:
         kinds = dict(run.test.shift)

@@ -162,16 +162,78 @@ class SelectionStep:
 
 
 @dataclass(frozen=True)
+class AnsweredPart:
+    """What the threshold does to some images: the share answered, how often these answers are right, and the curve of (share
+    answered, share wrong among the answers)."""
+
+    images: int | None
+    answered: float
+    accuracy: float | None
+    curve: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class AbstentionInfo:
+    """When an image is marked as not sure: its ``sureness`` is below ``threshold``."""
+
+    sureness: str
+    threshold: float
+    clean: AnsweredPart
+    shifted: AnsweredPart | None
+
+
+@dataclass(frozen=True)
+class Luck:
+    """The best trial's objective as measured and without its luck, and the noise from seed to seed."""
+
+    trials: int
+    best: float
+    shrunk: float
+    noise: float
+    noise_comparisons: int
+    refits: float | None
+
+
+@dataclass(frozen=True)
 class Ensemble:
-    """The chosen ensemble, its scores on validation images, and those of the best single network."""
+    """The chosen ensemble, its scores on validation images, and those of the best single network.
+
+    ``per_class``: whether scales and biases of each class follow the temperature.
+    """
 
     metric: str
     members: tuple[Member, ...]
     temperature: float | None
+    per_class: bool
+    abstention: AbstentionInfo | None
+    luck: Luck | None
     scores: Scores
     best_single: str
     best_single_scores: Scores
     trace: tuple[SelectionStep, ...]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The interval for another laboratory; ``measured_coverage``: over causes left out, ``None`` where there were none."""
+
+    middle: float
+    low: float
+    high: float
+    nominal_coverage: float
+    measured_coverage: float | None
+    shifts: int
+    causes: int
+
+
+@dataclass(frozen=True)
+class SimulatedLaboratory:
+    """One simulated laboratory: what differed there, how harshly (1-5), and how the ensemble did."""
+
+    families: tuple[str, ...]
+    severity: float
+    accuracy: float
+    images: int
 
 
 @dataclass(frozen=True)
@@ -187,9 +249,14 @@ class TestResult:
     balanced_accuracy: float | None
     macro_f1: float | None
     ece: float | None
+    ece_shifted: float | None
+    answered: float | None
+    answered_shifted: float | None
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
     shift: Scores
+    elsewhere: Elsewhere | None = None
+    laboratories: tuple[SimulatedLaboratory, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,14 +15,10 @@ from bloodauto.data.split import LEFT_OUT, SEALED_TEST
 from bloodauto.report.info import (
     Cleaning,
     CleaningRow,
-    Ensemble,
     EpochInfo,
     Fingerprint,
     LedgerEntry,
-    Member,
     Scores,
-    SelectionStep,
-    TestResult,
 )
 
 #: Numbers of parts in ``splits.json`` that are not trained on.
@@ -136,61 +132,4 @@ def epoch(value: Any) -> EpochInfo:
         epoch=at,
         stage=text(fields.get("stage")),
         **{key: number(fields.get(key), key) for key in ("train_accuracy", "accuracy", "shift", "objective")},
-    )
-
-
-def ensemble(value: Any) -> Ensemble:
-    fields = mapping(value, "ensemble")
-    members = []
-    for index, entry in enumerate(items(fields.get("members"), "members")):
-        member = mapping(entry, f"members.{index}")
-        weight = number(member.get("weight"), f"members.{index}.weight")
-        members.append(
-            Member(
-                name=text(member.get("name")),
-                weight=0.0 if weight is None else weight,
-                kind=text(member.get("kind")),
-                trial=whole(member.get("trial"), f"members.{index}.trial"),
-                recipe_id=text(member.get("recipe_id")),
-                parameters=whole(member.get("parameters"), f"members.{index}.parameters"),
-                scores=scores(member.get("scores"), f"members.{index}.scores"),
-            )
-        )
-    single = mapping(fields.get("best_single") or {}, "best_single")
-    trace = []
-    for index, entry in enumerate(items(fields.get("trace") or [], "trace")):
-        step = mapping(entry, f"trace.{index}")
-        score = number(step.get("score"), f"trace.{index}.score")
-        if score is not None:
-            at = whole(step.get("step"), f"trace.{index}.step")
-            trace.append(SelectionStep(index + 1 if at is None else at, text(step.get("added")), score))
-    return Ensemble(
-        metric=text(fields.get("metric")),
-        members=tuple(members),
-        temperature=number(fields.get("temperature"), "temperature"),
-        scores=scores(fields.get("scores"), "scores"),
-        best_single=text(single.get("name")),
-        best_single_scores=scores(single.get("scores"), "best_single.scores"),
-        trace=tuple(trace),
-    )
-
-
-def test_result(value: Any) -> TestResult:
-    fields = mapping(value, "test")
-    classes = tuple(text(name) for name in items(fields.get("classes") or [], "classes"))
-    confusion = tuple(
-        tuple(int(number(count, "confusion") or 0) for count in items(row, f"confusion.{index}"))
-        for index, row in enumerate(items(fields.get("confusion") or [], "confusion"))
-    )
-    if any(len(row) != len(confusion) for row in confusion):
-        raise ValueError(f"confusion: expected a square, got rows of {sorted({len(row) for row in confusion})}")
-    if confusion and classes and len(classes) != len(confusion):
-        raise ValueError(f"classes: expected {len(confusion)} names, one a row of confusion, got {len(classes)}")
-    plain = ("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "ece")
-    return TestResult(
-        images=whole(fields.get("images"), "images"),
-        **{key: number(fields.get(key), key) for key in plain},
-        confusion=confusion,
-        classes=classes,
-        shift=scores(fields.get("shift"), "shift"),
     )

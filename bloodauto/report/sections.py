@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from dataclasses import asdict
 
-from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, RunInfo, TrialInfo
+from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Luck, RunInfo, TrialInfo
 from bloodauto.report.markup import Markup, escaped, join, table, tag
 from bloodauto.report.words import duration, percent, shorten, training_name
+from bloodauto.shift.expectation import COVERED, coverage_words, expectation_words
 
 TOP_TRIALS = 30
 MOST_FAILURES = 50
@@ -224,6 +226,67 @@ def ensemble_table(run: RunInfo) -> Markup | None:
     headings = ("member", "weight", "kind", "trial", "weights", *(name.replace("_", " ") for name in metrics))
     shown = table(headings, rows, numeric=range(1, len(headings)))
     temperature = run.ensemble.temperature
-    calibrated = "" if temperature is None else f" Probabilities are calibrated with temperature {temperature:.3f}."
+    calibrated = "" if temperature is None else f" Probabilities are calibrated with temperature {temperature:.3f}"
+    if calibrated:
+        calibrated += " and a scale and a bias for each class." if run.ensemble.per_class else "."
     chosen = f"Chosen by {run.ensemble.metric.replace('_', ' ')}." if run.ensemble.metric else ""
-    return join([shown, tag("p", chosen + calibrated, class_="hint") if chosen + calibrated else escaped(None)])
+    hint = tag("p", chosen + calibrated, class_="hint") if chosen + calibrated else escaped(None)
+    return join([shown, hint, _luck(run.ensemble.luck)])
+
+
+def _luck(luck: Luck | None) -> Markup:
+    """What the best trial's score is worth."""
+    if luck is None:
+        return tag(
+            "p", "How much of the best trial's score is luck is not known: no recipe was trained twice.", class_="hint"
+        )
+    refits = (
+        "" if luck.refits is None else f" Its refits, which train longer, reached {percent(luck.refits)} on average."
+    )
+    return tag(
+        "p",
+        f"The best of {luck.trials} trials had an objective of {percent(luck.best)}. The best of many was lucky: without its "
+        f"luck {percent(luck.shrunk)} is to be expected of it.{refits} From seed to seed the objective varies by "
+        f"{percent(luck.noise)} (one standard deviation, from {luck.noise_comparisons} comparisons); smaller differences "
+        "between trials say nothing.",
+    )
+
+
+def sureness_words(run: RunInfo) -> str:
+    """What the threshold marks, in a sentence or two; empty where there is none."""
+    rule = None if run.ensemble is None else run.ensemble.abstention
+    if rule is None:
+        return ""
+    said = f"The large points are the exported threshold: it answers {percent(rule.clean.answered)} of the clean images"
+    if rule.shifted is not None:
+        said += f" and {percent(rule.shifted.answered)} of the shifted views"
+    return said + "; 'bloodauto predict' marks the others as not sure."
+
+
+def calibration_errors(run: RunInfo) -> Markup | None:
+    """Expected calibration error on clean images and shifted views; of the sealed test where it was opened."""
+    test = run.test
+    scores = {} if run.ensemble is None else dict(run.ensemble.scores)
+    rows = [
+        (name, percent(clean), percent(shifted))
+        for name, clean, shifted in (
+            ("validation images, which the calibration was fitted on", scores.get("ece"), scores.get("ece_shifted")),
+            ("sealed test images", None if test is None else test.ece, None if test is None else test.ece_shifted),
+        )
+        if clean is not None or shifted is not None
+    ]
+    return table(("calibration error of the ensemble", "clean", "shifted"), rows, numeric=(1, 2)) if rows else None
+
+
+def elsewhere_words(run: RunInfo) -> Markup | None:
+    """The expectation in one sentence, and what it does and does not cover."""
+    test = run.test
+    if test is None or test.elsewhere is None or None in (test.accuracy, test.accuracy_low, test.accuracy_high):
+        return None
+    fields = {**asdict(test), "elsewhere": asdict(test.elsewhere)}
+    return join(
+        [
+            tag("p", tag("b", expectation_words(fields) + ".")),
+            tag("p", f"{COVERED} {coverage_words(fields['elsewhere'])}"),
+        ]
+    )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bloodauto.ensemble.assemble import assemble, find_trained, read_ensemble, write_ensemble
+from bloodauto.ensemble.assemble import Caps, assemble, find_trained, reduced
+from bloodauto.ensemble.record import Trained, read_ensemble, write_ensemble
+from bloodauto.ensemble.scaling import Calibration, PerClass
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, shipped_folder, write_json
+from bloodauto.files import RunDirectory, read_json, shipped_folder, write_json
 from bloodauto.trial.checkpoint import write_weights
 from bloodauto.trial.material import Predictions
 
@@ -41,7 +44,7 @@ def _training(folder: Path, *, fold: int, skill: float, seed: int) -> None:
         shifted=_answers(rng, views, 0.7 * skill),
     ).write(folder / "predictions.npz")
     write_weights(folder / "best.npz", [np.zeros(3, np.float32)])
-    write_json(folder / "result.json", {"parameters": 1000})
+    write_json(folder / "result.json", {"parameters": 1000, "objective": 0.25 * skill})
     recipe = shipped_folder("trials") / "tiny_cnn.yaml"
     (folder / "recipe.yaml").write_text(recipe.read_text(encoding="utf-8"), encoding="utf-8")
 
@@ -114,3 +117,92 @@ def test_what_was_written_is_read_again(run: RunDirectory) -> None:
 def test_a_run_without_an_ensemble_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--resume"):
         read_ensemble(RunDirectory(tmp_path))
+
+
+def test_what_is_written_with_scales_and_noise_is_read_again(run: RunDirectory) -> None:
+    _training(run.refit("00001-fold0-seed1"), fold=0, skill=2.9, seed=11)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
+    assert ensemble.winners_curse is not None
+    scaled = Calibration(1.2, PerClass((1.0, 2.0, 0.5, 1.0), (0.0, 0.1, -0.1, 0.0)), (0.4, 0.3))
+    ensemble = replace(ensemble, calibration=scaled)
+    write_ensemble(run, ensemble)
+    assert read_ensemble(run) == ensemble
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("calibration", "temperature"), 0),
+        (("abstention", "sureness"), "luck"),
+        (("abstention", "clean"), {}),
+        (("members",), []),
+    ],
+)
+def test_an_ensemble_that_was_tampered_with_is_an_error(run: RunDirectory, place: tuple[str, ...], value) -> None:
+    write_ensemble(run, assemble(run, COMPLETED, num_folds=FOLDS, metric="shift"))
+    content = read_json(run.ensemble)
+    part = content
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    write_json(run.ensemble, content)
+    with pytest.raises(RunError, match="something is missing or wrong"):
+        read_ensemble(run)
+
+
+def test_the_winner_is_compared_with_its_refits_on_the_same_images(run: RunDirectory) -> None:
+    _training(run.refit("00001-fold0-seed1"), fold=0, skill=3.0, seed=11)
+    _training(run.refit("00001-fold1-seed1"), fold=1, skill=3.0, seed=12)
+    write_json(run.refit("00001-fold0-seed1") / "result.json", {"parameters": 1000, "objective": 0.76})
+    write_json(run.refit("00001-fold1-seed1") / "result.json", {"parameters": 1000, "objective": 0.1})
+    _distinct(run)
+    curse = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift").winners_curse
+    assert curse is not None
+    assert (curse.trials, curse.best, curse.refits) == (3, 0.8, 0.76)
+    assert curse.noise == pytest.approx(0.04 / np.sqrt(2))
+    assert curse.noise_comparisons == 1
+
+
+def _milliseconds(trained: Trained) -> float:
+    return {0: 5.0, 1: 9.0, 2: 1.0}[trained.trial]
+
+
+def _distinct(run: RunDirectory) -> None:
+    for number in range(3):
+        path = run.trial(number) / "recipe.yaml"
+        path.write_text(path.read_text(encoding="utf-8").replace("batch_size: 32", f"batch_size: {16 + number}"))
+
+
+@pytest.mark.parametrize(("most", "wanted"), [(20.0, "00001"), (8.0, "00000"), (0.5, "00002")])
+def test_a_cap_on_latency_leaves_slow_networks_out(run: RunDirectory, most: float, wanted: str) -> None:
+    _distinct(run)
+    caps = Caps(max_members=1, max_latency_ms=most)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=caps, latency=_milliseconds)
+    assert [member.name for member in ensemble.members] == [wanted]
+    assert ensemble.members[0].latency_ms == _milliseconds(ensemble.members[0].networks[0])
+
+
+def test_tighter_caps_choose_among_the_members(run: RunDirectory) -> None:
+    _distinct(run)
+    whole = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
+    assert len(whole.members) > 1
+    single = reduced(whole, Caps(max_members=1), None)
+    assert [member.name for member in single.members] == ["00001"]
+    assert single.identity != whole.identity
+    assert single.winners_curse == whole.winners_curse
+    fast = reduced(whole, Caps(4, max_latency_ms=6.0), _milliseconds)
+    assert "00001" not in {member.name for member in fast.members}
+
+
+def test_caps_that_no_member_keeps_are_an_error_that_says_what_would_do(run: RunDirectory) -> None:
+    _distinct(run)
+    whole = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=Caps(2))
+    with pytest.raises(RunError, match=r"the fastest takes \d"):
+        reduced(whole, Caps(4, max_latency_ms=0.1), _milliseconds)
+
+
+def test_the_same_ensemble_has_the_same_identity_and_another_calibration_another(run: RunDirectory) -> None:
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
+    write_ensemble(run, ensemble)
+    assert read_ensemble(run).identity == ensemble.identity
+    assert replace(ensemble, calibration=Calibration(9.0, None, None)).identity != ensemble.identity

@@ -9,7 +9,7 @@ from keras import layers
 
 from bloodauto.errors import DataError, RunError, UserError
 from bloodauto.export.keras_export import Member, build_export, save_model
-from bloodauto.export.labels import labels_of, write_labels
+from bloodauto.export.labels import Unsure, labels_of, write_labels
 from bloodauto.export.predict import open_model, predict_images, write_predictions_csv
 
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "platelet")
@@ -52,6 +52,32 @@ def test_labels_that_do_not_fit_are_refused(folder, content, message):
     (folder / "labels.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match=message):
         open_model(folder)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["yes", {"below": 0.5}, {"sureness": "entropie", "below": 0.5}, {"sureness": "entropy", "below": True}, []],
+)
+def test_a_rule_that_is_none_is_refused(folder, rule):
+    (folder / "labels.json").write_text(json.dumps({"classes": list(NAMES), "not_sure": rule}))
+    with pytest.raises(RunError, match="not_sure"):
+        open_model(folder)
+
+
+def test_a_model_brings_its_rule_and_images_below_it_are_marked(folder, make, tmp_path):
+    model = keras.saving.load_model(folder / "model.keras")
+    probabilities = model.predict(make.images(12, 24), verbose=0)
+    middle = float(np.median(probabilities.max(axis=1)))
+    write_labels(folder / "labels.json", labels_of(model, NAMES, Unsure("max_probability", middle)))
+    opened = open_model(folder)
+    assert opened.unsure == Unsure("max_probability", middle)
+    write_predictions_csv(tmp_path / "p.csv", [str(i) for i in range(12)], NAMES, probabilities, opened.unsure)
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["name", "label", *(f"probability_{name}" for name in NAMES), "sure"]
+    marked = np.array([row["sure"] == "no" for row in rows])
+    np.testing.assert_array_equal(marked, probabilities.max(axis=1) < middle)
+    assert 0 < marked.sum() < 12
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):
@@ -98,7 +124,13 @@ def test_csv_can_be_read_again(tmp_path):
     write_predictions_csv(tmp_path / "out" / "p.csv", ["a,b.png", "ü.png"], ["label", "b"], probabilities)
     with (tmp_path / "out" / "p.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert rows[0] == {"name": "a,b.png", "label": "b", "probability_label": "0.250000", "probability_b": "0.750000"}
+    assert rows[0] == {
+        "name": "a,b.png",
+        "label": "b",
+        "probability_label": "0.250000",
+        "probability_b": "0.750000",
+        "sure": "",
+    }
     assert rows[1]["name"] == "ü.png"
     assert rows[1]["label"] == "label"
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["p.csv"]

@@ -1,18 +1,23 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+from bloodauto.ensemble.abstention import Abstention, Part, RiskCoverage
 from bloodauto.ensemble.calibration import wilson_interval
+from bloodauto.ensemble.honesty import WinnersCurse
+from bloodauto.ensemble.scaling import Calibration, PerClass
 from bloodauto.errors import RunError, UserError
 from bloodauto.export.keras_export import IDENTITY, Member, View, build_export
-from bloodauto.export.labels import labels_of
+from bloodauto.export.labels import Unsure, labels_of
 from bloodauto.export.looking import ViewGain
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, render_card
 from bloodauto.export.write import ParitySample, check_formats, write_export
+from bloodauto.shift.expectation import Expectation
 
+UNSURE = Unsure("entropy", -0.7)
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "plate|let")
 
 
@@ -28,7 +33,16 @@ def facts():
             MemberFacts("trial 17", "mobilenet_0.25, 24 px", 0.75, 1.0, 1234567, IDENTITY),
             MemberFacts("trial 3", "own_cnn", 0.25, 1.5, 99, IDENTITY),
         ),
-        temperature=1.4,
+        calibration=Calibration(1.4, None, (0.31, 0.32)),
+        abstention=Abstention(
+            "entropy",
+            -0.7,
+            Part(1000, 0.95, 0.991, RiskCoverage((0.5, 1.0), (0.0, 0.02), 0.01)),
+            Part(400, 0.64, 0.912, RiskCoverage((0.5, 1.0), (0.1, 0.3), 0.2)),
+        ),
+        winners_curse=WinnersCurse(12, 0.91, 0.894, 0.012, 3, 0.92),
+        latency_ms=8.25,
+        test=None,
         view_gain=None,
         scores=(ScoreFacts("same laboratory, test images", "accuracy", 0.98, wilson_interval(980, 1000), 1000),),
         data_source="cells.npz",
@@ -46,7 +60,7 @@ def sample(model, make):
 
 
 def test_export_writes_every_file_and_nothing_else(model, facts, sample, tmp_path):
-    result = write_export(tmp_path / "export", model, NAMES, facts, ["codabench", "keras"], sample)
+    result = write_export(tmp_path / "export", model, NAMES, UNSURE, facts, ["codabench", "keras"], sample)
     wanted = {"model.keras", "submission.zip", "labels.json", "README.md"}
     assert {file.name for file in result.files} == wanted
     assert {file.name for file in (tmp_path / "export").iterdir()} == wanted
@@ -55,15 +69,16 @@ def test_export_writes_every_file_and_nothing_else(model, facts, sample, tmp_pat
     labels = json.loads((tmp_path / "export" / "labels.json").read_text())
     assert labels["classes"] == list(NAMES)
     assert labels["input"]["height_px"] == 24
+    assert labels["not_sure"] == {"sureness": "entropy", "below": -0.7}
 
 
 def test_an_export_that_answers_otherwise_replaces_nothing(model, facts, sample, tmp_path):
-    write_export(tmp_path, model, NAMES, facts, ["keras"], sample)
+    write_export(tmp_path, model, NAMES, UNSURE, facts, ["keras"], sample)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     wrong = ParitySample(sample.images, np.roll(sample.probabilities, 1, axis=1))
     for kind in ("keras", "codabench"):
         with pytest.raises(RunError, match=r"(model\.keras|submission\.zip): expected the (prob|labels)"):
-            write_export(tmp_path, model, NAMES, facts, [kind], wrong)
+            write_export(tmp_path, model, NAMES, UNSURE, facts, [kind], wrong)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -93,6 +108,45 @@ def test_card_does_not_hide_what_is_missing(model, facts):
     assert "model.keras" not in card
 
 
+TEST = {
+    "accuracy": 0.982,
+    "accuracy_low": 0.978,
+    "accuracy_high": 0.986,
+    "ece": 0.011,
+    "ece_shifted": 0.047,
+    "elsewhere": asdict(Expectation(0.84, 0.71, 0.92, 0.9, 0.88, 40, 6)),
+}
+
+
+def test_card_states_what_to_expect_elsewhere_and_how_often_that_holds(model, facts):
+    card = render_card(labels_of(model, NAMES), replace(facts, test=TEST), ("keras",))
+    assert "**Same lab 98.2 % (97.8-98.6); elsewhere 84 % (71-92).**" in card
+    assert "meant to hold in 90% of laboratories; it comes from 40 simulated ones" in card
+    assert "it held in 88% of those" in card
+    assert "Not covered: other patients" in card
+    assert "Calibration error: 0.011 on sealed test images, 0.047 on shifted views of them." in card
+
+
+def test_card_promises_nothing_for_an_ensemble_the_test_was_not_opened_for(model, facts):
+    card = render_card(labels_of(model, NAMES), facts, ("keras",))
+    assert "Same lab" not in card
+    assert "Not known: the sealed test images" in card
+
+
+def test_card_states_luck_latency_and_when_it_is_not_sure(model, facts):
+    card = render_card(labels_of(model, NAMES), facts, ("keras",))
+    assert "The best of 12 trials scored 0.9100" in card
+    assert "without its luck 0.8940 is to be expected" in card
+    assert "One image takes 8.25 ms" in card
+    assert "is below -0.7 should be looked at by a person" in card
+    assert "Of shifted views it answers 64.0%, and of these answers 91.20% are right." in card
+    scaled = Calibration(1.4, PerClass((1.0,) * 5, (0.0,) * 5), (0.32, 0.31))
+    unknown = replace(facts, calibration=scaled, winners_curse=None)
+    card = render_card(labels_of(model, NAMES), unknown, ("keras",))
+    assert "a scale and a bias for each class" in card
+    assert "no recipe was trained twice" in card
+
+
 def test_card_states_what_views_cost_and_change(model, facts):
     views = (View("identity", 0.75), View("turn_90", 0.25))
     members = tuple(replace(member, views=views) for member in facts.members)
@@ -113,7 +167,7 @@ def test_card_states_what_views_cost_and_change(model, facts):
 
 @pytest.mark.slow
 def test_example_of_the_card_runs_without_the_project(model, facts, sample, tmp_path, run_bare):
-    write_export(tmp_path, model, NAMES, facts, ["keras"], sample)
+    write_export(tmp_path, model, NAMES, UNSURE, facts, ["keras"], sample)
     example = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL).group(1)
     assert len(example.strip().splitlines()) == 4
     printed = run_bare(example, tmp_path)

@@ -247,6 +247,25 @@ def _charge(run: RunDirectory, purpose: str, seconds: float, spent: float) -> fl
     return spent + seconds
 
 
+def _answered_part(rng: np.random.Generator, images: int, answered: float, accuracy: float) -> dict[str, object]:
+    shares = np.linspace(0.025, 1, 40)
+    wrong = np.sort(rng.uniform(0, 2 * (1 - accuracy), 40))
+    curve = {"answered": shares.tolist(), "wrong": wrong.tolist(), "area": float(wrong.mean())}
+    return {"images": images, "answered": answered, "accuracy": accuracy, "curve": curve}
+
+
+def _laboratories(rng: np.random.Generator) -> list[dict[str, object]]:
+    families = ("scale", "eosin_intensity", "stain_hue", "bubble", "gamma", "saturation", "defocus", "jpeg")
+    found = []
+    for number in range(40):
+        severity, causes = float(rng.uniform(1, 5)), 1 + number % 8
+        correct = int(rng.binomial(32, max(0.97 - 0.02 * severity * causes, 0.2)))
+        found.append(
+            {"families": families[:causes], "groups": [], "severity": severity, "correct": correct, "images": 32}
+        )
+    return found
+
+
 def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[str, ...], spent: float) -> None:
     for purpose, seconds in (
         (f"refit {REFITS[0]}", 520.0),
@@ -257,12 +276,13 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
         spent = _charge(run, purpose, seconds, spent)
     scores = {"accuracy": 0.972, "balanced_accuracy": 0.966, "macro_f1": 0.965, "shift": 0.881, "ece": 0.014}
     single = {"accuracy": 0.964, "balanced_accuracy": 0.957, "macro_f1": 0.955, "shift": 0.856, "ece": 0.031}
+    scores["ece_shifted"], single["ece_shifted"] = 0.052, 0.088
     for name in REFITS:
         write_arrays(run.refit(name) / "predictions.npz", **predictions(rng, len(classes), 0.96))
         write_json(run.refit(name) / "result.json", {"finished": True, "objective": 0.85, "parameters": 5_930_000})
     members = [
         {"name": name, "weight": weight, "recipe_id": f"{trial:012x}", "trial": trial, "kind": kind,
-         "parameters": 5_930_000, "scores": single,
+         "parameters": 5_930_000, "scores": single, "latency_ms": None,
          "networks": [{"name": name, "fold": 0, "folder": f"{kind}s/{name}"}]}
         for name, weight, trial, kind in (
             (REFITS[0], 0.5, 2, "refit"), (REFITS[1], 0.3, 7, "refit"), ("00000", 0.2, 0, "trial")
@@ -273,7 +293,21 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
         {
             "metric": "shift",
             "members": members,
-            "temperature": 1.31,
+            "calibration": {"temperature": 1.31, "per_class": None, "cross_validated_nats": [0.211, 0.214]},
+            "abstention": {
+                "sureness": "entropy",
+                "threshold": -0.62,
+                "clean": _answered_part(rng, 400, 0.95, 0.99),
+                "shifted": _answered_part(rng, 40, 0.71, 0.93),
+            },
+            "winners_curse": {
+                "trials": 14,
+                "best": 0.894,
+                "shrunk": 0.883,
+                "noise": 0.011,
+                "noise_comparisons": 3,
+                "refits": 0.901,
+            },
             "scores": scores,
             "best_single": {"name": REFITS[0], "scores": single},
             "trace": [
@@ -296,6 +330,20 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
             "macro_f1": 0.96,
             "loss": 0.13,
             "ece": 0.017,
+            "ece_shifted": 0.061,
+            "answered": 0.944,
+            "answered_shifted": 0.702,
+            "ensemble": "0123456789ab",
+            "elsewhere": {
+                "middle": 0.76,
+                "low": 0.41,
+                "high": 0.95,
+                "nominal_coverage": 0.9,
+                "measured_coverage": 0.91,
+                "shifts": 40,
+                "causes": 6,
+            },
+            "laboratories": _laboratories(rng),
             "confusion": confusion.tolist(),
             "classes": list(classes),
             "shift": {

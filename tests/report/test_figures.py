@@ -9,7 +9,18 @@ import optuna
 import plotly.graph_objects as go
 import pytest
 
-from bloodauto.report.figures import budget, confusion, elsewhere, ensemble, importance, learning, parallel, progress
+from bloodauto.report.figures import (
+    budget,
+    confusion,
+    elsewhere,
+    ensemble,
+    importance,
+    laboratories,
+    learning,
+    parallel,
+    progress,
+    risk,
+)
 from bloodauto.report.figures.style import Absent
 from bloodauto.report.info import LedgerEntry, ParamValue, Predictions, RunInfo, TrialInfo
 
@@ -251,9 +262,34 @@ def test_shift_groups_come_worst_first(finished_info: RunInfo) -> None:
     elsewhere.draw_shift(info).to_json()
 
 
+def test_laboratories_are_drawn_by_what_differs_with_the_interval_as_a_band(finished_info: RunInfo) -> None:
+    info = laboratories.laboratories_info(finished_info)
+    assert isinstance(info, laboratories.LaboratoriesInfo)
+    figure = laboratories.draw_laboratories(info)
+    points = figure.data[0]
+    assert len(points.x) == 40
+    assert list(points.x[:9]) == [1, 2, 3, 4, 5, 6, 7, 8, 1]
+    assert list(points.y) == [one.accuracy for one in info.laboratories]
+    band = figure.layout.shapes[0]
+    assert (band.y0, band.y1) == (0.41, 0.95)
+    figure.to_json()
+
+
+def test_risk_is_drawn_with_the_threshold_on_each_curve(finished_info: RunInfo) -> None:
+    info = risk.risk_info(finished_info)
+    assert isinstance(info, risk.RiskInfo)
+    assert [name for name, _ in info.parts] == ["clean images", "shifted views"]
+    figure = risk.draw_risk(info)
+    points = dict(info.parts)
+    assert [trace.x[0] for trace in figure.data if trace.mode == "markers"] == [0.95, 0.71]
+    assert [trace.y[0] for trace in figure.data if trace.mode == "markers"] == pytest.approx([0.01, 0.07])
+    assert len(points["clean images"].curve) == 40
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        laboratories.laboratories_info, risk.risk_info,
         progress.progress_info, budget.budget_info, importance.importance_info, parallel.parallel_info,
         learning.learning_info, confusion.confusion_info, confusion.reliability_info, ensemble.ensemble_info,
         elsewhere.scatter_info, elsewhere.shift_info,

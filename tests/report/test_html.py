@@ -62,7 +62,9 @@ def test_the_headline_says_what_was_found(report: Page, finished_info: RunInfo) 
     assert finished_info.test.accuracy is not None
     assert f"{100 * finished_info.test.accuracy:.1f} %" in text
     assert "between 95.1 % and 97.4 %" in text
-    assert "on average over 7 kinds; worst: another laboratory, everything at once, 68.3 %" in text
+    assert "Expect elsewhere 76 % (41–95)" in text
+    assert "the middle of 40 simulated ones" in text
+    assert "It held in 91% of those" in text
     assert "86.8 GPU-min spent of 2 GPU-h (typed as 2gpu-h)" in text
     for chip in ("14 complete", "11 pruned", "2 failed", "1 out of budget", "1 open", "1 waiting"):
         assert chip in text
@@ -75,9 +77,34 @@ def test_every_chapter_is_there_with_its_content(report: Page) -> None:
     assert "near_duplicate" in report.sections["data"]
     assert "successive_halving" in report.sections["settings"]
     assert "bloodauto export-best" in report.sections["next"]
-    assert "temperature 1.310" in report.sections["ensemble"]
+    assert "temperature 1.310." in report.sections["ensemble"]
+    assert "The best of 14 trials had an objective of 89.4\u202f%" in report.sections["ensemble"]
+    assert "without its luck 88.3\u202f%" in report.sections["ensemble"]
+    assert (
+        "it answers 95.0\u202f% of the clean images and 71.0\u202f% of the shifted views" in report.sections["mistakes"]
+    )
+    assert "Same lab 96.8 % (95.1-97.4); elsewhere 76 % (41-95)." in report.sections["elsewhere"]
+    assert "Not covered: other patients" in report.sections["elsewhere"]
     anchors = {attributes["href"] for name, attributes in report.elements if name == "a"}
     assert anchors == {f"#{name}" for name in report.sections if name not in ("", "found")}
+
+
+def test_without_drawn_laboratories_shifted_views_stand_in_and_nothing_is_promised(finished_info: RunInfo) -> None:
+    assert finished_info.test is not None
+    test = replace(finished_info.test, elsewhere=None, laboratories=())
+    page = Page(render(replace(finished_info, test=test)))
+    text = page.sections["found"].replace("\u202f", " ")
+    assert "Expect elsewhere" not in text
+    assert "on average over 7 kinds; worst: another laboratory, everything at once, 68.3 %" in text
+    assert "The sealed test has not been judged in simulated laboratories." in page.sections["elsewhere"]
+
+
+def test_scales_and_luck_are_said_as_they_are(finished_info: RunInfo) -> None:
+    assert finished_info.ensemble is not None
+    ensemble = replace(finished_info.ensemble, per_class=True, luck=None)
+    text = Page(render(replace(finished_info, ensemble=ensemble))).sections["ensemble"]
+    assert "and a scale and a bias for each class." in text
+    assert "no recipe was trained twice" in text
 
 
 def test_the_page_needs_nothing_else(report: Page) -> None:

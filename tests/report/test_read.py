@@ -90,7 +90,7 @@ def test_the_best_trial_stands_in_for_an_ensemble_without_answers(own_run: RunDi
     elif damage == "no networks":
         del ensemble["members"][1]["networks"]
     else:
-        ensemble["temperature"] = 0
+        ensemble["calibration"]["temperature"] = 0
     own_run.ensemble.write_text(json.dumps(ensemble))
     info = read_run(own_run.root)
     assert info.predictions is not None

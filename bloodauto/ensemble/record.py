@@ -1,0 +1,186 @@
+"""A run's ensemble as it is kept: its members, their weights, its calibration, and the file that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bloodauto.ensemble.abstention import SURENESS_NAMES, Abstention, Part, RiskCoverage
+from bloodauto.ensemble.honesty import WinnersCurse
+from bloodauto.ensemble.scaling import Calibration, PerClass
+from bloodauto.errors import RunError
+from bloodauto.files import RunDirectory, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training whose weights and predictions lie in the run.
+
+    Attributes:
+        name: unique in the run.
+        kind: ``trial``, ``refit``, or ``soup`` (averaged weights of others).
+        trial: the trial whose recipe it has.
+        fold: the fold it was not trained on.
+        folder: with ``recipe.yaml``, ``best.npz``, ``predictions.npz`` and ``result.json``.
+    """
+
+    name: str
+    kind: str
+    trial: int
+    fold: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of the ensemble: one network, or one for each fold averaged evenly.
+
+    Attributes:
+        weight: its share of the averaged probabilities.
+        scores: of it alone, on the images the ensemble was chosen by.
+        latency_ms: what one image takes it; None where no cap asked for a measurement.
+    """
+
+    name: str
+    kind: str
+    trial: int
+    weight: float
+    parameters: int
+    recipe_id: str
+    scores: dict[str, float]
+    networks: tuple[Trained, ...]
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The ensemble of a run. Its scores are those of the images it was chosen by: optimistic figures.
+
+    Attributes:
+        metric: what it was chosen by.
+        calibration, abstention: fitted to the members' average, on clean images and shifted views.
+        best_single: name and scores of the best candidate alone.
+        trace: (step, who was added, score of the average) of the selection.
+        images, views: how many it was chosen by.
+        winners_curse: None where no recipe was trained twice.
+    """
+
+    metric: str
+    members: tuple[Member, ...]
+    calibration: Calibration
+    abstention: Abstention
+    scores: dict[str, float]
+    best_single: tuple[str, dict[str, float]]
+    trace: tuple[tuple[int, str, float], ...]
+    images: int
+    views: int
+    winners_curse: WinnersCurse | None = None
+
+    @property
+    def identity(self) -> str:
+        """Tells apart what answers differently: members, weights and calibration; twelve hexadecimal digits."""
+        said = [[one.name, one.weight] for one in self.members], asdict(self.calibration)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def write_ensemble(run: RunDirectory, ensemble: Ensemble) -> None:
+    """Writes ``ensemble.json``."""
+    members = [
+        {
+            "name": member.name,
+            "kind": member.kind,
+            "trial": member.trial,
+            "weight": member.weight,
+            "parameters": member.parameters,
+            "recipe_id": member.recipe_id,
+            "scores": member.scores,
+            "latency_ms": member.latency_ms,
+            "networks": [
+                {"name": one.name, "fold": one.fold, "folder": str(one.folder.relative_to(run.root))}
+                for one in member.networks
+            ],
+        }
+        for member in ensemble.members
+    ]
+    name, scores = ensemble.best_single
+    write_json(
+        run.ensemble,
+        {
+            "metric": ensemble.metric,
+            "members": members,
+            "calibration": asdict(ensemble.calibration),
+            "abstention": asdict(ensemble.abstention),
+            "scores": ensemble.scores,
+            "best_single": {"name": name, "scores": scores},
+            "trace": [{"step": step, "added": added, "score": score} for step, added, score in ensemble.trace],
+            "images": ensemble.images,
+            "views": ensemble.views,
+            "winners_curse": None if ensemble.winners_curse is None else asdict(ensemble.winners_curse),
+        },
+    )
+
+
+def read_ensemble(run: RunDirectory) -> Ensemble:
+    """Reads ``ensemble.json``.
+
+    Raises:
+        RunError: the search has not come that far, or the file is not one of ours.
+    """
+    if not run.ensemble.is_file():
+        raise RunError(
+            f"{run.root}: expected an ensemble (ensemble.json), found none: the search has not come that far. "
+            f"Go on with: bloodauto search --resume --run {run.root}"
+        )
+    value: dict[str, Any] = read_json(run.ensemble)
+    try:
+        members = tuple(_member(run, one) for one in value["members"])
+        if not members:
+            raise ValueError("no members")
+        curse = value["winners_curse"]
+        return Ensemble(
+            metric=value["metric"],
+            members=members,
+            calibration=_calibration(value["calibration"]),
+            abstention=_abstention(value["abstention"]),
+            scores=value["scores"],
+            best_single=(value["best_single"]["name"], value["best_single"]["scores"]),
+            trace=tuple((one["step"], one["added"], one["score"]) for one in value["trace"]),
+            images=int(value["images"]),
+            views=int(value["views"]),
+            winners_curse=None if curse is None else WinnersCurse(**curse),
+        )
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise RunError(f"{run.ensemble}: expected an ensemble, something is missing or wrong ({error!r}).") from None
+
+
+def _member(run: RunDirectory, value: dict[str, Any]) -> Member:
+    networks = tuple(
+        Trained(one["name"], value["kind"], int(value["trial"]), int(one["fold"]), run.root / one["folder"])
+        for one in value["networks"]
+    )
+    known = {name: value[name] for name in ("name", "kind", "trial", "weight", "parameters", "recipe_id", "scores")}
+    return Member(**known, networks=networks, latency_ms=value["latency_ms"])
+
+
+def _calibration(value: dict[str, Any]) -> Calibration:
+    temperature, per_class, nats = float(value["temperature"]), value["per_class"], value["cross_validated_nats"]
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature}")
+    scaled = None if per_class is None else PerClass(tuple(per_class["scales"]), tuple(per_class["biases"]))
+    return Calibration(temperature, scaled, None if nats is None else (float(nats[0]), float(nats[1])))
+
+
+def _abstention(value: dict[str, Any]) -> Abstention:
+    if value["sureness"] not in SURENESS_NAMES:
+        raise ValueError(f"sureness {value['sureness']!r}")
+    shifted = None if value["shifted"] is None else _part(value["shifted"])
+    return Abstention(value["sureness"], float(value["threshold"]), _part(value["clean"]), shifted)
+
+
+def _part(value: dict[str, Any]) -> Part:
+    curve = value["curve"]
+    known = RiskCoverage(tuple(curve["answered"]), tuple(curve["wrong"]), float(curve["area"]))
+    return Part(int(value["images"]), float(value["answered"]), value["accuracy"], known)

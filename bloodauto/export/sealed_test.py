@@ -1,0 +1,114 @@
+"""The one look at the sealed test: how good the ensemble is at home, under simulated shifts, and what follows for elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+
+from bloodauto.data.cells import Cells
+from bloodauto.data.split import Splits
+from bloodauto.ensemble.abstention import is_sure
+from bloodauto.ensemble.calibration import expected_calibration_error, wilson_interval
+from bloodauto.ensemble.record import Ensemble
+from bloodauto.files import RunDirectory, read_json, write_json
+from bloodauto.shift.compound import draw_compound_shifts
+from bloodauto.shift.expectation import ShiftOutcome, expect_elsewhere
+from bloodauto.shift.score import score as shift_score
+from bloodauto.shift.suite import ShiftSuite
+from bloodauto.trial.metrics import confusion_matrix, measure
+
+_PREDICT_BATCH = 128
+#: Images shown in views of the suite, and drawn laboratories with their images: together about what one evaluation of the
+#: search costs, which is what the budget keeps for this.
+_SUITE_IMAGES = 128
+_LABORATORIES = 40
+_LABORATORY_IMAGES = 32
+
+
+def predict_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Probabilities of the exported model, float32 (n, c)."""
+    return np.asarray(model.predict(images, batch_size=_PREDICT_BATCH, verbose=0))
+
+
+def open_sealed_test(
+    run: RunDirectory, model: keras.Model, ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: int
+) -> None:
+    """Judges the model of an ensemble without test-time views on the sealed test images and writes ``test.json``.
+
+    Does nothing when that was done: the test is opened once, whatever is exported later.
+    """
+    index = splits.test_index()
+    if run.test_result.is_file() or len(index) == 0:
+        return
+    labels, images = cells.labels[index], cells.images[index]
+    probabilities = predict_batches(model, images)
+    answers = probabilities.argmax(axis=1)
+    # Other draws than the search's own suite, so that the views themselves are new too.
+    plan = ShiftSuite(seed=seed + 1, num_images=_SUITE_IMAGES).plan(labels)
+    shifted = predict_batches(model, plan.render(images))
+    view_labels = labels[plan.image_index]
+    score = shift_score(labels, probabilities, plan, shifted)
+    correct = int((answers == labels).sum())
+    low, high = wilson_interval(correct, len(labels))
+    metrics = measure(labels, probabilities)
+    laboratories = list(_laboratories(model, labels, images, seed=seed))
+    outcomes = [ShiftOutcome(tuple(one["groups"]), one["correct"], one["images"]) for one in laboratories]
+    elsewhere = expect_elsewhere(outcomes)
+    rule = ensemble.abstention
+    write_json(
+        run.test_result,
+        {
+            "ensemble": ensemble.identity,
+            "images": len(labels),
+            "accuracy": metrics.accuracy,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "balanced_accuracy": metrics.balanced_accuracy,
+            "macro_f1": metrics.macro_f1,
+            "loss": metrics.loss,
+            "ece": expected_calibration_error(probabilities, labels),
+            "ece_shifted": expected_calibration_error(shifted, view_labels),
+            "confusion": confusion_matrix(labels, answers, len(cells.class_names)).tolist(),
+            "classes": list(cells.class_names),
+            "shift": {group.name: group.accuracy for group in score.groups},
+            "shifted_accuracy": float((shifted.argmax(axis=1) == view_labels).mean()),
+            "shifted_views": len(plan),
+            "answered": float(is_sure(probabilities, rule.sureness, rule.threshold).mean()),
+            "answered_shifted": float(is_sure(shifted, rule.sureness, rule.threshold).mean()),
+            "elsewhere": None if elsewhere is None else asdict(elsewhere),
+            "laboratories": laboratories,
+        },
+    )
+
+
+def read_sealed_test(run: RunDirectory, ensemble: Ensemble) -> dict[str, Any] | None:
+    """What the sealed test said of this ensemble; None where it has not been opened, or was opened for another one."""
+    if not run.test_result.is_file():
+        return None
+    test: dict[str, Any] = read_json(run.test_result)
+    return test if test.get("ensemble") == ensemble.identity else None
+
+
+def _laboratories(model: keras.Model, labels: np.ndarray, images: np.ndarray, *, seed: int) -> Iterator[dict[str, Any]]:
+    """How the model does in each of the drawn laboratories, each of which sees other images, as far as they go."""
+    order = np.random.default_rng([seed, 40]).permutation(len(labels))
+    count = min(_LABORATORY_IMAGES, len(labels))
+    per_batch = max(_PREDICT_BATCH // count, 1)
+    shifts = draw_compound_shifts(_LABORATORIES, seed=seed + 1)
+    for start in range(0, len(shifts), per_batch):
+        some = shifts[start : start + per_batch]
+        rows = [order[(np.arange(count) + (start + place) * count) % len(labels)] for place in range(len(some))]
+        rendered = np.concatenate([one.render(images[own]) for one, own in zip(some, rows, strict=True)])
+        right = predict_batches(model, rendered).argmax(axis=1) == labels[np.concatenate(rows)]
+        for place, one in enumerate(some):
+            yield {
+                "families": [family.name for family in one.families],
+                "groups": list(one.groups),
+                "severity": one.severity,
+                "correct": int(right[place * count : (place + 1) * count].sum()),
+                "images": count,
+            }

@@ -1,0 +1,54 @@
+"""What leaving the least sure images to a person buys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from bloodauto.report.figures.style import ACCENT, MUTED, Absent, base_figure
+from bloodauto.report.info import AnsweredPart, RunInfo
+
+_COLOURS = {"clean images": MUTED, "shifted views": ACCENT}
+
+
+@dataclass(frozen=True)
+class RiskInfo:
+    """``parts``: (which images, their curve and the place of the exported threshold on it)."""
+
+    parts: tuple[tuple[str, AnsweredPart], ...]
+
+
+def risk_info(run: RunInfo) -> RiskInfo | Absent:
+    abstention = None if run.ensemble is None else run.ensemble.abstention
+    if abstention is None:
+        return Absent("No ensemble has been made, so no threshold has been set.")
+    both = (("clean images", abstention.clean), ("shifted views", abstention.shifted))
+    parts = tuple((name, part) for name, part in both if part is not None and part.curve)
+    return RiskInfo(parts) if parts else Absent("The ensemble has no risk-coverage curve.")
+
+
+def draw_risk(info: RiskInfo) -> go.Figure:
+    """Share of wrong answers over the share of images that get one, the surest first; the threshold as a large point."""
+    figure = base_figure(400, x_title="images that get an answer, the surest first", y_title="wrong among the answers")
+    for name, part in info.parts:
+        figure.add_scatter(
+            x=[answered for answered, _ in part.curve],
+            y=[wrong for _, wrong in part.curve],
+            mode="lines",
+            name=name,
+            line={"color": _COLOURS[name], "width": 2},
+            hovertemplate="%{x:.1%} answered<br>%{y:.1%} of these wrong<extra>" + name + "</extra>",
+        )
+        if part.accuracy is not None:
+            figure.add_scatter(
+                x=[part.answered],
+                y=[1 - part.accuracy],
+                mode="markers",
+                marker={"color": _COLOURS[name], "size": 13, "line": {"color": "white", "width": 1}},
+                showlegend=False,
+                hovertemplate="threshold: %{x:.1%} answered<br>%{y:.1%} of these wrong<extra>" + name + "</extra>",
+            )
+    figure.update_xaxes(tickformat=".0%", range=[0, 1.03])
+    figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    return figure

@@ -1,0 +1,119 @@
+"""The sealed test is opened once, for one ensemble, and says what to expect elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bloodauto.data.clean import clean
+from bloodauto.data.split import make_splits
+from bloodauto.data.synth import synthesize
+from bloodauto.ensemble.abstention import fit_abstention
+from bloodauto.ensemble.record import Ensemble
+from bloodauto.ensemble.scaling import Calibration
+from bloodauto.export.sealed_test import open_sealed_test, read_sealed_test
+from bloodauto.files import RunDirectory
+
+SIZE_PX = 24
+
+
+class _Counting:
+    """Stands where the exported model stands, answers by the mean colour, and counts the images it was asked for."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model, self.images = model, 0
+
+    def predict(self, images: np.ndarray, **how: object) -> np.ndarray:
+        self.images += len(images)
+        return self.model.predict(images, **how)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return synthesize(240, seed=3, image_size_px=SIZE_PX)
+
+
+@pytest.fixture(scope="module")
+def splits(cells):
+    return make_splits(cells, clean(cells, enabled=False), seed=0)
+
+
+@pytest.fixture
+def model() -> _Counting:
+    images = keras.Input((SIZE_PX, SIZE_PX, 3), dtype="uint8")
+    x = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 32)(images))
+    dense = layers.Dense(8, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(seed=1))
+    return _Counting(keras.Model(images, dense(x)))
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> Ensemble:
+    rng = np.random.default_rng(0)
+    rows = rng.dirichlet(np.ones(8), 60)
+    labels = rng.integers(0, 8, 60)
+    return Ensemble(
+        metric="shift",
+        members=(),
+        calibration=Calibration(1.0, None, None),
+        abstention=fit_abstention(rows, labels, rows[:0], labels[:0]),
+        scores={},
+        best_single=("a", {}),
+        trace=(),
+        images=60,
+        views=0,
+    )
+
+
+def test_it_is_opened_once_and_read_again(tmp_path, model, ensemble, cells, splits) -> None:
+    run = RunDirectory(tmp_path)
+    assert read_sealed_test(run, ensemble) is None
+    open_sealed_test(run, model, ensemble, cells, splits, seed=0)
+    asked, written = model.images, run.test_result.read_bytes()
+    assert asked > len(splits.test_index())
+    open_sealed_test(run, model, ensemble, cells, splits, seed=5)
+    assert model.images == asked
+    assert run.test_result.read_bytes() == written
+    assert read_sealed_test(run, ensemble)["images"] == len(splits.test_index())
+
+
+def test_it_says_nothing_of_another_ensemble(tmp_path, model, ensemble, cells, splits) -> None:
+    run = RunDirectory(tmp_path)
+    open_sealed_test(run, model, ensemble, cells, splits, seed=0)
+    assert read_sealed_test(run, replace(ensemble, calibration=Calibration(1.5, None, None))) is None
+
+
+def test_it_says_what_to_expect_elsewhere_and_shows_the_laboratories_behind_it(
+    tmp_path, model, ensemble, cells, splits
+) -> None:
+    run = RunDirectory(tmp_path)
+    open_sealed_test(run, model, ensemble, cells, splits, seed=0)
+    test = read_sealed_test(run, ensemble)
+    elsewhere, laboratories = test["elsewhere"], test["laboratories"]
+    assert len(laboratories) == elsewhere["shifts"] == 40
+    accuracies = [one["correct"] / one["images"] for one in laboratories]
+    assert elsewhere["low"] <= np.median(accuracies) == elsewhere["middle"] <= elsewhere["high"]
+    assert {len(one["families"]) for one in laboratories} == set(range(1, 9))
+    assert test["accuracy_low"] <= test["accuracy"] <= test["accuracy_high"]
+    assert 0 <= test["answered_shifted"] <= 1
+    assert 0 <= test["ece_shifted"] <= 1
+
+
+def test_the_same_seed_draws_the_same_laboratories(tmp_path, model, ensemble, cells, splits) -> None:
+    found = []
+    for name in ("a", "b"):
+        run = RunDirectory(tmp_path / name)
+        open_sealed_test(run, model, ensemble, cells, splits, seed=7)
+        found.append(run.test_result.read_bytes())
+    assert found[0] == found[1]
+
+
+def test_without_sealed_images_nothing_is_written(tmp_path, model, ensemble, cells, splits) -> None:
+    run = RunDirectory(tmp_path)
+    whole = replace(splits, fold=np.where(splits.fold == -2, 1, splits.fold))
+    assert len(whole.test_index()) == 0
+    open_sealed_test(run, model, ensemble, cells, whole, seed=0)
+    assert not run.test_result.exists()
