@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -89,6 +89,18 @@ def by_severity(scores: Scores, weights: tuple[float, ...]) -> np.ndarray:
     return np.average(scores.balanced.mean(axis=1), axis=1, weights=np.array(weights[: scores.balanced.shape[2]]))
 
 
+def harsh(scores: Scores, form: Form, severities: slice = slice(2, None)) -> np.ndarray:
+    """Another form, seen at the harsher severities alone."""
+    weights = np.broadcast_to(scores.weights, scores.balanced.shape)
+    return form(replace(scores, balanced=scores.balanced[:, :, severities], weights=weights[:, :, severities]))
+
+
+def mean_and_worst_group(scores: Scores) -> np.ndarray:
+    """Half the mean of the groups, half the worst group."""
+    means = _group_means(scores)[0]
+    return (means.mean(axis=1) + means.min(axis=1)) / 2
+
+
 def mean_log_odds(scores: Scores) -> np.ndarray:
     """Log odds of the families: what separates 0.98 from 0.99 counts as what separates 0.5 from 0.67."""
     shares = np.clip(scores.families, 0.005, 0.995)
@@ -109,4 +121,12 @@ FORMS: dict[str, Form] = {
     "severities by their number": partial(by_severity, weights=(1, 2, 3, 4, 5)),
     "mild severities 1 and 2": partial(by_severity, weights=(1, 1, 0, 0, 0)),
     "mean log odds of families": mean_log_odds,
+    "mean of groups and worst group": mean_and_worst_group,
+    "mean of groups, severities 3 to 5": partial(harsh, form=partial(mean_of_groups, clean_weight=0.0)),
+    "mean of groups and clean, severities 3 to 5": partial(harsh, form=mean_of_groups),
+    "worst group, severities 3 to 5": partial(harsh, form=worst_group),
+    "mean of groups and worst group, severities 3 to 5": partial(harsh, form=mean_and_worst_group),
+    "mean of groups and worst group, severities 4 and 5": partial(
+        harsh, form=mean_and_worst_group, severities=slice(3, None)
+    ),
 }

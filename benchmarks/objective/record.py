@@ -1,0 +1,269 @@
+"""Trains varied recipes and records what each gets right, family by family: the evidence for the search's objective.
+
+    python benchmarks/objective/record.py --data ../shared/data/pbc96 --weights-dir ../shared/weights \\
+        --other other_lab=../shared/data/bccd96 --output benchmarks/objective/recipes.json
+
+The recipes differ on purpose in what people vary, good ideas and bad ones alike: backbone, unfreezing, batch-norm policy,
+augmentation, optimizer, learning rate, loss, length. Each is trained on the same images; the file is rewritten after each,
+and recipes that it holds already are left out, so the recording can be interrupted. About an hour on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import bloodauto.trial  # noqa: F401
+
+# isort: split
+# TensorFlow is set up before Keras is imported.
+import keras
+import numpy as np
+
+from bloodauto.augment.threads import limit_native_threads
+from bloodauto.data.cells import Cells
+from bloodauto.data.clean import clean
+from bloodauto.data.load import load_cells
+from bloodauto.data.split import make_splits
+from bloodauto.data.synth import synthesize
+from bloodauto.files import read_json, write_json
+from bloodauto.recipe import Recipe, parse_recipe
+from bloodauto.shift.family import SEVERITIES
+from bloodauto.shift.suite import ShiftSuite, ViewPlan
+from bloodauto.trial.backbones import find_weights
+from bloodauto.trial.checkpoint import read_weights
+from bloodauto.trial.material import Material, prepare, probabilities
+from bloodauto.trial.network import build_network
+from bloodauto.trial.train import TrainOptions, train
+
+_BASE: dict[str, Any] = {
+    "backbone": {"name": "mobilenet_0.25", "weights": "imagenet", "batch_norm": "train"},
+    "head": {"dropout": 0.2},
+    "loss": {"name": "cross_entropy", "label_smoothing": 0.05},
+    "augmentation": {
+        "orientation": True,
+        "framing": 0.3,
+        "stain_jitter": 1.0,
+        "rand_augment": {"num_ops": 4, "magnitude": 0.7, "operations": "cells"},
+    },
+    "batch_size": 64,
+    "stages": [{"epochs": 4, "optimizer": {"name": "adamw", "learning_rate": 2.0e-3, "weight_decay": 0.02}}],
+}
+
+
+def _with(changes: dict[str, Any]) -> dict[str, Any]:
+    """The base with values replaced at dotted paths."""
+    recipe: Any = {key: _copy(value) for key, value in _BASE.items()}
+    for path, value in changes.items():
+        place = recipe
+        *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return recipe
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list) else value
+
+
+def _rand(num_ops: int, magnitude: float, operations: Any = "cells") -> dict[str, Any]:
+    return {"num_ops": num_ops, "magnitude": magnitude, "operations": operations}
+
+
+_ADAMW = {"name": "adamw", "learning_rate": 2.0e-3, "weight_decay": 0.02}
+_HEAD_ONLY = {"epochs": 1, "unfreeze": "none", "optimizer": {"name": "adam", "learning_rate": 3.0e-3}}
+_PLAIN = {"orientation": False}
+_TURNED = {"orientation": True}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "declared": {},
+    "no_augmentation": {"augmentation": _PLAIN},
+    "orientation_only": {"augmentation": _TURNED},
+    "weak_cells": {"augmentation.rand_augment": _rand(2, 0.3), "augmentation.stain_jitter": 0.3},
+    "strong_cells": {"augmentation.rand_augment": _rand(6, 0.9)},
+    "standard_3": {"augmentation": {**_TURNED, "rand_augment": _rand(3, 0.5, "standard")}},
+    "paper_2": {"augmentation": {**_TURNED, "rand_augment": _rand(2, 0.5, "paper")}},
+    "stain_only": {"augmentation": {**_TURNED, "stain_jitter": 1.0}},
+    "framing_only": {"augmentation": {**_TURNED, "framing": 1.0}},
+    "geometry_only": {"augmentation": {**_TURNED, "rand_augment": _rand(3, 0.7, ["rotate_any", "zoom", "translate"])}},
+    "colour_only": {
+        "augmentation": {**_TURNED, "rand_augment": _rand(3, 0.7, ["hue", "saturation", "white_balance", "gamma"])}
+    },
+    "blur_noise_only": {
+        "augmentation": {**_TURNED, "rand_augment": _rand(2, 0.7, ["gaussian_blur", "motion_blur", "noise", "jpeg"])}
+    },
+    "grey_and_colour": {
+        "augmentation.rand_augment": _rand(4, 0.7, ["color", "hue", "white_balance", "gamma", "contrast", "invert"])
+    },
+    "frozen": {"stages": [{**_HEAD_ONLY, "epochs": 4}]},
+    "frozen_plain": {"stages": [{**_HEAD_ONLY, "epochs": 4}], "augmentation": _PLAIN},
+    "last_block": {"stages": [_HEAD_ONLY, {"epochs": 3, "unfreeze": {"blocks": 1}, "optimizer": _ADAMW}]},
+    "last_three_blocks": {"stages": [_HEAD_ONLY, {"epochs": 3, "unfreeze": {"blocks": 3}, "optimizer": _ADAMW}]},
+    "three_blocks_plain": {
+        "stages": [_HEAD_ONLY, {"epochs": 3, "unfreeze": {"blocks": 3}, "optimizer": _ADAMW}],
+        "augmentation": _TURNED,
+    },
+    "batch_norm_frozen": {"backbone.batch_norm": "freeze"},
+    "batch_norm_statistics_frozen": {"backbone.batch_norm": "freeze_statistics"},
+    "batch_norm_frozen_plain": {"backbone.batch_norm": "freeze", "augmentation": _TURNED},
+    "slow": {"stages.0.optimizer.learning_rate": 2.0e-4},
+    "fast": {"stages.0.optimizer.learning_rate": 8.0e-3},
+    "lion": {"stages.0.optimizer": {"name": "lion", "learning_rate": 2.0e-4, "weight_decay": 0.1}},
+    "sgd": {"stages.0.optimizer": {"name": "sgd", "learning_rate": 2.0e-2, "weight_decay": 0.0}},
+    "focal_balanced": {"loss": {"name": "focal", "gamma": 2.0, "class_weights": "balanced"}},
+    "dropout_and_dense": {"head": {"dropout": 0.5, "dense_units": [128]}},
+    "max_pooling": {"head": {"dropout": 0.2, "pooling": "max"}},
+    "one_epoch": {"stages.0.epochs": 1},
+    "one_epoch_plain": {"stages.0.epochs": 1, "augmentation": _TURNED},
+    "twelve_epochs_plain": {"stages.0.epochs": 12, "augmentation": _TURNED},
+    "ten_epochs": {"stages.0.epochs": 10},
+    "random_start": {"backbone.weights": "none"},
+    "mobilenet_v2_035": {"backbone.name": "mobilenet_v2_0.35"},
+    "mobilenet_v2_035_plain": {"backbone.name": "mobilenet_v2_0.35", "augmentation": _TURNED},
+    "mobilenet_100": {
+        "backbone.name": "mobilenet_1.0",
+        "stages.0.epochs": 2,
+        "stages.0.optimizer.learning_rate": 1.0e-3,
+    },
+    "mobilenet_100_plain": {
+        "backbone.name": "mobilenet_1.0",
+        "stages.0.epochs": 2,
+        "stages.0.optimizer.learning_rate": 1.0e-3,
+        "augmentation": _TURNED,
+    },
+    "small_input": {"input": {"size_px": 64}},
+}
+
+
+def _balanced(correct: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
+
+
+def _table(network: keras.Model, plan: ViewPlan, views: np.ndarray, labels: np.ndarray) -> list[list[float]]:
+    """Balanced accuracy, family by severity."""
+    correct = probabilities(network, views).argmax(axis=1) == labels
+    table = []
+    for index in range(len(plan.families)):
+        of_family = plan.family_index == index
+        rows = [of_family & (plan.severities == severity) for severity in SEVERITIES]
+        table.append([round(_balanced(correct[row], labels[row]), 4) for row in rows])
+    return table
+
+
+def _fitted(recipe: Recipe, material: Material, weights_dir: Path | None, seed: int) -> keras.Model:
+    with tempfile.TemporaryDirectory() as folder:
+        weights = find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir)
+        train(
+            recipe,
+            material,
+            seed=seed,
+            options=TrainOptions(weights_file=weights),
+            folder=Path(folder),
+            report=lambda report: None,
+            should_stop=lambda: False,
+        )
+        shape = material.images.shape
+        network = build_network(
+            recipe, num_classes=material.num_classes, image_shape_px=(shape[1], shape[2]), weights_file=None
+        )
+        network.set_weights(read_weights(Path(folder) / "best.npz"))
+    return network
+
+
+def _others(arguments: list[str], names: tuple[str, ...], size_px: int) -> dict[str, Cells]:
+    others = {f"synthetic_{name}": synthesize(400, laboratory=name, seed=9) for name in ("lab_a", "lab_b", "lab_c")}
+    for argument in arguments:
+        name, _, path = argument.partition("=")
+        others[name] = load_cells(Path(path), image_size_px=size_px)
+    for name, cells in others.items():
+        unknown = set(cells.class_names) - set(names)
+        if unknown:
+            raise SystemExit(f"{name}: expected classes of {', '.join(names)}, got {', '.join(sorted(unknown))}")
+    return others
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights-dir", type=Path)
+    parser.add_argument("--other", action="append", default=[], help="name=folder of another laboratory's cells")
+    parser.add_argument("--train-images", type=int, default=4500)
+    parser.add_argument("--view-images", type=int, default=64)
+    parser.add_argument("--part", default="0/1", help="which share of the recipes, to record on several cores")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    limit_native_threads(1)
+
+    cells = load_cells(arguments.data)
+    splits = make_splits(cells, clean(cells), seed=arguments.seed)
+    material = prepare(cells, splits, ShiftSuite(seed=arguments.seed, num_images=96), quick_images=512)
+    rng = np.random.default_rng(arguments.seed)
+    kept = np.sort(rng.permutation(len(material.train_index))[: arguments.train_images])
+    material = Material(
+        **{
+            **{name: getattr(material, name) for name in Material.__dataclass_fields__},
+            "train_index": material.train_index[kept],
+            "train_images": material.train_images[kept],
+        }
+    )
+    # The recorded views are another draw than those that choose the epoch to keep.
+    validation = material.validation_index
+    suite = ShiftSuite(seed=arguments.seed + 1000, num_images=arguments.view_images)
+    plan = suite.thorough_plan(cells.labels[validation], severities=SEVERITIES)
+    views = plan.render(cells.images[validation])
+    view_labels = cells.labels[validation][plan.image_index]
+    others = _others(arguments.other, cells.class_names, cells.images.shape[1])
+
+    record: dict[str, Any] = {
+        "families": [{"name": family.name, "group": family.group} for family in plan.families],
+        "severities": list(SEVERITIES),
+        "view_images": arguments.view_images,
+        "train_images": len(kept),
+        "validation_images": len(validation),
+        "recipes": [],
+    }
+    if arguments.output.is_file():
+        record["recipes"] = read_json(arguments.output)["recipes"]
+    done = {entry["name"] for entry in record["recipes"]}
+    part, parts = (int(number) for number in arguments.part.split("/"))
+    for number, (name, changes) in enumerate(RECIPES.items()):
+        if name in done or number % parts != part:
+            continue
+        recipe = parse_recipe(_with(changes), origin=name)
+        started = time.process_time()
+        network = _fitted(recipe, material, arguments.weights_dir, arguments.seed)
+        seconds = time.process_time() - started
+        answers = probabilities(network, cells.images, validation).argmax(axis=1)
+        correct = answers == cells.labels[validation]
+        entry: dict[str, Any] = {
+            "name": name,
+            "recipe": recipe.canonical(),
+            "core_seconds": round(seconds, 1),
+            "clean": {
+                "accuracy": round(float(correct.mean()), 4),
+                "balanced_accuracy": round(_balanced(correct, cells.labels[validation]), 4),
+            },
+            "balanced": _table(network, plan, views, view_labels),
+            "others": {},
+        }
+        for other, other_cells in others.items():
+            names = np.array([cells.class_names.index(class_name) for class_name in other_cells.class_names])
+            labels = names[other_cells.labels]
+            right = probabilities(network, other_cells.images).argmax(axis=1) == labels
+            entry["others"][other] = round(float(right.mean()), 4)
+        record["recipes"].append(entry)
+        write_json(arguments.output, record)
+        mean = float(np.mean(entry["balanced"]))
+        print(f"{name}: {seconds:.0f} core-s, clean {entry['clean']['accuracy']:.3f}, views {mean:.3f}", flush=True)
+        keras.backend.clear_session()
+
+
+if __name__ == "__main__":
+    main()
