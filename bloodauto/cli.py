@@ -40,6 +40,9 @@ def search(
     data: Annotated[
         str | None, typer.Option("--data", help="Folder of class folders, .csv, .npz, or 'synthetic'.")
     ] = None,
+    target_images: Annotated[
+        Path | None, typer.Option("--target-images", help="Unlabelled images of the laboratory it is meant for.")
+    ] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="40gpu-h, 30cpu-min, or 2h (wall clock).")] = None,
     space: Annotated[str | None, typer.Option("--space", help="Name of a shipped space, or a .yaml file.")] = None,
     weights_dir: WeightsDir = None,
@@ -89,6 +92,7 @@ def search(
             address=address,
             progress=progress,
             data=data,
+            target_images=None if target_images is None else str(target_images),
             budget=budget,
             space=space,
             weights_dir=None if weights_dir is None else str(weights_dir),

@@ -24,6 +24,7 @@ from bloodauto.searching.settings import (
 if TYPE_CHECKING:
     import optuna
 
+    from bloodauto.ensemble.record import Ensemble
     from bloodauto.export.best import Exported
     from bloodauto.searching.ledger import Ledger
     from bloodauto.searching.policy import Policy
@@ -193,6 +194,7 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
             latency=latency_of(plan.data.cells),
         )
         write_ensemble(plan.run, chosen)
+        _write_places(plan, chosen)
         ledger.beat()
         if export:
             ledger.enter("driver", "export")
@@ -205,6 +207,21 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
         _keep_needed(plan.run)
     finally:
         ledger.release("driver")
+
+
+def _write_places(plan: Plan, chosen: Ensemble) -> None:
+    """What is known of the ensemble in the laboratories that the data name, and in the one it is meant for."""
+    from bloodauto.ensemble.assemble import out_of_fold_answers
+    from bloodauto.ensemble.laboratories import score_labs, write_labs
+    from bloodauto.ensemble.target import estimate_target, write_target
+
+    data = plan.data
+    if data.splits.folds_are_labs:
+        labels, probabilities = out_of_fold_answers(chosen)
+        folds = sorted({one.fold for member in chosen.members for one in member.networks})
+        write_labs(plan.run, score_labs(data.cells, data.splits, folds, labels, probabilities))
+    if len(data.target):
+        write_target(plan.run, estimate_target(chosen))
 
 
 def _complete(study: optuna.Study) -> list[Any]:

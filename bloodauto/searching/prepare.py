@@ -11,7 +11,7 @@ import numpy as np
 
 from bloodauto.data.cells import Cells
 from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
-from bloodauto.data.load import load_cells
+from bloodauto.data.load import load_cells, load_images
 from bloodauto.data.split import Splits, fitting_splits, read_splits, write_splits
 from bloodauto.data.synth import synthesize
 from bloodauto.errors import DataError, RecipeError, RunError, WeightsError
@@ -28,6 +28,8 @@ SYNTHETIC = "synthetic"
 _SYNTHETIC_IMAGES = 2400
 _MAX_FOLDS = 5
 _SMALLEST_IMAGE_PX = 16
+#: Shares of so many images are known to three points; every trial answers for them once.
+_MAX_TARGET_IMAGES = 256
 
 #: (backbone name, ``weights`` of the recipe) -> file, None for random weights.
 WeightsFiles = dict[tuple[str, str], str | None]
@@ -134,11 +136,15 @@ def resolve_weights(space: Space, weights_dir: Path | None) -> WeightsFiles:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Images, what cleaning says of them, and where each belongs."""
+    """Images, what cleaning says of them, and where each belongs.
+
+    ``target``: uint8 (k, h, w, 3), unlabelled images of the laboratory the network is meant for; k may be 0.
+    """
 
     cells: Cells
     cleaning: Cleaning
     splits: Splits
+    target: np.ndarray
 
 
 def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
@@ -155,12 +161,28 @@ def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
             f"{settings.data}: expected the images the run was started with, but they have changed. "
             "Restore them, or start a new run."
         )
+    target = read_target(settings.target_images, cells, seed=settings.seed)
     cleaning = clean(cells, enabled=settings.cleaning)
     if run.splits.is_file():
-        return PreparedData(cells, cleaning, read_splits(run.splits, cells))
+        return PreparedData(cells, cleaning, read_splits(run.splits, cells), target)
     smallest = int(np.bincount(cells.labels[cleaning.keep], minlength=len(cells.class_names)).min())
     splits = fitting_splits(cells, cleaning, seed=settings.seed, num_folds=max(2, min(_MAX_FOLDS, smallest - 1)))
-    return PreparedData(cells, cleaning, splits)
+    return PreparedData(cells, cleaning, splits, target)
+
+
+def read_target(path: str | None, cells: Cells, *, seed: int) -> np.ndarray:
+    """Unlabelled images in the size of the cells, in random order, no more than are looked at: uint8 (k, h, w, 3).
+
+    Raises:
+        DataError: no usable images there, or cells that are not square.
+    """
+    height, width = cells.images.shape[1:3]
+    if path is None:
+        return np.empty((0, height, width, 3), np.uint8)
+    if height != width:
+        raise DataError(f"--target-images: expected square cells to go with them, got {height} x {width} px.")
+    images, _ = load_images(Path(path), height)
+    return images[np.random.default_rng(seed).permutation(len(images))[:_MAX_TARGET_IMAGES]]
 
 
 def keep_data(run: RunDirectory, data: PreparedData) -> None:

@@ -186,6 +186,7 @@ def run_trainings(
             cells=plan.data.cells,
             splits=plan.data.splits,
             suite=plan.suite,
+            target=plan.data.target,
             options=WorkerOptions(
                 run=str(plan.run.root.resolve()),
                 cores=max(math.floor(settings.cpus_per_trial), 1),

@@ -29,6 +29,7 @@ class SearchSettings:
         data: a path, or ``synthetic``.
         image_size_px: side the images are resized to; None: see ``load_cells``.
         cleaning: whether findings of the cleaning are acted upon.
+        target_images: unlabelled images of the laboratory the network is meant for, a path; None: there are none.
         space: name of a shipped space or path; the run keeps its own copy.
         budget: as typed; it limits devices reserved x seconds reserved from the first worker's start to the last byte
             of the export, and not what happens before (reading and cleaning the images).
@@ -49,6 +50,7 @@ class SearchSettings:
     data: str
     image_size_px: int | None
     cleaning: bool
+    target_images: str | None
     space: str
     budget: str
     workers: int
@@ -220,6 +222,7 @@ def new_settings(given: Mapping[str, Any]) -> SearchSettings:
         "data": "synthetic",
         "image_size_px": None,
         "cleaning": True,
+        "target_images": None,
         "space": "gpu" if gpus_per_trial > 0 else "small",
         "seed": 0,
         "objective": "shift",
@@ -245,7 +248,7 @@ def new_settings(given: Mapping[str, Any]) -> SearchSettings:
 def absolute_paths(given: Mapping[str, Any]) -> dict[str, Any]:
     """Paths as absolute ones, so that a resume may come from another folder; names stay names."""
     result = dict(given)
-    for name in ("data", "weights_dir", "warm_start"):
+    for name in ("data", "target_images", "weights_dir", "warm_start"):
         value = result.get(name)
         if value is not None and value not in ("synthetic", "none", "shipped"):
             result[name] = str(Path(value).expanduser().resolve())

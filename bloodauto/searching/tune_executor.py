@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
+import numpy as np
 import ray
 from ray import tune
 from ray.tune import Callback, Stopper
@@ -248,6 +249,7 @@ def execute(
     cells: Cells,
     splits: Splits,
     suite: ShiftSuite,
+    target: np.ndarray,
     options: WorkerOptions,
     lanes: tuple[str, ...],
     show: Callable[[], None],
@@ -273,7 +275,7 @@ def execute(
         handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         trainable = tune.with_resources(
-            tune.with_parameters(Worker, cells=cells, splits=splits, suite=suite, options=options),
+            tune.with_parameters(Worker, cells=cells, splits=splits, suite=suite, target=target, options=options),
             {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
         )
         tuner = tune.Tuner(

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import ray
 from ray import tune
@@ -62,17 +63,20 @@ class Worker(tune.Trainable):
         cells: Cells | None = None,
         splits: Splits | None = None,
         suite: ShiftSuite | None = None,
+        target: np.ndarray | None = None,
         options: WorkerOptions | None = None,
     ) -> None:
         assert cells is not None
         assert splits is not None
         assert suite is not None
+        assert target is not None
         assert options is not None
         # Process-wide settings must precede everything that TensorFlow runs.
         from bloodauto.trial.device import claim_device
 
         claim_device(cores=options.cores, gpu_share=options.gpu_share)
         self._cells, self._splits, self._suite, self._options = cells, splits, suite, options
+        self._target = target
         self._materials: dict[int, Any] = {}
         self._epochs: Generator[Any, None, Any] | None = None
         self._begin(config)
@@ -108,7 +112,9 @@ class Worker(tune.Trainable):
         if fold not in self._materials:
             try:
                 # One fold at a time: its training images are a copy.
-                self._materials = {fold: prepare(self._cells, self._splits, self._suite, fold=fold)}
+                self._materials = {
+                    fold: prepare(self._cells, self._splits, self._suite, fold=fold, target=self._target)
+                }
             except UserError as error:
                 # Images that fail here fail for every training alike.
                 raise TrialAbort("abort", str(error)) from None

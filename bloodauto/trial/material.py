@@ -17,6 +17,7 @@ from bloodauto.files import write_arrays
 from bloodauto.shift.score import LEFT_OUT_LAB_SHARE
 from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
+from bloodauto.shift.target import estimate_by_threshold
 from bloodauto.trial.metrics import Metrics, measure, softmax
 
 _PREDICT_BATCH = 128
@@ -47,6 +48,7 @@ class Material:
         quick_views: int, the rows of ``plan`` that are judged after every epoch; all of them are at a training's end.
         view_labels: int64 (m,); view_groups: str (m,), the cause of each view's shift.
         clean_share: of the objective, where the validation images come from a left-out laboratory; else None.
+        target: uint8 (k, h, w, 3), unlabelled images of the laboratory the network is meant for; k may be 0.
     """
 
     images: np.ndarray
@@ -62,6 +64,7 @@ class Material:
     view_labels: np.ndarray
     view_groups: np.ndarray
     clean_share: float | None
+    target: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Predictions:
         view_labels: int64 (m,); shifted: (m, c).
         view_groups, view_families: str (m,), the cause of each view's shift; view_severities: int64 (m,), 1 to 5.
         view_weights: float64 (m,), what each view counts in the shift objective.
+        target: (k, c), on unlabelled images of the target laboratory; k is 0 where there are none.
     """
 
     index: np.ndarray
@@ -85,6 +89,7 @@ class Predictions:
     view_severities: np.ndarray
     view_weights: np.ndarray
     shifted: np.ndarray
+    target: np.ndarray
 
     def write(self, path: Path) -> None:
         """Writes all fields as one ``.npz``, atomically."""
@@ -108,13 +113,22 @@ def _spread_views(plan: ViewPlan, count: int) -> np.ndarray:
     )
 
 
-def prepare(cells: Cells, splits: Splits, suite: ShiftSuite, *, fold: int = 0, quick_images: int = 1024) -> Material:
+def prepare(
+    cells: Cells,
+    splits: Splits,
+    suite: ShiftSuite,
+    *,
+    fold: int = 0,
+    quick_images: int = 1024,
+    target: np.ndarray | None = None,
+) -> Material:
     """Chooses the images of one fold and draws its shifted views, the same for every trial.
 
     How much is judged follows from how much there is to learn from, so that judging stays a tenth of a training.
 
     Args:
         quick_images: most clean images that are judged after an epoch.
+        target: see ``Material``; None: none.
     """
     validation = splits.validation_index(fold)
     train_images = len(splits.train_index(fold))
@@ -137,6 +151,7 @@ def prepare(cells: Cells, splits: Splits, suite: ShiftSuite, *, fold: int = 0, q
         view_labels=quick_labels[plan.image_index],
         view_groups=plan.group_names,
         clean_share=LEFT_OUT_LAB_SHARE if splits.folds_are_labs else None,
+        target=cells.images[:0] if target is None else target,
     )
 
 
@@ -175,11 +190,13 @@ class Judgement:
     """A network's metrics on clean validation images, and the shift suite's score.
 
     ``latency_ms``: of an answer for one image, on the device it was trained on; None after a quick look.
+    ``target_estimate``: of the accuracy on unlabelled target images, 0-1; None after a quick look, or without such images.
     """
 
     metrics: Metrics
     shift: float
     latency_ms: float | None = None
+    target_estimate: float | None = None
 
 
 def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Judgement, Predictions]:
@@ -196,6 +213,11 @@ def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Jud
     shifted = probabilities(network, material.views, view_rows)
     if not (np.isfinite(clean).all() and np.isfinite(shifted).all()):
         raise TrialRejected("nan", "the network's answers are no numbers; a smaller learning rate may help")
+    target, estimate = clean[:0], None
+    if not quick and len(material.target):
+        target = probabilities(network, material.target)
+        known = np.concatenate([labels, material.view_labels]), np.concatenate([clean, shifted])
+        estimate = estimate_by_threshold(*known, target)
     rows = slice(None) if quick else material.quick_rows
     score = shift_score(labels[rows], clean[rows], plan, shifted, clean_share=material.clean_share)
     predictions = Predictions(
@@ -208,6 +230,7 @@ def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Jud
         view_severities=plan.severities,
         view_weights=plan.weights,
         shifted=shifted,
+        target=target,
     )
     latency_ms = None if quick else milliseconds_per_image(network, material.views)
-    return Judgement(measure(labels, clean), score.objective, latency_ms), predictions
+    return Judgement(measure(labels, clean), score.objective, latency_ms, estimate), predictions

@@ -40,6 +40,7 @@ class TrialResult:
             "metrics": metrics,
             "parameters": self.parameters,
             "latency_ms": self.judgement.latency_ms,
+            "target_estimate": self.judgement.target_estimate,
             "seconds": self.seconds,
             "data_wait_fraction": waited / training if training > 0 else 0.0,
         }

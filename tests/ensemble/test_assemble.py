@@ -11,6 +11,7 @@ import pytest
 from bloodauto.ensemble.assemble import Caps, assemble, find_trained, reduced
 from bloodauto.ensemble.record import Trained, read_ensemble, write_ensemble
 from bloodauto.ensemble.scaling import Calibration, PerClass
+from bloodauto.ensemble.target import estimate_target, write_target
 from bloodauto.errors import RunError
 from bloodauto.files import RunDirectory, read_json, shipped_folder, write_json
 from bloodauto.trial.checkpoint import write_weights
@@ -42,6 +43,7 @@ def _training(folder: Path, *, fold: int, skill: float, seed: int) -> None:
         view_severities=np.full(60, 3),
         view_weights=np.array([1.0, 0.25] * 30),
         shifted=_answers(rng, views, 0.7 * skill),
+        target=_answers(rng, np.random.default_rng(8).integers(0, CLASSES, 80), 0.5 * skill),
     ).write(folder / "predictions.npz")
     write_weights(folder / "best.npz", [np.zeros(3, np.float32)])
     write_json(folder / "result.json", {"parameters": 1000, "objective": 0.25 * skill})
@@ -66,6 +68,17 @@ def test_without_refits_the_trials_themselves_are_the_candidates(run: RunDirecto
     assert ensemble.scores["shift"] >= ensemble.best_single[1]["shift"]
     assert sum(member.weight for member in ensemble.members) == pytest.approx(1.0)
     assert ensemble.images == IMAGES
+
+
+def test_unlabelled_target_images_give_an_estimate_of_the_accuracy_there(run: RunDirectory) -> None:
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
+    estimate = estimate_target(ensemble)
+    assert estimate.images == 80
+    assert 0.0 < estimate.accuracy < ensemble.scores["accuracy"]
+    assert 1 / CLASSES < estimate.confidence < 1.0
+    assert (estimate.agreement is None) == (sum(len(member.networks) for member in ensemble.members) == 1)
+    write_target(run, estimate)
+    assert read_json(run.root / "target.json")["accuracy"] == pytest.approx(estimate.accuracy)
 
 
 def test_a_bad_refit_is_not_shipped(run: RunDirectory) -> None:

@@ -10,6 +10,7 @@ import pytest
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
 from bloodauto.shift.family import GROUPS
+from bloodauto.shift.score import LEFT_OUT_LAB_SHARE
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.material import Material, judge, prepare
 from bloodauto.trial.network import build_network
@@ -75,3 +76,25 @@ def test_judging_answers_for_the_rows_it_says(material: Material, recipe_of) -> 
     assert len(answers.view_severities) == len(answers.shifted) == len(material.plan)
     assert quick.latency_ms is None
     assert whole.latency_ms > 0
+
+
+def test_target_images_are_answered_for_once_and_never_learnt_from(material: Material, recipe_of) -> None:
+    network = build_network(recipe_of(), num_classes=material.num_classes, image_shape_px=(32, 32), weights_file=None)
+    with_target = replace(material, target=material.images[:5])
+    judgement, answers = judge(network, with_target, quick=False)
+    assert answers.target.shape == (5, material.num_classes)
+    assert 0.0 <= judgement.target_estimate <= 1.0
+    quick, nothing = judge(network, with_target, quick=True)
+    assert quick.target_estimate is None
+    assert len(nothing.target) == 0
+    without, none = judge(network, material, quick=False)
+    assert without.target_estimate is None
+    assert none.target.shape == (0, material.num_classes)
+    assert without.shift == judgement.shift
+
+
+def test_a_left_out_laboratory_is_what_the_objective_hears_most_of() -> None:
+    cells, splits = blank(400)
+    assert prepare(cells, splits, ShiftSuite(seed=0)).clean_share is None
+    by_lab = replace(splits, fold_names=("A", "B", "C", "D", "E"))
+    assert prepare(cells, by_lab, ShiftSuite(seed=0)).clean_share == LEFT_OUT_LAB_SHARE
