@@ -177,13 +177,19 @@ def _one_of(problems: list[_Problem], root: type[BaseModel]) -> str | None:
     return f"expected exactly one of {' and '.join(needed)}" if len(models) == len(members) else None
 
 
+def _is_inside(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer
+
+
 def explain(error: ValidationError, root: type[BaseModel], origin: YamlDocument | str) -> str:
     """One line for each problem; of a union's alternatives only those that share the value's shape are told."""
+    items = error.errors()
+    places = [item["loc"] for item in items]
     found = [
         _problem(item, root)
-        for item in error.errors()
+        for item in items
         # Of a list that is too short because its members were wrong, each member has its own line.
-        if not (item["type"] == "too_short" and item["input"])
+        if not (item["type"] == "too_short" and any(_is_inside(place, item["loc"]) for place in places))
     ]
     by_place: dict[tuple[str, bool], list[_Problem]] = {}
     for problem in _without_other_shapes(found):
