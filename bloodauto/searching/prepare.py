@@ -21,7 +21,7 @@ from bloodauto.recipe import Recipe, load_recipe
 from bloodauto.searching.settings import SearchSettings
 from bloodauto.space import NotInSpace, Space, corners, load_space, parameters_of
 from bloodauto.trial.augmentation import check_augmentation
-from bloodauto.trial.backbones import check_recipe, find_weights
+from bloodauto.trial.backbones import check_recipe, find_weights, num_parameters
 
 #: What ``--data synthetic`` draws.
 SYNTHETIC = "synthetic"
@@ -37,7 +37,10 @@ WeightsFiles = dict[tuple[str, str], str | None]
 
 @dataclass(frozen=True)
 class Declared:
-    """The declared recipes: those a space contains, and those it does not, with the reason."""
+    """The declared recipes: those a space contains, and those it does not, with the reason.
+
+    Small networks come first: however short the budget, something runs its course early and the others have a rival.
+    """
 
     inside: tuple[tuple[str, Recipe], ...]
     outside: tuple[tuple[str, str], ...]
@@ -108,6 +111,7 @@ def declared_recipes(warm_start: str, space: Space) -> Declared:
             inside.append((file.stem, recipe))
         except NotInSpace as reason:
             outside.append((file.stem, str(reason)))
+    inside.sort(key=lambda named: num_parameters(named[1].backbone))
     return Declared(tuple(inside), tuple(outside))
 
 
