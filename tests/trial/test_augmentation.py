@@ -1,0 +1,446 @@
+"""Recipes' augmentation: what each published system says, what it comes to, and that it always gives images."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from bloodauto.augment import BatchPipeline, Mixing, Policy
+from bloodauto.errors import RecipeError
+from bloodauto.recipe import (
+    OPERATION_SET_NAMES,
+    OPERATION_SPANS,
+    Augmentation,
+    Offline,
+    Recipe,
+    load_recipe,
+    parse_recipe,
+)
+from bloodauto.trial.augmentation import check_augmentation, equalising, mixing_of, policy_of
+from bloodauto.trial.feeding import augmentation_of_stage, stage_pipeline, with_made_images
+from bloodauto.trial.imbalance import TrainingSet, one_hot
+from bloodauto.trial.showing import shown_change
+
+TRIALS = Path(__file__).parents[2] / "trials"
+
+
+def block(text: str) -> Augmentation:
+    return Augmentation.model_validate(YAML(typ="safe").load(text))
+
+
+def chains(augmentation: Augmentation, count: int = 3000) -> list[list[str]]:
+    drawn = policy_of(augmentation).draw(count, 24, 24, np.random.default_rng(0))
+    return [[step.operation for step in chain] for chain in drawn]
+
+
+def recipe_with(**fields: object) -> Recipe:
+    value = {
+        "backbone": {"name": "own_cnn", "weights": "none"},
+        "stages": [{"epochs": 1, "optimizer": {"learning_rate": 0.1}}],
+        **fields,
+    }
+    return parse_recipe(value, origin="test")
+
+
+HYPERBEE = """
+orientation: false
+fraction: 0.8
+steps:
+  - rand_augment: {num_ops: 3, magnitude: 0.5}
+  - {operation: flip_horizontal, rate: 0.5}
+"""
+YNWA = """
+orientation: false
+steps:
+  - {operation: flip_horizontal, rate: 0.5}
+  - {operation: rotate, range_degrees: [-36, 36]}
+  - {operation: brightness, range_share: [-0.2, 0.2]}
+  - {operation: translate_x, range_share: [-0.1, 0.1]}
+  - {operation: translate_y, range_share: [-0.1, 0.1]}
+  - {operation: zoom, range_factor: [0.833, 1.25]}
+  - rand_augment: {num_ops: 3, magnitude: 0.5}
+  - {operation: cutout, range_share: [0.1, 0.3]}
+"""
+EXORCISTS_A = """
+orientation: false
+steps:
+  - one_of:
+      - {operation: cutout, range_share: [0.2, 0.4]}
+      - rand_augment: {num_ops: 3, magnitude: 0.5}
+      - aug_mix: {}
+      - {operation: grid_mask, range_share: [0.3, 0.5]}
+    weights: [1, 2, 1, 1]
+"""
+GANGSTARS = """
+orientation: false
+steps:
+  - sequence:
+      - aug_mix: {width: 3, depth: 3, magnitude: 0.3}
+      - rand_augment: {num_ops: 4, magnitude: 0.5}
+    rate: 0.9
+mixing: {name: both, alpha: 0.4, rate: 0.5}
+"""
+
+
+def test_a_fraction_of_the_images_gets_the_whole_block():
+    drawn = chains(block(HYPERBEE))
+    untouched = np.mean([not chain for chain in drawn])
+    assert untouched == pytest.approx(0.2, abs=0.03)
+    touched = [chain for chain in drawn if chain]
+    assert {len(chain) for chain in touched} == {3, 4}
+    assert np.mean(["flip_horizontal" in chain for chain in touched]) == pytest.approx(0.5, abs=0.03)
+
+
+def test_steps_are_taken_in_their_order():
+    for chain in chains(block(YNWA), 200):
+        base = ["rotate", "brightness", "translate_x", "translate_y", "zoom"]
+        flip = 1 if chain[0] == "flip_horizontal" else 0
+        assert chain[flip : flip + 5] == base
+        assert len(chain) == flip + 5 + 3 + 1
+        assert chain[-1] == "cutout"
+
+
+def test_one_of_draws_by_weight():
+    drawn = chains(block(EXORCISTS_A))
+    shares = [
+        np.mean([chain == ["cutout"] for chain in drawn]),
+        np.mean([len(chain) == 3 for chain in drawn]),
+        np.mean([chain == ["augmix"] for chain in drawn]),
+        np.mean([chain == ["grid_mask"] for chain in drawn]),
+    ]
+    np.testing.assert_allclose(shares, [0.2, 0.4, 0.2, 0.2], atol=0.03)
+
+
+def test_a_sequence_has_one_rate_for_all_of_it():
+    drawn = chains(block(GANGSTARS))
+    assert {len(chain) for chain in drawn} == {0, 5}
+    assert np.mean([not chain for chain in drawn]) == pytest.approx(0.1, abs=0.02)
+    assert all(chain[0] == "augmix" for chain in drawn if chain)
+
+
+def test_the_named_parts_come_before_the_steps():
+    drawn = chains(
+        block("{framing: 0.5, stain_jitter: 0.5, rand_augment: {num_ops: 1, magnitude: 0.5, operations: [hue]}, "
+              "steps: [{operation: noise, magnitude: 0.2}]}"), 50,
+    )  # fmt: skip
+    for chain in drawn:
+        assert chain[-5:] == ["zoom", "translate", "stain_jitter", "hue", "noise"]
+        assert chain[:-5] in ([], ["symmetry"])
+
+
+@pytest.mark.parametrize("path", sorted(TRIALS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_declared_recipe_augments_images(path):
+    recipe = load_recipe(path)
+    check_augmentation(recipe)
+    images = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), dtype=np.uint8)
+    for stage in range(len(recipe.stages)):
+        changed = shown_change(recipe, stage, "seen")(images, np.random.default_rng(1))
+        assert changed.dtype == np.uint8
+        assert changed.shape == images.shape
+        assert (changed != images).any()
+
+
+# ---- any valid block
+
+
+def _operation_steps() -> st.SearchStrategy[dict]:
+    def of(name: str) -> st.SearchStrategy[dict]:
+        span, rate = OPERATION_SPANS[name], st.floats(0, 1)
+        if span is None:
+            return st.fixed_dictionaries({"operation": st.just(name), "rate": rate})
+        ends = st.lists(st.floats(span.lowest, span.highest), min_size=2, max_size=2).map(sorted)
+        return st.one_of(
+            st.fixed_dictionaries({"operation": st.just(name), "magnitude": st.floats(0, 1), "rate": rate}),
+            st.fixed_dictionaries({"operation": st.just(name), f"range_{span.unit}": ends, "rate": rate}),
+        )
+
+    return st.sampled_from(list(OPERATION_SPANS)).flatmap(of)
+
+
+_sets = st.one_of(
+    st.sampled_from(OPERATION_SET_NAMES), st.lists(st.sampled_from(list(OPERATION_SPANS)), min_size=1, max_size=3)
+)
+_rand_augment = st.fixed_dictionaries(
+    {"num_ops": st.integers(1, 4), "magnitude": st.floats(0, 1)},
+    optional={"rate": st.floats(0, 1), "magnitude_std": st.floats(0, 1), "operations": _sets},
+)
+_simple_steps = st.one_of(
+    _operation_steps(),
+    st.fixed_dictionaries({"rand_augment": _rand_augment}),
+    st.fixed_dictionaries({"trivial_augment": st.fixed_dictionaries({}, optional={"operations": _sets})}),
+    st.fixed_dictionaries(
+        {
+            "aug_mix": st.fixed_dictionaries(
+                {}, optional={"width": st.integers(1, 3), "depth": st.integers(1, 3), "operations": _sets}
+            )
+        }
+    ),
+)
+_steps = st.recursive(
+    _simple_steps,
+    lambda inner: st.one_of(
+        st.fixed_dictionaries({"one_of": st.lists(inner, min_size=1, max_size=3), "rate": st.floats(0, 1)}),
+        st.fixed_dictionaries({"sequence": st.lists(inner, min_size=1, max_size=3), "rate": st.floats(0, 1)}),
+    ),
+    max_leaves=4,
+)
+_mixing = st.fixed_dictionaries(
+    {"name": st.sampled_from(["mixup", "cutmix", "both"]), "alpha": st.floats(0.05, 10), "rate": st.floats(0, 1)}
+)
+_blocks = st.fixed_dictionaries(
+    {},
+    optional={
+        "fraction": st.floats(0, 1),
+        "orientation": st.booleans(),
+        "framing": st.floats(0, 1),
+        "stain_jitter": st.floats(0, 1),
+        "rand_augment": _rand_augment,
+        "steps": st.lists(_steps, max_size=3),
+        "mixing": _mixing,
+        "offline": st.fixed_dictionaries(
+            {"fraction": st.floats(0.1, 1.0), "steps": st.lists(_steps, min_size=1, max_size=2)},
+            optional={"mixing": _mixing, "keep_originals": st.booleans()},
+        ),
+    },
+)
+
+
+@given(
+    value=_blocks,
+    size=st.one_of(st.just((1, 1)), st.tuples(st.integers(1, 30), st.integers(1, 30)), st.just((150, 7))),
+    constant=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=50, deadline=None)
+def test_any_block_gives_the_same_images_from_the_same_seed_however_many_threads(value, size, constant, seed):
+    recipe = recipe_with(augmentation=value, batch_size=4)
+    images = np.random.default_rng(seed).integers(0, 256, (9, *size, 3), dtype=np.uint8)
+    if constant:
+        images[:] = images[0, 0, 0]
+    before = images.copy()
+    learned_from = TrainingSet(images, one_hot(np.arange(9) % 3, 3), np.arange(9))
+
+    def epoch(threads: int) -> list:
+        pipeline = stage_pipeline(
+            recipe, 0, learned_from, epoch_images=9, seed=seed, num_threads=threads, on_device=False
+        )
+        return [(np.array(batch.images), batch.targets, batch.weights) for batch in pipeline.epoch(1)]
+
+    alone, together = epoch(0), epoch(3)
+    assert len(alone) == 2
+    for one, other in zip(alone, together, strict=True):
+        assert one[0].dtype == np.uint8
+        assert one[0].shape == (4, *size, 3)
+        np.testing.assert_allclose(one[1].sum(axis=1), 1.0, atol=1e-5)
+        for left, right in zip(one, other, strict=True):
+            np.testing.assert_array_equal(left, right)
+    np.testing.assert_array_equal(images, before)
+    # What is written is what is read again.
+    assert parse_recipe(YAML(typ="safe").load(recipe.to_yaml()), origin="again").id == recipe.id
+
+
+# ---- offline, equalising, stages, mixing
+
+
+def shades(count: int, classes: int = 3) -> TrainingSet:
+    """Image i is of level 2 i everywhere and of class i modulo ``classes``."""
+    levels = (2 * np.arange(count, dtype=np.uint8))[:, None, None, None]
+    images = np.broadcast_to(levels, (count, 4, 4, 3)).copy()
+    return TrainingSet(images, one_hot(np.arange(count) % classes, classes), np.arange(count))
+
+
+INVERTED = [{"operation": "invert"}]
+
+
+def test_offline_images_come_beside_the_originals():
+    given_set = shades(40)
+    offline = Offline.model_validate({"fraction": 0.5, "steps": INVERTED})
+    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    assert made.images.shape[0] == 60
+    np.testing.assert_array_equal(made.rows, np.arange(60))
+    np.testing.assert_array_equal(made.images[:40], given_set.images)
+    sources = (255 - made.images[40:, 0, 0, 0]) // 2
+    assert len(set(sources.tolist())) == 20
+    np.testing.assert_array_equal(made.targets[40:], given_set.targets[sources])
+
+
+def test_offline_images_take_the_places_of_what_they_were_made_of():
+    given_set = shades(40)
+    offline = Offline.model_validate({"fraction": 0.25, "keep_originals": False, "steps": INVERTED})
+    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    sources = (255 - made.images[40:, 0, 0, 0]) // 2
+    assert sorted([*made.rows[:-10].tolist(), *sources.tolist()]) == list(range(40))
+    np.testing.assert_array_equal(made.rows[-10:], np.arange(40, 50))
+
+
+def test_more_than_all_images_are_made_evenly_and_mixed_labels_are_kept():
+    given_set = shades(30, classes=30)
+    offline = Offline.model_validate({"fraction": 2.5, "steps": INVERTED, "mixing": {"name": "mixup", "alpha": 1.0}})
+    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    assert len(made.rows) == 30 + 75
+    levels = 255 - made.images[30:].astype(float).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(levels, made.targets[30:] @ (2.0 * np.arange(30)), atol=0.51)
+    assert (made.targets[30:].max(axis=1) < 0.99).mean() > 0.7
+    # Before mixing each image was used two or three times, and mixing only moves shares about.
+    np.testing.assert_allclose(made.targets[30:].sum(), 75, rtol=1e-5)
+
+
+def test_equalising_fills_classes_up_within_the_class():
+    labels = np.array([0] * 30 + [1] * 11 + [2] * 1)
+    images = np.broadcast_to((100 * labels[:, None, None, None]).astype(np.uint8), (42, 6, 6, 3)).copy()
+    flips = Augmentation.model_validate({"steps": [{"operation": "flip_horizontal", "rate": 0.5}]}).steps
+    from bloodauto.recipe import Equalise
+
+    made, made_labels = equalising(images, labels, Equalise(steps=flips), np.random.default_rng(0))
+    np.testing.assert_array_equal(np.bincount(np.concatenate([labels, made_labels])), [30, 30, 30])
+    np.testing.assert_array_equal(made.reshape(len(made), -1).min(axis=1), 100 * made_labels)
+    np.testing.assert_array_equal(made.reshape(len(made), -1).max(axis=1), 100 * made_labels)
+    again = equalising(images, labels, Equalise(), np.random.default_rng(5))[0]
+    np.testing.assert_array_equal(again, equalising(images, labels, Equalise(), np.random.default_rng(5))[0])
+    assert len(equalising(images[:30], labels[:30], Equalise(), np.random.default_rng(0))[0]) == 0
+
+
+def pipeline_of(recipe: Recipe, stage: int, learned_from: TrainingSet) -> BatchPipeline:
+    return stage_pipeline(
+        recipe, stage, learned_from, epoch_images=len(learned_from.rows), seed=3, num_threads=0, on_device=False
+    )
+
+
+def test_a_stages_own_block_takes_the_place_of_the_recipes():
+    stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
+    recipe = recipe_with(
+        augmentation={"orientation": False, "steps": INVERTED},
+        stages=[stage, {**stage, "augmentation": {"orientation": False}}],
+        batch_size=10,
+    )
+    given_set = shades(40)
+    first, second = (next(pipeline_of(recipe, index, given_set).epoch(1)) for index in (0, 1))
+    assert augmentation_of_stage(recipe, 1).steps == ()
+    assert first.images.min() > 255 - 80
+    assert second.images.max() < 80
+
+
+def test_stages_that_share_a_block_share_what_it_made_and_others_do_not():
+    stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
+    offline = {"fraction": 1.0, "keep_originals": False, "steps": [{"operation": "noise", "magnitude": 1.0}]}
+    shared = {"orientation": False, "offline": offline}
+    recipe = recipe_with(
+        augmentation=shared,
+        stages=[stage, stage, {**stage, "augmentation": shared}, {**stage, "augmentation": shared}],
+        batch_size=40,
+    )
+    first, second, third, fourth = (next(pipeline_of(recipe, stage, shades(40)).epoch(1)).images for stage in range(4))
+    np.testing.assert_array_equal(first, second)
+    assert (first != third).any()
+    assert (third != fourth).any()
+
+
+def test_an_epoch_is_as_long_whatever_is_made_and_visits_all_of_it_in_turn():
+    recipe = recipe_with(
+        augmentation={"orientation": False, "offline": {"fraction": 1.0, "steps": INVERTED}}, batch_size=10
+    )
+    pipeline = pipeline_of(recipe, 0, shades(40))
+    assert pipeline.batches_per_epoch == 4
+    seen = [image[0, 0, 0] for epoch in (1, 2) for batch in pipeline.epoch(epoch) for image in batch.images]
+    levels = np.arange(40) * 2
+    assert sorted(seen) == sorted([*levels, *(255 - levels)])
+
+
+def test_mixing_reaches_the_batches():
+    recipe = recipe_with(
+        augmentation={"orientation": False, "mixing": {"name": "cutmix", "alpha": 1.0, "rate": 0.5}}, batch_size=40
+    )
+    batch = next(pipeline_of(recipe, 0, shades(40, classes=40)).epoch(1))
+    np.testing.assert_allclose(
+        batch.images.astype(float).mean(axis=(1, 2, 3)), batch.targets @ (2.0 * np.arange(40)), atol=1e-3
+    )
+    assert 0.2 < (batch.targets.max(axis=1) < 1).mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "both"])
+def test_mixing_blends_or_patches(name):
+    mixing = mixing_of(block(f"mixing: {{name: {name}, alpha: 1.0}}").mixing)
+    assert isinstance(mixing, Mixing)
+    images = np.zeros((60, 12, 12, 3), np.uint8)
+    images[30:] = 200
+    mixed = mixing(images, np.eye(2, dtype=np.float32)[np.arange(60) // 30], np.random.default_rng(0))[0]
+    spread = np.ptp(mixed.reshape(60, -1), axis=1)
+    middling = (spread == 0) & (mixed[:, 0, 0, 0] > 0) & (mixed[:, 0, 0, 0] < 200)
+    assert middling.any() == (name != "cutmix")
+    assert (spread == 200).any() == (name != "mixup")
+
+
+# ---- the reference engine, as far as it can be told without it
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({}, r"augmentation\.orientation: keras-cv has no right-angle turns; write orientation: false"),
+        ({"orientation": False, "framing": 0.2}, r"augmentation\.framing: keras-cv has no framing"),
+        (
+            {"orientation": False, "rand_augment": {"num_ops": 1, "magnitude": 0.5, "operations": "cells"}},
+            r"augmentation\.rand_augment\.operations: keras-cv has no RandAugment of other operations",
+        ),
+        (
+            {"orientation": False, "steps": [{"one_of": [{"operation": "noise", "magnitude": 0.5}]}]},
+            r"augmentation\.steps\.0\.one_of\.0: keras-cv has no 'noise' with a magnitude; it has flip_horizontal",
+        ),
+        (
+            {"orientation": False, "steps": [{"operation": "hue", "range_degrees": [0, 10]}]},
+            "no 'hue' with a range; it has rotate",
+        ),
+        ({"orientation": False, "steps": [{"trivial_augment": {}}]}, "no TrivialAugment"),
+        ({"orientation": False, "offline": {"fraction": 0.5, "steps": [{"trivial_augment": {}}]}}, r"offline\.steps\.0"),
+    ],
+)  # fmt: skip
+def test_what_keras_cv_lacks_is_told_before_training(value, message):
+    with pytest.raises(RecipeError, match=message):
+        check_augmentation(recipe_with(augmentation={"engine": "keras_cv", **value}))
+    stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}, "augmentation": {"engine": "keras_cv", **value}}
+    with pytest.raises(RecipeError, match=r"stages\.0\.augmentation"):
+        check_augmentation(recipe_with(stages=[stage]))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("keras_cv") is not None, reason="keras-cv is installed")
+def test_where_keras_cv_is_missing_it_is_said_how_to_get_it():
+    with pytest.raises(RecipeError, match=r"pip install 'bloodauto\[keras-cv\]'"):
+        check_augmentation(recipe_with(augmentation={"engine": "keras_cv", "orientation": False}))
+
+
+def test_our_own_policy_can_be_had_of_any_block():
+    assert isinstance(policy_of(block("{engine: keras_cv, orientation: false}")), Policy)
+
+
+# ---- mistakes in recipes
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([{"operation": "rotat", "magnitude": 0.5}], "no such operation, got 'rotat'; did you mean 'rotate'?"),
+        ([{"operation": "rotate"}], "steps.0: rotate needs either magnitude or range_degrees, got neither"),
+        ([{"operation": "rotate", "magnitude": 1, "range_degrees": [0, 1]}], "got both"),
+        ([{"operation": "zoom", "range_octaves": [0, 1]}], "a range of zoom is told by range_factor, not by range_octaves"),
+        ([{"operation": "zoom", "range_factor": [2, 1]}], "within 0.125 to 8, got [2.0, 1.0]"),
+        ([{"operation": "invert", "magnitude": 1}], "invert has one effect and no strength; leave magnitude out"),
+        ([{"rand_augmnet": {"num_ops": 1, "magnitude": 1}}], "rand_augmnet: no such field; did you mean 'rand_augment'?"),
+        ([{"one_of": [{"aug_mix": {"widht": 2}}]}], "steps.0.one_of.0.aug_mix.widht: no such field; did you mean 'width'?"),
+        ([{"one_of": [{"aug_mix": {}}], "weights": [1, 2]}], "weights: expected 1 numbers"),
+        ([{"aug_mix": {}, "operation": "hue"}], "a step is one thing, got aug_mix and operation"),
+        ([{"rand_augment": {"num_ops": 1, "magnitude": 1, "operations": "cell"}}], "got 'cell'; did you mean 'cells'?"),
+        ([{"rand_augment": {"num_ops": 1, "magnitude": 1, "operations": []}}], "expected at least one operation"),
+        (["rotate"], "steps.0: expected a group of fields, got 'rotate'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_with_their_place_and_the_nearest_name(steps, message):
+    with pytest.raises(RecipeError) as caught:
+        recipe_with(augmentation={"steps": steps})
+    assert message in str(caught.value)
+    assert "augmentation.steps.0" in str(caught.value)
