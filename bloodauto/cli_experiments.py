@@ -133,17 +133,10 @@ class Teller:
         if comparison is None:
             self._console.print(f"Stopped. Nothing is lost; go on with the same command and --run {run}")
             raise typer.Exit(130)
-        from rich.table import Table
-
         from bloodauto.experiments.tables import as_json as to_json
-        from bloodauto.experiments.tables import cells, headings
+        from bloodauto.experiments.tables import plain
 
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in headings(comparison.published_figure):
-            table.add_column(heading)
-        for row in comparison.rows:
-            table.add_row(*cells(row))
-        self._console.print(table, markup=False)
+        typer.echo(plain(comparison.rows, comparison.published_figure))
         for note in comparison.notes:
             self._console.print(note, highlight=False, markup=False)
         self._console.print(f"{comparison.run / 'table.md'}  {comparison.run / 'table.csv'}")

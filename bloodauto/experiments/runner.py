@@ -22,6 +22,7 @@ from bloodauto.searching.settings import default_workers, gpus_of_this_machine
 
 if TYPE_CHECKING:
     from bloodauto.trial.checkpoint import EpochReport
+    from bloodauto.trial.device import DeviceChoice
     from bloodauto.trial.material import Material
 
 #: Times are measured once, on a machine that does other things too.
@@ -162,56 +163,70 @@ class Experiment:
             )
             ledger.reserve(_LANE, self._devices, "measuring")
             try:
-                shares = self._shares()
+                shares = self._shares(choice)
                 listener.planned(self.variants, self.material, None if shares is None else shares.training_seconds)
                 for index, variant in enumerate(self.variants):
                     if (self.folder(variant.name) / "outcome.json").is_file():
                         continue
                     ledger.enter(_LANE, variant.name)
+                    if shares is not None and ledger.left_device_seconds < self._devices * shares.around_seconds[index]:
+                        write_json(
+                            self.folder(variant.name) / "outcome.json",
+                            {"failure": "not begun, others took longer than measured"},
+                        )
+                        continue
                     if not self._train(variant, index, shares, ledger, choice, listener, should_stop):
                         return None
                 return tuple(self._read(variant, ledger) for variant in self.variants)
             finally:
                 ledger.release(_LANE)
 
-    def _shares(self) -> Shares | None:
+    def _shares(self, choice: DeviceChoice) -> Shares | None:
         """How long each may train; measured and written once, so that a resume gives the same."""
         if self._budget_seconds is None:
             return None
         path = self.directory.root / "shares.json"
         if not path.is_file():
             started = time.monotonic()
-            judging, building = self._measure()
+            building, tracing, judging = self._measure(choice)
             spent = time.monotonic() - started
             passes = [len(shares_of_views(one.recipe.test_time_views)) for one in self.variants]
             # Building; the last epoch's judging and the final one; and one for each view where there are several.
             around = [_MARGIN * (building + judging * (2 + (count if count > 1 else 0))) for count in passes]
             wall = self._budget_seconds / self._devices - spent
             training = (wall - sum(around)) / len(self.variants)
-            if training < 1.0:
+            # A stage's first step cannot be cut short; twice as long is the least that trains.
+            least = 2 * _MARGIN * tracing * max(len(one.recipe.stages) for one in self.variants)
+            if training < least:
+                needed = self._devices * (spent + sum(around) + len(self.variants) * least)
                 raise BudgetError(
-                    f"--budget {self.settings.budget}: expected more than {self._devices * (spent + sum(around)):.0f} "
-                    f"device-seconds, which building and judging {len(self.variants)} variants takes, or fewer images."
+                    f"--budget {self.settings.budget}: expected at least {needed:.0f} device-seconds, which is what building, "
+                    f"starting and judging {len(self.variants)} variants takes on these images. Give more, or fewer --images."
                 )
             write_json(path, asdict(Shares(training, judging, spent, around)))
         return Shares(**read_json(path))
 
-    def _measure(self) -> tuple[float, float]:
-        """Wall seconds of judging a network, and of building it; the first variant's stands for all."""
+    def _measure(self, choice: DeviceChoice) -> tuple[float, float, float]:
+        """Wall seconds of building a network, of its first training step, and of judging it; the first variant's."""
+        import keras
+        import numpy as np
+
         from bloodauto.trial.material import judge
         from bloodauto.trial.network import build_network
 
+        material, recipe = self.material, self.variants[0].recipe
         started = time.monotonic()
-        shape = self.material.images.shape
         network = build_network(
-            self.variants[0].recipe,
-            num_classes=self.material.num_classes,
-            image_shape_px=(shape[1], shape[2]),
-            weights_file=None,
+            recipe, num_classes=material.num_classes, image_shape_px=material.images.shape[1:3], weights_file=None
         )
         built = time.monotonic()
-        judge(network, self.material, quick=False)
-        return time.monotonic() - built, built - started
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+        network.compile(optimizer="adam", loss=loss, jit_compile=choice.jit_compile)
+        batch = material.train_images[np.arange(recipe.batch_size) % len(material.train_images)]
+        network.train_on_batch(batch, np.eye(material.num_classes, dtype=np.float32)[[0] * recipe.batch_size])
+        traced = time.monotonic()
+        judge(network, material, quick=False)
+        return built - started, traced - built, time.monotonic() - traced
 
     def _train(
         self,
@@ -219,17 +234,15 @@ class Experiment:
         index: int,
         shares: Shares | None,
         ledger: Ledger,
-        choice: object,
+        choice: DeviceChoice,
         listener: Listener,
         should_stop: Callable[[], bool],
     ) -> bool:
         """False when it was told to stop before the end."""
         import keras
 
-        from bloodauto.trial.device import DeviceChoice
         from bloodauto.trial.train import TrainOptions, train
 
-        assert isinstance(choice, DeviceChoice)
         folder = self.folder(variant.name)
         limit = None if shares is None else max(shares.training_seconds - _trained_seconds(folder), 1.0)
         last_moment = math.inf
@@ -273,10 +286,12 @@ class Experiment:
             gc.collect()
         if should_stop() and not result.finished:
             return False
+        if not result.history:
+            write_json(folder / "outcome.json", {"failure": "no epoch ended within its share of the budget"})
+            return True
         if len(shares_of_views(variant.recipe.test_time_views)) > 1:
             self._look_again(variant)
-        ended = result.finished or shares is not None
-        write_json(folder / "outcome.json", {"failure": "", "finished": ended})
+        write_json(folder / "outcome.json", {"failure": "", "finished": result.finished})
         return True
 
     def _look_again(self, variant: Variant) -> None:

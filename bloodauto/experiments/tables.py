@@ -71,6 +71,15 @@ def notes(rows: Sequence[Row], agreed: Agreement | None, *, images: int) -> tupl
     return tuple(lines)
 
 
+def plain(rows: Sequence[Row], published_figure: str) -> str:
+    """Columns of text, for a terminal or a log; its lines are not broken."""
+    lines = [headings(published_figure), *map(cells, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
 def markdown(rows: Sequence[Row], published_figure: str, told: Sequence[str]) -> str:
     """A Markdown table and the notes under it."""
     head = headings(published_figure)

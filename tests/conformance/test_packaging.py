@@ -36,13 +36,17 @@ def metadata(wheel: dict[str, bytes], name: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["search_spaces", "trials"])
 def test_it_carries_the_declared_files_as_they_are(wheel: dict[str, bytes], kind: str) -> None:
-    declared = {file.name: file.read_bytes() for file in (ROOT / kind).glob("*.yaml")}
+    declared = {
+        file.relative_to(ROOT / kind).as_posix(): file.read_bytes() for file in (ROOT / kind).rglob("*.yaml")
+    }
+    prefix = f"bloodauto/_shipped/{kind}/"
     carried = {
-        PurePosixPath(path).name: content
+        path.removeprefix(prefix): content
         for path, content in wheel.items()
-        if path.startswith(f"bloodauto/_shipped/{kind}/") and path.endswith(".yaml")
+        if path.startswith(prefix) and path.endswith(".yaml")
     }
     assert declared
+    assert kind != "trials" or {"ynwa.yaml", "ablations/ynwa_ladder.yaml"} <= set(declared)
     assert carried == declared
 
 
