@@ -83,14 +83,16 @@ def _elsewhere(run: RunInfo) -> Markup:
         found = run.test.elsewhere
         return _tile(
             "Expect elsewhere",
-            f"{percent(found.middle, 0)} ({100 * found.low:.0f}–{100 * found.high:.0f})",
+            percent(found.middle, 0),
             _small(
-                f"in a laboratory nobody has seen: the middle of {found.shifts} simulated ones, and the interval meant to hold "
-                f"in {found.nominal_coverage:.0%} of laboratories."
+                f"between {percent(found.low, 0)} and {percent(found.high, 0)} in {percent(found.nominal_coverage, 0)} of "
+                f"laboratories nobody has seen, from {found.shifts} simulated ones."
             ),
             None
             if found.measured_coverage is None
-            else _small(f"It held in {found.measured_coverage:.0%} of those whose kind of cause it was made without."),
+            else _small(
+                f"Made without the kind of cause at work there, it held in {percent(found.measured_coverage, 0)} of them."
+            ),
         )
     title = "On shifted views"
     if run.test is not None and run.test.shift:

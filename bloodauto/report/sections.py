@@ -270,12 +270,12 @@ def calibration_errors(run: RunInfo) -> Markup | None:
     rows = [
         (name, percent(clean), percent(shifted))
         for name, clean, shifted in (
-            ("validation images, which the calibration was fitted on", scores.get("ece"), scores.get("ece_shifted")),
-            ("sealed test images", None if test is None else test.ece, None if test is None else test.ece_shifted),
+            ("validation, fitted on these", scores.get("ece"), scores.get("ece_shifted")),
+            ("sealed test", None if test is None else test.ece, None if test is None else test.ece_shifted),
         )
         if clean is not None or shifted is not None
     ]
-    return table(("calibration error of the ensemble", "clean", "shifted"), rows, numeric=(1, 2)) if rows else None
+    return table(("calibration error", "clean", "shifted"), rows, numeric=(1, 2)) if rows else None
 
 
 def elsewhere_words(run: RunInfo) -> Markup | None:
