@@ -21,7 +21,8 @@ class WeightAverage:
 
     ``ema``: the weights after step t count t ** 6.94 (Karras et al., arXiv:2312.02696, for an average that is 10 % of the
     training wide). Unlike an average with a fixed decay it needs no correction at its start, and means the same in a stage of
-    fifty steps and in one of fifty thousand, however a time limit cuts it.
+    fifty steps and in one of fifty thousand, however a time limit cuts it. Keras' own ``use_ema`` has a fixed decay, holds on
+    to the weights of the first step, and leaves the statistics out.
 
     ``swa``: the mean of the weights after each step of the stage's last quarter (Izmailov et al., arXiv:1803.05407). We
     average every step, as SWAD does (Cha et al., arXiv:2102.08604), not every epoch: a short training has few epochs. Before

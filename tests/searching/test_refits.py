@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bloodauto.recipe import Schedule
 from bloodauto.searching.refits import Finished, plan_refits, stretched
 
 from .search_factory import tiny_recipe, tiny_space
@@ -47,4 +48,13 @@ def test_stretched(factor: float, epochs: int) -> None:
     long = stretched(RECIPES[0], factor)
     assert [stage.epochs for stage in long.stages] == [epochs]
     assert long.stages[0].early_stopping is None
+    assert long.stages[0].schedule == RECIPES[0].stages[0].schedule
     assert long.model_copy(update={"stages": RECIPES[0].stages}).id == RECIPES[0].id
+
+
+@pytest.mark.parametrize(("factor", "epochs", "patience"), [(8.0, 48, 16), (0.4, 3, 1), (1e6, 1000, 333)])
+def test_a_plateau_is_as_patient_a_share_of_a_stretched_stage(factor: float, epochs: int, patience: int) -> None:
+    schedule = Schedule(name="plateau", metric="objective", factor=0.5, patience_epochs=2)
+    stage = RECIPES[0].stages[0].model_copy(update={"epochs": 6, "schedule": schedule})
+    long = stretched(RECIPES[0].model_copy(update={"stages": (stage,)}), factor).stages[0]
+    assert (long.epochs, long.schedule.patience_epochs) == (epochs, patience)
