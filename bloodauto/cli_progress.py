@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +31,21 @@ def duration(seconds: float) -> str:
     if whole >= 60:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole} s"
+
+
+def outside_lines(outside: Sequence[tuple[str, str]]) -> list[str]:
+    """The declared recipes that a space does not contain, those that differ in the same field in one line.
+
+    Args:
+        outside: name, and reason: the field and, after a colon, what differs.
+    """
+    by_field: dict[str, list[tuple[str, str]]] = {}
+    for name, reason in outside:
+        by_field.setdefault(reason.partition(": ")[0], []).append((name, reason))
+    return [
+        f"{found[0][0]} ({found[0][1]})" if len(found) == 1 else f"{', '.join(name for name, _ in found)} (by {field})"
+        for field, found in by_field.items()
+    ]
 
 
 class TerminalProgress:
@@ -65,8 +82,8 @@ class TerminalProgress:
         )
         if plan.declared.inside:
             say("  declared recipes first: " + ", ".join(name for name, _ in plan.declared.inside))
-        for name, reason in plan.declared.outside:
-            say(f"  [dim]not in this space: {name} ({reason})[/]")
+        for line in outside_lines(plan.declared.outside):
+            say(f"  [dim]not in this space: {escape(line)}[/]")
         spent = ledger.spent_device_seconds
         used = f", {duration(spent)} of it spent already" if spent > 0 else ""
         say(

@@ -9,6 +9,9 @@ from bloodauto.recipe import NOT_TRAINED, Recipe
 from bloodauto.space.grammar import Branch, Choice, FloatRange, IntRange, Leaf, Node, Scalar, Sequence, Space
 from bloodauto.space.sampling import realise
 
+#: Choices that a message lists.
+_FEW = 4
+
 
 class NotInSpace(RecipeError):
     """A space does not contain a recipe; ``path`` is the field at which it does not, the message also says why."""
@@ -109,7 +112,9 @@ class _Matching:
             found.update(inner)
             return
         if all(isinstance(member, Leaf) for member in node.members):
-            raise NotInSpace(path, f"the space has one of {list(node.labels)}, the recipe {value!r}")
+            few = len(node.labels) <= _FEW
+            choices = f"one of {list(node.labels)}" if few else f"one of {len(node.labels)} others"
+            raise NotInSpace(path, f"the space has {choices}, the recipe {value!r}")
         # The member that fits in name and furthest tells most.
         raise max(reasons, key=lambda one: (not one.path.endswith(".name"), one.path.count(".")))
 
