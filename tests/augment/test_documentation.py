@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from bloodauto.augment import OPERATIONS
 from bloodauto.augment.operations import Spread
+from bloodauto.recipe import OPERATION_SPANS, Augmentation
 
 PAGE = Path(__file__).parents[2] / "docs" / "augmentation.md"
 
@@ -23,3 +26,22 @@ def test_the_page_lists_every_operation_with_its_range():
             operation.source,
         )
         assert f"| {' | '.join(cells)} |" in rows
+
+
+def test_the_page_lists_the_ranges_a_recipe_can_give():
+    by_span: dict = {}
+    for name, span in OPERATION_SPANS.items():
+        if span is not None:
+            by_span.setdefault(span, []).append(name)
+    text = PAGE.read_text(encoding="utf-8")
+    for span, names in by_span.items():
+        assert f"| `range_{span.unit}` | {span.lowest:g} to {span.highest:g} | {', '.join(names)} |" in text
+
+
+def test_the_pages_recipe_is_one():
+    text = PAGE.read_text(encoding="utf-8").partition("## In a recipe")[2]
+    value = YAML(typ="safe").load(text.partition("```yaml")[2].partition("```")[0])
+    augmentation = Augmentation.model_validate(value["augmentation"])
+    assert len(augmentation.steps) == 4
+    # It shows every field there is.
+    assert set(value["augmentation"]) == set(Augmentation.model_fields)

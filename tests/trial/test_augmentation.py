@@ -17,11 +17,13 @@ from bloodauto.recipe import (
     OPERATION_SET_NAMES,
     OPERATION_SPANS,
     Augmentation,
+    Equalise,
     Offline,
     Recipe,
     load_recipe,
     parse_recipe,
 )
+from bloodauto.space import corners, load_space, parameters_of, realise
 from bloodauto.trial.augmentation import check_augmentation, equalising, mixing_of, policy_of
 from bloodauto.trial.feeding import augmentation_of_stage, stage_pipeline, with_made_images
 from bloodauto.trial.imbalance import TrainingSet, one_hot
@@ -295,8 +297,6 @@ def test_equalising_fills_classes_up_within_the_class():
     labels = np.array([0] * 30 + [1] * 11 + [2] * 1)
     images = np.broadcast_to((100 * labels[:, None, None, None]).astype(np.uint8), (42, 6, 6, 3)).copy()
     flips = Augmentation.model_validate({"steps": [{"operation": "flip_horizontal", "rate": 0.5}]}).steps
-    from bloodauto.recipe import Equalise
-
     made, made_labels = equalising(images, labels, Equalise(steps=flips), np.random.default_rng(0))
     np.testing.assert_array_equal(np.bincount(np.concatenate([labels, made_labels])), [30, 30, 30])
     np.testing.assert_array_equal(made.reshape(len(made), -1).min(axis=1), 100 * made_labels)
@@ -444,3 +444,35 @@ def test_mistakes_are_told_with_their_place_and_the_nearest_name(steps, message)
         recipe_with(augmentation={"steps": steps})
     assert message in str(caught.value)
     assert "augmentation.steps.0" in str(caught.value)
+
+
+# ---- spaces
+
+
+def test_steps_ranges_mixing_and_stages_may_hold_domains(tmp_path):
+    (tmp_path / "wide.yaml").write_text(
+        """
+backbone: {name: own_cnn, weights: none}
+augmentation:
+  orientation: false
+  fraction: {float: [0.5, 1.0]}
+  steps:
+    choice:
+      - []
+      - - {operation: rotate, range_degrees: [{float: [-90, 0]}, {float: [0, 90]}]}
+        - choice:
+            - {operation: cutout, magnitude: {float: [0.1, 0.9]}, rate: 0.5}
+            - one_of: [{aug_mix: {width: {int: [1, 4]}}}, {operation: invert}]
+  mixing: {choice: [null, {name: mixup, alpha: {float: [0.1, 2.0], log: true}}]}
+stages:
+  - epochs: 1
+    optimizer: {learning_rate: 0.01}
+    augmentation: {offline: {fraction: {float: [0.1, 0.9]}, steps: [{operation: noise, magnitude: 0.5}]}}
+"""
+    )
+    space = load_space(tmp_path / "wide.yaml")
+    recipes = list(corners(space))
+    assert len(recipes) > 10
+    for recipe in recipes:
+        check_augmentation(recipe)
+        assert realise(space, parameters_of(space, recipe)).id == recipe.id
