@@ -25,6 +25,7 @@ from bloodauto.data.split import make_splits
 from bloodauto.data.synth import synthesize
 from bloodauto.recipe import Recipe, parse_recipe
 from bloodauto.shift.score import score
+from bloodauto.trial.adaptation import adapted_statistics
 from bloodauto.trial.checkpoint import read_weights
 from bloodauto.trial.material import Material, prepare, probabilities
 from bloodauto.trial.network import build_network
@@ -42,6 +43,9 @@ OPERATIONS: dict[str, list[str]] = {
     "everything, weakly": ["stain_jitter", "hue", "exposure", "gamma", "zoom", "translate", "gaussian_blur", "noise"],
     "everything": ["stain_jitter", "hue", "exposure", "gamma", "zoom", "translate", "gaussian_blur", "noise", "jpeg"],
 }
+_ADAPTATION_IMAGES = 256
+#: The stored statistics count as those of so many images.
+_ADAPTATION_PRIOR = 64
 WEAKLY = 0.3
 STRONGLY = 0.9
 
@@ -87,6 +91,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--save", type=Path, help="where to keep all answers (.npz), for target_estimates.py")
     arguments = parser.parse_args()
 
     recipes = {name: recipe_of(name, arguments.epochs) for name in OPERATIONS}
@@ -104,27 +109,37 @@ def main() -> None:
     table: dict[str, np.ndarray] = {}
     right: dict[str, np.ndarray] = {}
     rehearsed: dict[str, np.ndarray] = {}
+    after_adaptation: dict[str, np.ndarray] = {}
     kept: dict[str, list[Any]] = {name: [] for name in ("clean", "shown", "objective", *ELSEWHERE)}
     for name, recipe in recipes.items():
         limits = {seen.family: seen.severity for seen in suite_for([recipe], seed=0).seen}
         reach = np.array([limits.get(family, 0.0) for family in plan.family_names.tolist()])
         rehearsed[name] = plan.severities <= reach
-        runs, correct = [], []
+        runs, correct, adapted = [], [], []
         for seed in range(arguments.seeds):
             network = fitted(recipe, material, seed)
+            weights = network.get_weights()
             clean_answers = probabilities(network, cells.images, index[rows])
             shown = probabilities(network, material.views)
             theirs = [probabilities(network, other.images) for other in others]
             own = {**weightings, "without its own": (~rehearsed[name]).astype(float)}
             scores = [
-                score(labels, clean_answers, replace(plan, weights=weights), shown).objective
-                for weights in own.values()
+                score(labels, clean_answers, replace(plan, weights=counted), shown).objective
+                for counted in own.values()
             ]
             truth = [accuracy(answers, other.labels) for answers, other in zip(theirs, others, strict=True)]
             runs.append([accuracy(clean_answers, labels), *scores, *truth])
             correct.append(shown.argmax(axis=1) == material.view_labels)
+            after = []
+            for other in others:
+                unlabelled = other.images[:_ADAPTATION_IMAGES]
+                network.set_weights(adapted_statistics(network, unlabelled, source_images=_ADAPTATION_PRIOR))
+                after.append(accuracy(probabilities(network, other.images), other.labels))
+                network.set_weights(weights)
+            adapted.append(after)
             for key, value in zip(kept, (clean_answers, shown, scores[1], *theirs), strict=True):
                 kept[key].append(value)
+        after_adaptation[name] = np.mean(adapted, axis=0)
         table[name], right[name] = np.mean(runs, axis=0), np.mean(correct, axis=0)
         print(f"... {name}", flush=True)
 
@@ -152,6 +167,17 @@ def main() -> None:
             print(
                 f"  {name}: {gain[rehearsed[name]].mean():+.1f} rehearsed, {gain[~rehearsed[name]].mean():+.1f} others"
             )
+
+    print(
+        f"\nAccuracy with the statistics of {_ADAPTATION_IMAGES} unlabelled images there, and what that changes, in points:"
+    )
+    for name, after in after_adaptation.items():
+        before = table[name][-len(ELSEWHERE) :]
+        shown_after = (
+            f"{lab} {value:.3f} ({100 * (value - old):+.1f})"
+            for lab, value, old in zip(ELSEWHERE, after, before, strict=True)
+        )
+        print(f"  {name}: " + ", ".join(shown_after))
 
 
 def accuracy(answers: np.ndarray, labels: np.ndarray) -> float:

@@ -221,7 +221,7 @@ def _write_places(plan: Plan, chosen: Ensemble) -> None:
         folds = sorted({one.fold for member in chosen.members for one in member.networks})
         write_labs(plan.run, score_labs(data.cells, data.splits, folds, labels, probabilities))
     if len(data.target):
-        write_target(plan.run, estimate_target(chosen))
+        write_target(plan.run, estimate_target(chosen, data.cells.class_counts(data.cleaning.keep)))
 
 
 def _complete(study: optuna.Study) -> list[Any]:

@@ -76,6 +76,10 @@ class Cells:
     def __len__(self) -> int:
         return len(self.images)
 
+    def class_counts(self, index: np.ndarray) -> np.ndarray:
+        """How many of the cells at ``index`` (integers or a boolean mask) are of each class, int64 (classes,)."""
+        return np.bincount(self.labels[index], minlength=len(self.class_names))
+
     def subset(self, index: np.ndarray) -> Cells:
         """The cells at ``index`` (integers or a boolean mask), in that order."""
         return replace(

@@ -8,7 +8,7 @@ import numpy as np
 
 from bloodauto.ensemble.record import Ensemble
 from bloodauto.files import RunDirectory, read_arrays, write_json
-from bloodauto.shift.target import estimate_by_threshold, mean_agreement, mean_confidence
+from bloodauto.shift.target import estimate_by_transport, mean_agreement
 
 TARGET_FILE = "target.json"
 
@@ -19,7 +19,7 @@ class TargetEstimate:
 
     Attributes:
         images: how many there were.
-        accuracy: estimated by average thresholded confidence (arXiv:2201.04234); the mean over the members by weight.
+        accuracy: estimated by confidence optimal transport; see ``shift.target.estimate_by_transport``.
         confidence: the mean of the ensemble's highest probability, before calibration.
         agreement: how often two of its networks give the same answer; None for one network.
     """
@@ -30,27 +30,26 @@ class TargetEstimate:
     agreement: float | None
 
 
-def estimate_target(ensemble: Ensemble) -> TargetEstimate:
+def estimate_target(ensemble: Ensemble, class_shares: np.ndarray) -> TargetEstimate:
     """Estimates from what the members' networks answered when they were trained.
+
+    Args:
+        class_shares: float (classes,), how often each class is expected in the target laboratory.
 
     Raises:
         RunError: a member's predictions are missing or damaged.
     """
-    accuracies, weights, answers = [], [], []
+    weights, answers = [], []
     for member in ensemble.members:
         for one in member.networks:
-            arrays = read_arrays(one.folder / "predictions.npz")
-            labels = np.concatenate([arrays["labels"], arrays["view_labels"]])
-            known = np.concatenate([arrays["clean"], arrays["shifted"]])
-            accuracies.append(estimate_by_threshold(labels, known, arrays["target"]))
             weights.append(member.weight / len(member.networks))
-            answers.append(arrays["target"])
+            answers.append(read_arrays(one.folder / "predictions.npz")["target"])
     together = np.average(answers, axis=0, weights=weights)
     return TargetEstimate(
         images=len(together),
-        accuracy=float(np.average(accuracies, weights=weights)),
-        confidence=mean_confidence(together),
-        agreement=float(mean_agreement(answers).mean()) if len(answers) > 1 else None,
+        accuracy=estimate_by_transport(together, class_shares),
+        confidence=float(together.max(axis=1).mean()),
+        agreement=mean_agreement(answers) if len(answers) > 1 else None,
     )
 
 

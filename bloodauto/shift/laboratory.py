@@ -11,7 +11,7 @@ from bloodauto.shift import geometry, light, optics, sensor, stain
 from bloodauto.shift.family import Family
 
 #: What differs, in the order in which it happens to a slide; ``scale`` stands for the magnification.
-CAUSES: tuple[tuple[Family, ...], ...] = (
+_CAUSES: tuple[tuple[Family, ...], ...] = (
     tuple(family for family in geometry.FAMILIES if family.name in ("scale", "rotation")),
     tuple(family for family in stain.FAMILIES if family.name != "background_colour"),
     tuple(family for family in stain.FAMILIES if family.name in ("stain_hue", "background_colour")),
@@ -22,7 +22,7 @@ CAUSES: tuple[tuple[Family, ...], ...] = (
 
 
 def _another_laboratory(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    for families in CAUSES:
+    for families in _CAUSES:
         family = families[int(rng.integers(len(families)))]
         image = family.corrupt(image, family.level_at(level), rng)
     return image

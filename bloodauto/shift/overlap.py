@@ -17,7 +17,6 @@ from bloodauto.augment import OPERATIONS, Between, Policy, StainJitter
 from bloodauto.augment.operations import select_operations
 from bloodauto.shift.families import FAMILIES
 from bloodauto.shift.family import SEVERITIES, Family, Seen
-from bloodauto.shift.laboratory import CAUSES
 from bloodauto.shift.light import CHANNEL_NANOMETRES, ENCODING_GAMMA, RADIATION_CONSTANT_NM_KELVIN
 
 
@@ -146,7 +145,7 @@ def _severity(family: Family, level: float) -> float:
 def trained_severities(policies: Iterable[Policy]) -> tuple[Seen, ...]:
     """How far any of these policies rehearses each family, in the order of ``FAMILIES``; families none does are left out.
 
-    A family that combines causes is rehearsed as far as each of its causes is.
+    ``another_laboratory`` never is: whether what was learnt of each cause holds when all are at work is the question.
     """
     strongest: dict[str, float] = {}
     for policy in policies:
@@ -159,6 +158,4 @@ def trained_severities(policies: Iterable[Policy]) -> tuple[Seen, ...]:
         if strength > 0:
             level = overlap.level(strength)
             reached[overlap.family] = max(reached[overlap.family], _severity(by_name[overlap.family], level))
-    of_causes = min(max(reached[family.name] for family in families) for families in CAUSES)
-    reached["another_laboratory"] = _severity(by_name["another_laboratory"], of_causes)
     return tuple(Seen(name, severity) for name, severity in reached.items() if severity > 0)

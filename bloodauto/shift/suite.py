@@ -14,6 +14,13 @@ from bloodauto.shift.family import GROUPS, SEVERITIES, Family, Seen
 
 #: Severities of the thorough plan: mild enough to be met in practice, harsh enough to tell recipes apart.
 THOROUGH_SEVERITIES = (2, 3, 4)
+#: Severities that recipes are compared by. What all of them get right, and mild shifts are that, tells none from another.
+TELLING_SEVERITIES = (3, 4, 5)
+#: The group in which all causes are at work at once; of all groups it ranks recipes most as another laboratory does, so it
+#: counts this share of the objective, and is shown in so many times the views of any other.
+LABORATORY = "laboratory"
+LABORATORY_SHARE = 0.5
+_LABORATORY_VIEWS = 4
 #: What a view counts whose question some recipe of the search may have trained on; one that none can counts 1.
 SEEN_WEIGHT = 0.25
 
@@ -140,7 +147,8 @@ class ShiftSuite:
 
     Attributes:
         seed: two suites of equal settings give byte-identical views of the same images.
-        num_images: at most this many validation images are shown in views; 256 keep the default plan at 1,792 views.
+        num_images: at most this many validation images are shown as another laboratory would, and a quarter of them in each
+            other group; 512 keep the plan at 1,280 views.
         exclude_families: names of families that no view uses.
         seen: what recipes may train on; its views count ``seen_weight``, all others 1.
         seen_weight: 0 leaves out what may be trained on, 1 makes no difference.
@@ -150,7 +158,7 @@ class ShiftSuite:
     """
 
     seed: int
-    num_images: int = 256
+    num_images: int = 512
     exclude_families: tuple[str, ...] = ()
     seen: tuple[Seen, ...] = ()
     seen_weight: float = SEEN_WEIGHT
@@ -175,10 +183,11 @@ class ShiftSuite:
         return tuple(family for family in FAMILIES if family.name not in self.exclude_families)
 
     def plan(self, labels: np.ndarray) -> ViewPlan:
-        """One view per image of the subsample and group.
+        """One view per image of a group's subsample, at ``TELLING_SEVERITIES``.
 
         Families and severities of a group are dealt like cards to the images in the order of their classes: every
-        combination comes equally often, to within one, and no class gets more of the harsh ones than another.
+        combination comes equally often, to within one, and no class gets more of the harsh ones than another. A group's
+        share of the objective's noise falls with its views, so the one that counts most has most.
 
         Args:
             labels: integers, (n,), of all validation images.
@@ -186,14 +195,16 @@ class ShiftSuite:
         Raises:
             DataError: the labels are not a non-empty one-dimensional integer array.
         """
-        order = self._subsample(labels)
+        every = self._subsample(labels, self.num_images)
+        few = self._subsample(labels, -(-self.num_images // _LABORATORY_VIEWS))
         columns = []
         for group_number, group in enumerate(GROUPS):
             members = [index for index, family in enumerate(self.families) if family.group == group]
             if not members:
                 continue
+            order = every if group == LABORATORY else few
             rng = np.random.default_rng([self.seed, 1, group_number])
-            deck = np.array([(index, severity) for index in members for severity in SEVERITIES])
+            deck = np.array([(index, severity) for index in members for severity in TELLING_SEVERITIES])
             decks = -(-len(order) // len(deck))
             dealt = np.concatenate([rng.permutation(deck) for _ in range(decks)])[: len(order)]
             columns.append(np.column_stack([dealt, order]))
@@ -209,7 +220,7 @@ class ShiftSuite:
         unknown = set(severities) - set(SEVERITIES)
         if unknown or not severities:
             raise RecipeError(f"shift suite: expected severities of {SEVERITIES}, got {tuple(severities)}.")
-        order = self._subsample(labels)
+        order = self._subsample(labels, self.num_images)
         combinations = [(index, severity) for index in range(len(self.families)) for severity in severities]
         rows = np.concatenate(
             [np.column_stack([np.tile(combination, (len(order), 1)), order]) for combination in combinations]
@@ -225,9 +236,19 @@ class ShiftSuite:
         reached = {one.family: one.severity for one in self.seen}
         limits = np.array([reached.get(family.name, 0.0) for family in self.families])
         weights = np.where(severities <= limits[family_index], self.seen_weight, 1.0)
+        weights = self._with_laboratory_share(weights, family_index)
         return ViewPlan(self.seed, self.families, family_index, severities, image_index, weights, num_validation_images)
 
-    def _subsample(self, labels: np.ndarray) -> np.ndarray:
+    def _with_laboratory_share(self, weights: np.ndarray, family_index: np.ndarray) -> np.ndarray:
+        """Raises what views of the laboratory group count so that it comes to its share; see ``score.score``."""
+        groups = np.array([family.group for family in self.families])[family_index]
+        ours = groups == LABORATORY
+        means = [weights[groups == group].mean() for group in dict.fromkeys(groups[~ours].tolist())]
+        # The clean images count 1.
+        of_others = 1.0 + sum(means)
+        return np.where(ours, LABORATORY_SHARE / (1 - LABORATORY_SHARE) * of_others, weights)
+
+    def _subsample(self, labels: np.ndarray, count: int) -> np.ndarray:
         """Indices of the images shown, class after class, random within a class.
 
         As many of each class as of any other, as far as they go: balanced accuracy is then measured with the least
@@ -243,5 +264,5 @@ class ShiftSuite:
         # Rank of each image within its class; the lowest ranks over all classes are an equal share of each.
         ranks = np.concatenate([np.arange(len(members)) for members in by_class])
         tie_breaks = rng.random(len(ranks))
-        kept = np.sort(np.lexsort((tie_breaks, ranks))[: self.num_images])
+        kept = np.sort(np.lexsort((tie_breaks, ranks))[:count])
         return np.concatenate(by_class)[kept]

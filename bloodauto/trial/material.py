@@ -17,7 +17,7 @@ from bloodauto.files import write_arrays
 from bloodauto.shift.score import LEFT_OUT_LAB_SHARE
 from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
-from bloodauto.shift.target import estimate_by_threshold
+from bloodauto.shift.target import estimate_by_transport
 from bloodauto.trial.metrics import Metrics, measure, softmax
 
 _PREDICT_BATCH = 128
@@ -26,10 +26,10 @@ _PREDICT_BATCH = 128
 _JUDGED_SHARE = 0.2
 _LEAST_JUDGED = 256
 #: Of these the clean ones; the rest are views.
-_CLEAN_SHARE = 0.25
-#: One image of so many learnt from is shown in views.
-_TRAIN_IMAGES_PER_VIEWED = 32
-_LEAST_VIEWED = 32
+_CLEAN_SHARE = 0.35
+#: One image of so many learnt from is shown as another laboratory would; see ``ShiftSuite.num_images``.
+_TRAIN_IMAGES_PER_VIEWED = 16
+_LEAST_VIEWED = 64
 _LATENCY_REPEATS = 5
 
 
@@ -105,11 +105,11 @@ def _spread(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _spread_views(plan: ViewPlan, count: int) -> np.ndarray:
-    """About ``count`` rows of a plan, as many of each group; its images stand in the order of their classes."""
+    """About ``count`` rows of a plan, the same share of each group; its images stand in the order of their classes."""
+    share = min(count / len(plan), 1.0)
     groups = [np.flatnonzero(plan.group_names == group) for group in dict.fromkeys(plan.group_names.tolist())]
-    each = max(count // len(groups), 1)
     return np.concatenate(
-        [rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).round().astype(int)] for rows in groups]
+        [rows[np.linspace(0, len(rows) - 1, max(int(share * len(rows)), 1)).round().astype(int)] for rows in groups]
     )
 
 
@@ -216,8 +216,8 @@ def judge(network: keras.Model, material: Material, *, quick: bool) -> tuple[Jud
     target, estimate = clean[:0], None
     if not quick and len(material.target):
         target = probabilities(network, material.target)
-        known = np.concatenate([labels, material.view_labels]), np.concatenate([clean, shifted])
-        estimate = estimate_by_threshold(*known, target)
+        learnt = material.labels[material.train_index]
+        estimate = estimate_by_transport(target, np.bincount(learnt, minlength=material.num_classes))
     rows = slice(None) if quick else material.quick_rows
     score = shift_score(labels[rows], clean[rows], plan, shifted, clean_share=material.clean_share)
     predictions = Predictions(

@@ -72,7 +72,7 @@ def test_without_refits_the_trials_themselves_are_the_candidates(run: RunDirecto
 
 def test_unlabelled_target_images_give_an_estimate_of_the_accuracy_there(run: RunDirectory) -> None:
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
-    estimate = estimate_target(ensemble)
+    estimate = estimate_target(ensemble, np.ones(CLASSES))
     assert estimate.images == 80
     assert 0.0 < estimate.accuracy < ensemble.scores["accuracy"]
     assert 1 / CLASSES < estimate.confidence < 1.0

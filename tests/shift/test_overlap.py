@@ -9,7 +9,7 @@ from bloodauto.augment import OPERATIONS, Apply, AugMix, Between, OneOf, RandAug
 from bloodauto.shift.families import FAMILIES, family_named
 from bloodauto.shift.overlap import OVERLAP_NONE, OVERLAPS, strongest_strengths, trained_severities
 
-NEVER_REHEARSED = {"vignette", "pixelation", "stain_deposit", "bubble", "crease"}
+NEVER_REHEARSED = {"vignette", "pixelation", "stain_deposit", "bubble", "crease", "another_laboratory"}
 
 
 def reached(*policies) -> dict[str, float]:
@@ -60,12 +60,10 @@ def test_policies_within_policies_are_found() -> None:
     )
 
 
-def test_another_laboratory_is_rehearsed_only_where_each_of_its_causes_is() -> None:
-    everything = RandAugment(num_ops=4, magnitude=0.9, operations="cells")
-    known = reached(everything, StainJitter(1.0))
-    assert known["another_laboratory"] > 0
+def test_what_no_operation_does_is_never_rehearsed_nor_are_all_causes_at_once() -> None:
+    known = reached(RandAugment(num_ops=4, magnitude=0.9, operations="cells"), StainJitter(1.0))
     assert NEVER_REHEARSED.isdisjoint(known)
-    assert "another_laboratory" not in reached(RandAugment(operations=("hue", "zoom", "stain_jitter", "gamma")))
+    assert {"defocus", "gamma", "stain_hue", "scale"} <= set(known)
 
 
 #: Chosen by judgement: these hide parts in another colour and shape than a speck, or know no strength.

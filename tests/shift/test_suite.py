@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift.families import FAMILIES
-from bloodauto.shift.family import GROUPS, SEVERITIES
-from bloodauto.shift.suite import ShiftSuite, ViewPlan
+from bloodauto.shift.family import GROUPS, SEVERITIES, Seen
+from bloodauto.shift.score import score
+from bloodauto.shift.suite import LABORATORY_SHARE, TELLING_SEVERITIES, ShiftSuite, ViewPlan
 
 
 @pytest.fixture
@@ -41,11 +42,11 @@ def test_bytes_do_not_depend_on_order_batches_or_threads(cells: np.ndarray, labe
 
 
 def test_one_view_per_image_and_group(cells: np.ndarray, labels: np.ndarray) -> None:
-    views = list(ShiftSuite(seed=1).views(cells, labels))
+    views = list(ShiftSuite(seed=1, num_images=24).views(cells, labels))
     assert [view.group for view in views] == list(GROUPS)
     group_of = {family.name: family.group for family in FAMILIES}
     for view in views:
-        assert sorted(view.image_index) == list(range(len(cells)))
+        assert len(set(view.image_index)) == len(view.image_index) == (24 if view.group == "laboratory" else 6)
         assert {group_of[name] for name in view.families} == {view.group}
 
 
@@ -60,7 +61,9 @@ def test_subsample_and_deal_are_even(class_sizes: list[int], num_images: int, se
     plan = ShiftSuite(seed=seed, num_images=num_images).plan(labels)
     shown = np.unique(plan.image_index)
     assert len(shown) == min(num_images, len(labels))
-    assert len(plan) == len(shown) * len(GROUPS)
+    few = min(-(-num_images // 4), len(labels))
+    assert len(plan) == len(shown) + few * (len(GROUPS) - 1)
+    assert set(plan.severities.tolist()) <= set(TELLING_SEVERITIES)
     kept = np.bincount(labels[shown], minlength=len(class_sizes))
     # A class may have fewer than the largest share only when it has no more to give, or by the last odd image.
     assert all(count >= min(size, kept.max() - 1) for count, size in zip(kept, class_sizes, strict=True))
@@ -69,15 +72,27 @@ def test_subsample_and_deal_are_even(class_sizes: list[int], num_images: int, se
         rows = np.isin(plan.family_index, members)
         dealt = np.zeros((len(plan.families), max(SEVERITIES) + 1), int)
         np.add.at(dealt, (plan.family_index[rows], plan.severities[rows]), 1)
-        combinations = dealt[members, 1:]
+        combinations = dealt[members][:, TELLING_SEVERITIES]
         assert combinations.max() - combinations.min() <= 1
 
 
-def test_default_covers_every_family_at_every_severity() -> None:
+def test_default_covers_every_family_at_every_telling_severity() -> None:
     plan = ShiftSuite(seed=0).plan(np.random.default_rng(0).integers(0, 8, 2000))
-    assert len(plan) == len(GROUPS) * 256
+    assert len(plan) == 512 + 128 * (len(GROUPS) - 1)
     combinations = set(zip(plan.family_index.tolist(), plan.severities.tolist(), strict=True))
-    assert len(combinations) == len(FAMILIES) * len(SEVERITIES)
+    assert len(combinations) == len(FAMILIES) * len(TELLING_SEVERITIES)
+
+
+@pytest.mark.parametrize("seen", [(), (Seen("defocus", 5.0), Seen("jpeg", 3.0))])
+def test_another_laboratory_counts_half_whatever_else_counts(seen: tuple[Seen, ...]) -> None:
+    labels = np.random.default_rng(0).integers(0, 8, 2000)
+    plan = ShiftSuite(seed=0, seen=seen).plan(labels)
+    clean = np.eye(8)[labels]
+    truth = labels[plan.image_index]
+    answers = np.where(plan.group_names == "laboratory", (truth + 1) % 8, truth)
+    assert score(labels, clean, plan, np.eye(8)[answers]).objective == pytest.approx(1 - LABORATORY_SHARE)
+    alone = ShiftSuite(seed=0, exclude_families=("another_laboratory",)).plan(labels)
+    assert set(alone.weights) == {1.0}
 
 
 def test_excluded_families_are_never_shown_and_the_rest_keeps_its_noise(cells: np.ndarray, labels: np.ndarray) -> None:

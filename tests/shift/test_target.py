@@ -1,12 +1,14 @@
-"""Label-free estimates, on answers whose truth is planted."""
+"""What unlabelled images tell, on answers whose truth is planted."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bloodauto.errors import DataError
-from bloodauto.shift.target import estimate_by_agreement, estimate_by_threshold, mean_agreement, mean_confidence
+from bloodauto.shift.target import _places, estimate_by_transport, mean_agreement
 
 CLASSES = 4
 
@@ -19,70 +21,52 @@ def answers(rng: np.random.Generator, labels: np.ndarray, strength: float) -> np
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def test_the_threshold_follows_the_accuracy_down() -> None:
+EVEN = np.ones(CLASSES)
+
+
+def test_a_perfect_network_is_estimated_perfect_and_a_constant_one_by_its_class() -> None:
+    labels = np.arange(400) % CLASSES
+    assert estimate_by_transport(np.eye(CLASSES)[labels], EVEN) == 1.0
+    # Sure and wrong on three quarters: only so many images can be of the class it names.
+    assert estimate_by_transport(np.eye(CLASSES)[np.zeros(400, int)], EVEN) == pytest.approx(1 / CLASSES)
+    assert estimate_by_transport(np.eye(CLASSES)[np.zeros(400, int)], np.array([1.0, 0, 0, 0])) == 1.0
+
+
+def test_it_follows_the_accuracy_of_networks_that_are_sure_and_wrong() -> None:
+    """The more images a network puts into its favourite class, the worse; confidence rises all the while."""
     rng = np.random.default_rng(0)
-    labels, target_labels = rng.integers(CLASSES, size=(2, 4000))
-    known = answers(rng, labels, 5.0)
-    accuracy = (known.argmax(axis=1) == labels).mean()
-    estimates, truths = [], []
-    for share_spoilt in (0.1, 0.3, 0.6):
-        spoilt = rng.random(4000) < share_spoilt
-        target = np.where(spoilt[:, None], answers(rng, target_labels, 0.3), answers(rng, target_labels, 5.0))
-        truths.append((target.argmax(axis=1) == target_labels).mean())
-        estimates.append(estimate_by_threshold(labels, known, target))
+    labels = rng.integers(CLASSES, size=1000)
+    truths, estimates, confidences = [], [], []
+    for share in (0.1, 0.4, 0.8):
+        target = answers(rng, labels, 4.0)
+        target[rng.random(1000) < share] = [0.999, 0.0005, 0.0003, 0.0002]
+        truths.append((target.argmax(axis=1) == labels).mean())
+        estimates.append(estimate_by_transport(target, EVEN))
+        confidences.append(target.max(axis=1).mean())
+    assert confidences == sorted(confidences)
     assert estimates == sorted(estimates, reverse=True)
-    off = np.abs(np.array(estimates) - truths)
-    assert (off < np.abs(accuracy - np.array(truths))).all()
+    np.testing.assert_allclose(estimates, truths, atol=0.1)
 
 
-def test_on_the_known_images_themselves_it_is_their_accuracy() -> None:
-    rng = np.random.default_rng(1)
-    labels = rng.integers(CLASSES, size=500)
-    known = answers(rng, labels, 3.0)
-    truth = (known.argmax(axis=1) == labels).mean()
-    assert estimate_by_threshold(labels, known, known) == pytest.approx(truth)
-    perfect = np.eye(CLASSES)[labels]
-    assert estimate_by_threshold(labels, perfect, known) == 1.0
-    wrong = np.eye(CLASSES)[(labels + 1) % CLASSES]
-    assert estimate_by_threshold(labels, wrong, known) == 0.0
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9).filter(lambda shares: sum(shares) > 0.01), st.integers(1, 300))
+def test_places_come_in_the_shares_asked_for(shares: list[float], count: int) -> None:
+    wanted = np.array(shares) / sum(shares) * count
+    got = np.bincount(_places(np.array(shares) / sum(shares), count), minlength=len(shares))
+    assert got.sum() == count
+    assert (np.abs(got - wanted) < 1.0 + 1e-6).all()
 
 
-def test_agreement_ranks_networks_and_its_line_tells_how_far_they_fall() -> None:
-    rng = np.random.default_rng(2)
-    labels, target_labels = rng.integers(CLASSES, size=(2, 3000))
-    strengths = np.linspace(1.5, 5.0, 6)
-    known = [answers(rng, labels, strength) for strength in strengths]
-    target = [answers(rng, target_labels, 0.5 * strength) for strength in strengths]
-    accuracies = np.array([(one.argmax(axis=1) == labels).mean() for one in known])
-    truth = np.array([(one.argmax(axis=1) == target_labels).mean() for one in target])
-    assert (np.argsort(mean_agreement(target)) == np.argsort(truth)).all()
-    estimate = estimate_by_agreement(accuracies, known, target)
-    assert (np.argsort(estimate) == np.argsort(truth)).all()
-    assert np.abs(estimate - truth).mean() < np.abs(accuracies - truth).mean()
-
-
-def test_agreement_is_one_with_oneself_and_half_with_half() -> None:
-    one = np.eye(2)[[0, 0, 1, 1]]
-    other = np.eye(2)[[0, 1, 1, 0]]
-    np.testing.assert_allclose(mean_agreement([one, one, other]), [0.75, 0.75, 0.5])
-
-
-def test_a_calibrated_network_is_as_right_as_it_is_confident() -> None:
-    rng = np.random.default_rng(3)
-    labels = rng.integers(CLASSES, size=5000)
-    target = answers(rng, labels, 2.0)
-    assert mean_confidence(target) == pytest.approx((target.argmax(axis=1) == labels).mean(), abs=0.03)
+def test_agreement_is_of_pairs() -> None:
+    one, other = np.eye(2)[[0, 0, 1, 1]], np.eye(2)[[0, 1, 1, 0]]
+    assert mean_agreement([one, one]) == 1.0
+    assert mean_agreement([one, one, other]) == pytest.approx((1 + 0.5 + 0.5) / 3)
 
 
 def test_what_cannot_be_estimated_is_refused() -> None:
-    rng = np.random.default_rng(4)
-    labels = rng.integers(CLASSES, size=10)
-    known = answers(rng, labels, 2.0)
-    with pytest.raises(DataError, match="at least 1"):
-        estimate_by_threshold(labels, known, known[:0])
-    with pytest.raises(DataError, match="expected labels"):
-        estimate_by_threshold(labels[1:], known, known)
-    with pytest.raises(DataError, match="at least 2 networks"):
-        mean_agreement([known])
-    with pytest.raises(DataError, match="at least 3 networks"):
-        estimate_by_agreement(np.array([0.5, 0.6]), [known, known], [known, known])
+    some = np.full((3, CLASSES), 1 / CLASSES)
+    for target, shares in ((some[:0], EVEN), (some, EVEN[1:]), (some[0], EVEN)):
+        with pytest.raises(DataError, match="share for each class"):
+            estimate_by_transport(target, shares)
+    for shares in (0 * EVEN, -EVEN, np.array([np.nan, 1, 1, 1])):
+        with pytest.raises(DataError, match="not all 0"):
+            estimate_by_transport(some, shares)
