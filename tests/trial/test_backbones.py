@@ -67,6 +67,7 @@ def test_the_table_has_what_the_reports_used():
     assert num_blocks(named("efficientnet_b2")) == 7
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
 )
@@ -212,6 +213,7 @@ class _Asked(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_weights_have_the_name_that_keras_gives_them(name, monkeypatch):
     def note(file_name: str, *_: object, **__: object) -> None:
