@@ -122,18 +122,19 @@ class StudyRecord:
             self._study.enqueue_trial(
                 parameters_of(self._space, recipe), user_attrs={"origin": f"declared: {name}"}, skip_if_exists=True
             )
-        elif self._count % 2 and self.finished:
-            front = self.front()
-            self._enqueue_neighbour(front[self._count // 2 % len(front)])
+        elif self.finished:
+            self._enqueue_neighbour()
         trial = self._study_for(self._count).ask()
         self._count = max(self._count, trial.number + 1)
         return self._realised(trial, epochs_done=0)
 
-    def _enqueue_neighbour(self, parent: Finished) -> None:
-        """Puts, in its share of the cases, a recipe near a good one in the queue."""
+    def _enqueue_neighbour(self) -> None:
+        """Puts, in its share of the cases, a recipe near one of the front's in the queue."""
         rng = np.random.default_rng([self._seed, self._count])
         if rng.random() >= self._local_share:
             return
+        front = self.front()
+        parent = front[int(rng.integers(len(front)))]
         values = self._study.get_trials(deepcopy=False)[parent.number].params
         for _ in range(_NEIGHBOUR_TRIES):
             try:

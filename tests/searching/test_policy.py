@@ -1,7 +1,5 @@
 """The laws of a search, on simulated time."""
 
-import math
-import statistics
 import tempfile
 import time
 from collections import Counter
@@ -20,7 +18,7 @@ from bloodauto.searching.ledger import read_ledger
 from bloodauto.searching.simulator import Fault, Machine, SimulatedSession
 from bloodauto.space import parameters_of
 
-from .search_factory import MAX_EPOCHS, SETTINGS, Search, curves, tiny_recipe, tiny_space
+from .search_factory import SETTINGS, Search, curves, tiny_recipe, tiny_space
 
 
 def trained(session: SimulatedSession, kind: str) -> list[str]:
@@ -160,49 +158,22 @@ def test_suggestions_near_the_best_trial_make_up_their_share(folder: Path) -> No
     trials = search.study.get_trials(deepcopy=False)
     near = [trial for trial in trials if trial.user_attrs["origin"].startswith("near trial ")]
     assert 0.35 < len(near) / (len(trials) - 1) < 0.65
+    shares = []
     for trial in near:
         parent = trials[int(trial.user_attrs["origin"].removeprefix("near trial "))]
         # Only what ran its course can be a parent, and it was the best that had when the suggestion was made.
         assert parent.user_attrs["outcome"] == "complete"
         assert parent.number < trial.number
         changed = [name for name, value in trial.params.items() if parent.params.get(name) != value]
-        assert 1 <= len(changed) < len(trial.params)
+        assert changed
+        shares.append(len(changed) / len(trial.params))
+    assert sum(shares) / len(shares) < 0.5
 
 
 def test_the_share_may_be_nothing(folder: Path) -> None:
     search = Search(folder, declared=(("paper", tiny_recipe(tiny_space())),)).with_settings(local_share=0.0)
     search.session()
     assert {trial.user_attrs["origin"] for trial in search.study.get_trials(deepcopy=False)[1:]} == {"sampled"}
-
-
-def _smooth(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
-    """What a recipe is worth falls with its distance from one optimum, a little off the declared recipe."""
-    settings = recipe.augmentation.rand_augment
-    assert settings is not None
-    optimizer = recipe.stages[0].optimizer
-    distance = (
-        abs(math.log(optimizer.learning_rate / 4e-3)) / math.log(10)
-        + abs(settings.magnitude - 0.45) / 0.5
-        + abs(recipe.head.dropout - 0.2) / 0.4
-        + abs(settings.num_ops - 3) / 2
-        + (recipe.loss.name != "cross_entropy")
-        + (optimizer.name != "adamw")
-    )
-    return CurvePoint((0.95 - 0.1 * distance) * (1 - 0.5**epoch), 4.0, 0.5)
-
-
-def test_a_small_budget_finds_more_beside_the_declared_recipe_than_all_over_the_space(tmp_path: Path) -> None:
-    gains: dict[float, list[float]] = {0.0: [], 0.5: []}
-    declared = tiny_recipe(tiny_space())
-    for seed in range(12):
-        for share, gained in gains.items():
-            folder = tmp_path / f"{seed}-{share}"
-            folder.mkdir()
-            search = Search(folder, budget_device_seconds=900.0, curve=_smooth, declared=(("paper", declared),))
-            search.with_settings(seed=seed, local_share=share).session()
-            best = max(trial.value for trial in search.study.get_trials(states=(TrialState.COMPLETE,)) if trial.value)
-            gained.append(best - _smooth(declared, 0, MAX_EPOCHS).objective)
-    assert statistics.mean(gains[0.5]) > 1.2 * statistics.mean(gains[0.0])
 
 
 def test_every_way_a_trial_can_end(folder: Path) -> None:

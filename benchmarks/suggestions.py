@@ -1,0 +1,150 @@
+"""What suggestions near the best trial are worth: simulated searches with and without them, side by side.
+
+    python benchmarks/suggestions.py --searches 8
+
+Each search runs on the shipped small space with its first declared recipe, on an artificial landscape over all of the
+space's domains: quality falls with the distance from an optimum that lies off the declared recipe by a random step in every
+number and another member in a part of the choices, each domain with a weight of its own. Printed is what the best trial
+gains over the declared recipe, mean and standard error over searches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import optuna
+
+from bloodauto.files import shipped_folder
+from bloodauto.recipe import Recipe, load_recipe
+from bloodauto.searching.assignment import PolicySettings
+from bloodauto.searching.curves import CurvePoint
+from bloodauto.searching.ledger import Ledger
+from bloodauto.searching.policy import Policy
+from bloodauto.searching.pruning import plan_pruning
+from bloodauto.searching.simulator import Simulator
+from bloodauto.space import Choice, NotInSpace, Space, load_space, parameters_of
+from bloodauto.space.grammar import Domain, Scalar
+
+_EPOCHS = 4
+#: Of the greatest distance there is, what a recipe can lose.
+_DEPTH = 0.6
+
+
+def _share(domain: Domain, value: Scalar) -> float:
+    assert not isinstance(domain, Choice)
+    assert isinstance(value, int | float)
+    if domain.log:
+        return math.log(value / domain.low) / math.log(domain.high / domain.low)
+    return (value - domain.low) / (domain.high - domain.low)
+
+
+class Landscape:
+    """Learning curves of every recipe of a space, with one optimum."""
+
+    def __init__(self, space: Space, declared: Recipe, *, step: float, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self._space, self._seed = space, seed
+        self._domains = {domain.parameter: domain for domain in space.domains()}
+        self._weights = {name: float(rng.exponential()) for name in self._domains}
+        self._optimum: dict[str, Scalar] = {}
+        parameters = parameters_of(space, declared)
+        for name, value in parameters.items():
+            domain = self._domains[name]
+            if isinstance(domain, Choice):
+                other = domain.labels[int(rng.integers(len(domain.labels)))]
+                self._optimum[name] = value if rng.random() < 0.6 else other
+            else:
+                self._optimum[name] = float(np.clip(_share(domain, value) + step * rng.standard_normal(), 0, 1))
+        self._total = sum(self._weights[name] for name in parameters)
+
+    def _distance(self, name: str, value: Scalar) -> float:
+        domain = self._domains[name]
+        if name not in self._optimum:
+            return 0.2
+        optimum = self._optimum[name]
+        if isinstance(domain, Choice):
+            return 0.5 * (value != optimum)
+        assert isinstance(optimum, float)
+        return min(4 * (_share(domain, value) - optimum) ** 2, 1.0)
+
+    def __call__(self, recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
+        try:
+            parameters = parameters_of(self._space, recipe)
+        except NotInSpace:
+            # A refit trains longer than any recipe of the space; what it reaches is not looked at.
+            return CurvePoint(0.5, 20.0, 2.0)
+        distance = sum(self._weights[name] * self._distance(name, value) for name, value in parameters.items())
+        missing = self._optimum.keys() - parameters.keys()
+        distance += sum(0.2 * self._weights[name] for name in missing)
+        noise = np.random.default_rng([self._seed, zlib.crc32(recipe.id.encode()), epoch]).normal(0, 0.005)
+        quality = (0.95 - _DEPTH * distance / self._total) * (1 - 0.5 ** (epoch + 1)) + noise
+        return CurvePoint(float(np.clip(quality, 0, 1)), 20.0, 2.0)
+
+
+def _gain(space: Space, declared: Recipe, *, budget: float, step: float, local_share: float, seed: int) -> float:
+    landscape = Landscape(space, declared, step=step, seed=seed)
+    simulator = Simulator(landscape)
+    settings = PolicySettings(
+        seed=seed,
+        workers=2,
+        devices_per_worker=1.0,
+        refit_share=0.35,
+        final_device_seconds=30.0,
+        num_folds=5,
+        local_share=local_share,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(
+            Path(folder) / "ledger.jsonl",
+            budget_device_seconds=budget,
+            now=simulator.now,
+            wall_clock=simulator.now,
+        )
+        study = optuna.create_study(direction="maximize")
+        policy = Policy(
+            study=study,
+            space=space,
+            ledger=ledger,
+            pruning=plan_pruning("successive_halving", max_epochs=_EPOCHS),
+            settings=settings,
+            declared=(("declared", declared),),
+            now=simulator.now,
+        )
+        simulator.run(policy, ledger, workers=settings.workers)
+    best = policy.best()
+    assert best is not None
+    return best.objective - landscape(declared, seed, _EPOCHS).objective
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--searches", type=int, default=8)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.33, 0.5, 0.75])
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    space = load_space(shipped_folder("search_spaces") / "small.yaml")
+    declared = load_recipe(shipped_folder("trials") / "small_mobilenet_025.yaml")
+    print("budget   optimum   gain over the declared recipe by the share of suggestions near the best trial")
+    for budget in (1800.0, 9000.0):
+        for step in (0.15, 0.3):
+            cells = []
+            for share in arguments.shares:
+                gains = [
+                    _gain(space, declared, budget=budget, step=step, local_share=share, seed=seed)
+                    for seed in range(arguments.searches)
+                ]
+                error = statistics.stdev(gains) / len(gains) ** 0.5
+                cells.append(f"{share:.2f}: {statistics.mean(gains):.4f} +- {error:.4f}")
+            print(f"{budget:>6.0f}   {step:.2f}      {'   '.join(cells)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
