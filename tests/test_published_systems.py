@@ -8,6 +8,9 @@ import pytest
 
 from bloodauto.files import shipped_folder
 from bloodauto.recipe import Recipe, load_recipe
+from bloodauto.searching.prepare import checked_space, declared_recipes, find_space
+from bloodauto.space import parameters_of
+from bloodauto.space.sampling import realise
 from bloodauto.trial.backbones import check_recipe, num_parameters
 
 TRIALS = shipped_folder("trials")
@@ -112,6 +115,13 @@ def test_what_the_reports_say_of_training_is_what_the_recipes_say() -> None:
         assert (recipe.head.normalisation, recipe.head.dense_units) == ("batch", (256,))
         assert recipe.head.l2 > 0
     assert (len(first.augmentation.steps), len(second.augmentation.steps)) == (4, 1)
+
+
+def test_one_shipped_space_holds_them_all() -> None:
+    space = checked_space(find_space("reports"))
+    assert set(HIDDEN) <= {name for name, _ in declared_recipes("shipped", space).inside}
+    for recipe in PUBLISHED.values():
+        assert realise(space, parameters_of(space, recipe)).id == recipe.id
 
 
 def network_parameters(recipe: Recipe) -> int:

@@ -109,7 +109,7 @@ def test_a_download_without_a_network_says_so(tmp_path: Path, monkeypatch: pytes
 
 def test_the_shipped_spaces_and_recipes_pass_their_own_checks() -> None:
     listed = said("spaces")
-    assert {line.partition(":")[0] for line in listed.splitlines()} == {"gpu", "small", "tiny"}
+    assert {line.partition(":")[0] for line in listed.splitlines()} == {"gpu", "reports", "small", "tiny"}
     assert "stages.0.optimizer" in said("spaces", "tiny")
     recipes = said("trials").splitlines()
     assert len(recipes) >= 4
