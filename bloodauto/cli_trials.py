@@ -181,6 +181,7 @@ def trials(
 
 
 def _list_trials(path: Path | None) -> None:
+    from bloodauto.experiments.api import HIDDEN_ACCURACY
     from bloodauto.files import shipped_folder
     from bloodauto.recipe import load_recipe
     from bloodauto.searching.prepare import checked_space
@@ -202,4 +203,8 @@ def _list_trials(path: Path | None) -> None:
             except NotInSpace:
                 continue
         where = ", ".join(inside) if inside else "no shipped space"
-        typer.echo(f"{file.stem}: {recipe.backbone.label}, {recipe.total_epochs} epochs, id {recipe.id}; in {where}")
+        hidden = None if recipe.source is None else recipe.source.published.get(HIDDEN_ACCURACY)
+        published = "" if hidden is None else f"; published {hidden:.2f} on the hidden set"
+        typer.echo(
+            f"{file.stem}: {recipe.backbone.label}, {recipe.total_epochs} epochs, id {recipe.id}; in {where}{published}"
+        )

@@ -24,6 +24,8 @@ def wake_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            # It warns of graphs that are built anew; every stage of a training does that, on purpose.
+            tf.get_logger().setLevel("ERROR")
             failed = False
         finally:
             sys.stderr.flush()
