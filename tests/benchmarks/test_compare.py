@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -28,9 +29,7 @@ FAMILIES = [
 def compare() -> ModuleType:
     sys.path.insert(0, str(FOLDER))
     try:
-        import compare
-
-        return compare
+        return importlib.import_module("compare")
     finally:
         sys.path.remove(str(FOLDER))
 
