@@ -56,10 +56,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two orders agree, from -1 to 1: Spearman's rho and Kendall's tau b, over ``variants`` of both."""
+    """How far two orders agree, from -1 to 1: Spearman's rho and Kendall's tau b.
+
+    Attributes:
+        spearman, kendall: of our shift scores with the published figures.
+        accuracy_spearman, accuracy_kendall: of our accuracies in the same laboratory with them.
+        variants: how many have both; with a handful of them only large coefficients mean anything.
+    """
 
     spearman: float
     kendall: float
+    accuracy_spearman: float
+    accuracy_kendall: float
     variants: int
 
 
@@ -143,17 +151,22 @@ def _average(trainings: Mapping[str, Training], shares: Mapping[str, float]) -> 
 
 
 def agreement(rows: Sequence[Row]) -> Agreement | None:
-    """Between the published figures and our shift scores; None with fewer than three of both."""
+    """Between the published figures and ours, over views where there are any; None with fewer than three of both.
+
+    None too where all of one kind are equal, which is no order.
+    """
     from scipy.stats import kendalltau, spearmanr  # type: ignore[import-untyped]
 
-    both = []
-    for row in rows:
-        ours = row.over_views if row.over_views is not None else row.scored
-        if row.published is not None and ours is not None:
-            both.append((row.published, ours.shift))
-    if len(both) < 3:
+    scored = [(row.published, row.scored if row.over_views is None else row.over_views) for row in rows]
+    both = [(published, ours) for published, ours in scored if published is not None and ours is not None]
+    published = [figure for figure, _ in both]
+    shifts, accuracies = [ours.shift for _, ours in both], [ours.accuracy for _, ours in both]
+    if len(both) < 3 or min(len(set(values)) for values in (published, shifts, accuracies)) < 2:
         return None
-    published, found = zip(*both, strict=True)
     return Agreement(
-        float(spearmanr(published, found).statistic), float(kendalltau(published, found).statistic), len(both)
+        spearman=float(spearmanr(published, shifts).statistic),
+        kendall=float(kendalltau(published, shifts).statistic),
+        accuracy_spearman=float(spearmanr(published, accuracies).statistic),
+        accuracy_kendall=float(kendalltau(published, accuracies).statistic),
+        variants=len(both),
     )

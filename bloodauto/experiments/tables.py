@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -63,10 +62,11 @@ def notes(rows: Sequence[Row], agreed: Agreement | None, *, images: int) -> tupl
         lines.append(
             "Over views: accuracy and shift score when the answers for the recipe's test-time views are averaged."
         )
-    if agreed is not None and not math.isnan(agreed.spearman):
+    if agreed is not None:
         lines.append(
-            f"Order of the shift scores against the published one, {agreed.variants} variants: Spearman "
-            f"{agreed.spearman:.2f}, Kendall {agreed.kendall:.2f}."
+            f"Order against the published one, {agreed.variants} variants: of the shift scores Spearman "
+            f"{agreed.spearman:.2f}, Kendall {agreed.kendall:.2f}; of the accuracies Spearman "
+            f"{agreed.accuracy_spearman:.2f}, Kendall {agreed.accuracy_kendall:.2f}."
         )
     return tuple(lines)
 
@@ -129,5 +129,5 @@ def as_json(rows: Sequence[Row], agreed: Agreement | None) -> dict[str, Any]:
     """For ``--json``: nothing is not a number."""
     return {
         "variants": [{name: None if value == "" else value for name, value in _flat(row).items()} for row in rows],
-        "agreement": None if agreed is None or math.isnan(agreed.spearman) else asdict(agreed),
+        "agreement": None if agreed is None else asdict(agreed),
     }
