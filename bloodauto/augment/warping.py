@@ -85,11 +85,12 @@ def _warp(image: np.ndarray, target: np.ndarray, matrix: np.ndarray, border: Bor
     flag = _BORDER_FLAGS[border.mode]
     if border.mode != "fill":
         (xx, xy, x), (yx, yy, y) = matrix.tolist()
-        right, down = width - 1, height - 1
-        x_low, x_high = x + min(0.0, xx * right) + min(0.0, xy * down), x + max(0.0, xx * right) + max(0.0, xy * down)
-        y_low, y_high = y + min(0.0, yx * right) + min(0.0, yy * down), y + max(0.0, yx * right) + max(0.0, yy * down)
-        before_x, after_x = _overhang(x_low, x_high, width)
-        before_y, after_y = _overhang(y_low, y_high, height)
+        right, down = (width - 1) / 2, (height - 1) / 2
+        # Where the middle is read, and how far from there the corners are.
+        x_middle, x_reach = x + xx * right + xy * down, abs(xx) * right + abs(xy) * down
+        y_middle, y_reach = y + yx * right + yy * down, abs(yx) * right + abs(yy) * down
+        before_x, after_x = _overhang(x_middle - x_reach, x_middle + x_reach, width)
+        before_y, after_y = _overhang(y_middle - y_reach, y_middle + y_reach, height)
         padded_width, padded_height = width + before_x + after_x, height + before_y + after_y
         if (
             padded_width * padded_height <= _MOST_PADDED_AREA * width * height
