@@ -107,6 +107,24 @@ def mean_log_odds(scores: Scores) -> np.ndarray:
     return np.log(shares / (1 - shares)).mean(axis=1)
 
 
+LABORATORY = "laboratory"
+
+
+def laboratory_and_others(scores: Scores, laboratory_share: float = 0.5) -> np.ndarray:
+    """All causes at once by ``laboratory_share``, the other groups and the clean images by the rest."""
+    ours = scores.groups == LABORATORY
+    if not ours.any():
+        return mean_of_groups(scores)
+    weights = np.broadcast_to(scores.weights, scores.balanced.shape)
+    apart = replace(scores, balanced=scores.balanced[:, ~ours], groups=scores.groups[~ours], weights=weights[:, ~ours])
+    others = mean_of_groups(apart) if (~ours).any() else scores.clean
+    return laboratory_share * scores.balanced[:, ours].mean(axis=(1, 2)) + (1 - laboratory_share) * others
+
+
+def _with_laboratory(severities: slice, share: float) -> Form:
+    return partial(harsh, form=partial(laboratory_and_others, laboratory_share=share), severities=severities)
+
+
 FORMS: dict[str, Form] = {
     "clean accuracy (control)": clean_alone,
     "mean of groups and clean": mean_of_groups,
@@ -121,6 +139,12 @@ FORMS: dict[str, Form] = {
     "severities by their number": partial(by_severity, weights=(1, 2, 3, 4, 5)),
     "mild severities 1 and 2": partial(by_severity, weights=(1, 1, 0, 0, 0)),
     "mean log odds of families": mean_log_odds,
+    "half laboratory, half the rest": laboratory_and_others,
+    "a third laboratory, severities 3 to 5": _with_laboratory(slice(2, None), 1 / 3),
+    "half laboratory, severities 3 to 5": _with_laboratory(slice(2, None), 0.5),
+    "half laboratory, severities 4 and 5": _with_laboratory(slice(3, None), 0.5),
+    "laboratory alone, severities 3 to 5": _with_laboratory(slice(2, None), 1.0),
+    "laboratory alone, severities 4 and 5": _with_laboratory(slice(3, None), 1.0),
     "mean of groups and worst group": mean_and_worst_group,
     "mean of groups, severities 3 to 5": partial(harsh, form=partial(mean_of_groups, clean_weight=0.0)),
     "mean of groups and clean, severities 3 to 5": partial(harsh, form=mean_of_groups),
@@ -130,3 +154,6 @@ FORMS: dict[str, Form] = {
         harsh, form=mean_and_worst_group, severities=slice(3, None)
     ),
 }
+
+#: What a search maximises, before views that may be rehearsed are discounted.
+DEFAULT = FORMS["half laboratory, severities 3 to 5"]
