@@ -22,11 +22,13 @@ from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.metrics import confusion_matrix, measure
 
 _PREDICT_BATCH = 128
-#: Images shown in views of the suite, and drawn laboratories with their images: together about what one evaluation of the
-#: search costs, which is what the budget keeps for this.
-_SUITE_IMAGES = 128
 _LABORATORIES = 40
-_LABORATORY_IMAGES = 32
+#: Most and fewest images shown in views of the suite and in each laboratory. Between them both grow with what there was to
+#: learn from, as what is judged after a training does: the budget keeps for this end what such judgements have taken.
+_SUITE_IMAGES = (128, 64)
+_LABORATORY_IMAGES = (32, 8)
+_TRAIN_IMAGES_PER_SUITE_IMAGE = 16
+_TRAIN_IMAGES_PER_LABORATORY_IMAGE = 200
 
 
 def predict_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -48,14 +50,17 @@ def open_sealed_test(
     probabilities = predict_batches(model, images)
     answers = probabilities.argmax(axis=1)
     # Other draws than the search's own suite, so that the views themselves are new too.
-    plan = ShiftSuite(seed=seed + 1, num_images=_SUITE_IMAGES).plan(labels)
+    train_images = len(splits.train_index(0))
+    in_views = _between(train_images // _TRAIN_IMAGES_PER_SUITE_IMAGE, _SUITE_IMAGES)
+    plan = ShiftSuite(seed=seed + 1, num_images=in_views).plan(labels)
     shifted = predict_batches(model, plan.render(images))
     view_labels = labels[plan.image_index]
     score = shift_score(labels, probabilities, plan, shifted)
     correct = int((answers == labels).sum())
     low, high = wilson_interval(correct, len(labels))
     metrics = measure(labels, probabilities)
-    laboratories = list(_laboratories(model, labels, images, seed=seed))
+    in_each = min(_between(train_images // _TRAIN_IMAGES_PER_LABORATORY_IMAGE, _LABORATORY_IMAGES), len(labels))
+    laboratories = list(_laboratories(model, labels, images, in_each, seed=seed))
     outcomes = [ShiftOutcome(tuple(one["groups"]), one["correct"], one["images"]) for one in laboratories]
     elsewhere = expect_elsewhere(outcomes)
     rule = ensemble.abstention
@@ -93,10 +98,16 @@ def read_sealed_test(run: RunDirectory, ensemble: Ensemble) -> dict[str, Any] | 
     return test if test.get("ensemble") == ensemble.identity else None
 
 
-def _laboratories(model: keras.Model, labels: np.ndarray, images: np.ndarray, *, seed: int) -> Iterator[dict[str, Any]]:
-    """How the model does in each of the drawn laboratories, each of which sees other images, as far as they go."""
+def _between(number: int, most_and_fewest: tuple[int, int]) -> int:
+    most, fewest = most_and_fewest
+    return min(max(number, fewest), most)
+
+
+def _laboratories(
+    model: keras.Model, labels: np.ndarray, images: np.ndarray, count: int, *, seed: int
+) -> Iterator[dict[str, Any]]:
+    """How the model does in each of the drawn laboratories, each of which sees ``count`` images, others as far as they go."""
     order = np.random.default_rng([seed, 40]).permutation(len(labels))
-    count = min(_LABORATORY_IMAGES, len(labels))
     per_batch = max(_PREDICT_BATCH // count, 1)
     shifts = draw_compound_shifts(_LABORATORIES, seed=seed + 1)
     for start in range(0, len(shifts), per_batch):

@@ -144,11 +144,11 @@ class CostModel:
         """Predicted seconds of reserved lanes after the last training: every worker's end, then one lane's export.
 
         Both have a part that is the same for every network and a part that a cold start measures, on a quiet machine as on a
-        crowded one. To that come the answers of a few members to the sealed test and its views, each somewhat more than an
-        evaluation.
+        crowded one. To that come the answers of a few members to the sealed test, its views and simulated laboratories, each
+        somewhat more than the last judgement of a training.
         """
         start = self.start_seconds(cold=True)
-        answers = _EXPORTED_MEMBERS * 1.5 * (self.evaluation_seconds(recipe) if recipe is not None else 0.0)
+        answers = _EXPORTED_MEMBERS * 1.5 * (self.finish_seconds(recipe) if recipe is not None else 0.0)
         end_of_worker = _END_SECONDS + start / 3
         export = _EXPORT_SECONDS + 0.6 * start + answers
         return _FINAL_MARGIN * (workers * end_of_worker + export)

@@ -94,10 +94,11 @@ def expect_elsewhere(outcomes: Sequence[ShiftOutcome], *, nominal_coverage: floa
         if len(rest):
             wider = _widening(rest, np.delete(has_cause[~affected], cause, axis=1), nominal_coverage)
             held.append(float((_overshoot(odds[affected], rest, nominal_coverage) <= wider).mean()))
+    middle = float(np.median([one.accuracy for one in outcomes]))
     return Expectation(
-        middle=float(np.median([one.accuracy for one in outcomes])),
-        low=_share(low - widening),
-        high=_share(high + widening),
+        middle=middle,
+        low=min(_share(low - widening), middle),
+        high=max(_share(high + widening), middle),
         nominal_coverage=nominal_coverage,
         measured_coverage=float(np.mean(held)) if held else None,
         shifts=len(outcomes),
