@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bloodauto.augment import CutMix, MixUp
+from bloodauto.augment import CutMix, MixUp, MixUpOrCutMix
 from bloodauto.augment.mixing import Pairing, mix_targets
 from bloodauto.errors import DataError, RecipeError
 
@@ -19,7 +19,7 @@ def constant_images(count: int, height: int, width: int) -> tuple[np.ndarray, np
 
 
 @given(
-    cut=st.booleans(),
+    kind=st.sampled_from([MixUp, CutMix, MixUpOrCutMix]),
     alpha=st.floats(0.05, 20),
     rate=st.floats(0, 1),
     height=st.integers(1, 20),
@@ -27,11 +27,10 @@ def constant_images(count: int, height: int, width: int) -> tuple[np.ndarray, np
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=150, deadline=None)
-def test_labels_tell_exactly_what_the_image_holds(cut, alpha, rate, height, width, seed):
+def test_labels_tell_exactly_what_the_image_holds(kind, alpha, rate, height, width, seed):
     images, targets = constant_images(12, height, width)
     before = images.copy()
-    mixing = CutMix(alpha, rate) if cut else MixUp(alpha, rate)
-    mixed, soft = mixing(images, targets, np.random.default_rng(seed))
+    mixed, soft = kind(alpha, rate)(images, targets, np.random.default_rng(seed))
     np.testing.assert_array_equal(images, before)
     assert mixed.dtype == np.uint8
     assert soft.dtype == np.float32
@@ -39,19 +38,21 @@ def test_labels_tell_exactly_what_the_image_holds(cut, alpha, rate, height, widt
     assert soft.min() >= 0
     # Each class has its own shade, so the mean shade is what the labels say it is.
     expected = soft @ (10 * np.arange(12))
-    np.testing.assert_allclose(mixed.astype(float).mean(axis=(1, 2, 3)), expected, atol=0.51 if not cut else 1e-3)
+    np.testing.assert_allclose(
+        mixed.astype(float).mean(axis=(1, 2, 3)), expected, atol=1e-3 if kind is CutMix else 0.51
+    )
 
 
 def test_each_image_has_its_own_share():
     images, targets = constant_images(20, 8, 8)
-    for mixing in (MixUp(1.0), CutMix(1.0)):
+    for mixing in (MixUp(1.0), CutMix(1.0), MixUpOrCutMix(1.0)):
         own = np.diag(mixing(images, targets, np.random.default_rng(0))[1])
         assert len(np.unique(np.round(own, 4))) > 8
 
 
 def test_rate_is_the_share_of_mixed_images():
     images, targets = constant_images(20, 16, 16)
-    for make in (MixUp, CutMix):
+    for make in (MixUp, CutMix, MixUpOrCutMix):
         rng = np.random.default_rng(0)
         mixed = [np.diag(make(5.0, 0.3)(images, targets, rng)[1]) < 1 for _ in range(60)]
         # An image may draw itself as its partner.

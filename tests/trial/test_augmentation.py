@@ -376,6 +376,30 @@ def test_mixing_blends_or_patches(name):
     assert (spread == 200).any() == (name != "mixup")
 
 
+def test_a_sheet_shows_what_is_made_where_something_is():
+    inverted = {"fraction": 0.5, "keep_originals": False, "steps": INVERTED}
+    stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
+    recipe = recipe_with(
+        augmentation={"orientation": False},
+        stages=[stage, {**stage, "augmentation": {"orientation": False, "offline": inverted}}],
+        imbalance={"sampling": "equalise", "equalise": {"steps": INVERTED}},
+    )
+    images = shades(400).images // 4
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(shown_change(recipe, 0, "seen")(images, rng), images)
+    np.testing.assert_array_equal(shown_change(recipe, 1, "offline")(images, rng), 255 - images)
+    assert (shown_change(recipe, 1, "seen")(images, rng)[:, 0, 0, 0] > 128).mean() == pytest.approx(0.5, abs=0.08)
+    assert shown_change(recipe, 0, "equalising")(images, rng).min() > 128
+    for stage_index, part, message in (
+        (2, "seen", "expected a stage from 1 to 2, got 3"),
+        (0, "offline", r"augmentation\.offline: expected a group"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            shown_change(recipe, stage_index, part)
+    with pytest.raises(RecipeError, match="expected equalise"):
+        shown_change(recipe_with(), 0, "equalising")
+
+
 # ---- the reference engine, as far as it can be told without it
 
 
