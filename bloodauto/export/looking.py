@@ -66,8 +66,14 @@ def look_again(ensemble: Ensemble, members: Mapping[str, Member], cells: Cells, 
             if one.fold != fold:
                 continue
             stored = read_arrays(one.folder / "predictions.npz")
-            same = np.array_equal(stored["index"], material.validation_index)
-            if not same or not np.array_equal(stored["view_labels"], material.view_labels):
+            plan = material.plan
+            expected = {
+                "index": material.validation_index,
+                "view_labels": material.view_labels,
+                "view_families": plan.family_names,
+                "view_severities": plan.severities,
+            }
+            if not all(np.array_equal(stored[name], value) for name, value in expected.items()):
                 raise RunError(
                     f"{one.folder}: expected predictions for these validation images and views, got others. "
                     "Give the --seed and the images that it was trained with."
