@@ -225,7 +225,7 @@ def _chosen(pool: dict[str, _Answers], metric: EnsembleMetric, caps: Caps, laten
         replace(_as_member(name, weight, pool[name]), latency_ms=latency_ms.get(name))
         for name, weight in zip(selection.names, selection.weights, strict=True)
     ]
-    fitted = _fitted([(member.weight, pool[member.name]) for member in members])
+    fitted = _fitted([(member.weight, pool[member.name]) for member in members], metric)
     best = pool[selection.best_single.added]
     return Ensemble(
         metric=metric,
@@ -280,20 +280,25 @@ class _Fitted:
     scores: dict[str, float]
 
 
-def _fitted(weighted: Sequence[tuple[float, _Answers]]) -> _Fitted:
+def _fitted(weighted: Sequence[tuple[float, _Answers]], metric: str) -> _Fitted:
+    """Scales and biases can change which class is likeliest; they are left out where that lowers the metric."""
     of = weighted[0][1]
     clean = np.asarray(sum(weight * one.clean.astype(np.float64) for weight, one in weighted))
     shifted = np.asarray(sum(weight * one.shifted.astype(np.float64) for weight, one in weighted))
     calibration = fit_calibration(clean, of.labels, shifted, of.view_labels, of.view_groups)
+    scores = _scores(of, calibration.apply(clean), calibration.apply(shifted))
+    # A temperature leaves the order of the classes, so the plain average has its scores.
+    if calibration.per_class is not None and scores[metric] < _scores(of, clean, shifted)[metric]:
+        calibration = replace(calibration, per_class=None)
+        scores = _scores(of, calibration.apply(clean), calibration.apply(shifted))
     clean, shifted = calibration.apply(clean), calibration.apply(shifted)
-    abstention = fit_abstention(clean, of.labels, shifted, of.view_labels)
-    return _Fitted(calibration, abstention, _scores(of, clean, shifted))
+    return _Fitted(calibration, fit_abstention(clean, of.labels, shifted, of.view_labels), scores)
 
 
 def looked_again(ensemble: Ensemble, looked: Looked) -> Ensemble:
     """The same members and weights with other answers of theirs: calibration, abstention and scores are new."""
     answers = [(member, _answers(list(member.networks), looked)) for member in ensemble.members]
-    fitted = _fitted([(member.weight, one) for member, one in answers])
+    fitted = _fitted([(member.weight, one) for member, one in answers], ensemble.metric)
     members = tuple(_as_member(member.name, member.weight, one) for member, one in answers)
     return replace(
         ensemble,
@@ -326,7 +331,7 @@ def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
         _as_member(one.name, weight / sum(weights), answer)
         for one, weight, answer in zip(trained, weights, answers, strict=True)
     ]
-    fitted = _fitted([(member.weight, one) for member, one in zip(members, answers, strict=True)])
+    fitted = _fitted([(member.weight, one) for member, one in zip(members, answers, strict=True)], "shift")
     best = max(members, key=lambda member: member.scores["shift"])
     return Ensemble(
         metric="shift",

@@ -13,7 +13,7 @@ from bloodauto.ensemble.record import Trained, read_ensemble, write_ensemble
 from bloodauto.ensemble.scaling import Calibration, PerClass
 from bloodauto.ensemble.target import estimate_target, write_target
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, read_json, shipped_folder, write_json
+from bloodauto.files import RunDirectory, read_arrays, read_json, shipped_folder, write_arrays, write_json
 from bloodauto.trial.checkpoint import write_weights
 from bloodauto.trial.material import Predictions
 
@@ -219,3 +219,21 @@ def test_the_same_ensemble_has_the_same_identity_and_another_calibration_another
     write_ensemble(run, ensemble)
     assert read_ensemble(run).identity == ensemble.identity
     assert replace(ensemble, calibration=Calibration(9.0, None, None)).identity != ensemble.identity
+
+
+@pytest.mark.parametrize("metric", ["shift", "accuracy", "balanced_accuracy", "macro_f1"])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_exported_is_never_worse_than_the_best_candidate(tmp_path: Path, metric: str, seed: int) -> None:
+    """Also after calibration, where classes that the networks favour invite scales and biases."""
+    run = RunDirectory(tmp_path)
+    rng = np.random.default_rng(seed)
+    for number in range(3):
+        _training(run.trial(number), fold=0, skill=float(rng.uniform(0.5, 2.5)), seed=10 * seed + number)
+        path = run.trial(number) / "predictions.npz"
+        arrays = read_arrays(path)
+        for name in ("clean", "shifted"):
+            tilted = arrays[name] * np.array([4.0, 1.0, 1.0, 0.5], dtype=np.float32)
+            arrays[name] = tilted / tilted.sum(axis=1, keepdims=True)
+        write_arrays(path, **arrays)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric=metric)  # type: ignore[arg-type]
+    assert ensemble.scores[metric] >= ensemble.best_single[1][metric] - 1e-9
