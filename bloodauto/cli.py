@@ -20,6 +20,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(data_app, name="data")
 
 Run = Annotated[Path, typer.Option("--run", help="Directory of the run.")]
+TargetImages = Annotated[
+    Path | None, typer.Option("--target-images", help="Unlabelled images of the laboratory it is meant for.")
+]
 MaxMembers = Annotated[int | None, typer.Option("--max-members", help="Most members of the ensemble.")]
 MaxLatency = Annotated[
     float | None,
@@ -40,9 +43,7 @@ def search(
     data: Annotated[
         str | None, typer.Option("--data", help="Folder of class folders, .csv, .npz, or 'synthetic'.")
     ] = None,
-    target_images: Annotated[
-        Path | None, typer.Option("--target-images", help="Unlabelled images of the laboratory it is meant for.")
-    ] = None,
+    target_images: TargetImages = None,
     budget: Annotated[str | None, typer.Option("--budget", help="40gpu-h, 30cpu-min, or 2h (wall clock).")] = None,
     space: Annotated[str | None, typer.Option("--space", help="Name of a shipped space, or a .yaml file.")] = None,
     weights_dir: WeightsDir = None,
@@ -119,6 +120,9 @@ def search(
     if summary.finished:
         console.print(_score_line("best single training", summary.best), highlight=False)
         console.print(_score_line("ensemble", summary.ensemble), highlight=False)
+        for row in summary.front:
+            values = ", ".join(f"{name} {value:,.4g}" for name, value in row["values"].items())
+            console.print(f"front: trial {row['trial']}, {row['backbone']}: {values}", highlight=False)
         console.print(f"exported to {summary.export}; next:")
         console.print((summary.run / "NEXT.txt").read_text(encoding="utf-8").rstrip(), highlight=False)
     else:
@@ -147,6 +151,7 @@ def export_best(
     views: Views = False,
     max_members: MaxMembers = None,
     max_latency_ms: MaxLatency = None,
+    target_images: TargetImages = None,
 ) -> None:
     """Write a run's ensemble as files that answer without this project."""
     import bloodauto
@@ -158,6 +163,7 @@ def export_best(
         views=views,
         max_members=max_members,
         max_latency_ms=max_latency_ms,
+        target_images=target_images,
     )
     tell_exported(exported)
 

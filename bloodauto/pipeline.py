@@ -301,12 +301,14 @@ def export_best(
     views: bool = False,
     max_members: int | None = None,
     max_latency_ms: float | None = None,
+    target_images: str | Path | None = None,
 ) -> Exported:
     """Writes the ensemble of a run to a folder: the formats asked for, ``labels.json`` and a model card.
 
     Args:
         views: average over test-time views inside the model: those that the members' recipes name, else the standard ones.
         max_members, max_latency_ms: tighter caps than the search had; the best of its members under them are exported.
+        target_images: unlabelled images of where the model will be used, to which it is adapted.
 
     Raises:
         UserError: no such run or format, images that have changed, a search that has not come that far.
@@ -314,7 +316,7 @@ def export_best(
     from bloodauto.data.split import read_splits
     from bloodauto.ensemble.assemble import Caps
     from bloodauto.ensemble.record import read_ensemble
-    from bloodauto.searching.prepare import read_cells
+    from bloodauto.searching.prepare import read_cells, read_target
     from bloodauto.trial.device import claim_device
 
     directory = RunDirectory(Path(run))
@@ -332,7 +334,12 @@ def export_best(
     check_exportable(directory)
     cells = read_cells(settings.data, settings.image_size_px)
     splits = read_splits(directory.splits, cells)
-    return export_run(directory, Path(output), cells, splits, formats, seed=settings.seed, views=views, caps=caps)
+    target = None
+    if target_images is not None:
+        target = read_target(str(target_images), cells, seed=settings.seed)
+    return export_run(
+        directory, Path(output), cells, splits, formats, seed=settings.seed, views=views, caps=caps, target=target
+    )
 
 
 def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Path:

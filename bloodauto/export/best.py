@@ -25,12 +25,15 @@ from bloodauto.export.sealed_test import open_sealed_test, read_sealed_test
 from bloodauto.export.write import ExportResult, ParitySample, write_export
 from bloodauto.files import RunDirectory, read_arrays
 from bloodauto.recipe import STANDARD_VIEWS, load_recipe
+from bloodauto.trial.adaptation import adapted_statistics
 from bloodauto.trial.checkpoint import read_weights
 from bloodauto.trial.material import probabilities
 from bloodauto.trial.network import build_network
 from bloodauto.trial.views import over_views
 
 _PARITY_IMAGES = 32
+#: The statistics a network was trained with count as those of so many target images.
+_SOURCE_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,17 @@ class BuiltEnsemble:
     gain: ViewGain | None
 
 
-def build_ensemble(ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: int, views: bool) -> BuiltEnsemble:
+def build_ensemble(
+    ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: int, views: bool, target: np.ndarray | None = None
+) -> BuiltEnsemble:
     """Builds the model of an ensemble.
 
     With ``views`` every member looks at those its recipe names, or all at ``STANDARD_VIEWS`` where no recipe names any;
     probabilities are averaged over them before they are calibrated, and the calibration is fitted anew to that.
+
+    With ``target``, unlabelled images uint8 (k, h, w, 3), every network gets the batch-normalisation statistics that go with
+    them (``adapted_statistics``): better there, worse where it was trained. The calibration stays that of the training's
+    laboratory, of which alone labels are known.
 
     Raises:
         RunError: a member's files are missing, or do not belong to the images.
@@ -74,12 +83,15 @@ def build_ensemble(ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: in
                 to_train=False,
             )
             network.set_weights(read_weights(one.folder / "best.npz"))
+            if target is not None:
+                network.set_weights(adapted_statistics(network, target, source_images=_SOURCE_IMAGES))
             looks = views_of(recipe.test_time_views if named else STANDARD_VIEWS) if views else IDENTITY
             members[one.name] = Member(network, part.weight / len(part.networks), views=looks)
     everyone = tuple(members.values())
     plain = _model([replace(member, views=IDENTITY) for member in everyone], ensemble)
     if not views:
-        return BuiltEnsemble(plain, plain, ensemble, everyone, _parity_sample(ensemble, cells, members, None), None)
+        sample = _parity_sample(ensemble, cells, members, None, adapted=target is not None)
+        return BuiltEnsemble(plain, plain, ensemble, everyone, sample, None)
     looked = look_again(ensemble, members, cells, splits, seed=seed)
     calibrated = looked_again(ensemble, looked)
     model = _model(everyone, calibrated)
@@ -94,19 +106,25 @@ def _model(members: Sequence[Member], ensemble: Ensemble) -> keras.Model:
 
 
 def _parity_sample(
-    ensemble: Ensemble, cells: Cells, members: Mapping[str, Member], looked: Looked | None
+    ensemble: Ensemble,
+    cells: Cells,
+    members: Mapping[str, Member],
+    looked: Looked | None,
+    *,
+    adapted: bool = False,
 ) -> ParitySample:
     """Validation images, and the average of what the networks answered for them when they were trained or looked again.
 
-    With a network per fold no image was answered by all of them; there the networks are asked anew, one by one.
+    With a network per fold no image was answered by all of them, and with adapted ones none at all; there the networks are
+    asked anew, one by one.
     """
     first = read_arrays(ensemble.members[0].networks[0].folder / "predictions.npz")
     spread = np.linspace(0, len(first["index"]) - 1, min(_PARITY_IMAGES, len(first["index"]))).round().astype(int)
     images = cells.images[first["index"][spread]]
-    by_fold = any(len(member.networks) > 1 for member in ensemble.members)
+    anew = adapted or any(len(member.networks) > 1 for member in ensemble.members)
 
     def answers(one: Trained) -> np.ndarray:
-        if by_fold:
+        if anew:
             shares = {view.name: view.share for view in members[one.name].views}
             return probabilities(over_views(members[one.name].network, shares), images)
         stored = read_arrays(one.folder / "predictions.npz") if looked is None else looked[one.name]
@@ -212,6 +230,7 @@ def export_run(
     views: bool = False,
     ensemble: Ensemble | None = None,
     caps: Caps | None = None,
+    target: np.ndarray | None = None,
 ) -> Exported:
     """Builds an ensemble, looks once at the sealed test, and writes model, labels, card and further formats.
 
@@ -221,6 +240,7 @@ def export_run(
         ensemble: None: the run's own.
         caps: tighter ones than the ensemble was chosen under; None: none. The sealed test then stays closed, unless it has
             been opened: it is kept for what the search itself chose.
+        target: see ``build_ensemble``; the sealed test stays closed likewise.
 
     Raises:
         UserError: an unknown format.
@@ -229,8 +249,8 @@ def export_run(
     chosen = read_ensemble(run) if ensemble is None else ensemble
     if caps is not None:
         chosen = reduced(chosen, caps, latency_of(cells))
-    built = build_ensemble(chosen, cells, splits, seed=seed, views=views)
-    if caps is None:
+    built = build_ensemble(chosen, cells, splits, seed=seed, views=views, target=target)
+    if caps is None and target is None:
         open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed)
     facts = _card(read_sealed_test(run, chosen), built, cells, splits)
     rule = built.ensemble.abstention

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from bloodauto.report import sections
+from bloodauto.report import places, sections
 from bloodauto.report.figures.budget import budget_info, draw_budget
 from bloodauto.report.figures.confusion import confusion_info, draw_confusion, draw_reliability, reliability_info
 from bloodauto.report.figures.elsewhere import draw_scatter, draw_shift, scatter_info, shift_info
@@ -62,7 +62,7 @@ def chapters(run: RunInfo) -> list[Chapter]:
     found = []
     for name, title, write in (
         ("progress", "Progress", _progress),
-        ("trials", "Trials", lambda run, page: sections.trial_table(run)),
+        ("trials", "Trials", _trials),
         ("mattered", "What mattered", _mattered),
         ("learning", "Learning curves", _learning),
         ("ensemble", "Ensemble", _ensemble),
@@ -88,6 +88,11 @@ def _progress(run: RunInfo, page: _Page) -> Markup:
             page.plot("budget", budget_info(run), draw_budget),
         ]
     )
+
+
+def _trials(run: RunInfo, page: _Page) -> Markup:
+    front = places.front_table(run.front)
+    return sections.trial_table(run) if front is None else join([front, tag("h3", "All"), sections.trial_table(run)])
 
 
 def _mattered(run: RunInfo, page: _Page) -> Markup:
@@ -159,7 +164,8 @@ def _elsewhere(run: RunInfo, page: _Page) -> Markup:
         ("By kind of shift", page.plot("shift", shift, draw_shift, by_kind)),
         ("Objective and clean accuracy", page.plot("scatter", scatter, draw_scatter, compared)),
     )
-    return join([expected, halves])
+    known = [places.target_words(run.target), places.labs_table(run.labs)]
+    return join([expected, *(one for one in known if one is not None), halves])
 
 
 def _halves(*halves: tuple[str, Markup]) -> Markup:

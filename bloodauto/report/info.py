@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bloodauto.report.info_places import FrontTrial, LabInfo, TargetInfo
+
 Outcome = Literal["complete", "pruned", "failed", "out_of_budget", "running", "waiting"]
 
 #: In the order in which they are listed and drawn.
@@ -289,6 +291,9 @@ class RunInfo:
     ensemble: Ensemble | None = None
     test: TestResult | None = None
     predictions: Predictions | None = None
+    labs: tuple[LabInfo, ...] = ()
+    target: TargetInfo | None = None
+    front: tuple[FrontTrial, ...] = ()
     next_steps: str = ""
     exported: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()

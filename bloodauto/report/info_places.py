@@ -1,0 +1,34 @@
+"""What a report says of named laboratories, of the one that is meant, and of trials that none other beats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LabInfo:
+    """The ensemble's scores, 0-1, on the images of a laboratory that its networks did not learn from."""
+
+    lab: str
+    images: int | None
+    accuracy: float | None
+    balanced_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """What unlabelled images of the target laboratory say of the ensemble, 0-1; ``agreement`` of its networks."""
+
+    images: int | None
+    accuracy: float | None
+    confidence: float | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class FrontTrial:
+    """A trial that no other beats in all objectives; ``values`` by the objective's name."""
+
+    trial: int | None
+    backbone: str
+    values: tuple[tuple[str, float | None], ...]
