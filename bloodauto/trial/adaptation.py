@@ -1,8 +1,9 @@
-"""Batch-normalisation statistics of another laboratory, from its images alone: no labels, no training."""
+"""Batch-normalisation statistics taken anew: of another laboratory from its images alone, or of averaged weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -20,16 +21,53 @@ class _OfTheBatch(layers.BatchNormalization):
         return super().call(inputs, training=True, mask=mask)
 
 
-def _clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-    config = layer.get_config()
-    if not isinstance(layer, layers.BatchNormalization):
-        return type(layer).from_config(config)
-    # A frozen layer would go by its stored statistics.
-    return _OfTheBatch.from_config({**config, "momentum": 0.0, "trainable": True})
+class StatisticsReader:
+    """Finds the statistics of a network's activations as training would, but without dropout and without changing it.
 
+    Made once for a network, since it builds and traces a second one; reading then costs a forward pass.
 
-def _normalisations(network: keras.Model) -> list[layers.BatchNormalization]:
-    return [layer for layer in network._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+    Args:
+        network: as ``build_network`` makes it.
+        normalisations: the layers whose statistics are wanted; the others go by those they have stored.
+    """
+
+    def __init__(self, network: keras.Model, normalisations: Sequence[layers.BatchNormalization]) -> None:
+        wanted = {id(layer) for layer in normalisations}
+
+        def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+            config = layer.get_config()
+            if id(layer) not in wanted:
+                return type(layer).from_config(config)
+            # A frozen layer would go by its stored statistics.
+            return _OfTheBatch.from_config({**config, "momentum": 0.0, "trainable": True})
+
+        self._network = network
+        self._follower = keras.models.clone_model(network, clone_function=clone, recursive=True)
+        self._follower.compile(jit_compile=False)
+        self._following = [layer for layer in self._follower._flatten_layers() if isinstance(layer, _OfTheBatch)]
+        assert [layer.name for layer in self._following] == [layer.name for layer in normalisations]
+
+    def read(self, batches: Iterable[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Mean and variance, float64 (channels,), for each wanted layer, with the network's weights as they are now.
+
+        Args:
+            batches: uint8 (b, h, w, 3), at least one; each is normalised by itself, and all images count alike.
+        """
+        self._follower.set_weights(self._network.get_weights())
+        first = [np.zeros(layer.moving_mean.shape) for layer in self._following]
+        second = [np.zeros(layer.moving_mean.shape) for layer in self._following]
+        count = 0
+        for batch in batches:
+            self._follower.predict_on_batch(batch)
+            count += len(batch)
+            for index, layer in enumerate(self._following):
+                mean = layer.moving_mean.numpy().astype(np.float64)
+                first[index] += len(batch) * mean
+                second[index] += len(batch) * (layer.moving_variance.numpy() + mean**2)
+        return [
+            (mean / count, np.maximum(square / count - (mean / count) ** 2, 0.0))
+            for mean, square in zip(first, second, strict=True)
+        ]
 
 
 def adapted_statistics(
@@ -59,27 +97,14 @@ def adapted_statistics(
         raise DataError(
             f"expected at least 2 images to take statistics from, got {len(images)}; a few hundred are better."
         )
-    normalisations = _normalisations(network)
+    normalisations = [layer for layer in network._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
     if not normalisations:
         return network.get_weights()
-    follower = keras.models.clone_model(network, clone_function=_clone, recursive=True)
-    follower.set_weights(network.get_weights())
-    follower.compile(jit_compile=False)
-    following = _normalisations(follower)
-    assert [layer.name for layer in following] == [layer.name for layer in normalisations]
-    first = [np.zeros(layer.moving_mean.shape) for layer in following]
-    second = [np.zeros(layer.moving_mean.shape) for layer in following]
-    for part in np.array_split(np.arange(len(images)), math.ceil(len(images) / batch_size)):
-        follower.predict_on_batch(images[part])
-        share = len(part) / len(images)
-        for index, layer in enumerate(following):
-            mean = layer.moving_mean.numpy().astype(np.float64)
-            first[index] += share * mean
-            second[index] += share * (layer.moving_variance.numpy() + mean**2)
+    parts = np.array_split(np.arange(len(images)), math.ceil(len(images) / batch_size))
+    found = StatisticsReader(network, normalisations).read(images[part] for part in parts)
     kept = source_images / (source_images + len(images))
     adapted = {}
-    for layer, mean, square in zip(normalisations, first, second, strict=True):
+    for layer, (mean, variance) in zip(normalisations, found, strict=True):
         adapted[id(layer.moving_mean)] = kept * layer.moving_mean.numpy() + (1 - kept) * mean
-        variance = np.maximum(square - mean**2, 0.0)
         adapted[id(layer.moving_variance)] = kept * layer.moving_variance.numpy() + (1 - kept) * variance
     return [np.asarray(adapted.get(id(one), one.numpy()), dtype=np.float32) for one in network.weights]

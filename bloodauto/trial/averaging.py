@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from bloodauto.trial.adaptation import StatisticsReader
 
 #: An average whose standard deviation over time is a tenth of the steps so far.
 _EMA_EXPONENT = 6.94
@@ -17,21 +19,21 @@ _SWA_START = 0.75
 
 
 class WeightAverage:
-    """An average of the weights that learn in a stage, and of the batch-normalisation statistics that follow them.
+    """An average of the weights that learn in a stage.
 
     ``ema``: the weights after step t count t ** 6.94 (Karras et al., arXiv:2312.02696, for an average that is 10 % of the
     training wide). Unlike an average with a fixed decay it needs no correction at its start, and means the same in a stage of
     fifty steps and in one of fifty thousand, however a time limit cuts it. Keras' own ``use_ema`` has a fixed decay, holds on
-    to the weights of the first step, and leaves the statistics out.
+    to the weights of the first step, and leaves the statistics as they are.
 
     ``swa``: the mean of the weights after each step of the stage's last quarter (Izmailov et al., arXiv:1803.05407). We
     average every step, as SWAD does (Cha et al., arXiv:2102.08604), not every epoch: a short training has few epochs. Before
     the last quarter there is no average and the weights are judged as they are. It is meant for a rate that stays high, with
     the schedule constant or a high ``final_factor``.
 
-    The statistics of batch normalisation are averaged as the weights are; Izmailov et al. compute them anew by a pass over the
-    training images. Weights that learn too little between steps to matter to the statistics make this a fair trade for a
-    judgement after every epoch.
+    No step has seen the averaged weights, so the statistics of batch normalisation that were kept while training do not fit
+    them. Where they were learned too, they are taken anew from training images whenever the average is applied, as Izmailov
+    et al. do; averaging them as well cost up to 18 points of accuracy in trainings of 236 steps on synthetic cells.
 
     Args:
         network: its unfrozen weights are followed; unfreeze before.
@@ -48,13 +50,15 @@ class WeightAverage:
         steps: int = 0,
     ) -> None:
         self._kind = kind
-        statistics = [
-            variable
+        self._network = network
+        # By its exact type: a kind that keeps its stored statistics for ever is none of these.
+        self._normalisations = [
+            layer
             for layer in network._flatten_layers()
-            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-            for variable in layer.non_trainable_variables
+            if type(layer) is keras.layers.BatchNormalization and layer.trainable
         ]
-        self._live = [variable.value for variable in (*network.trainable_variables, *statistics)]
+        self._reader: StatisticsReader | None = None
+        self._live = [variable.value for variable in network.trainable_variables]
         values = averages if steps > 0 else self._live
         self._averages = [tf.Variable(value, trainable=False) for value in values]
         self.steps = steps
@@ -78,16 +82,31 @@ class WeightAverage:
         return [average.numpy() for average in self._averages] if self.steps > 0 else []
 
     @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within the block the network has the averaged weights; after it, those it is trained with."""
+    def applied(self, batches: Callable[[], Iterable[np.ndarray]]) -> Iterator[None]:
+        """Within the block the network has the averaged weights; after it, those it is trained with.
+
+        Args:
+            batches: gives images as they are trained on, uint8 (b, h, w, 3), to take statistics from; asked where needed.
+        """
         if self.steps == 0:
             yield
             return
-        trained = [live.numpy() for live in self._live]
-        for live, average in zip(self._live, self._averages, strict=True):
-            live.assign(average)
+        statistics = [one.value for layer in self._normalisations for one in (layer.moving_mean, layer.moving_variance)]
+        changing = [*self._live, *statistics]
+        trained = [variable.numpy() for variable in changing]
         try:
+            for live, average in zip(self._live, self._averages, strict=True):
+                live.assign(average)
+            if self._normalisations:
+                self._take_statistics(batches())
             yield
         finally:
-            for live, value in zip(self._live, trained, strict=True):
-                live.assign(value)
+            for variable, value in zip(changing, trained, strict=True):
+                variable.assign(value)
+
+    def _take_statistics(self, batches: Iterable[np.ndarray]) -> None:
+        if self._reader is None:
+            self._reader = StatisticsReader(self._network, self._normalisations)
+        for layer, (mean, variance) in zip(self._normalisations, self._reader.read(batches), strict=True):
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(variance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,6 +43,8 @@ Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
 #: of ImageNet's after a thousand steps.
 _LARGEST_BATCH_NORM_MOMENTUM = 0.9
+#: So many images tell a channel's mean and spread for averaged weights.
+_STATISTICS_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,9 @@ class _Run:
             raise TrialRejected(
                 "nan", f"the loss is {train_loss} after epoch {epoch}; a smaller learning rate may help"
             )
-        with self._average.applied() if self._average is not None else contextlib.nullcontext():
+        waited = pipeline.wait_seconds - waited_before
+        average = self._average
+        with average.applied(lambda: _some(pipeline, epoch)) if average is not None else contextlib.nullcontext():
             judgement, _ = judge(network, self.material, quick=True)
             judged = network.get_weights()
         ended = time.monotonic()
@@ -254,7 +258,7 @@ class _Run:
             macro_f1=judgement.metrics.macro_f1,
             shift=judgement.shift,
             objective=objective_of(judgement, self.options.objective),
-            data_wait_fraction=(pipeline.wait_seconds - waited_before) / max(trained - started, 1e-9),
+            data_wait_fraction=waited / max(trained - started, 1e-9),
             stage_progress=min(clock.stage_progress(stage), 1.0),
         )
         return report, judged
@@ -320,6 +324,19 @@ class _Run:
             parameters=network.count_params(),
             seconds=clock.seconds,
         )
+
+
+def _some(pipeline: BatchPipeline, epoch: int) -> Iterator[np.ndarray]:
+    """The images of an epoch's first batches, about a thousand."""
+    batches, seen = pipeline.epoch(epoch), 0
+    try:
+        for batch in batches:
+            yield np.asarray(batch.images)
+            seen += len(batch.weights)
+            if seen >= _STATISTICS_IMAGES:
+                return
+    finally:
+        batches.close()
 
 
 def objective_of(judgement: Judgement, objective: Objective) -> float:
