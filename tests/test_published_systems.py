@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import bloodauto
 from bloodauto.files import shipped_folder
 from bloodauto.recipe import Recipe, load_recipe
 from bloodauto.searching.prepare import checked_space, declared_recipes, find_space
@@ -153,3 +154,20 @@ def test_the_exorcists_counts_are_the_published_ones_for_every_backbone_of_their
         built = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"name": backbone})})
         decimals = 2 if millions < 10 else 1
         assert round(network_parameters(built) / 1e6, decimals) == millions, backbone
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", HIDDEN)
+def test_each_quick_variant_trains_without_weights_and_without_images(name: str, tmp_path: Path) -> None:
+    summary = bloodauto.train(recipe=name, run=tmp_path / "run", smoke=True)
+    quick = load_recipe(TRIALS / f"{name}.yaml", smoke=True)
+    assert summary.result.finished
+    # Patience may end a stage early; no stage is left out.
+    assert {epoch.stage for epoch in summary.result.history} == set(range(len(quick.stages)))
+    assert load_recipe(tmp_path / "run" / "recipe.yaml").id == quick.id
+    assert summary.passes == max(len(quick.test_time_views), 1)
+    assert (summary.over_views is not None) == bool(quick.test_time_views)
+    # Where the second stage has two epochs, it learns.
+    losses = [epoch.train_loss for epoch in summary.result.history if epoch.stage == 1]
+    assert len(losses) == 1 or losses[-1] < losses[0]

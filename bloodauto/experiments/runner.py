@@ -195,8 +195,8 @@ class Experiment:
             around = [_MARGIN * (building + judging * (2 + (count if count > 1 else 0))) for count in passes]
             wall = self._budget_seconds / self._devices - spent
             training = (wall - sum(around)) / len(self.variants)
-            # A stage's first step cannot be cut short; twice as long is the least that trains.
-            least = 2 * _MARGIN * tracing * max(len(one.recipe.stages) for one in self.variants)
+            # A stage's first step, which builds its graph, cannot be cut short.
+            least = _MARGIN * tracing * max(len(one.recipe.stages) for one in self.variants)
             if training < least:
                 needed = self._devices * (spent + sum(around) + len(self.variants) * least)
                 raise BudgetError(
