@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import keras
 import numpy as np
@@ -31,46 +30,18 @@ from bloodauto.trial.checkpoint import (
 from bloodauto.trial.discriminative import learning_rate_shares
 from bloodauto.trial.epochs import is_best, keeps_last, patience_is_over, plateau_factor, stage_metric
 from bloodauto.trial.feeding import stage_pipeline
+from bloodauto.trial.fitting import first_images, fit_epoch
 from bloodauto.trial.imbalance import TrainingSet, training_set
 from bloodauto.trial.material import Judgement, Material, judge
-from bloodauto.trial.network import apply_unfreeze, build_network, restart_randomness
+from bloodauto.trial.network import apply_unfreeze, build_network
 from bloodauto.trial.optimisation import build_loss, build_optimizer, check_loss
+from bloodauto.trial.options import Objective, TrainOptions
 from bloodauto.trial.result import TrialResult
 from bloodauto.trial.stage_control import Clock, StageControl
-
-Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
 #: of ImageNet's after a thousand steps.
 _LARGEST_BATCH_NORM_MOMENTUM = 0.9
-#: So many images tell a channel's mean and spread for averaged weights.
-_STATISTICS_IMAGES = 1024
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train, as opposed to what.
-
-    Attributes:
-        objective: which score decides which epoch is kept and when patience ends.
-        weights_file: pre-trained weights of the backbone; None: random.
-        start_weights: weights of the whole network to start from (a finished trial of the same network), or None.
-        jit_compile, precision: as Keras knows them; chosen by measurement (``trial/device.py``).
-        augmentation_engine: ``opencv``, or ``tensorflow`` on its device; chosen by measurement as well.
-        num_threads: threads that prepare images.
-        time_limit_seconds: the schedule runs by whichever is further, its share of the steps or its share of this time,
-            so that a training that is given an hour ends within it with its learning rate fully decayed (Li et al.,
-            arXiv:1905.04753). It limits training time, not start-up. None: by steps alone.
-    """
-
-    objective: Objective = "shift"
-    weights_file: Path | None = None
-    start_weights: Path | None = None
-    jit_compile: bool = False
-    precision: str = "float32"
-    augmentation_engine: str = "opencv"
-    num_threads: int = 1
-    time_limit_seconds: float | None = None
 
 
 class _Run:
@@ -230,7 +201,7 @@ class _Run:
             should_stop=self.should_stop,
         )
         waited_before = pipeline.wait_seconds
-        train_loss, train_accuracy = self._fit(network, pipeline, control, epoch)
+        train_loss, train_accuracy = fit_epoch(network, pipeline, control, epoch)
         trained = time.monotonic()
         if control.stopped:
             return None, []
@@ -240,7 +211,9 @@ class _Run:
             )
         waited = pipeline.wait_seconds - waited_before
         average = self._average
-        with average.applied(lambda: _some(pipeline, epoch)) if average is not None else contextlib.nullcontext():
+        with (
+            average.applied(lambda: first_images(pipeline, epoch)) if average is not None else contextlib.nullcontext()
+        ):
             judgement, _ = judge(network, self.material, quick=True)
             judged = network.get_weights()
         ended = time.monotonic()
@@ -262,27 +235,6 @@ class _Run:
             stage_progress=min(clock.stage_progress(stage), 1.0),
         )
         return report, judged
-
-    def _fit(
-        self, network: keras.Model, pipeline: BatchPipeline, control: StageControl, epoch: int
-    ) -> tuple[float, float]:
-        """One epoch's loss and accuracy on the images as it learned from them."""
-        restart_randomness(network, epoch)
-        batches = pipeline.epoch(epoch)
-        try:
-            logs = network.fit(
-                batches,
-                steps_per_epoch=pipeline.batches_per_epoch,
-                epochs=1,
-                verbose=0,
-                shuffle=False,
-                callbacks=[control],
-            ).history
-        finally:
-            # TensorFlow may still be drawing a batch ahead; its thread then ends the iterator itself.
-            with contextlib.suppress(ValueError):
-                batches.close()
-        return float(logs["loss"][-1]), float(logs["accuracy"][-1])
 
     def _save(
         self,
@@ -324,19 +276,6 @@ class _Run:
             parameters=network.count_params(),
             seconds=clock.seconds,
         )
-
-
-def _some(pipeline: BatchPipeline, epoch: int) -> Iterator[np.ndarray]:
-    """The images of an epoch's first batches, about a thousand."""
-    batches, seen = pipeline.epoch(epoch), 0
-    try:
-        for batch in batches:
-            yield np.asarray(batch.images)
-            seen += len(batch.weights)
-            if seen >= _STATISTICS_IMAGES:
-                return
-    finally:
-        batches.close()
 
 
 def objective_of(judgement: Judgement, objective: Objective) -> float:
