@@ -60,11 +60,12 @@ def winners_curse(runs: Sequence[Run]) -> WinnersCurse | None:
         runs: trials that ran their course, and refits, all judged on the same images.
 
     Returns:
-        None where no recipe was trained twice, so that nothing is known of the noise, or there is no trial.
+        None where no recipe was trained twice, so that nothing is known of the noise, or there is no second trial to win
+        against.
     """
     trials = [run for run in runs if not run.refit]
     noise = seed_noise(runs)
-    if not trials or noise is None:
+    if len(trials) < 2 or noise is None:
         return None
     best = max(trials, key=lambda run: run.objective)
     again = [run.objective for run in runs if run.refit and run.recipe_id == best.recipe_id]

@@ -238,7 +238,9 @@ def _luck(luck: Luck | None) -> Markup:
     """What the best trial's score is worth."""
     if luck is None:
         return tag(
-            "p", "How much of the best trial's score is luck is not known: no recipe was trained twice.", class_="hint"
+            "p",
+            "How much of the best trial's score is luck is not known: it takes two trials and a recipe that was trained twice.",
+            class_="hint",
         )
     refits = (
         "" if luck.refits is None else f" Its refits, which train longer, reached {percent(luck.refits)} on average."

@@ -148,7 +148,7 @@ class CostModel:
         somewhat more than the last judgement of a training.
         """
         start = self.start_seconds(cold=True)
-        answers = _EXPORTED_MEMBERS * 1.5 * (self.finish_seconds(recipe) if recipe is not None else 0.0)
+        answers = _EXPORTED_MEMBERS * 1.2 * (self.finish_seconds(recipe) if recipe is not None else 0.0)
         end_of_worker = _END_SECONDS + start / 3
         export = _EXPORT_SECONDS + 0.6 * start + answers
         return _FINAL_MARGIN * (workers * end_of_worker + export)

@@ -57,6 +57,7 @@ def test_a_recipe_tried_twice_is_a_comparison_too() -> None:
 def test_without_a_repetition_nothing_is_claimed() -> None:
     assert winners_curse([Run("a", False, 0.9), Run("b", False, 0.8)]) is None
     assert winners_curse([]) is None
+    assert winners_curse([Run("a", False, 0.9), Run("a", True, 0.92)]) is None
 
 
 def test_without_noise_the_best_stands_as_it_is() -> None:

@@ -144,7 +144,7 @@ def test_card_states_luck_latency_and_when_it_is_not_sure(model, facts):
     unknown = replace(facts, calibration=scaled, winners_curse=None)
     card = render_card(labels_of(model, NAMES), unknown, ("keras",))
     assert "a scale and a bias for each class" in card
-    assert "no recipe was trained twice" in card
+    assert "a recipe that was trained twice" in card
 
 
 def test_card_states_what_views_cost_and_change(model, facts):
