@@ -16,7 +16,16 @@ _EMPTY = "-"
 def headings(published_figure: str) -> tuple[str, ...]:
     """Of ``cells``."""
     published = f"published: {published_figure.replace('_', ' ')}" if published_figure else "published"
-    return ("variant", published, "accuracy, same lab", "shift score", "difference", "over views", "epochs", "device-s")
+    return (
+        "variant",
+        published,
+        "accuracy, same lab",
+        "shift score",
+        "difference from first",
+        "over views",
+        "epochs",
+        "device-s",
+    )
 
 
 def cells(row: Row) -> tuple[str, ...]:

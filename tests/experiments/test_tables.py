@@ -32,7 +32,7 @@ def test_a_row_says_what_was_measured() -> None:
         "published: hidden accuracy": "0.8",
         "accuracy, same lab": "90.0 (87.0-92.0)",
         "shift score": "70.0 (65.0-75.0)",
-        "difference": "-1.2 to +3.4",
+        "difference from first": "-1.2 to +3.4",
         "over views": "90.0, 75.0 (7 passes)",
         "epochs": "4",
         "device-s": "61",

@@ -52,7 +52,9 @@ def test_the_last_line_is_json_and_tells_what_came_out(searched: Searched) -> No
     summary = searched.summary
     assert set(summary) == {
         "run", "finished", "budget_device_seconds", "spent_device_seconds", "trials", "best", "ensemble", "export",
+        "front",
     }  # fmt: skip
+    assert summary["front"] == []
     assert summary["finished"] is True
     assert summary["run"] == str(searched.run.root)
     assert summary["trials"]["complete"] >= 1
@@ -189,6 +191,22 @@ def test_export_best_writes_the_same_model_again(searched: Searched, tmp_path: P
     answer = bloodauto("export-best", "--run", searched.run.root, "--output", tmp_path / "best", "--format", "keras")
     assert answer.code == 0, answer.err
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["README.md", "labels.json", "model.keras"]
+
+
+def test_export_best_with_views_says_what_they_cost_and_leaves_the_run_alone(
+    searched: Searched, tmp_path: Path
+) -> None:
+    before = all_files(searched.run.root)
+    output = tmp_path / "views"
+    answer = bloodauto("export-best", "--run", searched.run.root, "--output", output, "--format", "keras", "--views")
+    assert answer.code == 0, answer.err
+    networks = sum(len(member["networks"]) for member in read_json(searched.run.ensemble)["members"])
+    # The recipes of this space name no views: identity, both flips and the half turn are the standard.
+    assert f"{4 * networks} passes an image instead of {networks}" in answer.err
+    card = (output / "README.md").read_text()
+    assert "identity 0.25, flip_left_right 0.25, flip_up_down 0.25, turn_180 0.25" in card
+    assert "sealed test images, without views" in card
+    assert all_files(searched.run.root) == before
 
 
 def search_arguments(run: Path, material: Material, *, budget: str) -> list[object]:
