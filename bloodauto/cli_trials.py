@@ -44,7 +44,7 @@ def train(
     import bloodauto
 
     console = console_of()
-    run = new_run(run)
+    given, run = run is not None, new_run(run)
     summary = bloodauto.train(
         recipe=recipe,
         run=run,
@@ -72,7 +72,7 @@ def train(
             highlight=False,
         )
     if not result.finished:
-        console.print("Go on with the same command" + (f" and --run {run}." if str(run).startswith("runs") else "."))
+        console.print("Go on with the same command." if given else f"Go on with the same command and --run {run}")
     if as_json:
         views = None if seen is None else {"accuracy": seen.metrics.accuracy, "shift": seen.shift}
         typer.echo(json.dumps({"run": str(run), **result.to_json(), "over_views": views, "passes": summary.passes}))
