@@ -21,7 +21,7 @@ class Trained:
 
     Attributes:
         name: unique in the run.
-        kind: ``trial``, ``refit``, or ``soup`` (averaged weights of others).
+        kind: ``trial`` or ``refit``.
         trial: the trial whose recipe it has.
         fold: the fold it was not trained on.
         folder: with ``recipe.yaml``, ``best.npz``, ``predictions.npz`` and ``result.json``.

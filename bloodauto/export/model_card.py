@@ -160,7 +160,7 @@ def _expectation(facts: CardFacts) -> str:
 def _luck(facts: CardFacts) -> str:
     curse = facts.winners_curse
     if curse is None:
-        return "How much of the search's best score is luck is not known: it takes two trials and a recipe that was trained twice."
+        return "How far the search's best score is luck is unknown: it takes two trials and a recipe that was trained twice."
     return (
         f"The best of {curse.trials} trials scored {curse.best:.4f} in the search's objective; the best of many is lucky, and "
         f"without its luck {curse.shrunk:.4f} is to be expected. From seed to seed the objective varies by {curse.noise:.4f} "

@@ -239,7 +239,7 @@ def _luck(luck: Luck | None) -> Markup:
     if luck is None:
         return tag(
             "p",
-            "How much of the best trial's score is luck is not known: it takes two trials and a recipe that was trained twice.",
+            "How far the best trial's score is luck is unknown: it takes two trials and a recipe that was trained twice.",
             class_="hint",
         )
     refits = (
