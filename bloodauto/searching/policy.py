@@ -38,6 +38,7 @@ class _Open:
     trial: optuna.Trial | None
     assigned_at: float
     heard_at: float
+    alive_at: float
     cold: bool
     epochs_done: int = 0
     start_seconds: float = 0.0
@@ -127,7 +128,9 @@ class Policy:
         self.costs.saw_epoch(recipe, report.stage, report.seconds, report.evaluation_seconds)
         if running.last is None:
             running.start_seconds = max(now - running.assigned_at - report.seconds, 0.0)
-            self.costs.saw_start(running.start_seconds, cold=running.cold)
+            if not running.overdue:
+                # What was killed once did not start when it was assigned.
+                self.costs.saw_start(running.start_seconds, cold=running.cold)
             self._warm_lanes.add(running.assignment.lane)
         predicted = self.costs.epoch_seconds(recipe, report.stage) or report.seconds
         running.slowness.append(report.seconds / max(predicted, 1e-9))
@@ -201,16 +204,20 @@ class Policy:
             self._ledger.spent_device_seconds > self.division.refits_end_at + 0.3 * self.division.final_device_seconds
         )
 
+    def on_sign_of_life(self, name: str) -> None:
+        """A training works, though its epoch is not over; an epoch may take longer than any silence is borne."""
+        if name in self._open:
+            self._open[name].alive_at = self._now()
+
     def overdue(self) -> list[str]:
         """Trainings not heard of for so long that they must be hanging; one that was restarted may be named again."""
         names = []
-        whole = self.division.refits_end_at / self.division.pool_devices
         for name, running in self._open.items():
-            if self._now() - running.heard_at <= self._settings.watchdog_seconds:
+            silence = self._now() - max(running.heard_at, running.alive_at)
+            if silence <= self._settings.watchdog_seconds:
                 continue
-            allowed = allowed_silence_seconds(self.costs, running.assignment.recipe, whole_seconds=whole)
-            if self._now() - running.heard_at > allowed:
-                running.overdue, running.heard_at = True, self._now()
+            if silence > allowed_silence_seconds(self.costs, running.assignment.recipe):
+                running.overdue, running.alive_at = True, self._now()
                 names.append(name)
         return names
 
@@ -287,7 +294,7 @@ class Policy:
 
     def _start(self, assignment: Assignment, trial: optuna.Trial | None, epochs_done: int) -> None:
         now, cold = self._now(), assignment.lane not in self._warm_lanes
-        self._open[assignment.name] = _Open(assignment, trial, now, now, cold, epochs_done)
+        self._open[assignment.name] = _Open(assignment, trial, now, now, now, cold, epochs_done)
 
     def _judge(self, running: _Open, report: EpochReport) -> None:
         """Decides whether a trial is pruned, cut, or goes on."""

@@ -17,6 +17,8 @@ from bloodauto.searching.refits import Finished, PlannedRefit, plan_refits, stre
 _REFIT_OVER_TRIAL = 1.5
 #: Epochs of a refit over those of its trial: so many that time ends it.
 _LEAST_STRETCH = 8.0
+#: A refit goes on from its trial's weights, so that even a part of an epoch, but no less than this, is worth its start.
+_LEAST_EPOCH_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class RefitQueue:
     def take(
         self, left: float, contenders: Sequence[Finished], overhead: Callable[[Recipe], float]
     ) -> TimedRefit | None:
-        """The next refit; None when there is none, or no time for an epoch of it.
+        """The next refit; None when there is none, or too little time for it.
 
         Args:
             left: wall seconds until the refits' share is spent; every lane's last refit is to end then.
@@ -75,7 +77,7 @@ class RefitQueue:
         while waves > 1 and left / waves - extra < shortest:
             waves -= 1
         seconds = left / waves - extra
-        if seconds < shortest:
+        if seconds < _LEAST_EPOCH_SHARE * shortest:
             return None
         self._queue.popleft()
         whole = self._costs.remaining_seconds(planned.recipe, 0) or 1.0

@@ -118,6 +118,7 @@ class _Lane:
     first_epoch: int = 1
     epochs: int = 0
     deaths: int = 0
+    hangs: bool = False
     #: Events of a process that was killed meanwhile are not this life's.
     life: int = 0
 
@@ -256,6 +257,9 @@ class _Session:
                 _, _, index, life, event = heapq.heappop(self._queue)
                 if self.lanes[index].life == life:
                     self._take(index, event)
+            for lane in self.lanes:
+                if lane.assignment is not None and not lane.hangs:
+                    policy.on_sign_of_life(lane.assignment.name)
             for name in policy.overdue():
                 self._die(
                     next(i for i, lane in enumerate(self.lanes) if lane.assignment and lane.assignment.name == name)
@@ -289,6 +293,7 @@ class _Session:
         lane = self.lanes[index]
         assert lane.events is not None
         event = next(lane.events, None)
+        lane.hangs = event is None
         if event is not None:
             heapq.heappush(self._queue, (event.at, next(self._order), index, lane.life, event))
 

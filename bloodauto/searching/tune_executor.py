@@ -30,7 +30,7 @@ from bloodauto.errors import RunError
 from bloodauto.files import RunDirectory, read_json
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.policy import Assignment, Ending, Policy
-from bloodauto.searching.worker import Worker, WorkerOptions
+from bloodauto.searching.worker import PULSE_FILE, Worker, WorkerOptions
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.checkpoint import EpochReport
 
@@ -171,13 +171,26 @@ class _EndOfBudget(Stopper):
 
 
 class _Pulse(Callback):
-    """Several times a second: the ledger's heartbeat, the watchdog, the display."""
+    """Several times a second: the ledger's heartbeat, the trainings' signs of life, the watchdog, the display."""
 
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
+        self._pulses: dict[str, int] = {}
+
+    def _look_for_pulses(self) -> None:
+        """A change is a sign of life; when it was is not asked, since another node's clock may be wrong."""
+        for assignment in self._bridge.assignments.values():
+            try:
+                changed = (self._bridge.run.root / self._bridge.folder(assignment) / PULSE_FILE).stat().st_mtime_ns
+            except OSError:
+                continue
+            if self._pulses.get(assignment.name) != changed:
+                self._pulses[assignment.name] = changed
+                self._bridge.policy.on_sign_of_life(assignment.name)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._bridge.ledger.beat()
+        self._look_for_pulses()
         for name in self._bridge.policy.overdue():
             _kill(self._bridge, name)
         self._bridge.show()

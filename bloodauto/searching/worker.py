@@ -27,6 +27,10 @@ from bloodauto.shift.suite import ShiftSuite
 
 #: Exit code of a worker that ends itself because its memory has grown; Ray starts a new one for the same training.
 _RECYCLED = 86
+#: A training that works on says so at least this often, between two batches.
+_PULSE_SECONDS = 5.0
+#: The file that says it, by its time of change, in the training's folder.
+PULSE_FILE = "pulse"
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Worker(tune.Trainable):
         recipe = parse_recipe(config["recipe"], origin=f"assignment {config['name']}")
         weights = options.weights_files[(recipe.backbone.name, recipe.backbone.weights)]
         start = Path(options.run) / config["start_weights"] if config["start_weights"] is not None else None
-        deadline = config["deadline_unix"]
+        self._deadline_unix, self._pulsed_at = config["deadline_unix"], 0.0
         return train_epochs(
             recipe,
             self._material(config["fold"]),
@@ -143,8 +147,16 @@ class Worker(tune.Trainable):
                 time_limit_seconds=config["time_limit_seconds"],
             ),
             folder=self._folder,
-            should_stop=lambda: time.time() > deadline,
+            should_stop=self._is_over,
         )
+
+    def _is_over(self) -> bool:
+        """Asked between any two batches."""
+        now = time.monotonic()
+        if now - self._pulsed_at > _PULSE_SECONDS:
+            self._pulsed_at = now
+            (self._folder / PULSE_FILE).touch()
+        return time.time() > self._deadline_unix
 
     def step(self) -> dict[str, Any]:
         """One epoch, or the training's end."""
