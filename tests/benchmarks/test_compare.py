@@ -61,7 +61,7 @@ def planted(path: Path, *, rehearsal: float) -> Path:
                 "core_seconds": 1.0,
                 "clean": {"accuracy": clean, "balanced_accuracy": clean},
                 "balanced": (1 / (1 + np.exp(-odds))).tolist(),
-                "others": {"elsewhere": float(1 / (1 + np.exp(1 - ability)))},
+                "others": {"synthetic_lab_b": float(1 / (1 + np.exp(1 - ability)))},
             }
         )
     path.write_text(json.dumps({"families": FAMILIES, "severities": severities, "recipes": recipes}))
@@ -75,24 +75,24 @@ def test_what_follows_the_planted_ability_ranks_and_clean_accuracy_does_not(
     by_name = {line.name: line for line in lines}
     best, control = by_name["mean of groups and clean"], by_name["clean accuracy (control)"]
     assert best.held_out > 0.95
-    assert best.others["elsewhere"][0] > 0.95
+    assert best.others["synthetic_lab_b"][0] > 0.95
     assert abs(control.held_out) < 0.35
-    totals = [line.held_out + line.mean_of_others for line in lines]
+    totals = [line.held_out + line.mean_of_drawn for line in lines]
     assert totals == sorted(totals, reverse=True)
     assert best.held_out > control.held_out
     for line in lines:
         assert line.held_out_interval[0] <= line.held_out_interval[1]
-        assert line.others["elsewhere"][1] <= line.others["elsewhere"][2]
-    assert best.others["elsewhere"][1] > control.others["elsewhere"][2]
+        assert line.others["synthetic_lab_b"][1] <= line.others["synthetic_lab_b"][2]
+    assert best.others["synthetic_lab_b"][1] > control.others["synthetic_lab_b"][2]
 
 
 def test_rehearsed_families_flatter_and_the_discount_mends_it(compare: ModuleType, tmp_path: Path) -> None:
     lines = {
         line.name: line for line in compare.compare(compare.read_table(planted(tmp_path / "table.json", rehearsal=3.0)))
     }
-    naive = lines["mean of groups and clean"].others["elsewhere"][0]
+    naive = lines["mean of groups and clean"].others["synthetic_lab_b"][0]
     discounted = [
-        lines[f"mean of groups and clean, rehearsed views count {w}"].others["elsewhere"][0]
+        lines[f"mean of groups and clean, rehearsed views count {w}"].others["synthetic_lab_b"][0]
         for w in ("0.5", "0.25", "0")
     ]
     assert naive < discounted[0] < discounted[1] < discounted[2]
@@ -114,6 +114,6 @@ def test_the_correlation_is_spearman_with_shared_ranks(compare: ModuleType) -> N
 def test_the_markdown_has_one_row_for_each_candidate(compare: ModuleType, tmp_path: Path) -> None:
     lines = compare.compare(compare.read_table(planted(tmp_path / "table.json", rehearsal=0.0)))
     rows = compare.as_markdown(lines).splitlines()
-    assert rows[0] == "| objective | held-out causes | mean of other labs | elsewhere |"
+    assert rows[0] == "| objective | held-out causes | mean of drawn labs | synthetic lab b |"
     assert len(rows) == 2 + len(lines)
     assert len({line.name for line in lines}) == len(lines)
