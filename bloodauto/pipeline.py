@@ -203,7 +203,15 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
 
             formats = ("keras", "codabench")
             data = plan.data
-            export_run(plan.run, plan.run.export, data.cells, data.splits, formats, seed=settings.seed)
+            export_run(
+                plan.run,
+                plan.run.export,
+                data.cells,
+                data.splits,
+                formats,
+                seed=settings.seed,
+                seconds_left=lambda: ledger.left_device_seconds / settings.devices_per_worker,
+            )
         _keep_needed(plan.run)
     finally:
         ledger.release("driver")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -231,6 +233,7 @@ def export_run(
     ensemble: Ensemble | None = None,
     caps: Caps | None = None,
     target: np.ndarray | None = None,
+    seconds_left: Callable[[], float] | None = None,
 ) -> Exported:
     """Builds an ensemble, looks once at the sealed test, and writes model, labels, card and further formats.
 
@@ -241,6 +244,8 @@ def export_run(
         caps: tighter ones than the ensemble was chosen under; None: none. The sealed test then stays closed, unless it has
             been opened: it is kept for what the search itself chose.
         target: see ``build_ensemble``; the sealed test stays closed likewise.
+        seconds_left: wall seconds until the budget is spent; None: no limit. When the sealed test would not fit, it stays
+            closed, and a later export opens it.
 
     Raises:
         UserError: an unknown format.
@@ -249,9 +254,13 @@ def export_run(
     chosen = read_ensemble(run) if ensemble is None else ensemble
     if caps is not None:
         chosen = reduced(chosen, caps, latency_of(cells))
+    started = time.perf_counter()
     built = build_ensemble(chosen, cells, splits, seed=seed, views=views, target=target)
+    # Writing the files, reading them back and checking them takes about as long as building did.
+    to_write = time.perf_counter() - started
     if caps is None and target is None:
-        open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed)
+        seconds = math.inf if seconds_left is None else seconds_left() - to_write
+        open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=seconds)
     facts = _card(read_sealed_test(run, chosen), built, cells, splits)
     rule = built.ensemble.abstention
     unsure = Unsure(rule.sureness, rule.threshold)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +19,7 @@ from bloodauto.ensemble.record import Ensemble
 from bloodauto.files import RunDirectory, read_json, write_json
 from bloodauto.shift.compound import draw_compound_shifts
 from bloodauto.shift.expectation import ShiftOutcome, expect_elsewhere
+from bloodauto.shift.family import GROUPS
 from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.metrics import confusion_matrix, measure
@@ -37,22 +40,55 @@ def predict_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.asarray(model.predict(images, batch_size=_PREDICT_BATCH, verbose=0))
 
 
+def _predicted_seconds(model: keras.Model, cells: Cells, splits: Splits) -> float:
+    """Of all that follows, from one batch that is answered twice, the second time on the clock."""
+    index = splits.test_index()
+    batch = cells.images[np.resize(index, _PREDICT_BATCH)]
+    predict_batches(model, batch)
+    started = time.perf_counter()
+    predict_batches(model, batch)
+    per_image = (time.perf_counter() - started) / _PREDICT_BATCH
+    in_views, in_each = _view_images(splits)
+    # A view is rendered, too, for about what it costs to answer for it.
+    return per_image * (len(index) + 2 * (len(GROUPS) * in_views + _LABORATORIES * in_each))
+
+
+def _view_images(splits: Splits) -> tuple[int, int]:
+    """How many test images the suite shows, and how many each laboratory."""
+    train_images = len(splits.train_index(0))
+    return (
+        _between(train_images // _TRAIN_IMAGES_PER_SUITE_IMAGE, _SUITE_IMAGES),
+        _between(train_images // _TRAIN_IMAGES_PER_LABORATORY_IMAGE, _LABORATORY_IMAGES),
+    )
+
+
 def open_sealed_test(
-    run: RunDirectory, model: keras.Model, ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: int
+    run: RunDirectory,
+    model: keras.Model,
+    ensemble: Ensemble,
+    cells: Cells,
+    splits: Splits,
+    *,
+    seed: int,
+    seconds: float = math.inf,
 ) -> None:
     """Judges the model of an ensemble without test-time views on the sealed test images and writes ``test.json``.
 
     Does nothing when that was done: the test is opened once, whatever is exported later.
+
+    Args:
+        seconds: wall seconds it may take; when it would probably take longer it stays closed, for a later export to open.
     """
     index = splits.test_index()
     if run.test_result.is_file() or len(index) == 0:
+        return
+    if seconds < math.inf and seconds < _predicted_seconds(model, cells, splits):
         return
     labels, images = cells.labels[index], cells.images[index]
     probabilities = predict_batches(model, images)
     answers = probabilities.argmax(axis=1)
     # Other draws than the search's own suite, so that the views themselves are new too.
-    train_images = len(splits.train_index(0))
-    in_views = _between(train_images // _TRAIN_IMAGES_PER_SUITE_IMAGE, _SUITE_IMAGES)
+    in_views, in_each = _view_images(splits)
     plan = ShiftSuite(seed=seed + 1, num_images=in_views).plan(labels)
     shifted = predict_batches(model, plan.render(images))
     view_labels = labels[plan.image_index]
@@ -60,8 +96,7 @@ def open_sealed_test(
     correct = int((answers == labels).sum())
     low, high = wilson_interval(correct, len(labels))
     metrics = measure(labels, probabilities)
-    in_each = min(_between(train_images // _TRAIN_IMAGES_PER_LABORATORY_IMAGE, _LABORATORY_IMAGES), len(labels))
-    laboratories = list(_laboratories(model, labels, images, in_each, seed=seed))
+    laboratories = list(_laboratories(model, labels, images, min(in_each, len(labels)), seed=seed))
     outcomes = [ShiftOutcome(tuple(one["groups"]), one["correct"], one["images"]) for one in laboratories]
     elsewhere = expect_elsewhere(outcomes)
     rule = ensemble.abstention

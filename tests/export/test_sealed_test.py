@@ -68,6 +68,16 @@ def ensemble() -> Ensemble:
     )
 
 
+def test_it_stays_closed_when_the_time_does_not_suffice(tmp_path, model, ensemble, cells, splits) -> None:
+    run = RunDirectory(tmp_path)
+    open_sealed_test(run, model, ensemble, cells, splits, seed=0, seconds=0.0)
+    assert not run.test_result.exists()
+    # A batch, asked twice, told that.
+    assert model.images == 2 * 128
+    open_sealed_test(run, model, ensemble, cells, splits, seed=0, seconds=600.0)
+    assert read_sealed_test(run, ensemble)["images"] == len(splits.test_index())
+
+
 def test_it_is_opened_once_and_read_again(tmp_path, model, ensemble, cells, splits) -> None:
     run = RunDirectory(tmp_path)
     assert read_sealed_test(run, ensemble) is None
