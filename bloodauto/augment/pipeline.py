@@ -11,10 +11,9 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from bloodauto.augment.balance import epoch_order
 from bloodauto.augment.engine import check_images
 from bloodauto.augment.mixing import Mixing, mix_targets
-from bloodauto.augment.policies import BatchPolicy, check_count, check_share
+from bloodauto.augment.policies import BatchPolicy, check_count
 from bloodauto.errors import DataError, RecipeError
 
 LastBatch = Literal["short", "drop", "fill"]
@@ -55,11 +54,9 @@ class BatchPipeline:
         num_threads: threads that make batches ahead; 0 makes each batch when it is asked for.
         prefetch_batches: finished batches kept ready beyond those in the making.
         sample_weights: (n,); all 1 when None.
-        class_balance: 0 visits each image once in an epoch, 1 each class equally often, the epoch being as long; see
-            ``bloodauto.augment.balance``.
-        shuffle: whether an epoch visits the images in a drawn order; needed for ``class_balance``.
+        shuffle: whether an epoch visits the images in a drawn order.
         order: which images an epoch visits, by its number, int (m,), in their order, as many in every epoch; takes the
-            place of ``shuffle`` and ``class_balance``.
+            place of ``shuffle``.
         last_batch: what becomes of the images left over: a ``short`` batch, ``drop``, or ``fill``, a whole batch whose
             surplus images (the first of the epoch again) weigh nothing, so that every batch has one shape.
 
@@ -84,7 +81,6 @@ class BatchPipeline:
         num_threads: int = 1,
         prefetch_batches: int = 2,
         sample_weights: np.ndarray | None = None,
-        class_balance: float = 0.0,
         shuffle: bool = True,
         order: Callable[[int], np.ndarray] | None = None,
         last_batch: LastBatch = "short",
@@ -97,15 +93,11 @@ class BatchPipeline:
         check_count(batch_size, "batch_size", least=1)
         check_count(num_threads, "num_threads", least=0)
         check_count(prefetch_batches, "prefetch_batches", least=0)
-        check_share(class_balance, "class_balance")
         if last_batch not in ("short", "drop", "fill"):
             raise RecipeError(f"last_batch: expected short, drop or fill, got {last_batch!r}.")
-        if class_balance > 0 and not shuffle:
-            raise RecipeError("class_balance: expected shuffle=True with it, got shuffle=False.")
         cv2.setNumThreads(1)
         self._images = images
         self._targets = np.ascontiguousarray(targets, dtype=np.float32)
-        self._labels = np.argmax(self._targets, axis=1)
         weights = np.ones(len(images)) if sample_weights is None else sample_weights
         self._weights = weights.astype(np.float32)
         self._batch_size = batch_size
@@ -114,7 +106,6 @@ class BatchPipeline:
         self._seed = seed
         self._num_threads = num_threads
         self._prefetch_batches = prefetch_batches
-        self._class_balance = class_balance
         self._shuffle = shuffle
         self._given_order = order
         self._last_batch = last_batch
@@ -159,7 +150,7 @@ class BatchPipeline:
             return self._given_order(epoch)
         if not self._shuffle:
             return np.arange(len(self._images))
-        return epoch_order(self._labels, self._class_balance, self._rng(epoch))
+        return self._rng(epoch).permutation(len(self._images))
 
     def _make(self, order: np.ndarray, epoch: int, place: int) -> Batch:
         rng = self._rng(epoch, place)

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bloodauto.augment import Batch, BatchPipeline, CutMix, MixUp, Policy, RandAugment, Sequence, Symmetries
-from bloodauto.augment.balance import class_quotas, epoch_order
 from bloodauto.errors import DataError, RecipeError
 
 POLICY = Sequence((Symmetries(), RandAugment(3, 0.5, operations="cells")))
@@ -173,45 +170,11 @@ def test_errors_reach_the_consumer(data, threads):
         batches(data, policy=Broken(), num_threads=threads)
 
 
-@given(
-    counts=st.lists(st.integers(0, 200), min_size=1, max_size=12).filter(lambda counts: sum(counts) > 0),
-    balance=st.floats(0, 1),
-    seed=st.integers(0, 1000),
-)
-@settings(max_examples=200, deadline=None)
-def test_balanced_epochs(counts, balance, seed):
-    labels = np.repeat(np.arange(len(counts)), counts)
-    quotas = class_quotas(np.array(counts), balance)
-    assert quotas.sum() == len(labels)
-    assert all(quota == 0 for quota, count in zip(quotas, counts, strict=True) if count == 0)
-    order = epoch_order(labels, balance, np.random.default_rng(seed))
-    assert len(order) == len(labels)
-    visits = np.bincount(order, minlength=len(labels))
-    np.testing.assert_array_equal(np.bincount(labels[order], minlength=len(counts)), quotas if balance else counts)
-    for label, count in enumerate(counts):
-        if count:
-            own = visits[labels == label]
-            assert own.max() - own.min() <= 1
-
-
-def test_class_balance_reaches_from_as_is_to_equal(data):
-    counts = np.array([30, 15, 5])
-    np.testing.assert_array_equal(class_quotas(counts, 0.0), counts)
-    assert np.ptp(class_quotas(counts, 1.0)) <= 1
-    half = class_quotas(counts, 0.5)
-    assert 5 < half[2] < 17
-    whole = together(batches(data, class_balance=1.0))
-    assert np.ptp(whole.targets.sum(axis=0)) <= 1
-    np.testing.assert_array_equal(whole.targets, data[1][whole.images[:, 0, 0, 0]])
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"batch_size": 0}, RecipeError, "batch_size: expected an integer of at least 1, got 0"),
         ({"num_threads": -1}, RecipeError, "num_threads"),
-        ({"class_balance": 1.5}, RecipeError, "class_balance"),
-        ({"class_balance": 0.5, "shuffle": False}, RecipeError, "shuffle=True"),
         ({"last_batch": "pad"}, RecipeError, "short, drop or fill"),
         ({"sample_weights": np.ones(3)}, DataError, r"sample_weights as \(50,\)"),
     ],
