@@ -36,9 +36,7 @@ def metadata(wheel: dict[str, bytes], name: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["search_spaces", "trials"])
 def test_it_carries_the_declared_files_as_they_are(wheel: dict[str, bytes], kind: str) -> None:
-    declared = {
-        file.relative_to(ROOT / kind).as_posix(): file.read_bytes() for file in (ROOT / kind).rglob("*.yaml")
-    }
+    declared = {file.relative_to(ROOT / kind).as_posix(): file.read_bytes() for file in (ROOT / kind).rglob("*.yaml")}
     prefix = f"bloodauto/_shipped/{kind}/"
     carried = {
         path.removeprefix(prefix): content

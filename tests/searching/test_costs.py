@@ -61,7 +61,8 @@ def test_frozen_stages_cost_less() -> None:
     assert costs.epoch_seconds(two_stages, 0) == pytest.approx(0.4 * 10.0 + 1.0)
     assert costs.remaining_seconds(two_stages, 1) == pytest.approx(5.0 + 6 * 11.0)
     shares = [
-        step_share(SMALL.backbone, SMALL.stages[0].model_copy(update={"unfreeze": LastBlocks(blocks=n)})) for n in (1, 2, 4)
+        step_share(SMALL.backbone, SMALL.stages[0].model_copy(update={"unfreeze": LastBlocks(blocks=n)}))
+        for n in (1, 2, 4)
     ]
     assert 0.4 < shares[0] < shares[1] < shares[2] == 1.0
 
