@@ -15,7 +15,7 @@ _FORWARD_SHARE = 0.4
 _SIZE_EXPONENT = 0.6
 _UNKNOWN_START_UP_SECONDS = 15.0
 #: Members whose answers the export is planned for, and the margin on what comes after the last training.
-_EXPORTED_MEMBERS = 3
+_EXPORTED_MEMBERS = 5
 _FINAL_MARGIN = 1.4
 #: What ending Ray and writing an export take even of the smallest network, on a quiet CPU.
 _END_SECONDS = 3.0

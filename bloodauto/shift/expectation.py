@@ -41,7 +41,8 @@ class Expectation:
     """What to expect in a laboratory that nobody has seen.
 
     Attributes:
-        middle: median accuracy over the drawn laboratories, 0-1.
+        middle: mean accuracy, 0-1, over the drawn laboratories in which as many causes are at work as in the median one, or
+            more: what differs in one thing is another day in the same laboratory.
         low, high: bounds of the accuracy in the next one, 0-1.
         nominal_coverage: how often the bounds are meant to hold.
         measured_coverage: how often bounds made without a cause held where that cause was at work, each cause counting
@@ -94,7 +95,9 @@ def expect_elsewhere(outcomes: Sequence[ShiftOutcome], *, nominal_coverage: floa
         if len(rest):
             wider = _widening(rest, np.delete(has_cause[~affected], cause, axis=1), nominal_coverage)
             held.append(float((_overshoot(odds[affected], rest, nominal_coverage) <= wider).mean()))
-    middle = float(np.median([one.accuracy for one in outcomes]))
+    counts = np.array([len(one.causes) for one in outcomes])
+    accuracies = np.array([one.accuracy for one in outcomes])
+    middle = float(accuracies[counts >= np.median(counts)].mean())
     return Expectation(
         middle=middle,
         low=min(_share(low - widening), middle),
