@@ -9,6 +9,8 @@ from bloodauto.recipe import Recipe, Stage
 
 #: Recipes this near to the best in the objective are worth a place beside it: closer than that, their order is noise.
 _CLOSE_ENOUGH = 0.02
+#: With another backbone it may be so far behind: networks that err differently gain more together than their scores tell.
+_OTHER_BACKBONE_CLOSE_ENOUGH = 0.05
 _MAX_RECIPES = 3
 
 
@@ -52,14 +54,7 @@ def plan_refits(
     Args:
         finished: at least one trial; of equally good ones those named first win.
     """
-    # A stable sort: of equals the one named first.
-    ranked = sorted(finished, key=lambda trial: -trial.objective)
-    distinct: list[Finished] = []
-    for trial in ranked:
-        close = not distinct or trial.objective >= distinct[0].objective - _CLOSE_ENOUGH
-        if close and trial.recipe.id not in {other.recipe.id for other in distinct}:
-            distinct.append(trial)
-    distinct = distinct[:_MAX_RECIPES]
+    distinct = _choose(finished)
     planned: list[PlannedRefit] = []
     total = max(count, workers)
     if count >= num_folds > 1:
@@ -69,6 +64,24 @@ def plan_refits(
     for index in range(total - len(planned)):
         planned.append(_refit(distinct[index % len(distinct)], 0, seed + 1 + index))
     return tuple(planned)
+
+
+def _choose(finished: list[Finished]) -> list[Finished]:
+    """The best trial, then the best of other backbones, then others that are as good as the best but for noise."""
+    # A stable sort: of equals the one named first.
+    ranked = sorted(finished, key=lambda trial: -trial.objective)
+    best = ranked[0].objective
+    chosen: dict[str, Finished] = {}
+    backbones = set()
+    for trial in ranked:
+        backbone = trial.recipe.backbone.label
+        if backbone not in backbones and trial.objective >= best - _OTHER_BACKBONE_CLOSE_ENOUGH:
+            backbones.add(backbone)
+            chosen[trial.recipe.id] = trial
+    for trial in ranked:
+        if trial.objective >= best - _CLOSE_ENOUGH:
+            chosen.setdefault(trial.recipe.id, trial)
+    return list(chosen.values())[:_MAX_RECIPES]
 
 
 def stretched(recipe: Recipe, factor: float) -> Recipe:

@@ -28,6 +28,16 @@ def test_recipes_far_from_the_best_and_copies_are_left_out() -> None:
     assert {one.trial for one in plan_refits(far, count=4, num_folds=5, seed=0)} == {0}
 
 
+def test_another_backbone_comes_before_more_of_the_same() -> None:
+    """Suggestions near the best trial are near copies of it; an ensemble gains by what errs differently."""
+    wide = [tiny_recipe(tiny_space(), width=32, learning_rate=rate) for rate in (2e-3, 3e-3)]
+    trials = [*TRIALS[:3], Finished(7, wide[0], 0.86), Finished(8, wide[1], 0.855)]
+    planned = plan_refits(trials, count=4, num_folds=5, seed=0)
+    assert [one.trial for one in planned] == [0, 7, 1, 0]
+    far = [*TRIALS[:3], Finished(7, wide[0], 0.84)]
+    assert [one.trial for one in plan_refits(far, count=4, num_folds=5, seed=0)] == [0, 1, 2, 0]
+
+
 def test_workers_that_sets_of_folds_leave_over_get_seeds() -> None:
     planned = plan_refits(TRIALS[:1], count=8, num_folds=5, seed=3, workers=8)
     assert sorted(one.fold for one in planned) == [0, 0, 0, 0, 1, 2, 3, 4]
