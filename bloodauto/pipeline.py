@@ -173,7 +173,7 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
 
     from bloodauto.ensemble.assemble import Caps, assemble
     from bloodauto.ensemble.record import write_ensemble
-    from bloodauto.trial.device import claim_device
+    from bloodauto.trial.device import claim_what_is_free
 
     settings = plan.settings
     ledger.reserve("driver", settings.devices_per_worker, "ensemble")
@@ -182,7 +182,7 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
         completed = _leading(plan, study)
         metric: Any = settings.objectives.first
         num_folds = plan.data.splits.num_folds
-        claim_device(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_share=0.0)
+        claim_what_is_free(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_share=0.0)
         from bloodauto.export.latency import latency_of
 
         chosen = assemble(
@@ -325,7 +325,7 @@ def export_best(
     from bloodauto.ensemble.assemble import Caps
     from bloodauto.ensemble.record import read_ensemble
     from bloodauto.searching.prepare import read_cells, read_target
-    from bloodauto.trial.device import claim_device
+    from bloodauto.trial.device import claim_what_is_free
 
     directory = RunDirectory(Path(run))
     settings = read_settings(directory)
@@ -334,7 +334,7 @@ def export_best(
     caps = None
     if max_members is not None or max_latency_ms is not None:
         caps = Caps(len(own.members) if max_members is None else max_members, max_latency_ms)
-    claim_device(cores=max(int(settings.cpus_per_trial), 1), gpu_share=0.0)
+    claim_what_is_free(cores=max(int(settings.cpus_per_trial), 1), gpu_share=0.0)
     from bloodauto.export.best import check_exportable, export_run
     from bloodauto.export.write import check_formats
 

@@ -68,7 +68,7 @@ def train(
     from bloodauto.recipe.declared import find_declared
     from bloodauto.searching.session import locked
     from bloodauto.trial.backbones import check_recipe, find_weights
-    from bloodauto.trial.device import choose_once, claim_device
+    from bloodauto.trial.device import choose_once, claim_what_is_free
 
     loaded = load_recipe(find_declared(recipe), smoke=smoke)
     check_recipe(loaded)
@@ -90,7 +90,7 @@ def train(
         on_gpu = gpus_of_this_machine() > 0
         # Measuring what is fastest takes longer than a smoke training.
         choice = None if smoke else choose_once(on_gpu=on_gpu, image_size_px=max(cells.images.shape[1:3]))
-        claim_device(cores=default_workers(1.0, 0.0, 0), gpu_share=1.0 if on_gpu else 0.0)
+        claim_what_is_free(cores=default_workers(1.0, 0.0, 0), gpu_share=1.0 if on_gpu else 0.0)
         from bloodauto.trial.material import prepare
         from bloodauto.trial.rehearsal import suite_for
         from bloodauto.trial.train import TrainOptions
@@ -173,7 +173,7 @@ def export_trained(
     from bloodauto.ensemble.record import Trained
     from bloodauto.export.write import check_formats
     from bloodauto.searching.prepare import read_cells
-    from bloodauto.trial.device import claim_device
+    from bloodauto.trial.device import claim_what_is_free
 
     check_formats(formats)
     folders = [Path(folder) for folder in trainings]
@@ -188,7 +188,7 @@ def export_trained(
                 raise RunError(f"{folder}: expected a training of bloodauto train that has ended, found no {name}.")
     cells = read_cells(data, image_size_px)
     splits = read_splits(RunDirectory(folders[0]).splits, cells)
-    claim_device(cores=default_workers(1.0, 0.0, 0), gpu_share=0.0)
+    claim_what_is_free(cores=default_workers(1.0, 0.0, 0), gpu_share=0.0)
     from bloodauto.export.best import export_run
 
     names = [folder.resolve().name for folder in folders]

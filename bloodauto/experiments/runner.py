@@ -150,11 +150,11 @@ class Experiment:
             BudgetError: too small for anything.
         """
         from bloodauto.searching.session import locked
-        from bloodauto.trial.device import choose_once, claim_device
+        from bloodauto.trial.device import choose_once, claim_what_is_free
 
         with locked(self.directory):
             choice = choose_once(on_gpu=self._gpu_share > 0, image_size_px=max(self.material.images.shape[1:3]))
-            claim_device(cores=self._cores, gpu_share=self._gpu_share)
+            claim_what_is_free(cores=self._cores, gpu_share=self._gpu_share)
             ledger = Ledger(
                 self.directory.ledger,
                 budget_device_seconds=math.inf if self._budget_seconds is None else self._budget_seconds,

@@ -95,6 +95,13 @@ def claim_device(*, cores: int, gpu_share: float) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
+def claim_what_is_free(*, cores: int, gpu_share: float) -> None:
+    """As ``claim_device``; a process that has used TensorFlow already, such as a notebook's, keeps what it has."""
+    # TensorFlow says that it has started by a RuntimeError.
+    with contextlib.suppress(RunError, RuntimeError):
+        claim_device(cores=cores, gpu_share=gpu_share)
+
+
 def _probe_network() -> keras.Model:
     """The kinds of layers backbones are made of, once each: XLA's compile time is a part of what a probe costs."""
     import keras

@@ -235,7 +235,7 @@ def test_a_browser_draws_every_figure_and_complains_of_nothing(
               }));
             })();
         """)
-        assert len(drawn) == 10
+        assert len(drawn) == 12
         for name, width, height, marks, room in drawn:
             assert width > 200, name
             assert height > 150, name

@@ -51,7 +51,8 @@ def test_stopped_in_a_stage_of_made_images_it_goes_on_to_the_same_end(rich, mate
     straight = losses(rich, material, tmp_path / "straight")
     assert len(straight) == 3
     steps = len(material.train_index) // 59
-    assert len(losses(rich, material, tmp_path / "broken", stop_after_batches=2 * steps + 2)) == 2
+    # In the first batch of the last epoch.
+    assert len(losses(rich, material, tmp_path / "broken", stop_after_batches=2 * steps)) == 2
     assert losses(rich, material, tmp_path / "broken") == pytest.approx(straight, rel=1e-3)
 
 
