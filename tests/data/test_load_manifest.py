@@ -1,0 +1,76 @@
+"""Cells from a CSV manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_files import picture, write_class_folders
+
+from bloodauto.data.cells import COMPETITION_CLASSES
+from bloodauto.data.load import load_cells
+from bloodauto.errors import DataError
+
+# ---- manifest
+
+
+def test_manifest(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "images")
+    (tmp_path / "m.csv").write_text(
+        "\ufeffPath, label,group,lab,split\n"
+        "images/blast/0.png,B,p1,A,train\n"
+        "images/ring/0.png,A,p1,A,Valid\n"
+        "images/blast/1.png,B,,A,test\n"
+        "images/ring/2.png,A,p2,,\n",
+        encoding="utf-8",
+    )
+    cells = load_cells(tmp_path / "m.csv")
+    assert cells.class_names == ("A", "B")
+    assert cells.labels.tolist() == [1, 0, 1, 0]
+    assert cells.groups.tolist() == ["p1", "p1", "", "p2"]
+    assert cells.labs.tolist() == ["A", "A", "A", ""]
+    assert cells.given_splits.tolist() == ["train", "validation", "test", ""]
+    np.testing.assert_array_equal(cells.images[3], picture(12))
+
+
+def test_manifest_with_numbers_uses_the_competition_classes(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, tuple("abcdefgh"), each=2)
+    rows = [f"{name}/{n}.png,{label}" for label, name in enumerate("abcdefgh") for n in range(2)]
+    (tmp_path / "m.csv").write_text("path,label\n" + "\n".join(rows))
+    cells = load_cells(tmp_path / "m.csv")
+    assert cells.class_names == COMPETITION_CLASSES
+    assert cells.labels.tolist() == [label for label in range(8) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("paths,label\na.png,x\n", r"found \['paths', 'label'\]. Rename 'paths' to 'path'"),
+        ("path,labels\na.png,x\n", "Rename 'labels' to 'label'"),
+        ("path;label\na.png;x\n", "Separate the columns by commas"),
+        ("path,label,label\na.png,x,y\n", "each column once"),
+        ("path,label\n", "only the header"),
+        ("", r"found \[\]"),
+        ("path,label\nblast/0.png,\n", r"m.csv:2: expected a path and a label, got 'blast/0.png' and ''"),
+        ("path,label\nblast/0.png,a,b\n", "m.csv:2: expected as many values"),
+        ("path,label,split\nblast/0.png,a,holdout\n", "expected split train, validation, test or empty, got 'holdout'"),
+        (
+            "path,label\nblast/0.png,a\nno1.png,a\nno2.png,b\n",
+            r"2 of 3 files are not there, first \['no1.png', 'no2.png'\]",
+        ),
+        ("path,label\nblast/0.png,1\nblast/1.png,2\n", "no image has label 0. Do they count from 1"),
+        ("path,label\n" + 2 * "blast/0.png,a\nblast/1.png,b\n", r"stand twice: \['blast/0.png', 'blast/1.png'\]"),
+    ],
+)
+def test_manifest_errors(tmp_path: Path, text: str, message: str) -> None:
+    write_class_folders(tmp_path)
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_cells(tmp_path / "m.csv")
+
+
+def test_manifest_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"\xff\xfe\x00path")
+    with pytest.raises(DataError, match="UTF-8"):
+        load_cells(tmp_path / "m.csv")
