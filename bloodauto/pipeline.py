@@ -180,6 +180,11 @@ def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, 
     try:
         phase("choosing the ensemble")
         completed = _leading(plan, study)
+        if not completed and (failures := _failures(study)):
+            raise RunError(
+                f"{plan.run.root}: no training ran its course, so there is nothing to export; {failures}. Mend that, then "
+                f"go on with what is left of the budget: bloodauto search --resume --run {plan.run.root}"
+            )
         metric: Any = settings.objectives.first
         num_folds = plan.data.splits.num_folds
         claim_what_is_free(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_share=0.0)
@@ -240,6 +245,16 @@ def _complete(study: optuna.Study) -> list[Any]:
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
         if trial.values is not None
     ]
+
+
+def _failures(study: optuna.Study) -> str:
+    """How many trials failed for each reason, with a message of each; empty when none did."""
+    failed = [
+        trial.user_attrs for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("outcome") == "failed"
+    ]
+    messages = {trial["reason"]: trial.get("message", "") for trial in failed}
+    counts = Counter(trial["reason"] for trial in failed)
+    return "; ".join(f"{count} failed ({reason}: {messages[reason]})" for reason, count in counts.items())
 
 
 def _leading(plan: Plan, study: optuna.Study) -> list[tuple[int, float]]:
