@@ -1,15 +1,14 @@
-"""Learning curves for the simulator: generated from a seed, or those a real run recorded."""
+"""Learning curves for the simulator, generated from a seed."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from bloodauto.recipe import Recipe
-from bloodauto.trial.checkpoint import EpochReport
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,3 @@ class GeneratedCurves:
             self.epoch_seconds[recipe.backbone.label] * slowness,
             self.evaluation_seconds * slowness,
         )
-
-
-@dataclass(frozen=True)
-class RecordedCurves:
-    """What a real run recorded; beyond its last epoch a curve stays as it is.
-
-    Attributes:
-        histories: by recipe id; each with at least one epoch.
-    """
-
-    histories: Mapping[str, Sequence[EpochReport]]
-
-    def __call__(self, recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
-        """Raises KeyError for a recipe that was not recorded."""
-        history = self.histories[recipe.id]
-        report = history[min(epoch, len(history)) - 1]
-        return CurvePoint(report.objective, report.seconds - report.evaluation_seconds, report.evaluation_seconds)
