@@ -17,7 +17,6 @@ from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift import light, optics, stain
 from bloodauto.shift.families import FAMILIES, family_named
 from bloodauto.shift.family import GROUPS, SEVERITIES, Family
-from bloodauto.shift.tiles import severity_tiles
 
 REAL_CELLS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pbc96"
 
@@ -211,13 +210,3 @@ def test_occlusion_covers_the_stated_area() -> None:
     shares = [(family.apply(image, 1, np.random.default_rng(seed)) < 128).all(axis=2).mean() for seed in range(30)]
     # The largest lies wholly inside the frame; OpenCV fills the outline's half pixel too.
     assert max(shares) == pytest.approx(family.levels[0] / 100, rel=0.05)
-
-
-def test_tiles_show_every_family_clean_and_graded(cells: np.ndarray) -> None:
-    rows = severity_tiles(cells[0], rng_seed=0)
-    assert len(rows) == len(FAMILIES)
-    for family, row in zip(FAMILIES, rows, strict=True):
-        assert len(row) == 1 + len(SEVERITIES)
-        np.testing.assert_array_equal(row[0].image, cells[0])
-        assert row[3].caption == f"{family.name} {family.levels[2]:g}"
-        np.testing.assert_array_equal(row[3].image, family.apply(cells[0], 3, np.random.default_rng(0)))
