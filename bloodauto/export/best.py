@@ -24,7 +24,7 @@ from bloodauto.export.latency import latency_of, single_image_ms
 from bloodauto.export.looking import ViewGain, look_again, view_gain
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts
 from bloodauto.export.sealed_test import open_sealed_test, read_sealed_test
-from bloodauto.export.write import ExportResult, ParitySample, write_export
+from bloodauto.export.write import FORMATS, ExportResult, ParitySample, check_formats, write_export
 from bloodauto.files import RunDirectory, read_arrays
 from bloodauto.recipe import STANDARD_VIEWS, load_recipe
 from bloodauto.trial.adaptation import adapted_statistics
@@ -34,6 +34,8 @@ from bloodauto.trial.network import build_network
 from bloodauto.trial.views import over_views
 
 _PARITY_IMAGES = 32
+#: Writing the card again, as a share of building the model and writing its first file.
+_CARD_SHARE = 0.1
 #: The statistics a network was trained with count as those of so many target images.
 _SOURCE_IMAGES = 64
 
@@ -142,7 +144,9 @@ def _tolerance() -> float:
     return 1e-3
 
 
-def _card(test: dict[str, Any] | None, built: BuiltEnsemble, cells: Cells, splits: Splits) -> CardFacts:
+def _card(
+    test: dict[str, Any] | None, built: BuiltEnsemble, cells: Cells, splits: Splits, *, latency_ms: float
+) -> CardFacts:
     ensemble = built.ensemble
     members = tuple(
         MemberFacts(
@@ -189,7 +193,7 @@ def _card(test: dict[str, Any] | None, built: BuiltEnsemble, cells: Cells, split
         calibration=ensemble.calibration,
         abstention=ensemble.abstention,
         winners_curse=ensemble.winners_curse,
-        latency_ms=single_image_ms(built.model),
+        latency_ms=latency_ms,
         test=test,
         view_gain=built.gain,
         scores=tuple(scores),
@@ -215,10 +219,11 @@ def _describe(folder: Path, networks: int) -> str:
 
 @dataclass(frozen=True)
 class Exported:
-    """The files written, and what the views change; None without views."""
+    """The files written, what the views change (None without views), and what there was no time for: formats, ``test``."""
 
     result: ExportResult
     gain: ViewGain | None
+    left_out: tuple[str, ...] = ()
 
 
 def export_run(
@@ -237,6 +242,9 @@ def export_run(
 ) -> Exported:
     """Builds an ensemble, looks once at the sealed test, and writes model, labels, card and further formats.
 
+    What is needed most is written first; what follows is begun only when the seconds left will probably carry it, and a later
+    export makes up for the rest. The card says what there is at each point.
+
     Args:
         run: keeps ``test.json``.
         views: whether the model averages over test-time views; see ``build_ensemble``.
@@ -244,28 +252,45 @@ def export_run(
         caps: tighter ones than the ensemble was chosen under; None: none. The sealed test then stays closed, unless it has
             been opened: it is kept for what the search itself chose.
         target: see ``build_ensemble``; the sealed test stays closed likewise.
-        seconds_left: wall seconds until the budget is spent; None: no limit. When the sealed test would not fit, it stays
-            closed, and a later export opens it.
+        seconds_left: wall seconds until the budget is spent; None: no limit.
 
     Raises:
         UserError: an unknown format.
         RunError: no ensemble yet, caps that no member keeps, or the written file answers otherwise than the search did.
     """
+    wanted = check_formats(formats)
     chosen = read_ensemble(run) if ensemble is None else ensemble
     if caps is not None:
         chosen = reduced(chosen, caps, latency_of(cells))
     started = time.perf_counter()
     built = build_ensemble(chosen, cells, splits, seed=seed, views=views, target=target)
-    # Writing the files, reading them back and checking them takes about as long as building did.
-    to_write = time.perf_counter() - started
-    if caps is None and target is None:
-        seconds = math.inf if seconds_left is None else seconds_left() - to_write
-        open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=seconds)
-    facts = _card(read_sealed_test(run, chosen), built, cells, splits)
     rule = built.ensemble.abstention
     unsure = Unsure(rule.sureness, rule.threshold)
-    result = write_export(output, built.model, cells.class_names, unsure, facts, formats, built.sample)
-    return Exported(result, built.gain)
+    latency_ms = single_image_ms(built.model)
+
+    def write(formats: Sequence[str], written: Sequence[str]) -> ExportResult:
+        facts = _card(read_sealed_test(run, chosen), built, cells, splits, latency_ms=latency_ms)
+        return write_export(
+            output, built.model, cells.class_names, unsure, facts, formats, built.sample, written=written
+        )
+
+    first, *others = sorted(wanted, key=tuple(FORMATS).index)
+    result = write((first,), ())
+    # Building the model and writing and reading back one format: another format takes no longer, the card alone far less.
+    stage_seconds = time.perf_counter() - started
+    seconds = (lambda: math.inf) if seconds_left is None else seconds_left
+    closed = caps is None and target is None and len(splits.test_index()) > 0 and not run.test_result.is_file()
+    if closed:
+        # Better the test without the other formats than the other way round.
+        for kept in (stage_seconds * len(others), 0.0):
+            left = seconds() - _CARD_SHARE * stage_seconds - kept
+            open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=left)
+    affordable = [one for number, one in enumerate(others, start=1) if seconds() > number * stage_seconds]
+    still_closed = closed and not run.test_result.is_file()
+    rest = write(affordable, (first,)) if affordable or closed != still_closed else result
+    left_out = [one for one in others if one not in affordable] + (["test"] if still_closed else [])
+    files = tuple(dict.fromkeys((*result.files, *rest.files)))
+    return Exported(ExportResult(files, result.parity_difference), built.gain, tuple(left_out))
 
 
 def check_exportable(run: RunDirectory) -> None:

@@ -25,7 +25,11 @@ from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.metrics import confusion_matrix, measure
 
 _PREDICT_BATCH = 128
+#: Drawn laboratories at least, and at most where there is time left: they narrow the interval of what to expect.
 _LABORATORIES = 40
+_MOST_LABORATORIES = 400
+#: A batch of laboratories may be so much slower than any before it.
+_SLOWER = 1.5
 #: Most and fewest images shown in views of the suite and in each laboratory. Between them both grow with what there was to
 #: learn from, as what is judged after a training does: the budget keeps for this end what such judgements have taken. Fewer
 #: images in a laboratory would make the interval wide by chance alone (one network: 3-97 % with 8 of them, 9-95 % with 24).
@@ -78,7 +82,9 @@ def open_sealed_test(
 
     Args:
         seconds: wall seconds it may take; when it would probably take longer it stays closed, for a later export to open.
+            When it takes less, more laboratories are drawn. Infinite: as many as it takes, and no more laboratories.
     """
+    started = time.perf_counter()
     index = splits.test_index()
     if run.test_result.is_file() or len(index) == 0:
         return
@@ -96,7 +102,10 @@ def open_sealed_test(
     correct = int((answers == labels).sum())
     low, high = wilson_interval(correct, len(labels))
     metrics = measure(labels, probabilities)
-    laboratories = list(_laboratories(model, labels, images, min(in_each, len(labels)), seed=seed))
+    more_until = started + seconds if seconds < math.inf else started
+    laboratories = list(
+        _laboratories(model, labels, images, min(in_each, len(labels)), seed=seed, more_until=more_until)
+    )
     outcomes = [ShiftOutcome(tuple(one["groups"]), one["correct"], one["images"]) for one in laboratories]
     elsewhere = expect_elsewhere(outcomes)
     rule = ensemble.abstention
@@ -140,14 +149,22 @@ def _between(number: int, most_and_fewest: tuple[int, int]) -> int:
 
 
 def _laboratories(
-    model: keras.Model, labels: np.ndarray, images: np.ndarray, count: int, *, seed: int
+    model: keras.Model, labels: np.ndarray, images: np.ndarray, count: int, *, seed: int, more_until: float
 ) -> Iterator[dict[str, Any]]:
-    """How the model does in each of the drawn laboratories, each of which sees ``count`` images, others as far as they go."""
+    """How the model does in each of the drawn laboratories, each of which sees ``count`` images, others as far as they go.
+
+    Beyond ``_LABORATORIES`` of them, no batch is begun that would probably end after ``more_until``.
+    """
     order = np.random.default_rng([seed, 40]).permutation(len(labels))
     per_batch = max(_PREDICT_BATCH // count, 1)
-    shifts = draw_compound_shifts(_LABORATORIES, seed=seed + 1)
-    for start in range(0, len(shifts), per_batch):
-        some = shifts[start : start + per_batch]
+    shifts = draw_compound_shifts(_MOST_LABORATORIES, seed=seed + 1)
+    start, slowest = 0, 0.0
+    while start < len(shifts):
+        begins = time.perf_counter()
+        if start >= _LABORATORIES and begins + _SLOWER * slowest > more_until:
+            return
+        end = min(start + per_batch, _LABORATORIES if start < _LABORATORIES else len(shifts))
+        some = shifts[start:end]
         rows = [order[(np.arange(count) + (start + place) * count) % len(labels)] for place in range(len(some))]
         rendered = np.concatenate([one.render(images[own]) for one, own in zip(some, rows, strict=True)])
         right = predict_batches(model, rendered).argmax(axis=1) == labels[np.concatenate(rows)]
@@ -159,3 +176,4 @@ def _laboratories(
                 "correct": int(right[place * count : (place + 1) * count].sum()),
                 "images": count,
             }
+        start, slowest = end, max(slowest, time.perf_counter() - begins)

@@ -67,28 +67,33 @@ def write_export(
     facts: CardFacts,
     formats: Sequence[str],
     sample: ParitySample,
+    *,
+    written: Sequence[str] = (),
 ) -> ExportResult:
     """Writes model, ``labels.json`` (with the rule for marking images as not sure) and ``README.md`` into ``folder``.
 
     All files are first written to a hidden folder in it, compared with the search's answers, then moved: what does
     not pass never replaces what is there.
 
+    Args:
+        written: formats of the same model that an earlier call wrote, for the card; then there may be no others.
+
     Raises:
         UserError: a format that is unknown.
         RunError: the written file answers otherwise than the search did.
     """
-    wanted = check_formats(formats)
+    wanted = check_formats([*written, *formats])
     assert len(sample.images), "parity: expected at least one image"
     labels = labels_of(model, class_names, unsure)
     folder.mkdir(parents=True, exist_ok=True)
     difference = None
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
         staged = Path(name)
-        if "keras" in wanted:
+        if "keras" in formats:
             path = staged / FORMATS["keras"]
             save_model(model, path)
             difference = check_parity(path, sample.images, sample.probabilities, sample.tolerance)
-        if "codabench" in wanted:
+        if "codabench" in formats:
             path = staged / FORMATS["codabench"]
             write_submission(model, labels, path)
             check_submission(path, sample.images, sample.probabilities, sample.tolerance)

@@ -54,6 +54,8 @@ class Assignment:
         name: unique in the run; ``00017`` for trial 17, a refit's own name otherwise.
         lane: the ledger's lane it is charged to.
         time_limit_seconds: for the training itself; None: as long as the recipe takes.
+        train_within_seconds: from the assignment to the last batch, start-up included, where that is what matters: a start that
+            is quicker than foreseen makes the training longer. None: the limit holds as it is.
         start_trial: go on from this trial's weights; None: from the recipe's own.
     """
 
@@ -65,6 +67,7 @@ class Assignment:
     fold: int
     time_limit_seconds: float | None
     start_trial: int | None
+    train_within_seconds: float | None = None
 
     @property
     def purpose(self) -> str:

@@ -13,6 +13,8 @@ from bloodauto.searching.record import StudyRecord
 _USEFUL_REFIT_OVER_TRIAL = 3.0
 #: Running trials may reach so far into the refits' share.
 _OVERDRAFT_SHARE = 0.1
+#: Trainings that should be over may eat up so much of what is kept for the end before they are ended.
+_FINAL_OVERDRAFT_SHARE = 0.3
 
 
 class Division:
@@ -41,6 +43,11 @@ class Division:
     def refits_end_at(self) -> float:
         """Where the trainings must be over."""
         return max(self._ledger.budget_device_seconds - self.final_device_seconds, 0.0)
+
+    @property
+    def trainings_end_at(self) -> float:
+        """Where trainings that should be over are ended, so that enough is left to conclude with one lane."""
+        return self.refits_end_at + _FINAL_OVERDRAFT_SHARE * self.final_device_seconds
 
     @property
     def search_ends_at(self) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bloodauto.errors import RunError
 from bloodauto.files import append_line, read_json, write_json, write_text
@@ -16,11 +18,26 @@ from bloodauto.files import append_line, read_json, write_json, write_text
 HEARTBEAT_SECONDS = 2.0
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
 @dataclass
 class _Lane:
     devices: float
     purpose: str
     since: float
+
+
+def _alone(method: Callable[Concatenate[Ledger, P], R]) -> Callable[Concatenate[Ledger, P], R]:
+    """One thread at a time: the one that watches over the budget's end charges lanes, too."""
+
+    @functools.wraps(method)
+    def locked(ledger: Ledger, *args: P.args, **kwargs: P.kwargs) -> R:
+        with ledger._lock:
+            return method(ledger, *args, **kwargs)
+
+    return locked
 
 
 class Ledger:
@@ -51,6 +68,7 @@ class Ledger:
     ) -> None:
         self.budget_device_seconds = budget_device_seconds
         self._path, self._now, self._wall_clock = path, now, wall_clock
+        self._lock = threading.RLock()
         self._lanes: dict[str, _Lane] = {}
         self._last_beat = float("-inf")
         self._by_purpose = read_ledger(path)
@@ -92,11 +110,13 @@ class Ledger:
         append_line(self._path, json.dumps(line))
 
     @property
+    @_alone
     def devices(self) -> float:
         """Devices reserved at present."""
         return sum(lane.devices for lane in self._lanes.values())
 
     @property
+    @_alone
     def spent_device_seconds(self) -> float:
         """All charges, and what the open lanes have run up."""
         now = self._now()
@@ -110,12 +130,18 @@ class Ledger:
         """Device-seconds charged to a purpose so far; what an open lane has run up since is not in it."""
         return self._by_purpose.get(purpose, 0.0)
 
+    def has(self, lane: str) -> bool:
+        """Whether a lane is open."""
+        return lane in self._lanes
+
+    @_alone
     def reserve(self, lane: str, devices: float, purpose: str) -> None:
         """Starts charging a lane."""
         assert lane not in self._lanes, f"lane {lane} is reserved already"
         self._lanes[lane] = _Lane(devices, purpose, self._now())
         self.beat(force=True)
 
+    @_alone
     def enter(self, lane: str, purpose: str) -> None:
         """From now on the lane is charged to another purpose."""
         open_lane = self._lanes[lane]
@@ -125,6 +151,14 @@ class Ledger:
         open_lane.purpose = purpose
         self.beat()
 
+    @_alone
+    def hand_back(self, lane: str) -> None:
+        """The lane's devices are free again; the lane stays, and is charged nothing more."""
+        self._settle(self._lanes[lane])
+        self._lanes[lane].devices = 0.0
+        self.beat(force=True)
+
+    @_alone
     def release(self, lane: str) -> None:
         """Stops charging a lane."""
         self._settle(self._lanes.pop(lane))
@@ -132,9 +166,11 @@ class Ledger:
 
     def _settle(self, lane: _Lane) -> None:
         now = self._now()
-        self._write(lane.purpose, lane.devices * (now - lane.since))
+        if lane.devices > 0:
+            self._write(lane.purpose, lane.devices * (now - lane.since))
         lane.since = now
 
+    @_alone
     def beat(self, *, force: bool = False) -> None:
         """Notes the running total, at most every ``HEARTBEAT_SECONDS``; call it often."""
         now = self._now()

@@ -10,6 +10,7 @@ import optuna
 
 from bloodauto.recipe import Recipe
 from bloodauto.searching.assignment import Assignment, Ended, Ending, Outcome, PolicySettings, Running
+from bloodauto.searching.contenders import OnItsWay, contenders
 from bloodauto.searching.costs import CostModel
 from bloodauto.searching.division import Division
 from bloodauto.searching.ledger import Ledger
@@ -194,15 +195,18 @@ class Policy:
 
     @property
     def is_too_late(self) -> bool:
-        """Whether starting workers would already cost more than is left for trainings, and there is something to export."""
+        """Whether all is spent, or there is something to export and less is left for trainings than starting workers costs."""
         left = self.division.seconds_until(self.division.refits_end_at)
-        return bool(self._record.finished) and left <= self.costs.start_seconds(cold=True)
+        return left <= (self.costs.start_seconds(cold=True) if self._record.finished else 0.0)
+
+    @property
+    def trainings_end_at(self) -> float:
+        """How much may be spent, in device-seconds, before whatever still trains must be gone: see ``Division``."""
+        return self.division.trainings_end_at
 
     def out_of_time(self) -> bool:
         """Whether even what is left for the end is being eaten up; everything must stop at once."""
-        return (
-            self._ledger.spent_device_seconds > self.division.refits_end_at + 0.3 * self.division.final_device_seconds
-        )
+        return self._ledger.spent_device_seconds > self.trainings_end_at
 
     def on_sign_of_life(self, name: str) -> None:
         """A training works, though its epoch is not over; an epoch may take longer than any silence is borne."""
@@ -361,7 +365,9 @@ class Policy:
         left = self.division.seconds_until(self.division.refits_end_at)
         if not self._record.finished or left <= self.costs.start_seconds():
             return None
-        timed = self._refits.take(left, self._contenders(), lambda recipe: self._overhead_seconds(recipe, lane))
+        timed = self._refits.take(
+            left, contenders(self._record, self._on_their_way()), lambda recipe: self._overhead_seconds(recipe, lane)
+        )
         if timed is None:
             return None
         planned = timed.refit
@@ -374,21 +380,15 @@ class Policy:
             fold=planned.fold,
             time_limit_seconds=timed.seconds,
             start_trial=planned.trial if planned.fold == 0 else None,
+            train_within_seconds=self.costs.start_seconds(cold=lane not in self._warm_lanes) + timed.seconds,
         )
         self._start(assignment, None, 0)
         return assignment
 
-    def _contenders(self) -> list[Finished]:
-        """What has finished, and what is on its way and leads it: at the same epoch, against everything that finished."""
-        finished = self._record.worth_refitting()
-        curves = [self._record.curve(trial.number) for trial in finished]
-        leading = []
-        for one in self._open.values():
-            if one.trial is None or one.last is None or one.verdict is not None:
-                continue
-            epoch, objective = one.last.epoch, one.last.objective
-            rival = max(curve.get(epoch, trial.objective) for curve, trial in zip(curves, finished, strict=True))
-            if objective >= rival:
-                expected = max(trial.objective for trial in finished) + objective - rival
-                leading.append(Finished(one.trial.number, one.assignment.recipe, min(expected, 1.0)))
-        return leading + finished
+    def _on_their_way(self) -> list[OnItsWay]:
+        """The trials in progress that have reported an epoch and are not to be stopped."""
+        return [
+            OnItsWay(one.trial.number, one.assignment.recipe, one.last)
+            for one in self._open.values()
+            if one.trial is not None and one.last is not None and one.verdict is None
+        ]

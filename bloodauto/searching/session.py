@@ -17,6 +17,7 @@ import optuna
 
 from bloodauto.errors import RunError
 from bloodauto.files import RunDirectory
+from bloodauto.searching.closing import DRIVER
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.policy import Policy, PolicySettings
 from bloodauto.searching.prepare import (
@@ -133,14 +134,16 @@ def open_ledger(run: RunDirectory, settings: SearchSettings) -> Ledger:
     )
 
 
-def run_trainings(
+@contextlib.contextmanager
+def trainings(
     plan: Plan, study: optuna.Study, ledger: Ledger, *, address: str | None, show: Callable[[Policy], None]
-) -> bool:
-    """Runs trials and refits until the budget's share for them is spent.
+) -> Iterator[bool]:
+    """Runs trials and refits until the budget's share for them is spent; the block then concludes the search.
 
-    All lanes are reserved from the start of Ray to the end of its workers.
+    All lanes are reserved from the start of Ray until their workers are gone, the driver's from then to the end of the
+    block. What is left of Ray holds no device any more and ends after the block.
 
-    Returns:
+    Yields:
         False when the user interrupted.
     """
     from bloodauto.searching.tune_executor import Resources, execute, start_ray
@@ -176,7 +179,11 @@ def run_trainings(
         )
         if policy.is_too_late:
             policy.close()
-            return True
+            ledger.reserve(DRIVER, settings.devices_per_worker, "ensemble")
+            for lane in lanes:
+                ledger.hand_back(lane)
+            yield True
+            return
         start_ray(resources)
         finished = execute(
             policy,
@@ -203,11 +210,12 @@ def run_trainings(
         )
         if finished:
             policy.close()
-        return finished
+        yield finished
     finally:
+        for lane in (*lanes, DRIVER):
+            if ledger.has(lane):
+                ledger.release(lane)
         ray.shutdown()
-        for lane in lanes:
-            ledger.release(lane)
 
 
 def _memory_limit_bytes(workers: int) -> int:

@@ -15,6 +15,7 @@ from bloodauto.searching.curves import CurvePoint
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.policy import Policy
 from bloodauto.trial.checkpoint import EpochReport
+from bloodauto.trial.options import LEAST_SHARE_OF_LIMIT
 
 #: (recipe, seed of the training, epoch from 1) -> what that epoch does.
 Curve = Callable[[Recipe, int, int], CurvePoint]
@@ -191,6 +192,8 @@ class Simulator:
         recipe = assignment.recipe
         state = self._disk.get(assignment.name, _Progress())
         limit, before, began = assignment.time_limit_seconds, state.by_steps, self._time + start_seconds
+        if limit is not None and assignment.train_within_seconds is not None:
+            limit = max(assignment.train_within_seconds - start_seconds, LEAST_SHARE_OF_LIMIT * limit)
         now = began
         while state.stage < len(recipe.stages):
             epoch, stage = state.epoch + 1, state.stage

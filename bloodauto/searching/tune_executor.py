@@ -22,15 +22,16 @@ from ray import tune
 from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, read_json
+from bloodauto.files import RunDirectory
+from bloodauto.searching.closing import Closing
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.policy import Assignment, Ending, Policy
 from bloodauto.searching.worker import PULSE_FILE, Worker, WorkerOptions
+from bloodauto.searching.worker_processes import kill_local_workers, kill_noted, kill_remote_workers
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.checkpoint import EpochReport
 
@@ -58,14 +59,26 @@ class _Bridge:
     _in_use: ClassVar[dict[str, _Bridge]] = {}
 
     def __init__(
-        self, policy: Policy, ledger: Ledger, run: RunDirectory, lanes: tuple[str, ...], show: Callable[[], None]
+        self,
+        policy: Policy,
+        ledger: Ledger,
+        run: RunDirectory,
+        lanes: tuple[str, ...],
+        show: Callable[[], None],
+        *,
+        devices_per_worker: float,
+        is_cluster: bool,
     ) -> None:
         self.policy, self.ledger, self.run, self.show = policy, ledger, run, show
+        self._is_cluster = is_cluster
         self._name = str(run.root.resolve())
         self._in_use[self._name] = self
         self.free_lanes = list(lanes)
         self.assignments: dict[str, Assignment] = {}
+        #: The folder of each lane's last training, where the process that serves it is noted.
+        self._last_folders: dict[str, Path] = {}
         self.interrupted = threading.Event()
+        self.closing = Closing(ledger, lanes, driver_devices=devices_per_worker, end_workers=self._end_workers)
 
     def __reduce__(self) -> tuple[Callable[[str], _Bridge], tuple[str]]:
         return _Bridge.named, (self._name,)
@@ -74,12 +87,18 @@ class _Bridge:
     def named(cls, name: str) -> _Bridge:
         return cls._in_use[name]
 
+    def _end_workers(self) -> None:
+        kill_local_workers()
+        if self._is_cluster:
+            kill_remote_workers(list(self._last_folders.values()))
+
     def folder(self, assignment: Assignment) -> str:
         path = self.run.trial(int(assignment.name)) if assignment.kind == "trial" else self.run.refit(assignment.name)
         return str(path.relative_to(self.run.root))
 
     def config(self, assignment: Assignment) -> dict[str, Any]:
-        start = assignment.start_trial
+        start, within = assignment.start_trial, assignment.train_within_seconds
+        self._last_folders[assignment.lane] = self.run.root / self.folder(assignment)
         return {
             "name": assignment.name,
             "recipe": assignment.recipe.model_dump(mode="json"),
@@ -87,6 +106,7 @@ class _Bridge:
             "seed": assignment.seed,
             "fold": assignment.fold,
             "time_limit_seconds": assignment.time_limit_seconds,
+            "train_until_unix": None if within is None else time.time() + within,
             "start_weights": None
             if start is None
             else str((self.run.trial(start) / "best.npz").relative_to(self.run.root)),
@@ -110,7 +130,7 @@ class _PolicySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         bridge = self._bridge
-        if bridge.interrupted.is_set():
+        if bridge.closing.over.is_set():
             return Searcher.FINISHED
         for lane in list(bridge.free_lanes):
             assignment = bridge.policy.next_assignment(lane)
@@ -118,9 +138,15 @@ class _PolicySearcher(Searcher):
                 bridge.free_lanes.remove(lane)
                 bridge.assignments[trial_id] = assignment
                 return bridge.config(assignment)
-        return None if bridge.assignments else Searcher.FINISHED
+        if bridge.assignments:
+            return None
+        bridge.closing.over.set()
+        return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if error and self._bridge.closing.over.is_set():
+            # Ended by us. It stays open: the policy closes it, or a resume goes on with it.
+            return
         if error:
             ending = Ending("failed", None, self._reason_of_death(trial_id), "the worker process died more than once")
         elif result is not None and "ending" in result:
@@ -167,7 +193,7 @@ class _EndOfBudget(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._bridge.interrupted.is_set() or self._bridge.policy.out_of_time()
+        return self._bridge.closing.over.is_set() or self._bridge.policy.out_of_time()
 
 
 class _Pulse(Callback):
@@ -189,27 +215,15 @@ class _Pulse(Callback):
                 self._bridge.policy.on_sign_of_life(assignment.name)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._bridge.ledger.beat()
+        bridge = self._bridge
+        bridge.ledger.beat()
+        bridge.closing.at_device_seconds = bridge.policy.trainings_end_at
         self._look_for_pulses()
-        for name in self._bridge.policy.overdue():
-            _kill(self._bridge, name)
-        self._bridge.show()
-
-
-def _kill(bridge: _Bridge, name: str) -> None:
-    """Ends the worker of a training that has not been heard of for too long, on whichever node it runs."""
-    assignment = next(one for one in bridge.assignments.values() if one.name == name)
-    note = bridge.run.root / bridge.folder(assignment) / "worker.json"
-    if not note.is_file():
-        return
-    worker = read_json(note)
-
-    @ray.remote(num_cpus=0, max_retries=0)
-    def end_process(pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)
-
-    strategy = NodeAffinitySchedulingStrategy(node_id=worker["node_id"], soft=False)
-    end_process.options(scheduling_strategy=strategy).remote(worker["pid"])
+        overdue = set(bridge.policy.overdue())
+        for assignment in bridge.assignments.values():
+            if assignment.name in overdue:
+                kill_noted(bridge.run.root / bridge.folder(assignment))
+        bridge.show()
 
 
 def start_ray(resources: Resources, *, quiet: bool = True) -> None:
@@ -267,7 +281,9 @@ def execute(
     lanes: tuple[str, ...],
     show: Callable[[], None],
 ) -> bool:
-    """Runs Tune until the policy has nothing more to start.
+    """Runs Tune until the policy has nothing more to start, or the budget's share for trainings is over.
+
+    Workers are then ended without ceremony and their devices handed back, so that the driver's lane alone is charged.
 
     Returns:
         False when the user interrupted; what was open then stays open in the study and is gone on with by a resume.
@@ -275,12 +291,21 @@ def execute(
     Raises:
         RunError: a failure of every trial alike.
     """
-    bridge = _Bridge(policy, ledger, run, lanes, show)
+    bridge = _Bridge(
+        policy,
+        ledger,
+        run,
+        lanes,
+        show,
+        devices_per_worker=options.gpu_share if options.gpu_share > 0 else resources.cpus_per_trial,
+        is_cluster=resources.address is not None,
+    )
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if bridge.interrupted.is_set():
             raise KeyboardInterrupt
         bridge.interrupted.set()
+        bridge.closing.over.set()
 
     scratch = Path(tempfile.mkdtemp(prefix="bloodauto-tune-"))
     handlers = {}
@@ -313,7 +338,16 @@ def execute(
         )
         # At its end Tune looks for the result files of loggers that we switched off, and says so for each trial.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        tuner.fit()
+        bridge.closing.at_device_seconds = policy.trainings_end_at
+        bridge.closing.start()
+        try:
+            tuner.fit()
+        except Exception:
+            # Tune may stumble over workers that were ended; all that matters is on disk by then.
+            if not bridge.closing.over.is_set():
+                raise
+        finally:
+            bridge.closing.finish()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import ray
 from ray import tune
 
 from bloodauto.data.cells import Cells
@@ -23,6 +22,7 @@ from bloodauto.errors import TrialAbort, TrialFailure, UserError
 from bloodauto.files import write_json
 from bloodauto.recipe import parse_recipe
 from bloodauto.searching.objectives import Objectives
+from bloodauto.searching.worker_processes import write_note
 from bloodauto.shift.suite import ShiftSuite
 
 #: Exit code of a worker that ends itself because its memory has grown; Ray starts a new one for the same training.
@@ -107,8 +107,7 @@ class Worker(tune.Trainable):
         self._assignment = config
         self._folder = Path(self._options.run) / config["folder"]
         self._folder.mkdir(parents=True, exist_ok=True)
-        node = ray.get_runtime_context().get_node_id()
-        write_json(self._folder / "worker.json", {"pid": os.getpid(), "node_id": node})
+        write_note(self._folder)
 
     def _material(self, fold: int) -> Any:
         from bloodauto.trial.material import prepare
@@ -132,6 +131,7 @@ class Worker(tune.Trainable):
         weights = options.weights_files[(recipe.backbone.name, recipe.backbone.weights)]
         start = Path(options.run) / config["start_weights"] if config["start_weights"] is not None else None
         self._deadline_unix, self._pulsed_at = config["deadline_unix"], 0.0
+        until = config["train_until_unix"]
         return train_epochs(
             recipe,
             self._material(config["fold"]),
@@ -145,6 +145,7 @@ class Worker(tune.Trainable):
                 augmentation_engine=options.augmentation_engine,
                 num_threads=1,
                 time_limit_seconds=config["time_limit_seconds"],
+                train_until=None if until is None else until - time.time() + time.monotonic(),
             ),
             folder=self._folder,
             should_stop=self._is_over,

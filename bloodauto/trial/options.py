@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+#: A training that starts late keeps so much of its time.
+LEAST_SHARE_OF_LIMIT = 0.3
 
 Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
@@ -23,6 +27,8 @@ class TrainOptions:
         time_limit_seconds: the schedule runs by whichever is further, its share of the steps or its share of this time,
             so that a training that is given an hour ends within it with its learning rate fully decayed (Li et al.,
             arXiv:1905.04753). It limits training time, not start-up. None: by steps alone.
+        train_until: on the clock of ``time.monotonic``; the time limit then is what is left until there when the first batch
+            begins, so that a start that was slower or quicker than foreseen does not move the end. None: as it was given.
     """
 
     objective: Objective = "shift"
@@ -33,3 +39,13 @@ class TrainOptions:
     augmentation_engine: str = "opencv"
     num_threads: int = 1
     time_limit_seconds: float | None = None
+    train_until: float | None = None
+
+    def limit_from_now(self) -> float | None:
+        """The time limit of a training whose first batch begins now, in seconds; None: none.
+
+        No less than ``LEAST_SHARE_OF_LIMIT`` of what was foreseen: with less the training would be worth nothing.
+        """
+        if self.time_limit_seconds is None or self.train_until is None:
+            return self.time_limit_seconds
+        return max(self.train_until - time.monotonic(), LEAST_SHARE_OF_LIMIT * self.time_limit_seconds)

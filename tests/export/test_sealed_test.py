@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import keras
@@ -15,6 +16,7 @@ from bloodauto.data.synth import synthesize
 from bloodauto.ensemble.abstention import fit_abstention
 from bloodauto.ensemble.record import Ensemble
 from bloodauto.ensemble.scaling import Calibration
+from bloodauto.export import sealed_test
 from bloodauto.export.sealed_test import open_sealed_test, read_sealed_test
 from bloodauto.files import RunDirectory
 
@@ -74,7 +76,7 @@ def test_it_stays_closed_when_the_time_does_not_suffice(tmp_path, model, ensembl
     assert not run.test_result.exists()
     # A batch, asked twice, told that.
     assert model.images == 2 * 128
-    open_sealed_test(run, model, ensemble, cells, splits, seed=0, seconds=600.0)
+    open_sealed_test(run, model, ensemble, cells, splits, seed=0)
     assert read_sealed_test(run, ensemble)["images"] == len(splits.test_index())
 
 
@@ -112,6 +114,41 @@ def test_it_says_what_to_expect_elsewhere_and_shows_the_laboratories_behind_it(
     assert test["accuracy_low"] <= test["accuracy"] <= test["accuracy_high"]
     assert 0 <= test["answered_shifted"] <= 1
     assert 0 <= test["ece_shifted"] <= 1
+
+
+def test_time_that_is_left_goes_into_more_laboratories_of_the_same_draw(
+    tmp_path, model, ensemble, cells, splits, monkeypatch
+) -> None:
+    monkeypatch.setattr(sealed_test, "_MOST_LABORATORIES", 53)
+    found = {}
+    for name, seconds in (("without limit", math.inf), ("with time", 600.0)):
+        run = RunDirectory(tmp_path / name)
+        open_sealed_test(run, model, ensemble, cells, splits, seed=0, seconds=seconds)
+        found[name] = read_sealed_test(run, ensemble)
+    few, many = found["without limit"]["laboratories"], found["with time"]["laboratories"]
+    assert (len(few), len(many)) == (40, 53)
+    assert many[:40] == few
+    assert found["with time"]["elsewhere"]["shifts"] == 53
+
+
+def test_laboratories_end_when_their_time_does(model, cells, monkeypatch) -> None:
+    """A batch of them takes a second and a half at most of what is left."""
+    clock = [0.0]
+
+    def slow(model: object, images: np.ndarray) -> np.ndarray:
+        clock[0] += len(images) / 100
+        return np.tile(np.eye(8)[:1], (len(images), 1))
+
+    monkeypatch.setattr(sealed_test, "predict_batches", slow)
+    monkeypatch.setattr(sealed_test.time, "perf_counter", lambda: clock[0])
+    few = cells.images[:4], cells.labels[:4]
+    for seconds, most in ((0.0, 40), (10.0, 400), (20.0, 400)):
+        clock[0] = 0.0
+        drawn = list(sealed_test._laboratories(None, few[1], few[0], 4, seed=0, more_until=seconds))
+        assert 40 <= len(drawn) <= most
+        # Forty of them take 1.6 s, a batch 1.28.
+        assert clock[0] <= max(seconds, 1.6)
+        assert clock[0] > min(seconds, 16.0) - 1.5 * 1.28 - 0.01
 
 
 def test_the_same_seed_draws_the_same_laboratories(tmp_path, model, ensemble, cells, splits) -> None:

@@ -1,0 +1,38 @@
+"""Which trials refits may repeat, those included that have not ended yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bloodauto.recipe import Recipe
+from bloodauto.searching.record import StudyRecord
+from bloodauto.searching.refits import Finished
+from bloodauto.trial.checkpoint import EpochReport
+
+
+@dataclass(frozen=True)
+class OnItsWay:
+    """A trial in progress and its last epoch."""
+
+    number: int
+    recipe: Recipe
+    last: EpochReport
+
+
+def contenders(record: StudyRecord, in_progress: Sequence[OnItsWay]) -> list[Finished]:
+    """What has finished, and what is on its way and leads it: at the same epoch, against everything that finished.
+
+    Args:
+        record: in which at least one trial has finished.
+    """
+    finished = record.worth_refitting()
+    curves = [record.curve(trial.number) for trial in finished]
+    leading = []
+    for one in in_progress:
+        epoch, objective = one.last.epoch, one.last.objective
+        rival = max(curve.get(epoch, trial.objective) for curve, trial in zip(curves, finished, strict=True))
+        if objective >= rival:
+            expected = max(trial.objective for trial in finished) + objective - rival
+            leading.append(Finished(one.number, one.recipe, min(expected, 1.0)))
+    return leading + finished
