@@ -1,118 +1,35 @@
-"""A run's trainings -> its ensemble: candidates from their predictions, weights, calibration, scores."""
+"""A run's trainings -> its ensemble: the choice among candidates, its weights, calibration, scores."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bloodauto.ensemble.abstention import Abstention, fit_abstention
-from bloodauto.ensemble.calibration import expected_calibration_error
+from bloodauto.ensemble.answers import (
+    Answers,
+    Looked,
+    answers_of,
+    candidates_of,
+    find_trained,
+    metric_of,
+    own_scores,
+    scores_of,
+)
 from bloodauto.ensemble.honesty import Run, winners_curse
-from bloodauto.ensemble.record import Ensemble, Member, Trained
+from bloodauto.ensemble.record import Considered, Ensemble, Member, Trained
 from bloodauto.ensemble.scaling import Calibration, fit_calibration
-from bloodauto.ensemble.scoring import EnsembleMetric, Scorer, Truth
+from bloodauto.ensemble.scoring import NO_PLACES, EnsembleMetric, Places
 from bloodauto.ensemble.selection import Candidate, Selection, select
 from bloodauto.errors import RunError
 from bloodauto.files import RunDirectory, read_arrays, read_json
 from bloodauto.recipe import load_recipe
-from bloodauto.trial.metrics import measure
 
-#: Trials beyond the best few only make the selection overfit.
-_MAX_TRIALS = 8
 #: A set of folds must not be worse than the best network on fold 0 by more than noise; else that one is shipped.
 _FOLD_TOLERANCE = 0.01
-
-
-#: By a training's name what it answers when it looks otherwise than the search did: ``clean`` and ``shifted``, in the order
-#: of its ``predictions.npz``.
-Looked = Mapping[str, Mapping[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """One candidate's networks and their joined out-of-fold answers."""
-
-    networks: tuple[Trained, ...]
-    labels: np.ndarray
-    clean: np.ndarray
-    view_labels: np.ndarray
-    view_groups: np.ndarray
-    view_weights: np.ndarray
-    shifted: np.ndarray
-    parameters: int
-
-    @property
-    def truth(self) -> Truth:
-        return Truth(self.labels, self.view_labels, self.view_groups, self.view_weights)
-
-
-def find_trained(run: RunDirectory, completed: list[tuple[int, float]]) -> list[Trained]:
-    """The trainings that can be members.
-
-    Args:
-        completed: number and objective of the trials that ran their course.
-    """
-    best_first = sorted(completed, key=lambda trial: (-trial[1], trial[0]))[:_MAX_TRIALS]
-    found = [Trained(f"{number:05d}", "trial", number, 0, run.trial(number)) for number, _ in best_first]
-    refits = run.root / "refits"
-    for folder in sorted(refits.iterdir()) if refits.is_dir() else []:
-        number, fold, _ = folder.name.split("-")
-        found.append(Trained(folder.name, "refit", int(number), int(fold.removeprefix("fold")), folder))
-    needed = ("recipe.yaml", "best.npz", "predictions.npz", "result.json")
-    return [one for one in found if all((one.folder / name).is_file() for name in needed)]
-
-
-def _answers(networks: list[Trained], looked: Looked | None = None) -> _Answers:
-    arrays = [read_arrays(one.folder / "predictions.npz") for one in networks]
-    if looked is not None:
-        arrays = [{**array, **looked[one.name]} for array, one in zip(arrays, networks, strict=True)]
-    joined = {name: np.concatenate([array[name] for array in arrays]) for name in arrays[0]}
-    order = np.argsort(joined["index"], kind="stable")
-    parameters = sum(int(read_json(one.folder / "result.json")["parameters"]) for one in networks)
-    return _Answers(
-        tuple(networks),
-        joined["labels"][order],
-        joined["clean"][order],
-        joined["view_labels"],
-        joined["view_groups"],
-        joined["view_weights"],
-        joined["shifted"],
-        parameters,
-    )
-
-
-def _candidates(trained: list[Trained], num_folds: int) -> tuple[dict[str, _Answers], dict[str, _Answers]]:
-    """Candidates known on fold 0, and candidates known on all folds."""
-    holdout = {one.name: _answers([one]) for one in trained if one.fold == 0}
-    by_trial: dict[int, dict[int, Trained]] = defaultdict(dict)
-    for one in trained:
-        if one.kind == "refit":
-            by_trial[one.trial][one.fold] = one
-    folds = {
-        f"{trial:05d}-folds": _answers([members[fold] for fold in sorted(members)])
-        for trial, members in by_trial.items()
-        if len(members) == num_folds > 1
-    }
-    return holdout, folds
-
-
-def _scores(answers: _Answers, clean: np.ndarray, shifted: np.ndarray) -> dict[str, float]:
-    metrics = measure(answers.labels, clean)
-    scorer = Scorer(answers.truth, metric="shift", class_count=clean.shape[1], log_loss_weight=0.0)
-    return {
-        "accuracy": metrics.accuracy,
-        "balanced_accuracy": metrics.balanced_accuracy,
-        "macro_f1": metrics.macro_f1,
-        "loss": metrics.loss,
-        "shift": scorer.score(np.concatenate([clean, shifted])[: scorer.image_count]).metric,
-        "shifted_accuracy": float((shifted.argmax(axis=1) == answers.view_labels).mean()),
-        "ece": expected_calibration_error(clean, answers.labels),
-        "ece_shifted": expected_calibration_error(shifted, answers.view_labels),
-    }
 
 
 @dataclass(frozen=True)
@@ -128,15 +45,28 @@ class Caps:
     max_latency_ms: float | None = None
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What became of the trials that were stopped at a rung.
+
+    Attributes:
+        stopped: how many there are that trained for an epoch or more.
+        promising: how many of them were worth a look.
+        numbers: those that were looked at in the time there was, the best first; they have predictions now.
+    """
+
+    stopped: int = 0
+    promising: int = 0
+    numbers: tuple[int, ...] = ()
+
+
 #: Milliseconds that one image takes a training's network, measured where it is asked for.
 Latency = Callable[[Trained], float]
 
 
-def _select(
-    pool: dict[str, _Answers], metric: EnsembleMetric, caps: Caps, latency_ms: Mapping[str, float]
-) -> Selection:
+def _select(pool: dict[str, Answers], metric: EnsembleMetric, caps: Caps, latency_ms: Mapping[str, float]) -> Selection:
     candidates = [
-        Candidate(name, one.clean, one.shifted, one.parameters, latency_ms=latency_ms.get(name, 0.0))
+        Candidate(name, one.clean, one.shifted, one.parameters, latency_ms=latency_ms.get(name, 0.0), target=one.target)
         for name, one in pool.items()
     ]
     return select(
@@ -148,7 +78,7 @@ def _select(
     )
 
 
-def _measured(pool: dict[str, _Answers], caps: Caps, latency: Latency | None) -> dict[str, float]:
+def _measured(pool: dict[str, Answers], caps: Caps, latency: Latency | None) -> dict[str, float]:
     """Of each candidate; networks of one recipe are measured once. Empty without a cap."""
     if caps.max_latency_ms is None:
         return {}
@@ -171,12 +101,14 @@ def assemble(
     metric: EnsembleMetric,
     caps: Caps = Caps(),
     latency: Latency | None = None,
+    places: Places = NO_PLACES,
+    judge_stopped: Callable[[], Judged] | None = None,
 ) -> Ensemble:
     """Chooses members and weights by greedy selection on out-of-fold answers, then calibrates their average.
 
     With whole sets of folds the candidates are recipes, each with a network per fold and an answer for every training
-    image; otherwise they are single networks that all left out fold 0, refits and trials alike, so that the ensemble is
-    never worse on those images than the best trial that is fast enough.
+    image; otherwise they are single networks that all left out fold 0, refits, trials and the best of the stopped trials
+    alike, so that the ensemble is never worse on those images than the best of them that is fast enough.
 
     Args:
         completed: number and objective of the trials that ran their course.
@@ -184,20 +116,39 @@ def assemble(
         metric: what to choose by.
         caps: where no training is fast enough for them, the fastest is taken.
         latency: needed for a cap on it.
+        places: what is known beside the labels.
+        judge_stopped: makes candidates of trials that were stopped; asked only where single networks are chosen among. None:
+            there are none.
 
     Raises:
         RunError: no training ran its course.
     """
-    holdout, folds = _candidates(find_trained(run, completed), num_folds)
+    trained = find_trained(run, completed)
+    holdout, folds = candidates_of(trained, num_folds, places)
     if not holdout:
         raise RunError(
             f"{run.root}: expected at least one training that ran its course, found none, so there is nothing to export. "
             "Give a larger budget: bloodauto search --run with a new folder."
         )
-    pool = holdout
+    pool, judged = holdout, Judged()
     if folds and _folds_hold(folds, holdout, metric):
         pool = folds
-    return replace(_chosen(pool, metric, caps, latency), winners_curse=winners_curse(_judged_runs(run, completed)))
+    elif judge_stopped is not None:
+        judged = judge_stopped()
+        stopped = [one for one in find_trained(run, (), judged.numbers) if one.kind != "refit"]
+        pool = {**holdout, **{one.name: answers_of([one], places) for one in stopped}}
+    considered = Considered(
+        trials=sum(one.kind == "trial" for one in trained),
+        refits=sum(one.kind == "refit" for one in trained),
+        stopped=judged.stopped,
+        promising=judged.promising,
+        judged=len(judged.numbers),
+    )
+    return replace(
+        _chosen(pool, metric, caps, latency),
+        winners_curse=winners_curse(_judged_runs(run, completed)),
+        considered=considered,
+    )
 
 
 def reduced(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensemble:
@@ -206,7 +157,7 @@ def reduced(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensemble
     Raises:
         RunError: none of them is fast enough; or a member's predictions are missing or damaged.
     """
-    pool = {member.name: _answers(list(member.networks)) for member in ensemble.members}
+    pool = {member.name: answers_of(member.networks, ensemble.places) for member in ensemble.members}
     metric: EnsembleMetric = ensemble.metric  # type: ignore[assignment]
     found = _chosen(pool, metric, caps, latency)
     fastest = min((one.latency_ms for one in found.members if one.latency_ms is not None), default=0.0)
@@ -215,10 +166,10 @@ def reduced(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensemble
             f"--max-latency-ms {caps.max_latency_ms:g}: expected a member that takes no longer for an image, but the fastest "
             f"takes {fastest:.3g} ms on this machine. Allow more, or search with this cap."
         )
-    return replace(found, winners_curse=ensemble.winners_curse)
+    return replace(found, winners_curse=ensemble.winners_curse, considered=ensemble.considered)
 
 
-def _chosen(pool: dict[str, _Answers], metric: EnsembleMetric, caps: Caps, latency: Latency | None) -> Ensemble:
+def _chosen(pool: dict[str, Answers], metric: EnsembleMetric, caps: Caps, latency: Latency | None) -> Ensemble:
     latency_ms = _measured(pool, caps, latency)
     selection = _select(pool, metric, caps, latency_ms)
     members = [
@@ -233,10 +184,11 @@ def _chosen(pool: dict[str, _Answers], metric: EnsembleMetric, caps: Caps, laten
         calibration=fitted.calibration,
         abstention=fitted.abstention,
         scores=fitted.scores,
-        best_single=(selection.best_single.added, _scores(best, best.clean, best.shifted)),
+        best_single=(selection.best_single.added, own_scores(best)),
         trace=tuple((i, step.added, step.score.metric) for i, step in enumerate(selection.trace, start=1)),
         images=len(best.clean),
         views=len(best.shifted),
+        places=best.places,
     )
 
 
@@ -257,7 +209,7 @@ def _judged_runs(run: RunDirectory, completed: list[tuple[int, float]]) -> list[
     return found
 
 
-def _as_member(name: str, weight: float, one: _Answers) -> Member:
+def _as_member(name: str, weight: float, one: Answers) -> Member:
     first = one.networks[0]
     return Member(
         name=name,
@@ -266,7 +218,7 @@ def _as_member(name: str, weight: float, one: _Answers) -> Member:
         weight=weight,
         parameters=one.parameters,
         recipe_id=load_recipe(first.folder / "recipe.yaml").id,
-        scores=_scores(one, one.clean, one.shifted),
+        scores=own_scores(one),
         networks=one.networks,
     )
 
@@ -280,25 +232,31 @@ class _Fitted:
     scores: dict[str, float]
 
 
-def _fitted(weighted: Sequence[tuple[float, _Answers]], metric: str) -> _Fitted:
+def _fitted(weighted: Sequence[tuple[float, Answers]], metric: EnsembleMetric) -> _Fitted:
     """Scales and biases can change which class is likeliest; they are left out where that lowers the metric."""
     of = weighted[0][1]
-    clean = np.asarray(sum(weight * one.clean.astype(np.float64) for weight, one in weighted))
-    shifted = np.asarray(sum(weight * one.shifted.astype(np.float64) for weight, one in weighted))
-    calibration = fit_calibration(clean, of.labels, shifted, of.view_labels, of.view_groups)
-    scores = _scores(of, calibration.apply(clean), calibration.apply(shifted))
-    # A temperature leaves the order of the classes, so the plain average has its scores.
-    if calibration.per_class is not None and scores[metric] < _scores(of, clean, shifted)[metric]:
-        calibration = replace(calibration, per_class=None)
-        scores = _scores(of, calibration.apply(clean), calibration.apply(shifted))
-    clean, shifted = calibration.apply(clean), calibration.apply(shifted)
+    average = tuple(
+        np.asarray(sum(weight * getattr(one, name).astype(np.float64) for weight, one in weighted))
+        for name in ("clean", "shifted", "target")
+    )
+    calibration = fit_calibration(average[0], of.labels, average[1], of.view_labels, of.view_groups)
+    if calibration.per_class is not None:
+        scaled = [calibration.apply(part) for part in average]
+        if metric_of(of, metric, *scaled) < metric_of(of, metric, *average):
+            calibration = replace(calibration, per_class=None)
+    clean, shifted, target = (calibration.apply(part) for part in average)
+    scores = scores_of(of, clean, shifted, target)
+    if calibration.per_class is None and "target_estimate" in scores:
+        # A temperature leaves what an ensemble is chosen by, but for the last digits of the estimate's own.
+        scores["target_estimate"] = scores_of(of, *average)["target_estimate"]
     return _Fitted(calibration, fit_abstention(clean, of.labels, shifted, of.view_labels), scores)
 
 
 def looked_again(ensemble: Ensemble, looked: Looked) -> Ensemble:
     """The same members and weights with other answers of theirs: calibration, abstention and scores are new."""
-    answers = [(member, _answers(list(member.networks), looked)) for member in ensemble.members]
-    fitted = _fitted([(member.weight, one) for member, one in answers], ensemble.metric)
+    answers = [(member, answers_of(member.networks, ensemble.places, looked)) for member in ensemble.members]
+    metric: EnsembleMetric = ensemble.metric  # type: ignore[assignment]
+    fitted = _fitted([(member.weight, one) for member, one in answers], metric)
     members = tuple(_as_member(member.name, member.weight, one) for member, one in answers)
     return replace(
         ensemble,
@@ -319,7 +277,7 @@ def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
     Raises:
         RunError: they left out different images, or a file of theirs is missing or damaged.
     """
-    answers = [_answers([one]) for one in trained]
+    answers = [answers_of([one], NO_PLACES) for one in trained]
     first = read_arrays(trained[0].folder / "predictions.npz")["index"]
     for one in trained[1:]:
         if not np.array_equal(read_arrays(one.folder / "predictions.npz")["index"], first):
@@ -346,7 +304,7 @@ def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
     )
 
 
-def _folds_hold(folds: dict[str, _Answers], holdout: dict[str, _Answers], metric: EnsembleMetric) -> bool:
+def _folds_hold(folds: dict[str, Answers], holdout: dict[str, Answers], metric: EnsembleMetric) -> bool:
     """Whether the networks of the folds are as good on fold 0 as what the search saw there."""
     single = _select(holdout, metric, Caps(1), {}).best_single
     first_of_sets = {one.networks[0].name for one in folds.values()}
@@ -366,6 +324,6 @@ def out_of_fold_answers(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         RunError: a member's predictions are missing or damaged.
     """
-    answers = [(member.weight, _answers(list(member.networks))) for member in ensemble.members]
+    answers = [(member.weight, answers_of(member.networks, ensemble.places)) for member in ensemble.members]
     average = sum(weight * one.clean.astype(np.float64) for weight, one in answers)
     return answers[0][1].labels, ensemble.calibration.apply(np.asarray(average))

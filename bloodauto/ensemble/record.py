@@ -11,6 +11,7 @@ from typing import Any
 from bloodauto.ensemble.abstention import SURENESS_NAMES, Abstention, Part, RiskCoverage
 from bloodauto.ensemble.honesty import WinnersCurse
 from bloodauto.ensemble.scaling import Calibration, PerClass
+from bloodauto.ensemble.scoring import NO_PLACES, Places
 from bloodauto.errors import RunError
 from bloodauto.files import RunDirectory, read_json, write_json
 
@@ -21,7 +22,7 @@ class Trained:
 
     Attributes:
         name: unique in the run.
-        kind: ``trial`` or ``refit``.
+        kind: ``trial``, ``stopped trial`` (the weights it had when it was stopped), ``refit`` or ``distilled``.
         trial: the trial whose recipe it has.
         fold: the fold it was not trained on.
         folder: with ``recipe.yaml``, ``best.npz``, ``predictions.npz`` and ``result.json``.
@@ -56,6 +57,23 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Considered:
+    """How many trainings an ensemble was chosen from.
+
+    Attributes:
+        trials, refits: that ran their course and were good enough.
+        stopped: trials that were stopped at a rung; promising: of these, as good as the best one there, or nearly;
+            judged: of these, those the time was long enough for. All 0 where sets of folds were chosen among.
+    """
+
+    trials: int
+    refits: int
+    stopped: int
+    promising: int
+    judged: int
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """The ensemble of a run. Its scores are those of the images it was chosen by: optimistic figures.
 
@@ -66,6 +84,8 @@ class Ensemble:
         trace: (step, who was added, score of the average) of the selection.
         images, views: how many it was chosen by.
         winners_curse: None where no recipe was trained twice.
+        places: what it was chosen by beside the labels.
+        considered: what it was chosen from; None where somebody else chose.
     """
 
     metric: str
@@ -78,6 +98,8 @@ class Ensemble:
     images: int
     views: int
     winners_curse: WinnersCurse | None = None
+    places: Places = NO_PLACES
+    considered: Considered | None = None
 
     @property
     def identity(self) -> str:
@@ -119,6 +141,8 @@ def write_ensemble(run: RunDirectory, ensemble: Ensemble) -> None:
             "images": ensemble.images,
             "views": ensemble.views,
             "winners_curse": None if ensemble.winners_curse is None else asdict(ensemble.winners_curse),
+            "places": asdict(ensemble.places),
+            "considered": None if ensemble.considered is None else asdict(ensemble.considered),
         },
     )
 
@@ -139,7 +163,7 @@ def read_ensemble(run: RunDirectory) -> Ensemble:
         members = tuple(_member(run, one) for one in value["members"])
         if not members:
             raise ValueError("no members")
-        curse = value["winners_curse"]
+        curse, considered, places = value["winners_curse"], value.get("considered"), value.get("places")
         return Ensemble(
             metric=value["metric"],
             members=members,
@@ -151,6 +175,8 @@ def read_ensemble(run: RunDirectory) -> Ensemble:
             images=int(value["images"]),
             views=int(value["views"]),
             winners_curse=None if curse is None else WinnersCurse(**curse),
+            places=NO_PLACES if places is None else _places(places),
+            considered=None if considered is None else Considered(**considered),
         )
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise RunError(f"{run.ensemble}: expected an ensemble, something is missing or wrong ({error!r}).") from None
@@ -163,6 +189,11 @@ def _member(run: RunDirectory, value: dict[str, Any]) -> Member:
     )
     known = {name: value[name] for name in ("name", "kind", "trial", "weight", "parameters", "recipe_id", "scores")}
     return Member(**known, networks=networks, latency_ms=value["latency_ms"])
+
+
+def _places(value: dict[str, Any]) -> Places:
+    shares = value["class_shares"]
+    return Places(bool(value["folds_are_labs"]), None if shares is None else tuple(float(share) for share in shares))
 
 
 def _calibration(value: dict[str, Any]) -> Calibration:

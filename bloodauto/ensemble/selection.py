@@ -27,6 +27,7 @@ class Candidate:
         parameters: how many weights the model has; of equals, the smaller wins.
         temperature: the model's own, applied before averaging (and to be applied by whoever averages for real).
         latency_ms: what one image takes it; the ensemble takes the sum of its members'.
+        target: float32, (k, c), on unlabelled images of the target laboratory; None: there are none.
     """
 
     name: str
@@ -35,10 +36,18 @@ class Candidate:
     parameters: int
     temperature: float = 1.0
     latency_ms: float = 0.0
+    target: np.ndarray | None = None
 
     def calibrated(self) -> np.ndarray:
         """float32, (n + m, c): clean, then shifted, under the model's own temperature."""
-        rows = np.concatenate([self.probabilities, self.shifted])
+        return self._tempered(np.concatenate([self.probabilities, self.shifted]))
+
+    def rows_of(self, scorer: Scorer) -> np.ndarray:
+        """What a scorer looks at, under the model's own temperature."""
+        target = self.probabilities[:0] if self.target is None else self.target
+        return self._tempered(scorer.rows(self.probabilities, self.shifted, target))
+
+    def _tempered(self, rows: np.ndarray) -> np.ndarray:
         return rows if self.temperature == 1.0 else apply_temperature(rows, self.temperature).astype(np.float32)
 
 
@@ -89,7 +98,8 @@ def select(
     one costs a training; of all steps the simplest is kept that no other beats by ``min_gain`` for each member it has
     more; and what is kept is never below the best single candidate in the metric. Their order is irrelevant.
 
-    The price is ``max_steps * len(candidates)`` evaluations of all rows: a tenth of a second for 20 of 10,000 rows.
+    The price is ``max_steps * len(candidates)`` evaluations of all rows: a tenth of a second for 20 of 10,000 rows, one or
+    two with target images.
 
     Args:
         candidates: at least one; all with the same shapes, rows in the order of ``truth``.
@@ -114,7 +124,7 @@ def select(
         wanted = ((len(truth.labels), class_count), (len(truth.shifted_labels), class_count))
         assert shapes == wanted, f"{candidate.name}: expected probabilities of {wanted}, got {shapes}"
     scorer = Scorer(truth, metric=metric, class_count=class_count, log_loss_weight=log_loss_weight)
-    tables = [candidate.calibrated()[: scorer.image_count] for candidate in ordered]
+    tables = [candidate.rows_of(scorer) for candidate in ordered]
     for candidate, table in zip(ordered, tables, strict=True):
         assert np.isfinite(table).all(), f"{candidate.name}: probabilities that are not finite"
 

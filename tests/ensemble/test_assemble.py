@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bloodauto.ensemble.assemble import Caps, assemble, find_trained, reduced
-from bloodauto.ensemble.record import Trained, read_ensemble, write_ensemble
+from bloodauto.ensemble.answers import find_trained
+from bloodauto.ensemble.assemble import Caps, Judged, assemble, reduced
+from bloodauto.ensemble.record import Considered, Trained, read_ensemble, write_ensemble
 from bloodauto.ensemble.scaling import Calibration, PerClass
+from bloodauto.ensemble.scoring import Places
 from bloodauto.ensemble.target import estimate_target, write_target
 from bloodauto.errors import RunError
 from bloodauto.files import RunDirectory, read_arrays, read_json, shipped_folder, write_arrays, write_json
@@ -237,3 +239,73 @@ def test_what_is_exported_is_never_worse_than_the_best_candidate(tmp_path: Path,
         write_arrays(path, **arrays)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric=metric)  # type: ignore[arg-type]
     assert ensemble.scores[metric] >= ensemble.best_single[1][metric] - 1e-9
+
+
+def test_a_stopped_trial_that_answers_better_is_chosen_and_the_record_says_what_was_looked_at(
+    run: RunDirectory,
+) -> None:
+    _training(run.trial(3), fold=0, skill=4.0, seed=3)
+    judged = Judged(stopped=5, promising=2, numbers=(3,))
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", judge_stopped=lambda: judged)
+    assert ensemble.best_single[0] == "00003"
+    assert {member.name: member.kind for member in ensemble.members}["00003"] == "stopped trial"
+    assert ensemble.considered == Considered(trials=3, refits=0, stopped=5, promising=2, judged=1)
+    write_ensemble(run, ensemble)
+    assert read_ensemble(run) == ensemble
+
+
+def test_stopped_trials_are_not_looked_at_where_sets_of_folds_are_chosen_among(run: RunDirectory) -> None:
+    for fold in range(FOLDS):
+        _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=3.5, seed=20 + fold)
+
+    def never() -> Judged:
+        raise AssertionError("judging costs time")
+
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", judge_stopped=never)
+    assert ensemble.considered == Considered(trials=3, refits=2, stopped=0, promising=0, judged=0)
+
+
+def _sees_the_target(folder: Path, skill: float, seed: int) -> None:
+    """Gives a training other answers for the target images."""
+    arrays = read_arrays(folder / "predictions.npz")
+    labels = np.random.default_rng(8).integers(0, CLASSES, 80)
+    arrays["target"] = _answers(np.random.default_rng(seed), labels, skill)
+    write_arrays(folder / "predictions.npz", **arrays)
+
+
+def test_target_images_turn_a_choice_that_the_labelled_ones_leave_close(run: RunDirectory) -> None:
+    _training(run.trial(3), fold=0, skill=2.0, seed=5)
+    _sees_the_target(run.trial(1), 0.2, 1)
+    _sees_the_target(run.trial(3), 6.0, 2)
+    completed = [*COMPLETED, (3, 0.79)]
+    chosen = {
+        places: assemble(run, completed, num_folds=FOLDS, metric="shift", caps=Caps(1), places=places)
+        for places in (Places(), Places(class_shares=(0.25,) * CLASSES))
+    }
+    without, with_target = chosen.values()
+    assert [member.name for member in without.members] == ["00001"]
+    assert [member.name for member in with_target.members] == ["00003"]
+    assert with_target.scores["target_estimate"] > 0.8
+    assert "target_estimate" not in without.scores
+    write_ensemble(run, with_target)
+    assert read_ensemble(run) == with_target
+    assert reduced(with_target, Caps(1), None).scores == with_target.scores
+
+
+@pytest.mark.parametrize("folds_are_labs", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_with_target_images_and_labs_too_nothing_is_worse_than_the_best_candidate(
+    tmp_path: Path, seed: int, folds_are_labs: bool
+) -> None:
+    run = RunDirectory(tmp_path)
+    rng = np.random.default_rng(seed)
+    for number in range(4):
+        _training(run.trial(number), fold=0, skill=float(rng.uniform(1.0, 2.5)), seed=10 * seed + number)
+        _sees_the_target(run.trial(number), float(rng.uniform(0.5, 2.0)), number)
+    places = Places(folds_are_labs, tuple(rng.dirichlet(np.full(CLASSES, 5.0)).tolist()))
+    ensemble = assemble(run, [*COMPLETED, (3, 0.4)], num_folds=FOLDS, metric="shift", places=places)
+    together, best = (
+        (scores["shift"] + scores["target_estimate"]) / 2 for scores in (ensemble.scores, ensemble.best_single[1])
+    )
+    assert together >= best - 1e-6
+    assert together == pytest.approx(ensemble.trace[len(ensemble.trace) - 1][2], abs=0.2)

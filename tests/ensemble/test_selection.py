@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from bloodauto.ensemble.scoring import Scorer, Truth
 from bloodauto.ensemble.selection import Candidate, average, select
-from bloodauto.shift.score import score
+from bloodauto.shift.score import LEFT_OUT_LAB_SHARE, score
 from bloodauto.shift.suite import ShiftSuite
 
 CLASSES = 4
@@ -193,3 +193,101 @@ def test_the_shift_metric_is_that_of_the_search():
     scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
     found = scorer.score(np.concatenate([clean, shifted])).metric
     assert found == pytest.approx(score(labels, clean, plan, shifted).objective)
+
+
+def with_places(rng: np.random.Generator, truth: Truth, *, labs: int, target: bool) -> Truth:
+    """The same images, from left-out laboratories and beside unlabelled images of a target."""
+    return replace(
+        truth,
+        left_out_labs=rng.integers(0, labs, len(truth.labels)) if labs else None,
+        target_class_shares=tuple(rng.dirichlet(np.full(CLASSES, 3.0))) if target else None,
+    )
+
+
+def test_clean_images_of_left_out_laboratories_count_as_in_the_search():
+    rng = np.random.default_rng(9)
+    labels = rng.integers(0, CLASSES, 120)
+    plan = ShiftSuite(seed=1, num_images=60).plan(labels)
+    plan = replace(plan, weights=rng.choice([0.25, 1.0], len(plan)))
+    clean, shifted = answers(rng, labels, 3.0), answers(rng, labels[plan.image_index], 1.0)
+    truth = Truth(labels, labels[plan.image_index], plan.group_names, plan.weights, np.zeros(120, np.int64))
+    scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
+    found = scorer.score(np.concatenate([clean, shifted])).metric
+    assert found == pytest.approx(score(labels, clean, plan, shifted, clean_share=LEFT_OUT_LAB_SHARE).objective)
+
+
+def test_each_left_out_laboratory_counts_alike_however_many_images_it_has():
+    labels = np.array([0, 1] * 10)
+    labs = np.array(["small"] * 2 + ["large"] * 18)
+    right = np.eye(2)
+    rows = np.concatenate([right[1 - labels[:2]], right[labels[2:]]])
+    truth = Truth(labels, labels[:0], labels[:0], labels[:0].astype(float), labs)
+    scorer = Scorer(truth, metric="shift", class_count=2, log_loss_weight=0.0)
+    assert scorer.score(rows).metric == pytest.approx(0.5)
+
+
+def test_target_images_are_half_of_the_shift_metric_and_none_of_the_others():
+    rng = np.random.default_rng(10)
+    truth = make_truth(rng, 300, 200)
+    candidate = make_candidate(rng, truth, "m", 2.0)
+    placed = with_places(rng, truth, labs=0, target=True)
+    target = answers(rng, rng.integers(0, CLASSES, 80), 1.0)
+    plain = {metric: select([candidate], truth, metric=metric).score.metric for metric in METRICS}
+    with_target = replace(candidate, target=target)
+    both = {metric: select([with_target], placed, metric=metric).score.metric for metric in METRICS}
+    scorer = Scorer(placed, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
+    estimate = scorer.estimate_target(np.concatenate([candidate.probabilities, candidate.shifted]), target)
+    assert both["shift"] == pytest.approx((plain["shift"] + estimate) / 2)
+    assert {name: both[name] for name in METRICS[1:]} == {name: plain[name] for name in METRICS[1:]}
+
+
+def test_an_average_is_not_blamed_for_being_less_sure_than_its_members():
+    """Independent errors: the average is right more often on the target, and its estimate must not fall below theirs."""
+    rng = np.random.default_rng(11)
+    truth = replace(make_truth(rng, 600, 0), target_class_shares=(0.25,) * CLASSES)
+    of_target = np.repeat(np.arange(CLASSES), 60)
+    candidates = [
+        replace(make_candidate(rng, truth, f"m{i}", 2.5), target=answers(rng, of_target, 2.0)) for i in range(4)
+    ]
+    scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
+    tables = [one.rows_of(scorer) for one in candidates]
+    estimates = [scorer.estimate_target(table[:600], table[600:]) for table in tables]
+    together = np.mean(tables, axis=0)
+    right = (together[600:].argmax(axis=1) == of_target).mean()
+    assert right > max((table[600:].argmax(axis=1) == of_target).mean() for table in tables)
+    assert scorer.estimate_target(together[:600], together[600:]) > max(estimates)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 6),
+    max_members=st.integers(1, 4),
+    metric=st.sampled_from(METRICS),
+    labs=st.sampled_from([0, 1, 3]),
+    target=st.booleans(),
+    shifted=st.sampled_from([0, 30]),
+    max_latency_ms=st.sampled_from([4.0, 12.0, float("inf")]),
+)
+def test_laws_of_a_selection_by_places_too(seed, count, max_members, metric, labs, target, shifted, max_latency_ms):
+    """Caps hold, and whatever it is chosen by, it is never worse than the best candidate that is fast enough."""
+    rng = np.random.default_rng(seed)
+    truth = with_places(rng, make_truth(rng, 40, shifted), labs=labs, target=target)
+    of_target = rng.integers(0, CLASSES, 24)
+    candidates = [
+        replace(
+            make_candidate(rng, truth, f"m{i}", rng.uniform(0, 4)),
+            target=answers(rng, of_target, rng.uniform(0, 3)),
+            latency_ms=float(rng.uniform(2, 10)),
+        )
+        for i in range(count)
+    ]
+    caps = {"max_members": max_members, "max_latency_ms": max_latency_ms}
+    found = select(candidates, truth, metric=metric, max_steps=6, **caps)
+    fast = [one for one in candidates if one.latency_ms <= max_latency_ms]
+    latency_ms = {one.name: one.latency_ms for one in candidates}
+    assert len(found.names) <= max_members
+    if fast:
+        assert sum(latency_ms[name] for name in found.names) <= max_latency_ms + 1e-9
+        singles = [select([one], truth, metric=metric).score.metric for one in fast]
+        assert found.score.metric >= max(singles) - 1e-9

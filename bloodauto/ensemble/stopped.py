@@ -1,0 +1,127 @@
+"""Trials that were stopped at a rung, judged by the weights they had: candidates for the ensemble."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+
+from bloodauto.ensemble.assemble import Judged
+from bloodauto.errors import RunError, TrialFailure, UserError
+from bloodauto.files import RunDirectory, read_json, write_json
+from bloodauto.recipe import Recipe, load_recipe
+from bloodauto.trial.checkpoint import EpochReport, read_weights
+from bloodauto.trial.epochs import kept_report
+from bloodauto.trial.material import Material, judge, milliseconds_per_image
+from bloodauto.trial.network import build_network
+from bloodauto.trial.options import Objective
+from bloodauto.trial.result import TrialResult, objective_of
+
+#: No further than this behind the best training, by what was judged after their epochs: one that errs differently may
+#: still gain something beside it.
+_CLOSE_ENOUGH = 0.05
+_MOST_JUDGED = 4
+#: Something may take so much longer than it was measured or predicted to.
+_MARGIN = 1.3
+
+
+def judge_stopped(
+    run: RunDirectory,
+    stopped: Sequence[int],
+    completed: Sequence[int],
+    material: Callable[[], Material],
+    *,
+    objective: Objective,
+    seconds_left: Callable[[], float],
+    start_seconds: float,
+) -> Judged:
+    """Gives the best stopped trials predictions for the images that all candidates answer for, as long as time lasts.
+
+    A trial is as good as the epoch whose weights it kept, by the part of the images that is judged after an epoch; which of
+    them are worth more is decided by that, for it costs nothing.
+
+    Args:
+        stopped: numbers of trials that trained for an epoch or more and did not run their course.
+        completed: those of trials that did; with none of them there is nothing to compare with, and none is judged.
+        material: of fold 0, made when it is first needed.
+        objective: of the search.
+        seconds_left: wall seconds that may still be spent here.
+        start_seconds: wall seconds that it takes until the first network is there, the images and views included.
+    """
+    scores = {number: score for number in stopped if (score := _kept_score(run.trial(number))) is not None}
+    rivals = [score for number in completed if (score := _kept_score(run.trial(number))) is not None]
+    if not rivals:
+        return Judged(stopped=len(scores))
+    close = [number for number, score in scores.items() if score >= max(rivals) - _CLOSE_ENOUGH]
+    promising = sorted(close, key=lambda number: (-scores[number], number))[:_MOST_JUDGED]
+    judged: list[int] = []
+    needed = start_seconds
+    for number in promising:
+        folder = run.trial(number)
+        if (folder / "predictions.npz").is_file() and (folder / "result.json").is_file():
+            # An earlier session came that far.
+            judged.append(number)
+            continue
+        recipe = load_recipe(folder / "recipe.yaml")
+        if seconds_left() < _MARGIN * needed:
+            break
+        started = time.monotonic()
+        try:
+            if not _judge_one(folder, recipe, material(), objective, seconds_left):
+                break
+        except (TrialFailure, UserError):
+            # Weights that do not fit, or answers that are no numbers; others may do.
+            continue
+        needed = time.monotonic() - started
+        judged.append(number)
+    return Judged(len(scores), len(close), tuple(judged))
+
+
+def _history(folder: Path) -> tuple[EpochReport, ...]:
+    return tuple(EpochReport(**one) for one in read_json(folder / "history.json"))
+
+
+def _kept_score(folder: Path) -> float | None:
+    """The objective after the epoch whose weights were kept; None where a file is missing or damaged."""
+    if not all((folder / name).is_file() for name in ("recipe.yaml", "best.npz", "history.json")):
+        return None
+    try:
+        history = _history(folder)
+        return kept_report(history, load_recipe(folder / "recipe.yaml").stages).objective if history else None
+    except (RunError, TypeError):
+        return None
+
+
+def _judge_one(
+    folder: Path, recipe: Recipe, material: Material, objective: Objective, seconds_left: Callable[[], float]
+) -> bool:
+    """Whether there was time for it."""
+    shape = material.images.shape
+    network = build_network(
+        recipe,
+        num_classes=material.num_classes,
+        image_shape_px=(shape[1], shape[2]),
+        weights_file=None,
+        to_train=False,
+    )
+    network.set_weights(read_weights(folder / "best.npz"))
+    images = len(material.validation_index) + len(material.views) + len(material.target)
+    # Its latency is measured once more when it is judged.
+    if seconds_left() < _MARGIN * images * milliseconds_per_image(network, material.views) / 1000:
+        return False
+    judgement, predictions = judge(network, material, quick=False)
+    history = _history(folder)
+    result = TrialResult(
+        finished=False,
+        objective=objective_of(judgement, objective),
+        judgement=judgement,
+        history=history,
+        parameters=network.count_params(),
+        seconds=sum(report.seconds for report in history),
+    )
+    predictions.write(folder / "predictions.npz")
+    write_json(folder / "result.json", result.to_json())
+    keras.backend.clear_session()
+    return True
