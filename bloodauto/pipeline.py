@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bloodauto.errors import RunError, UserError
 from bloodauto.files import RunDirectory, write_text
-from bloodauto.searching.objectives import read_front, write_front
+from bloodauto.searching.objectives import read_front
 from bloodauto.searching.settings import (
     SearchSettings,
     absolute_paths,
@@ -24,7 +24,6 @@ from bloodauto.searching.settings import (
 if TYPE_CHECKING:
     import optuna
 
-    from bloodauto.ensemble.record import Ensemble
     from bloodauto.export.best import Exported
     from bloodauto.searching.ledger import Ledger
     from bloodauto.searching.policy import Policy
@@ -115,8 +114,9 @@ def search(
     Raises:
         UserError: something the user must mend; nothing was spent, unless the run itself failed.
     """
+    from bloodauto.conclusion import conclude
     from bloodauto.searching.prepare import find_space, keep_data, keep_space, own_space
-    from bloodauto.searching.session import locked, make_plan, open_ledger, open_study, run_trainings
+    from bloodauto.searching.session import locked, make_plan, open_ledger, open_study, trainings
 
     progress = Silent() if progress is None else progress
     directory = RunDirectory(Path(run))
@@ -151,9 +151,9 @@ def search(
 
         finished = directory.ensemble.is_file() and (directory.export / "labels.json").is_file()
         if not finished:
-            finished = run_trainings(plan, study, ledger, address=address, show=show)
-            if finished:
-                _conclude(plan, study, ledger, export=export, phase=progress.phase)
+            with trainings(plan, study, ledger, address=address, show=show) as finished:
+                if finished:
+                    conclude(plan, study, ledger, export=export, phase=progress.phase)
         summary = summarise(directory, settings, study, ledger.spent_device_seconds, finished=finished)
         write_text(directory.next_steps, _next_steps(directory, finished=finished))
         return summary
@@ -167,121 +167,11 @@ def _check_new(run: RunDirectory) -> None:
         )
 
 
-def _conclude(plan: Plan, study: optuna.Study, ledger: Ledger, *, export: bool, phase: Callable[[str], None]) -> None:
-    """Ensemble and export, charged as one worker's devices."""
-    import math
-
-    from bloodauto.ensemble.assemble import Caps, assemble
-    from bloodauto.ensemble.record import write_ensemble
-    from bloodauto.trial.device import claim_what_is_free
-
-    settings = plan.settings
-    ledger.reserve("driver", settings.devices_per_worker, "ensemble")
-    try:
-        phase("choosing the ensemble")
-        completed = _leading(plan, study)
-        if not completed and (failures := _failures(study)):
-            raise RunError(
-                f"{plan.run.root}: no training ran its course, so there is nothing to export; {failures}. Mend that, then "
-                f"go on with what is left of the budget: bloodauto search --resume --run {plan.run.root}"
-            )
-        metric: Any = settings.objectives.first
-        num_folds = plan.data.splits.num_folds
-        claim_what_is_free(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_share=0.0)
-        from bloodauto.export.latency import latency_of
-
-        chosen = assemble(
-            plan.run,
-            completed,
-            num_folds=num_folds,
-            metric=metric,
-            caps=Caps(settings.max_members, settings.max_latency_ms),
-            latency=latency_of(plan.data.cells),
-        )
-        write_ensemble(plan.run, chosen)
-        _write_places(plan, chosen)
-        ledger.beat()
-        if export:
-            ledger.enter("driver", "export")
-            phase("exporting")
-            from bloodauto.export.best import export_run
-
-            formats = ("keras", "codabench")
-            data = plan.data
-            export_run(
-                plan.run,
-                plan.run.export,
-                data.cells,
-                data.splits,
-                formats,
-                seed=settings.seed,
-                seconds_left=lambda: ledger.left_device_seconds / settings.devices_per_worker,
-            )
-        _keep_needed(plan.run)
-    finally:
-        ledger.release("driver")
-
-
-def _write_places(plan: Plan, chosen: Ensemble) -> None:
-    """What is known of the ensemble in the laboratories that the data name, and in the one it is meant for."""
-    from bloodauto.ensemble.assemble import out_of_fold_answers
-    from bloodauto.ensemble.laboratories import score_labs, write_labs
-    from bloodauto.ensemble.target import estimate_target, write_target
-
-    data = plan.data
-    if data.splits.folds_are_labs:
-        labels, probabilities = out_of_fold_answers(chosen)
-        folds = sorted({one.fold for member in chosen.members for one in member.networks})
-        write_labs(plan.run, score_labs(data.cells, data.splits, folds, labels, probabilities))
-    if len(data.target):
-        write_target(plan.run, estimate_target(chosen, data.cells.class_counts(data.cleaning.keep)))
-
-
-def _complete(study: optuna.Study) -> list[Any]:
-    import optuna
-
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        if trial.values is not None
-    ]
-
-
-def _failures(study: optuna.Study) -> str:
-    """How many trials failed for each reason, with a message of each; empty when none did."""
-    failed = [
-        trial.user_attrs for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("outcome") == "failed"
-    ]
-    messages = {trial["reason"]: trial.get("message", "") for trial in failed}
-    counts = Counter(trial["reason"] for trial in failed)
-    return "; ".join(f"{count} failed ({reason}: {messages[reason]})" for reason, count in counts.items())
-
-
-def _leading(plan: Plan, study: optuna.Study) -> list[tuple[int, float]]:
-    """Number and leading objective of the trials an ensemble may be made of: with several objectives, the front's."""
-    complete, objectives = _complete(study), plan.settings.objectives
-    if len(objectives.names) > 1:
-        write_front(plan.run.root, objectives, complete, plan.space)
-        complete = objectives.front(complete, lambda trial: trial.values)
-    return [(trial.number, float(trial.values[0])) for trial in complete]
-
-
-def _keep_needed(run: RunDirectory) -> None:
-    """Deletes the states of trainings that are over, and weights that are no member's: they fill disks."""
-    from bloodauto.ensemble.record import read_ensemble
-
-    members = {one.folder.resolve() for member in read_ensemble(run).members for one in member.networks}
-    for parent in (run.root / "trials", run.root / "refits"):
-        for folder in parent.iterdir() if parent.is_dir() else []:
-            (folder / "checkpoint.npz").unlink(missing_ok=True)
-            if folder.resolve() not in members:
-                (folder / "best.npz").unlink(missing_ok=True)
-
-
 def summarise(
     directory: RunDirectory, settings: SearchSettings, study: optuna.Study, spent: float, *, finished: bool
 ) -> SearchSummary:
     """Counts and scores of a run as it stands."""
+    from bloodauto.conclusion import complete_trials
     from bloodauto.ensemble.record import read_ensemble
 
     counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
@@ -289,8 +179,8 @@ def summarise(
     best: Mapping[str, float] = {}
     if ensemble is not None:
         best = ensemble.best_single[1]
-    elif _complete(study):
-        best = {"objective": max(float(trial.values[0]) for trial in _complete(study))}
+    elif complete_trials(study):
+        best = {"objective": max(float(trial.values[0]) for trial in complete_trials(study))}
     exported = directory.export if (directory.export / "labels.json").is_file() else None
     return SearchSummary(
         run=directory.root,
@@ -345,6 +235,8 @@ def export_best(
     directory = RunDirectory(Path(run))
     settings = read_settings(directory)
     check_caps(max_members, max_latency_ms)
+    if not directory.ensemble.is_file():
+        _choose_late(directory, settings)
     own = read_ensemble(directory)
     caps = None
     if max_members is not None or max_latency_ms is not None:
@@ -363,6 +255,21 @@ def export_best(
     return export_run(
         directory, Path(output), cells, splits, formats, seed=settings.seed, views=views, caps=caps, target=target
     )
+
+
+def _choose_late(directory: RunDirectory, settings: SearchSettings) -> None:
+    """Chooses the ensemble of a search whose budget ended before that; of one that may go on, nothing is chosen."""
+    import math
+
+    from bloodauto.conclusion import choose_ensemble, is_over
+    from bloodauto.searching.prepare import own_space
+    from bloodauto.searching.session import locked, make_plan, open_study
+
+    with locked(directory):
+        study = open_study(directory, settings)
+        if is_over(study):
+            plan = make_plan(directory, settings, own_space(directory))
+            choose_ensemble(plan, study, seconds_left=lambda: math.inf)
 
 
 def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Path:

@@ -35,7 +35,8 @@ ALLOWED = {
     "ensemble": _BASE | _IMAGES | {"trial", "searching"},
     "export": _LEARNING,
     "report": {"errors", "files", "recipe"},
-    "pipeline": _LEARNING | {"export", "report"},
+    "pipeline": _LEARNING | {"export", "report", "conclusion"},
+    "conclusion": _LEARNING | {"export"},
     "training": _LEARNING | {"export"},
     "experiments": _LEARNING,
     "cli": _LEARNING
@@ -59,7 +60,7 @@ EXCEPTIONS = {
 ANYWHERE_IN = {
     "ray": ("searching/", "pipeline.py", "cli.py"),
     "plotly": ("report/",),
-    "optuna": ("space/", "searching/", "report/", "pipeline.py"),
+    "optuna": ("space/", "searching/", "report/", "pipeline.py", "conclusion.py"),
 }
 AT_MODULE_LEVEL_IN = {
     "ray": ("searching/tune_executor.py", "searching/worker.py"),

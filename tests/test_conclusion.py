@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import optuna
 
-from bloodauto.pipeline import _failures
+from bloodauto.conclusion import _failures
 
 
 def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:
