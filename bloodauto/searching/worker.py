@@ -146,6 +146,7 @@ class Worker(tune.Trainable):
                 num_threads=1,
                 time_limit_seconds=config["time_limit_seconds"],
                 train_until=None if until is None else until - time.time() + time.monotonic(),
+                average_last_epochs=True,
             ),
             folder=self._folder,
             should_stop=self._is_over,

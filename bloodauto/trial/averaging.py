@@ -10,12 +10,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bloodauto.recipe import Stage
 from bloodauto.trial.adaptation import StatisticsReader
+from bloodauto.trial.optimisation import learning_rate_factor
 
 #: An average whose standard deviation over time is a tenth of the steps so far.
 _EMA_EXPONENT = 6.94
 #: The share of the stage after which stochastic weight averaging begins, as in the paper.
 _SWA_START = 0.75
+#: Below this share of its peak a learning rate has settled the weights itself.
+_SETTLED_FACTOR = 0.1
+
+
+def gains_by_averaging(stage: Stage) -> bool:
+    """Whether the weights after a stage's last epochs are worth averaging (uniform soup; Wortsman et al., arXiv:2203.05482).
+
+    After a schedule that ends near 0 they are not: the last epoch has settled, the ones before had not. In a stage that averages
+    its steps, or keeps its last epoch whatever it is worth, the recipe has decided.
+    """
+    schedule = stage.schedule
+    settled = schedule.name != "plateau" and learning_rate_factor(schedule, 1.0) < _SETTLED_FACTOR
+    return stage.weight_averaging == "none" and stage.restore_best and not settled
 
 
 class WeightAverage:

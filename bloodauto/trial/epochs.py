@@ -38,16 +38,21 @@ def patience_is_over(reports: Sequence[EpochReport], stage: Stage) -> bool:
     return len(scores) - 1 - scores.index(max(scores)) >= stage.early_stopping.patience_epochs
 
 
-def keeps_last(history: Sequence[EpochReport], stages: Sequence[Stage]) -> bool:
-    """Whether the trial's kept weights are those of the last epoch.
+def kept_report(history: Sequence[EpochReport], stages: Sequence[Stage]) -> EpochReport:
+    """The epoch whose weights the trial keeps.
 
-    They are those of the best epoch by the objective; an epoch of a stage without ``restore_best`` replaces them in any case.
+    The best by the objective; an epoch of a stage without ``restore_best`` replaces it in any case.
     """
     kept = history[0]
     for report in history[1:]:
         if not stages[report.stage].restore_best or report.objective >= kept.objective:
             kept = report
-    return kept is history[-1]
+    return kept
+
+
+def keeps_last(history: Sequence[EpochReport], stages: Sequence[Stage]) -> bool:
+    """Whether the trial's kept weights are those of the last epoch."""
+    return kept_report(history, stages) is history[-1]
 
 
 def plateau_factor(schedule: Schedule, epochs: int, reports: Sequence[EpochReport]) -> float:

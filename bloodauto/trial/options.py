@@ -29,6 +29,8 @@ class TrainOptions:
             arXiv:1905.04753). It limits training time, not start-up. None: by steps alone.
         train_until: on the clock of ``time.monotonic``; the time limit then is what is left until there when the first batch
             begins, so that a start that was slower or quicker than foreseen does not move the end. None: as it was given.
+        average_last_epochs: whether the average of the last epochs' weights is kept where it is better than the best epoch,
+            in stages that may gain by it (``gains_by_averaging``). A search does so; a training by itself follows its recipe.
     """
 
     objective: Objective = "shift"
@@ -40,6 +42,7 @@ class TrainOptions:
     num_threads: int = 1
     time_limit_seconds: float | None = None
     train_until: float | None = None
+    average_last_epochs: bool = False
 
     def limit_from_now(self) -> float | None:
         """The time limit of a training whose first batch begins now, in seconds; None: none.

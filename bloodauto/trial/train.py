@@ -17,7 +17,7 @@ from bloodauto.errors import TrialRejected
 from bloodauto.files import write_json, write_text
 from bloodauto.recipe import Recipe
 from bloodauto.trial.augmentation import check_augmentation
-from bloodauto.trial.averaging import WeightAverage
+from bloodauto.trial.averaging import WeightAverage, gains_by_averaging
 from bloodauto.trial.backbones import check_recipe
 from bloodauto.trial.checkpoint import (
     Checkpoint,
@@ -28,15 +28,15 @@ from bloodauto.trial.checkpoint import (
     write_weights,
 )
 from bloodauto.trial.discriminative import learning_rate_shares
-from bloodauto.trial.epochs import is_best, keeps_last, patience_is_over, plateau_factor, stage_metric
+from bloodauto.trial.epochs import is_best, keeps_last, kept_report, patience_is_over, plateau_factor, stage_metric
 from bloodauto.trial.feeding import stage_pipeline
 from bloodauto.trial.fitting import first_images, fit_epoch
 from bloodauto.trial.imbalance import TrainingSet, training_set
-from bloodauto.trial.material import Judgement, Material, judge
+from bloodauto.trial.material import Material, judge
 from bloodauto.trial.network import apply_unfreeze, build_network
 from bloodauto.trial.optimisation import build_loss, build_optimizer, check_loss
-from bloodauto.trial.options import Objective, TrainOptions
-from bloodauto.trial.result import TrialResult
+from bloodauto.trial.options import TrainOptions
+from bloodauto.trial.result import AveragedEpochs, TrialResult, objective_of
 from bloodauto.trial.stage_control import Clock, StageControl
 
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
@@ -63,6 +63,7 @@ class _Run:
         self.recipe, self.material, self.seed = recipe, material, seed
         self.options, self.folder, self.should_stop = options, folder, should_stop
         self._average: WeightAverage | None = None
+        self._last_epochs: WeightAverage | None = None
 
     @property
     def checkpoint_path(self) -> Path:
@@ -79,7 +80,7 @@ class _Run:
         return Clock(
             steps_per_epoch * recipe.total_epochs,
             [*(float(end) for end in ends[:-1]), 1.0],
-            self.options.time_limit_seconds,
+            self.options.limit_from_now(),
             saved.progress if saved is not None else 0.0,
             saved.seconds if saved is not None else 0.0,
         )
@@ -137,6 +138,15 @@ class _Run:
         if settings.weight_averaging != "none":
             averages, steps = (saved.averages, saved.average_steps) if saved is not None else ([], 0)
             self._average = WeightAverage(network, settings.weight_averaging, averages=averages, steps=steps)
+        self._follow_last_epochs(network, stage, saved)
+
+    def _follow_last_epochs(self, network: keras.Model, stage: int, saved: Checkpoint | None) -> None:
+        """Averages the epochs of the recipe's last quarter where nothing else does, and where it may gain anything."""
+        self._last_epochs = None
+        is_last = stage + 1 == len(self.recipe.stages)
+        if self.options.average_last_epochs and is_last and gains_by_averaging(self.recipe.stages[stage]):
+            averages, steps = (saved.averages, saved.average_steps) if saved is not None else ([], 0)
+            self._last_epochs = WeightAverage(network, "swa", averages=averages, steps=steps)
 
     def epochs(self) -> Generator[EpochReport, None, TrialResult]:
         """Trains; yields after every epoch, its checkpoint written."""
@@ -153,6 +163,8 @@ class _Run:
         write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
         complete = saved is not None and saved.complete
         if complete:
+            apply_unfreeze(network, self.recipe.backbone, self.recipe.stages[-1])
+            self._follow_last_epochs(network, len(self.recipe.stages) - 1, saved)
             return self._finish(network, history, clock, complete=True)
         compiled_stage = -1
         learned_from = self._training_set()
@@ -166,6 +178,8 @@ class _Run:
             if report is None:
                 break
             history.append(report)
+            if self._last_epochs is not None:
+                self._last_epochs.add_step(report.stage_progress)
             in_stage = [one for one in history if one.stage == stage]
             if keeps_last(history, self.recipe.stages):
                 write_weights(self.best_path, judged)
@@ -247,7 +261,10 @@ class _Run:
         complete: bool,
         same_stage: bool,
     ) -> None:
-        average = self._average if same_stage else None
+        # Whether the average of the last epochs is any better is found out when nothing is left to train.
+        average = self._last_epochs if complete or self._average is None else self._average
+        if not (same_stage or complete):
+            average = None
         write_json(self.folder / "history.json", [asdict(report) for report in history])
         checkpoint = Checkpoint(
             weights=network.get_weights(),
@@ -264,6 +281,7 @@ class _Run:
         write_checkpoint(self.checkpoint_path, checkpoint)
 
     def _finish(self, network: keras.Model, history: list[EpochReport], clock: Clock, *, complete: bool) -> TrialResult:
+        averaged = self._try_last_epochs(network, history) if complete else None
         if self.best_path.is_file():
             network.set_weights(read_weights(self.best_path))
         judgement, predictions = judge(network, self.material, quick=False)
@@ -275,16 +293,22 @@ class _Run:
             history=tuple(history),
             parameters=network.count_params(),
             seconds=clock.seconds,
+            averaged_epochs=averaged,
         )
 
-
-def objective_of(judgement: Judgement, objective: Objective) -> float:
-    """The one number a search maximises, 0-1; with unlabelled target images, half of ``shift`` is what they say."""
-    if objective != "shift":
-        return float(getattr(judgement.metrics, objective))
-    if judgement.target_estimate is None:
-        return judgement.shift
-    return (judgement.shift + judgement.target_estimate) / 2
+    def _try_last_epochs(self, network: keras.Model, history: list[EpochReport]) -> AveragedEpochs | None:
+        """Keeps the average of the last epochs' weights if it is better than what was kept; the network has the last ones."""
+        last = self._last_epochs
+        if last is None or last.steps < 2:
+            return None
+        pipeline = self._pipeline(self._training_set(), len(self.recipe.stages) - 1)
+        kept = kept_report(history, self.recipe.stages).objective
+        with last.applied(lambda: first_images(pipeline, len(history))):
+            judgement, _ = judge(network, self.material, quick=True)
+            objective = objective_of(judgement, self.options.objective)
+            if objective > kept:
+                write_weights(self.best_path, network.get_weights())
+        return AveragedEpochs(last.steps, objective, kept, objective > kept)
 
 
 def train_epochs(
