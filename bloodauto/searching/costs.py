@@ -7,26 +7,22 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 
 from bloodauto.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
-from bloodauto.trial.backbones import num_blocks, num_layers, num_parameters
+from bloodauto.searching.cost_guess import Kind, guess_seconds
+from bloodauto.trial.backbones import num_blocks, num_layers
 
 #: A forward pass alone, as a share of a full training step.
 _FORWARD_SHARE = 0.4
-#: Cost of a step over parameters, for a backbone nobody has timed yet: measured 0.6 over the MobileNets on a CPU.
-_SIZE_EXPONENT = 0.6
 _UNKNOWN_START_UP_SECONDS = 15.0
 #: Members whose answers the export is planned for, and the margin on what comes after the last training.
 _EXPORTED_MEMBERS = 5
 _FINAL_MARGIN = 1.4
-#: What ending Ray and writing an export take even of the smallest network, on a quiet CPU.
-_END_SECONDS = 3.0
+#: What ending a worker and writing an export take even of the smallest network, on a quiet CPU.
+_END_SECONDS = 1.0
 _EXPORT_SECONDS = 6.0
 _UNKNOWN_FINISH_SECONDS = 5.0
 #: So many latest measurements count; the machine may have become busier or quieter since the earlier ones.
 _REMEMBERED_EPOCHS = 64
 _REMEMBERED_STARTS = 8
-
-#: What is timed together: the backbone's architecture and the image side in pixels.
-_Kind = tuple[Backbone, int]
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ def step_share(backbone: Backbone, stage: Stage) -> float:
     return _FORWARD_SHARE + (1 - _FORWARD_SHARE) * depth
 
 
-def _kind(recipe: Recipe) -> _Kind:
+def _kind(recipe: Recipe) -> Kind:
     architecture = recipe.backbone.model_copy(update={"weights": "none", "batch_norm": "train"})
     return architecture, recipe.input.size_px
 
@@ -70,9 +66,9 @@ class CostModel:
     """Seconds on one worker; learns from every epoch, every start and every end."""
 
     def __init__(self) -> None:
-        self._full_epochs: dict[_Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
-        self._evaluations: dict[_Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
-        self._finishes: dict[_Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_STARTS))
+        self._full_epochs: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
+        self._evaluations: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
+        self._finishes: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_STARTS))
         self._cold_starts: deque[float] = deque(maxlen=_REMEMBERED_STARTS)
         self._warm_starts: deque[float] = deque(maxlen=_REMEMBERED_STARTS)
 
@@ -114,15 +110,12 @@ class CostModel:
         seen = first if first else second
         return max(seen) if seen else _UNKNOWN_START_UP_SECONDS
 
-    def _scaled(self, known: dict[_Kind, deque[float]], kind: _Kind) -> float | None:
+    def _scaled(self, known: dict[Kind, deque[float]], kind: Kind) -> float | None:
         if kind in known:
             return statistics.median(known[kind])
-        backbone, size_px = kind
-        guesses = []
-        for (other, other_px), seconds in known.items():
-            parameters = num_parameters(backbone) / num_parameters(other)
-            guesses.append(statistics.median(seconds) * parameters**_SIZE_EXPONENT * (size_px / other_px) ** 2)
-        return max(guesses) if guesses else None
+        medians = {one: statistics.median(seconds) for one, seconds in known.items()}
+        timed = {one: seconds for one, seconds in medians.items() if seconds > 0}
+        return guess_seconds(timed, kind) if timed else None
 
     def has_timed(self, recipe: Recipe) -> bool:
         """Whether an epoch of this backbone at this size was seen, so that predictions are no guesses from others."""
@@ -149,7 +142,7 @@ class CostModel:
         """
         start = self.start_seconds(cold=True)
         answers = _EXPORTED_MEMBERS * 1.2 * (self.finish_seconds(recipe) if recipe is not None else 0.0)
-        end_of_worker = _END_SECONDS + start / 3
+        end_of_worker = _END_SECONDS + start / 10
         export = _EXPORT_SECONDS + 0.6 * start + answers
         return _FINAL_MARGIN * (workers * end_of_worker + export)
 
