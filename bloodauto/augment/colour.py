@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.augment.runs import PIXELS_PER_RUN, pixel_runs
+from bloodauto.augment.runs import pixel_runs
 
 #: Grey from RGB as ITU-R BT.601 weighs it; the weights TensorFlow and keras-cv use.
 GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114])
@@ -33,8 +33,6 @@ _STAINS_INVERSE = np.linalg.inv(_STAINS)
 _LOG_SHARE_OF_LEVEL = np.log((np.arange(256) + 1) / 256.0).astype(np.float32)
 #: Turns a matrix for densities into one for the logarithm: only the offset changes its sign.
 _TO_LOG_SHARE = np.array([1.0, 1.0, 1.0, -1.0])
-#: The share that passes black pixels; an array, since OpenCV compares two of them faster than one with a number.
-_BLACK = np.full((1, PIXELS_PER_RUN, 3), 1.0 / 256.0, np.float32)
 
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _YIQ_INVERSE = np.linalg.inv(_YIQ)
@@ -85,7 +83,7 @@ def apply_mix(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None
 
 
 def apply_optical_mix(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None:
-    """Mixes optical densities; what would be brighter than white is white, what would be darker than black is black.
+    """Mixes optical densities; what would be brighter than white is white, what would be darker than black is level 0 or 1.
 
     In float32, which OpenCV computes faster than a table that is fine enough is looked up.
     """
@@ -94,6 +92,5 @@ def apply_optical_mix(image: np.ndarray, target: np.ndarray, matrix: np.ndarray)
         log_share = cv2.LUT(source, _LOG_SHARE_OF_LEVEL)
         mixed = cv2.transform(log_share, for_logarithms)
         cv2.exp(mixed, dst=mixed)
-        # The conversion takes absolute values: nothing may be below zero.
-        cv2.max(mixed, _BLACK[:, : source.shape[1]], dst=log_share)
-        cv2.convertScaleAbs(log_share, dst=result, alpha=256.0, beta=-1.0)
+        # The conversion takes absolute values, which are below 1 of what is below 0; clipping first takes as long again.
+        cv2.convertScaleAbs(mixed, dst=result, alpha=256.0, beta=-1.0)

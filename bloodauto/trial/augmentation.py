@@ -31,12 +31,13 @@ from bloodauto.augment import (
 def policy_of(augmentation: grammar.Augmentation) -> Policy:
     """What our engine does to each image each time it is seen, mixing left out, whatever engine the block names."""
     policies: list[Policy] = []
+    # Before the geometric ones, so that these become one warp with those that RandAugment draws first.
+    if augmentation.stain_jitter > 0:
+        policies.append(StainJitter(augmentation.stain_jitter))
     if augmentation.orientation:
         policies.append(Symmetries())
     if augmentation.framing > 0:
         policies += [Apply("zoom", augmentation.framing), Apply("translate", augmentation.framing)]
-    if augmentation.stain_jitter > 0:
-        policies.append(StainJitter(augmentation.stain_jitter))
     if augmentation.rand_augment is not None:
         policies.append(RandAugment(**augmentation.rand_augment.model_dump()))
     policies += [_step(step) for step in augmentation.steps]
