@@ -21,18 +21,19 @@ class OnItsWay:
 
 
 def contenders(record: StudyRecord, in_progress: Sequence[OnItsWay]) -> list[Finished]:
-    """What has finished, and what is on its way and leads it: at the same epoch, against everything that finished.
+    """What has finished, and what is on its way, with the objective it will have if it stays as far before or behind.
+
+    That is measured against everything that finished, at the same epoch.
 
     Args:
         record: in which at least one trial has finished.
     """
     finished = record.worth_refitting()
     curves = [record.curve(trial.number) for trial in finished]
-    leading = []
+    expected = []
     for one in in_progress:
         epoch, objective = one.last.epoch, one.last.objective
         rival = max(curve.get(epoch, trial.objective) for curve, trial in zip(curves, finished, strict=True))
-        if objective >= rival:
-            expected = max(trial.objective for trial in finished) + objective - rival
-            leading.append(Finished(one.number, one.recipe, min(expected, 1.0)))
-    return leading + finished
+        at_end = max(trial.objective for trial in finished) + objective - rival
+        expected.append(Finished(one.number, one.recipe, min(at_end, 1.0)))
+    return expected + finished

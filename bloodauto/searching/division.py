@@ -13,6 +13,9 @@ from bloodauto.searching.record import StudyRecord
 _USEFUL_REFIT_OVER_TRIAL = 3.0
 #: Running trials may reach so far into the refits' share.
 _OVERDRAFT_SHARE = 0.1
+#: Those of declared recipes: a refit goes on from its trial's weights, so that what they learn there is not lost, and networks
+#: of different kinds are what makes the ensemble good.
+_DECLARED_OVERDRAFT_SHARE = 0.4
 #: Trainings that should be over may eat up so much of what is kept for the end before they are ended.
 _FINAL_OVERDRAFT_SHARE = 0.3
 
@@ -60,10 +63,10 @@ class Division:
             share = min(share, useful)
         return self.refits_end_at - share
 
-    @property
-    def overdraft(self) -> float:
-        """How far running trials may reach into the refits' share."""
-        return _OVERDRAFT_SHARE * (self.refits_end_at - self.search_ends_at)
+    def trials_end_at(self, *, declared: bool) -> float:
+        """Where running trials must be over: somewhat, those of declared recipes far, within the refits' share."""
+        share = _DECLARED_OVERDRAFT_SHARE if declared else _OVERDRAFT_SHARE
+        return self.search_ends_at + share * (self.refits_end_at - self.search_ends_at)
 
     def seconds_until(self, device_seconds: float) -> float:
         """Wall seconds until so much is spent, all lanes being reserved throughout."""

@@ -42,6 +42,7 @@ class _Open:
     alive_at: float
     cold: bool
     epochs_done: int = 0
+    declared: bool = False
     start_seconds: float = 0.0
     overdue: bool = False
     last: EpochReport | None = None
@@ -185,13 +186,10 @@ class Policy:
 
     def seconds_until_deadline(self, assignment: Assignment) -> float:
         """Wall seconds after which a training must leave, finished or not."""
-        search = assignment.kind == "trial" and bool(self._record.finished)
-        return max(
-            self.division.seconds_until(
-                self.division.search_ends_at + self.division.overdraft if search else self.division.refits_end_at
-            ),
-            0.0,
-        )
+        ends_at = self.division.refits_end_at
+        if assignment.kind == "trial" and self._record.finished:
+            ends_at = self.division.trials_end_at(declared=self._open[assignment.name].declared)
+        return max(self.division.seconds_until(ends_at), 0.0)
 
     @property
     def is_too_late(self) -> bool:
@@ -237,17 +235,20 @@ class Policy:
         evaluation, epoch = self.costs.evaluation_seconds(recipe), self.costs.epoch_seconds(recipe, 0) or 0.0
         return start + 1.3 * evaluation + 0.01 * epoch + self.costs.finish_seconds(recipe)
 
-    def _search_seconds_left(self) -> float:
+    def _search_seconds_left(self, *, declared: bool = False) -> float:
         """Wall seconds the search has left; while nothing has run its course, the refits' share is open to it too."""
-        left = self.division.seconds_until(self.division.search_ends_at)
+        ends_at = self.division.trials_end_at(declared=True) if declared else self.division.search_ends_at
+        left = self.division.seconds_until(ends_at)
         if not self._record.finished and left <= self.costs.start_seconds():
             left = self.division.seconds_until(self.division.refits_end_at)
         return left
 
     def _next_trial(self, lane: str) -> Assignment | None:
         while (asked := self._record.reopen()) is not None:
-            overdraft = self.division.overdraft / self.division.pool_devices if self._record.finished else 0.0
-            assignment = self._try(asked, lane, self._search_seconds_left() + overdraft)
+            left = self._search_seconds_left()
+            if self._record.finished:
+                left = self.division.seconds_until(self.division.trials_end_at(declared=asked.declared))
+            assignment = self._try(asked, lane, left)
             if assignment is not None:
                 return assignment
         most = self._settings.max_trials
@@ -255,7 +256,7 @@ class Policy:
             return None
         refused = invalid = 0
         while refused < self._tries and invalid < _INVALID_TRIES:
-            left = self._search_seconds_left()
+            left = self._search_seconds_left(declared=self._record.declares_next)
             if left <= self.costs.start_seconds():
                 break
             new = self._record.ask()
@@ -293,12 +294,15 @@ class Policy:
             time_limit_seconds=limit,
             start_trial=None,
         )
-        self._start(assignment, asked.trial, asked.epochs_done)
+        self._start(assignment, asked)
         return assignment
 
-    def _start(self, assignment: Assignment, trial: optuna.Trial | None, epochs_done: int) -> None:
+    def _start(self, assignment: Assignment, asked: Asked | None) -> None:
         now, cold = self._now(), assignment.lane not in self._warm_lanes
-        self._open[assignment.name] = _Open(assignment, trial, now, now, now, cold, epochs_done)
+        running = _Open(assignment, None, now, now, now, cold)
+        if asked is not None:
+            running.trial, running.epochs_done, running.declared = asked.trial, asked.epochs_done, asked.declared
+        self._open[assignment.name] = running
 
     def _judge(self, running: _Open, report: EpochReport) -> None:
         """Decides whether a trial is pruned, cut, or goes on."""
@@ -314,7 +318,7 @@ class Policy:
         at_end = self._ledger.spent_device_seconds + left * self.division.pool_devices
         if self._record.should_prune(running.trial):
             running.verdict, running.reason = "pruned", f"rung_{report.epoch}"
-        elif at_end > self.division.search_ends_at + self.division.overdraft and self._record.finished:
+        elif at_end > self.division.trials_end_at(declared=running.declared) and self._record.finished:
             running.verdict, running.reason = "out_of_budget", f"epoch {report.epoch} of {recipe.total_epochs}"
 
     def _end_trial(self, running: _Open, ending: Ending) -> None:
@@ -382,7 +386,7 @@ class Policy:
             start_trial=planned.trial if planned.fold == 0 else None,
             train_within_seconds=self.costs.start_seconds(cold=lane not in self._warm_lanes) + timed.seconds,
         )
-        self._start(assignment, None, 0)
+        self._start(assignment, None)
         return assignment
 
     def _on_their_way(self) -> list[OnItsWay]:

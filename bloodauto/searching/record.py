@@ -27,15 +27,18 @@ CURVE = "curve"
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial to be trained; ``epochs_done``: of an earlier session."""
+    """A trial to be trained; ``epochs_done``: of an earlier session; ``declared``: no suggestion."""
 
     trial: optuna.Trial
     recipe: Recipe
     epochs_done: int
+    declared: bool
 
 
 #: A neighbour may be no valid recipe, or one that was tried; then another is drawn, this many times.
 _NEIGHBOUR_TRIES = 16
+#: How the origin of a declared recipe's trial begins.
+_DECLARED = "declared: "
 
 
 class StudyRecord:
@@ -114,13 +117,18 @@ class StudyRecord:
                 return asked
         return None
 
+    @property
+    def declares_next(self) -> bool:
+        """Whether ``ask`` will give a declared recipe."""
+        return bool(self._declared)
+
     def ask(self) -> Asked | None:
         """A declared recipe, or a suggestion; None when the suggestion was no valid recipe."""
         if self._declared:
             name, recipe = self._declared.popleft()
             # Left waiting by a kill right after this line, it is not put in the queue a second time.
             self._study.enqueue_trial(
-                parameters_of(self._space, recipe), user_attrs={"origin": f"declared: {name}"}, skip_if_exists=True
+                parameters_of(self._space, recipe), user_attrs={"origin": f"{_DECLARED}{name}"}, skip_if_exists=True
             )
         elif self.finished:
             self._enqueue_neighbour()
@@ -170,7 +178,7 @@ class StudyRecord:
             return None
         trial.set_user_attr("recipe_id", recipe.id)
         self._tried.add(recipe.id)
-        return Asked(trial, recipe, epochs_done)
+        return Asked(trial, recipe, epochs_done, trial.user_attrs["origin"].startswith(_DECLARED))
 
     # -- in ------------------------------------------------------------------------------------------------------------
 

@@ -6,15 +6,18 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from bloodauto.recipe import Recipe
 from bloodauto.searching.assignment import PolicySettings
 from bloodauto.searching.costs import CostModel
 from bloodauto.searching.record import StudyRecord
-from bloodauto.searching.refits import Finished, PlannedRefit, plan_refits, stretched
+from bloodauto.searching.refits import Finished, PlannedRefit, choose_recipes, plan_refits, stretched
 
-#: A refit gets at least this many times what its trial took.
+#: A refit gets about this many times what its trial took, and never less than the second: rather one for each recipe worth it
+#: than several of the best, since networks of different kinds err differently.
 _REFIT_OVER_TRIAL = 1.5
+_LEAST_REFIT_OVER_TRIAL = 0.5
 #: Epochs of a refit over those of its trial: so many that time ends it.
 _LEAST_STRETCH = 8.0
 #: A refit goes on from its trial's weights, so that even a part of an epoch, but no less than this, is worth its start.
@@ -41,19 +44,29 @@ class RefitQueue:
         kept = self._record.refits_to_do()
         if kept is not None:
             return kept
-        best, workers = max(contenders, key=lambda trial: trial.objective), self._settings.workers
-        trial_seconds = self._costs.trial_seconds(best.recipe)
-        one = _REFIT_OVER_TRIAL * (self._costs.start_seconds() if trial_seconds is None else trial_seconds)
-        waves = max(int(left // one), 1)
+        workers = self._settings.workers
         planned = plan_refits(
-            list(contenders),
-            count=min(waves * workers, max(self._settings.max_refits, workers)),
+            contenders,
+            count=min(self._count(left * workers, contenders), max(self._settings.max_refits, workers)),
             num_folds=self._settings.num_folds,
             seed=self._settings.seed,
             workers=workers,
         )
+        # A trial that has not ended goes on learning until its refit's turn comes.
+        unended = {one.number for one in contenders} - {one.number for one in self._record.finished}
+        planned = tuple(sorted(planned, key=lambda refit: refit.trial in unended))
         self._record.keep_refit_plan(planned)
         return deque(planned)
+
+    def _count(self, left: float, contenders: Sequence[Finished]) -> int:
+        """How many refits ``left`` worker-seconds are good for: as many for each of the chosen recipes, or one for some."""
+        chosen = choose_recipes(contenders)
+        known = [self._costs.trial_seconds(one.recipe) for one in chosen]
+        trials = [self._costs.start_seconds() if seconds is None else seconds for seconds in known]
+        rounds = int(left // (_REFIT_OVER_TRIAL * sum(trials)))
+        if rounds:
+            return rounds * len(chosen)
+        return sum(total <= left for total in accumulate(_LEAST_REFIT_OVER_TRIAL * seconds for seconds in trials))
 
     def take(
         self, left: float, contenders: Sequence[Finished], overhead: Callable[[Recipe], float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bloodauto.recipe import Recipe, Stage
@@ -11,7 +12,7 @@ from bloodauto.recipe import Recipe, Stage
 _CLOSE_ENOUGH = 0.02
 #: With another backbone it may be so far behind: networks that err differently gain more together than their scores tell.
 _OTHER_BACKBONE_CLOSE_ENOUGH = 0.05
-_MAX_RECIPES = 3
+_MAX_RECIPES = 4
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PlannedRefit:
 
 
 def plan_refits(
-    finished: list[Finished], *, count: int, num_folds: int, seed: int, workers: int = 1
+    finished: Sequence[Finished], *, count: int, num_folds: int, seed: int, workers: int = 1
 ) -> tuple[PlannedRefit, ...]:
     """Chooses about ``count`` trainings, never fewer than ``workers``, so that no worker is left without one.
 
@@ -54,7 +55,7 @@ def plan_refits(
     Args:
         finished: at least one trial; of equally good ones those named first win.
     """
-    distinct = _choose(finished)
+    distinct = choose_recipes(finished)
     planned: list[PlannedRefit] = []
     total = max(count, workers)
     if count >= num_folds > 1:
@@ -66,8 +67,11 @@ def plan_refits(
     return tuple(planned)
 
 
-def _choose(finished: list[Finished]) -> list[Finished]:
-    """The best trial, then the best of other backbones, then others that are as good as the best but for noise."""
+def choose_recipes(finished: Sequence[Finished]) -> list[Finished]:
+    """Whose recipes are worth another training, best first.
+
+    The best trial, then the best of other backbones, then others that are as good as the best but for noise.
+    """
     # A stable sort: of equals the one named first.
     ranked = sorted(finished, key=lambda trial: -trial.objective)
     best = ranked[0].objective

@@ -387,6 +387,34 @@ def test_refits_repeat_the_slow_trial_that_leads_though_it_has_not_ended(folder:
     assert min(one.started_at for one in refits) < ended["00000"], "one began while its trial was still on its way"
 
 
+def test_declared_recipes_may_reach_into_the_refits_share_and_suggestions_not(folder: Path) -> None:
+    """A refit goes on from its trial's weights, so what a declared recipe learns there is not lost."""
+
+    def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
+        large = recipe.backbone.width == 32
+        return CurvePoint((0.6 if large else 0.62) + 0.02 * epoch, 50.0 if large else 12.0, 0.5)
+
+    declared = tuple(
+        (name, tiny_recipe(tiny_space(), width, rate))
+        for name, width, rate in (("quick", 16, 1e-3), ("quicker", 16, 2e-3), ("slow", 32, 1e-3))
+    )
+    settings = replace(SETTINGS, refit_share=0.65)
+    search = Search(
+        folder, budget_device_seconds=1800.0, curve=curve, declared=declared, settings=settings, pruner="none"
+    )
+    session = search.session()
+    ended = {one.assignment.name: one for one in session.trainings if one.assignment.kind == "trial"}
+    search_ends_at = search.last_policy.division.search_ends_at / 2
+    assert ended["00002"].ended_at > 1.2 * search_ends_at
+    assert search.outcomes()[:3] == ["complete"] * 3
+    assert all(one.started_at < search_ends_at for one in ended.values())
+    refits = [one.assignment for one in session.trainings if one.assignment.kind == "refit"]
+    assert {one.recipe.backbone.width for one in refits} == {16, 32}, (
+        "the slow one, on its way, is as good but for little"
+    )
+    assert [one.start_trial for one in refits].index(2) > 0, "its turn comes when it has ended"
+
+
 def test_a_resume_without_time_for_a_training_starts_no_worker(folder: Path) -> None:
     search = Search(folder)
     assert not search.policy().is_too_late, "with nothing finished there is nothing to export yet"

@@ -33,7 +33,7 @@ def test_another_backbone_comes_before_more_of_the_same() -> None:
     wide = [tiny_recipe(tiny_space(), width=32, learning_rate=rate) for rate in (2e-3, 3e-3)]
     trials = [*TRIALS[:3], Finished(7, wide[0], 0.86), Finished(8, wide[1], 0.855)]
     planned = plan_refits(trials, count=4, num_folds=5, seed=0)
-    assert [one.trial for one in planned] == [0, 7, 1, 0]
+    assert [one.trial for one in planned] == [0, 7, 1, 2]
     far = [*TRIALS[:3], Finished(7, wide[0], 0.84)]
     assert [one.trial for one in plan_refits(far, count=4, num_folds=5, seed=0)] == [0, 1, 2, 0]
 
