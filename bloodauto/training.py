@@ -90,7 +90,9 @@ def train(
         on_gpu = gpus_of_this_machine() > 0
         # Measuring what is fastest takes longer than a smoke training.
         choice = None if smoke else choose_once(on_gpu=on_gpu, image_size_px=max(cells.images.shape[1:3]))
-        claim_what_is_free(cores=default_workers(1.0, 0.0, 0), gpu_share=1.0 if on_gpu else 0.0)
+        cores = default_workers(1.0, 0.0, 0)
+        claim_what_is_free(cores=cores, gpu_share=1.0 if on_gpu else 0.0)
+        from bloodauto.trial.feeding import augmenting_processes
         from bloodauto.trial.material import prepare
         from bloodauto.trial.rehearsal import suite_for
         from bloodauto.trial.train import TrainOptions
@@ -102,6 +104,7 @@ def train(
             jit_compile=False if choice is None else choice.jit_compile,
             precision="float32" if choice is None else choice.precision,
             augmentation_engine="opencv" if choice is None else choice.augmentation_engine,
+            num_processes=augmenting_processes(cores, on_gpu=on_gpu),
         )
         material = prepare(cells, splits, suite_for([loaded], seed=seed))
         result = train_recipe(

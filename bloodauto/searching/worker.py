@@ -124,6 +124,7 @@ class Worker(tune.Trainable):
         return self._materials[fold]
 
     def _start(self) -> Generator[Any, None, Any]:
+        from bloodauto.trial.feeding import augmenting_processes
         from bloodauto.trial.train import TrainOptions, train_epochs
 
         config, options = self._assignment, self._options
@@ -143,7 +144,7 @@ class Worker(tune.Trainable):
                 jit_compile=options.jit_compile,
                 precision=options.precision,
                 augmentation_engine=options.augmentation_engine,
-                num_threads=1,
+                num_processes=augmenting_processes(options.cores, on_gpu=options.gpu_share > 0),
                 time_limit_seconds=config["time_limit_seconds"],
                 train_until=None if until is None else until - time.time() + time.monotonic(),
                 average_last_epochs=True,

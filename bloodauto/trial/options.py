@@ -24,6 +24,7 @@ class TrainOptions:
         jit_compile, precision: as Keras knows them; chosen by measurement (``trial/device.py``).
         augmentation_engine: ``opencv``, or ``tensorflow`` on its device; chosen by measurement as well.
         num_threads: threads that prepare images.
+        num_processes: processes that do so in their place; see ``augmenting_processes``.
         time_limit_seconds: the schedule runs by whichever is further, its share of the steps or its share of this time,
             so that a training that is given an hour ends within it with its learning rate fully decayed (Li et al.,
             arXiv:1905.04753). It limits training time, not start-up. None: by steps alone.
@@ -40,6 +41,7 @@ class TrainOptions:
     precision: str = "float32"
     augmentation_engine: str = "opencv"
     num_threads: int = 1
+    num_processes: int = 0
     time_limit_seconds: float | None = None
     train_until: float | None = None
     average_last_epochs: bool = False

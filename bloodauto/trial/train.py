@@ -99,6 +99,7 @@ class _Run:
             epoch_images=len(self.material.train_index),
             seed=self.seed,
             num_threads=self.options.num_threads,
+            num_processes=self.options.num_processes,
             on_device=self.options.augmentation_engine == "tensorflow",
         )
 

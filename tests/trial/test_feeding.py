@@ -10,7 +10,12 @@ from bloodauto.errors import RecipeError
 from bloodauto.recipe import Augmentation, Equalise, Offline, Recipe, parse_recipe
 from bloodauto.recipe import Mixing as MixingSettings
 from bloodauto.trial.augmentation import equalising, mixing_of
-from bloodauto.trial.feeding import augmentation_of_stage, stage_pipeline, with_made_images
+from bloodauto.trial.feeding import (
+    augmentation_of_stage,
+    augmenting_processes,
+    stage_pipeline,
+    with_made_images,
+)
 from bloodauto.trial.imbalance import TrainingSet, one_hot
 from bloodauto.trial.showing import shown_change
 
@@ -172,3 +177,16 @@ def test_a_sheet_shows_what_is_made_where_something_is():
             shown_change(recipe, stage_index, part)
     with pytest.raises(RecipeError, match="expected equalise"):
         shown_change(recipe_with(), 0, "equalising")
+
+
+def test_processes_make_the_same_batches_of_a_stage_and_take_no_core_from_a_small_training():
+    recipe = recipe_with(batch_size=8, augmentation={"stain_jitter": 0.5, "mixing": {"name": "mixup", "alpha": 0.4}})
+    settings = {"epoch_images": 40, "seed": 3, "num_threads": 0, "on_device": False}
+    alone = stage_pipeline(recipe, 0, shades(40), **settings)
+    together = stage_pipeline(recipe, 0, shades(40), num_processes=1, **settings)
+    for left, right in zip(alone.epoch(2), together.epoch(2), strict=True):
+        for one, other in zip(left, right, strict=True):
+            np.testing.assert_array_equal(one, other)
+    together.close()
+    assert [augmenting_processes(cores, on_gpu=False) for cores in (1, 2, 4, 16)] == [0, 0, 0, 2]
+    assert [augmenting_processes(cores, on_gpu=True) for cores in (1, 2, 4)] == [0, 1, 3]
