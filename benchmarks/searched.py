@@ -1,0 +1,164 @@
+"""What searches give beside one network trained once: on test images, on simulated shifts of them, in other laboratories.
+
+    bloodauto search --data ../shared/data/pbc96 --weights-dir ../shared/weights --budget 30cpu-min --run by-shift
+    bloodauto search --data ../shared/data/pbc96 --weights-dir ../shared/weights --budget 30cpu-min --run by-accuracy \\
+        --objective accuracy
+    python benchmarks/searched.py --data ../shared/data/pbc96 --weights-dir ../shared/weights \\
+        --run by-shift --run by-accuracy --single-seconds 300 --other other_lab=../shared/data/bccd96
+
+Of each run the exported ensemble and its best member alone are judged, on the run's own sealed test images; a single recipe
+is trained on all cores for the seconds named, with the splits of the first run, and judged likewise. The test is looked at
+after each search has ended, to compare; nothing may be chosen by what is seen. Printed are accuracies: of the test images, of
+views of them that no search has drawn (mean of balanced accuracies of the groups of shifts, severities 3 to 5), and of other
+folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import bloodauto.trial  # noqa: F401
+
+# isort: split
+# TensorFlow is set up before Keras is imported.
+import keras
+import numpy as np
+
+from bloodauto.augment.threads import limit_native_threads
+from bloodauto.data.cells import Cells
+from bloodauto.data.load import load_cells
+from bloodauto.data.split import Splits, read_splits
+from bloodauto.ensemble.record import read_ensemble
+from bloodauto.export.predict import open_model
+from bloodauto.files import RunDirectory, shipped_folder
+from bloodauto.recipe import load_recipe
+from bloodauto.searching.refits import stretched
+from bloodauto.shift.suite import ShiftSuite
+from bloodauto.trial.backbones import find_weights
+from bloodauto.trial.checkpoint import read_weights
+from bloodauto.trial.material import prepare, probabilities
+from bloodauto.trial.network import build_network
+from bloodauto.trial.train import TrainOptions, train
+
+#: Of the views: another draw than any search has made.
+_SEED = 2026
+_SEVERITIES = (3, 4, 5)
+_SUITE_IMAGES = 128
+
+Answers = Callable[[np.ndarray], np.ndarray]
+
+
+def _balanced(correct: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
+
+
+class Judge:
+    """The test images, views of them, and other laboratories."""
+
+    def __init__(self, cells: Cells, splits: Splits, others: dict[str, Cells]) -> None:
+        index = splits.test_index()
+        self._images, self._labels = cells.images[index], cells.labels[index]
+        plan = ShiftSuite(seed=_SEED, num_images=_SUITE_IMAGES).thorough_plan(self._labels, severities=_SEVERITIES)
+        self._views, self._view_labels = plan.render(self._images), self._labels[plan.image_index]
+        self._groups = np.array([family.group for family in plan.families])[plan.family_index]
+        self._others = {
+            name: (other.images, np.array([cells.class_names.index(one) for one in other.class_names])[other.labels])
+            for name, other in others.items()
+        }
+
+    @property
+    def columns(self) -> list[str]:
+        return ["same lab", "shifted", *self._others]
+
+    def row(self, answers: Answers) -> list[float]:
+        """Accuracies, in the order of the columns."""
+        correct = answers(self._views).argmax(axis=1) == self._view_labels
+        groups = [
+            _balanced(correct[self._groups == group], self._view_labels[self._groups == group])
+            for group in np.unique(self._groups)
+        ]
+        home = float((answers(self._images).argmax(axis=1) == self._labels).mean())
+        away = [float((answers(images).argmax(axis=1) == labels).mean()) for images, labels in self._others.values()]
+        return [home, float(np.mean(groups)), *away]
+
+
+def _exported(run: RunDirectory) -> Answers:
+    model = open_model(run.export).network
+    return lambda images: np.asarray(model.predict(images, batch_size=64, verbose=0))
+
+
+def _network(recipe_file: Path, weights: Path, cells: Cells) -> Answers:
+    shape = cells.images.shape
+    network = build_network(
+        load_recipe(recipe_file),
+        num_classes=len(cells.class_names),
+        image_shape_px=(shape[1], shape[2]),
+        weights_file=None,
+    )
+    network.set_weights(read_weights(weights))
+    return lambda images: probabilities(network, images)
+
+
+def _single(recipe_file: Path, seconds: float, cells: Cells, splits: Splits, weights_dir: Path | None) -> Answers:
+    recipe = load_recipe(recipe_file)
+    material = prepare(cells, splits, ShiftSuite(seed=0, num_images=128), quick_images=256)
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            stretched(recipe, 1000.0),
+            material,
+            seed=0,
+            options=TrainOptions(
+                weights_file=find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir),
+                time_limit_seconds=seconds,
+                num_threads=os.cpu_count() or 1,
+            ),
+            folder=Path(folder),
+            report=lambda report: None,
+            should_stop=lambda: False,
+        )
+        return _network(recipe_file, Path(folder) / "best.npz", cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights-dir", type=Path)
+    parser.add_argument("--run", type=Path, action="append", required=True)
+    parser.add_argument("--single", type=Path, default=shipped_folder("trials") / "small_mobilenet_025.yaml")
+    parser.add_argument("--single-seconds", type=float, default=300.0, help="by the clock, on all cores; 0: none")
+    parser.add_argument("--other", action="append", default=[], help="name=folder of another laboratory's cells")
+    arguments = parser.parse_args()
+    limit_native_threads(os.cpu_count() or 1)
+
+    cells = load_cells(arguments.data)
+    runs = [RunDirectory(path) for path in arguments.run]
+    splits = [read_splits(run.splits, cells) for run in runs]
+    if any(not np.array_equal(one.test_index(), splits[0].test_index()) for one in splits):
+        raise SystemExit("--run: expected runs with the same test images, got different ones; give them the same seed")
+    parts = (argument.partition("=") for argument in arguments.other)
+    side_px = cells.images.shape[1]
+    others = {name: load_cells(Path(path), image_size_px=side_px) for name, _, path in parts}
+    judge = Judge(cells, splits[0], others)
+    print(f"| | {' | '.join(judge.columns)} |\n|{'---|' * (len(judge.columns) + 1)}", flush=True)
+
+    def show(name: str, answers: Answers) -> None:
+        print(f"| {name} | {' | '.join(f'{100 * share:.1f} %' for share in judge.row(answers))} |", flush=True)
+
+    for run in runs:
+        show(f"{run.root.name}: ensemble", _exported(run))
+        chosen = read_ensemble(run)
+        single = next(one for one in chosen.members if one.name == chosen.best_single[0])
+        folder = run.root / single.networks[0].folder
+        show(f"{run.root.name}: best member alone", _network(folder / "recipe.yaml", folder / "best.npz", cells))
+    if arguments.single_seconds > 0:
+        answers = _single(arguments.single, arguments.single_seconds, cells, splits[0], arguments.weights_dir)
+        show(f"{arguments.single.stem}, {arguments.single_seconds:.0f} s", answers)
+
+
+if __name__ == "__main__":
+    keras.config.disable_interactive_logging()
+    main()
