@@ -2,73 +2,53 @@
 
     python benchmarks/augment.py                                   # drawn images, 96 and 224 px, 1 to 3 operations
     python benchmarks/augment.py --images folder --repeats 7       # your own images
+    python benchmarks/augment.py --cores 1 --sides 96 --num-ops 3  # what a trial of a search has; half a minute
 
-keras-cv is left out, with a note, where it is not installed (``pip install keras-cv``). Everybody gets the same images,
-batches of 64, the same cores and a warm-up; the contenders take turns, and each figure is the median of its turns.
-Magnitude 0.5, rate 1. keras' RandAugment has a fixed set of eleven operations; all others use keras-cv's ten.
+Without ``--cores`` everything is measured on one core and then, from the start, on all. keras-cv is left out, with a note,
+where it is not installed (``pip install keras-cv``). Everybody gets the same images, batches of 64, the same cores and a
+warm-up; the contenders take turns, and each figure is the median of its turns. Magnitude 0.5, rate 1. keras' RandAugment
+has a fixed set of eleven operations; all others use keras-cv's ten.
 
-    bloodauto   BatchPipeline with RandAugment, one thread for each core, as training uses it
+    bloodauto   BatchPipeline with RandAugment: one thread on one core, else a process for each core
     one by one  the same pipeline, draws and kernels, but each operation applied on its own: what fusion alone brings
-    plain       RandAugment as it is commonly written with OpenCV (plain_opencv.py), in as many threads
-    floor       one OpenCV warp and one lookup for each image, nothing drawn, no pipeline, in as many threads
+    plain       RandAugment as it is commonly written with OpenCV (plain_opencv.py), in the same pipeline
+    floor       one OpenCV warp and one lookup for each image, nothing drawn, no pipeline, a thread for each core
     keras-cv    keras_cv.layers.RandAugment in a tf.data pipeline with parallel map and prefetch
     keras       keras.layers.RandAugment, likewise
+
+By the clock a figure holds on a quiet machine only: the load before the start is printed. Core time is that of this process
+and the processes it started.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import plain_opencv
+import psutil
+from contenders import OneByOne, Plain
 
-from bloodauto.augment import BatchPipeline, Policy, RandAugment, StainJitter, Symmetries
-from bloodauto.augment.engine import apply_stages, fuse
+from bloodauto.augment import BatchPipeline, BatchPolicy, Policy, RandAugment, Symmetries
 from bloodauto.augment.policies import Apply, Sequence
+from bloodauto.recipe import load_recipe
+from bloodauto.recipe.declared import find_declared
 
 BATCH_SIZE = 64
 MAGNITUDE = 0.5
 #: A conventional stack of augmentations for cells, each of which is applied to every image.
 STACK = ("rotate_any", "zoom", "stretch", "translate", "brightness", "contrast", "gamma")
-
-
-@dataclass(frozen=True)
-class OneByOne(Policy):
-    """A policy's draws, each step applied on its own."""
-
-    policy: Policy
-
-    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list:
-        return self.policy.draw(count, height, width, rng)
-
-    def batch(self, images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        out = np.empty((len(images), *images[0].shape), np.uint8)
-        scratch = np.empty_like(images[0])
-        chains = self.draw(len(images), *images[0].shape[:2], rng)
-        for image, target, chain in zip(images, out, chains, strict=True):
-            apply_stages(image, target, scratch, [stage for step in chain for stage in fuse([step])])
-        return out
-
-
-@dataclass(frozen=True)
-class Plain(Policy):
-    """The common way."""
-
-    num_ops: int
-
-    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list:
-        raise NotImplementedError("draws while it applies")
-
-    def batch(self, images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        return np.stack([plain_opencv.rand_augment(image, self.num_ops, MAGNITUDE, rng) for image in images])
+DECLARED = "small_mobilenet_025"
+_SECONDS_OF_A_TURN = 0.4
 
 
 def drawn_images(count: int, side: int) -> np.ndarray:
@@ -97,15 +77,18 @@ def read_images(folder: Path, count: int, side: int) -> np.ndarray:
     return np.stack([cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in pictures])
 
 
-def pipeline_run(images: np.ndarray, policy: Policy, threads: int) -> Callable[[], int]:
+def pipeline_run(images: np.ndarray, policy: BatchPolicy, cores: int, open_ones: ExitStack) -> Callable[[], int]:
     targets = np.ones((len(images), 1), np.float32)
-    pipeline = BatchPipeline(images, targets, batch_size=BATCH_SIZE, policy=policy, seed=0, num_threads=threads)
+    processes = cores if cores > 1 else 0
+    pipeline = BatchPipeline(images, targets, batch_size=BATCH_SIZE, policy=policy, seed=0, num_processes=processes)
+    open_ones.callback(pipeline.close)
     epochs: Iterator[int] = iter(range(10**9))
     return lambda: sum(len(batch.images) for batch in pipeline.epoch(next(epochs)))
 
 
-def floor_run(images: np.ndarray, threads: int) -> Callable[[], int]:
+def floor_run(images: np.ndarray, cores: int) -> Callable[[], int]:
     """One warp and one lookup for each image, prepared beforehand."""
+    cv2.setNumThreads(1)
     side = images.shape[1]
     rng = np.random.default_rng(0)
     warps = RandAugment(1, MAGNITUDE, operations=("shear_x", "shear_y", "translate_x", "translate_y"))
@@ -125,7 +108,7 @@ def floor_run(images: np.ndarray, threads: int) -> Callable[[], int]:
         return len(rows)
 
     def run() -> int:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(cores) as pool:
             return sum(pool.map(work, range(0, len(images), BATCH_SIZE)))
 
     return run
@@ -167,41 +150,45 @@ class Rate:
     per_core_second: float
 
 
+def core_seconds() -> float:
+    """Of this process and of those it started that still run."""
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return time.process_time() + sum(one.user + one.system for one in times)
+
+
 def rates_of(contenders: dict[str, Callable[[], int]], repeats: int) -> dict[str, Rate]:
-    """Contenders take turns of at least a quarter of a second, so that a busy moment of the machine hits all alike."""
+    """Contenders take turns, so that a busy moment of the machine hits all alike."""
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for run in contenders.values():
-        run()  # graphs are traced, caches filled
+        run()  # graphs are traced, caches filled, processes started
     for _ in range(repeats):
         for name, run in contenders.items():
             count = 0
-            started, core_started = time.perf_counter(), time.process_time()
-            while (seconds := time.perf_counter() - started) < 0.25:
+            started, core_started = time.perf_counter(), core_seconds()
+            while (seconds := time.perf_counter() - started) < _SECONDS_OF_A_TURN:
                 count += run()
-            samples[name].append((count / seconds, count / (time.process_time() - core_started)))
+            samples[name].append((count / seconds, count / (core_seconds() - core_started)))
     return {name: Rate(*np.median(values, axis=0).tolist()) for name, values in samples.items()}
 
 
-def slow_share(images: np.ndarray) -> np.ndarray:
-    """Fewer images for those that are slow; whole batches, so that no graph is traced twice."""
-    return images[: 2 * BATCH_SIZE]
-
-
-def compare(images: np.ndarray, num_ops: int, threads: int, repeats: int) -> None:
+def compare(images: np.ndarray, num_ops: int, cores: int, repeats: int) -> None:
     policy = RandAugment(num_ops, MAGNITUDE)
-    contenders = {
-        "bloodauto": pipeline_run(images, policy, threads),
-        "one by one": pipeline_run(images, OneByOne(policy), threads),
-        "plain": pipeline_run(images, Plain(num_ops), threads),
-        "floor": floor_run(images, threads),
-    }
-    layer = keras_cv_layer(num_ops)
-    if layer is not None:
-        contenders["keras-cv"] = tensorflow_run(slow_share(images), layer)
-    contenders["keras"] = tensorflow_run(slow_share(images), keras_layer(num_ops))
-    rates = rates_of(contenders, repeats)
+    # Fewer images for those that are slow; whole batches, so that no graph is traced twice, and two for each core.
+    few = images[: 2 * cores * BATCH_SIZE]
+    with ExitStack() as open_ones:
+        contenders = {
+            "bloodauto": pipeline_run(images, policy, cores, open_ones),
+            "one by one": pipeline_run(images, OneByOne(policy), cores, open_ones),
+            "plain": pipeline_run(images, Plain(num_ops, MAGNITUDE), cores, open_ones),
+            "floor": floor_run(images, cores),
+        }
+        layer = keras_cv_layer(num_ops)
+        if layer is not None:
+            contenders["keras-cv"] = tensorflow_run(few, layer)
+        contenders["keras"] = tensorflow_run(few, keras_layer(num_ops))
+        rates = rates_of(contenders, repeats)
     ours = rates["bloodauto"]
-    print(f"\n{images.shape[1]} px, {num_ops} operation{'s' if num_ops > 1 else ''}")
+    print(f"\n{images.shape[1]} px, {num_ops} operation{'s' if num_ops > 1 else ''}, {named(cores)}")
     print(f"  {'':<12}{'images/s':>10}{'images/core-s':>15}   bloodauto is faster by")
     for name, rate in rates.items():
         print(f"  {name:<12}{rate.per_second:>10,.0f}{rate.per_core_second:>15,.0f}   "
@@ -209,67 +196,78 @@ def compare(images: np.ndarray, num_ops: int, threads: int, repeats: int) -> Non
               f"{ours.per_core_second / rate.per_core_second:.2f}x by core time")  # fmt: skip
 
 
+def named(cores: int) -> str:
+    return "one core" if cores == 1 else f"{cores} cores"
+
+
 def stacks() -> dict[str, Policy]:
     """Policies that apply many operations to each image: a conventional one, and that of the recipe for few cores."""
+    from bloodauto.trial.augmentation import policy_of
+
     return {
         f"symmetries and {', '.join(STACK)}": Sequence((Symmetries(), *(Apply(name, 0.3) for name in STACK))),
-        "small_mobilenet_025's augmentation": Sequence(
-            (
-                Symmetries(),
-                Apply("zoom", 0.3),
-                Apply("translate", 0.3),
-                StainJitter(1.0),
-                RandAugment(4, 0.7, operations="cells"),
-            )
-        ),
+        f"what {DECLARED} declares": policy_of(load_recipe(find_declared(DECLARED)).augmentation),
     }
 
 
-def compare_stack(images: np.ndarray, name: str, policy: Policy, threads: int, repeats: int) -> None:
-    contenders = {
-        "fused": pipeline_run(images, policy, threads),
-        "one by one": pipeline_run(images, OneByOne(policy), threads),
-    }
-    rates = rates_of(contenders, repeats)
+def compare_stack(images: np.ndarray, name: str, policy: Policy, cores: int, repeats: int) -> None:
+    with ExitStack() as open_ones:
+        contenders = {
+            "fused": pipeline_run(images, policy, cores, open_ones),
+            "one by one": pipeline_run(images, OneByOne(policy), cores, open_ones),
+        }
+        rates = rates_of(contenders, repeats)
     fused, separate = rates["fused"], rates["one by one"]
-    print(f"\n{images.shape[1]} px, {name}, all on every image:")
+    print(f"\n{images.shape[1]} px, {name}, all on every image, {named(cores)}:")
     print(f"  fused {fused.per_second:,.0f} images/s, {fused.per_core_second:,.0f} images/core-s; "
           f"{fused.per_second / separate.per_second:.2f}x one by one by the clock, "
           f"{fused.per_core_second / separate.per_core_second:.2f}x by core time")  # fmt: skip
 
 
-def memory(images: np.ndarray, threads: int) -> None:
-    run = pipeline_run(images, RandAugment(3, MAGNITUDE), threads)
-    peaks = []
-    for _ in range(40):
-        run()
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    print(f"\nMemory's high-water mark grew by {peaks[-1] - peaks[4]:.1f} MB from epoch 5 to epoch 40.")
+def memory(images: np.ndarray, cores: int) -> None:
+    me = psutil.Process()
+    held: list[float] = []
+    with ExitStack() as open_ones:
+        run = pipeline_run(images, RandAugment(3, MAGNITUDE), cores, open_ones)
+        for _ in range(40):
+            run()
+            held.append(sum(process.memory_info().rss for process in (me, *me.children())) / 2**20)
+    print(f"\nMemory of all processes: {held[4]:,.0f} MB after epoch 5, {held[-1]:,.0f} MB after epoch 40.")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="a folder of images; drawn ones when left out")
-    parser.add_argument("--count", type=int, default=512, help="images")
-    parser.add_argument("--sides", type=int, nargs="+", default=[96, 224], help="pixels")
-    parser.add_argument("--num-ops", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--cores", type=int, help="how many cores everybody gets; all when left out, a trial has one")
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> None:
     cores = sorted(os.sched_getaffinity(0))[: arguments.cores]
+    # Before TensorFlow starts threads, which keep the cores they began with.
     os.sched_setaffinity(0, cores)
-    threads = len(cores)
-    print(f"Cores: {threads}. OpenCV {cv2.__version__}. Turns: {arguments.repeats}.")
+    print(f"\n=== {named(len(cores))}. OpenCV {cv2.__version__}. Turns: {arguments.repeats}. "
+          f"Load before: {os.getloadavg()[0]:.1f}.")  # fmt: skip
     if keras_cv_layer(1) is None:
         print("keras-cv is not installed here and is left out.")
     for side in arguments.sides:
         count = arguments.count
         images = drawn_images(count, side) if arguments.images is None else read_images(arguments.images, count, side)
         for num_ops in arguments.num_ops:
-            compare(images, num_ops, threads, arguments.repeats)
+            compare(images, num_ops, len(cores), arguments.repeats)
         for name, policy in stacks().items():
-            compare_stack(images, name, policy, threads, arguments.repeats)
-        memory(images, threads)
+            compare_stack(images, name, policy, len(cores), arguments.repeats)
+        memory(images, len(cores))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="a folder of images; drawn ones when left out")
+    parser.add_argument("--count", type=int, default=1024, help="images")
+    parser.add_argument("--sides", type=int, nargs="+", default=[96, 224], help="pixels")
+    parser.add_argument("--num-ops", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cores", type=int, help="how many cores everybody gets; first one, then all, when left out")
+    arguments = parser.parse_args()
+    if arguments.cores is not None:
+        measure(arguments)
+        return
+    # Each in a process of its own: TensorFlow's threads cannot be moved to other cores later.
+    for cores in sorted({1, len(os.sched_getaffinity(0))}):
+        subprocess.run([sys.executable, *sys.argv, "--cores", str(cores)], check=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python benchmarks/training.py --quick                                  # drawn cells, half a minute, rough
 
 One network, that of the recipe with random weights, compiled as ``bloodauto train`` compiles it (precision and XLA as measured
-on this machine) and fed by one augmenting thread, trains an epoch with each augmentation in turn. Printed are the medians of
+on this machine) and fed by one augmenting thread, or by ``--processes``, trains an epoch with each augmentation in turn. Printed are the medians of
 the epochs' lengths over that of the epoch without augmentation in the same turn, by the clock and by core time (which
 other work on the machine disturbs less), and which share of an epoch the network waited for images. An epoch holds
 training steps alone: judging, which is the same with and without augmentation, is left out.
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
 if TYPE_CHECKING:
     from bloodauto.augment import BatchPipeline
@@ -77,7 +78,7 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
     return network
 
 
-def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray) -> dict[str, BatchPipeline]:
+def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray, processes: int) -> dict[str, BatchPipeline]:
     """By name, what the epochs are fed by."""
     from bloodauto.augment import BatchPipeline, RandAugment
     from bloodauto.trial.augmentation import policy_of
@@ -85,17 +86,29 @@ def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray) -> dic
     policies = {"none": None, "three": RandAugment(3, 0.5), "declared": policy_of(recipe.augmentation)}
     return {
         name: BatchPipeline(
-            images, targets, batch_size=recipe.batch_size, policy=policy, seed=SEED, num_threads=1, last_batch="drop"
-        )
+            images,
+            targets,
+            batch_size=recipe.batch_size,
+            policy=policy,
+            seed=SEED,
+            last_batch="drop",
+            num_processes=0 if policy is None else processes,
+        )  # fmt: skip
         for name, policy in policies.items()
     }
 
 
+def core_seconds() -> float:
+    """Of this process and of those it started that still run."""
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return time.process_time() + sum(one.user + one.system for one in times)
+
+
 def train_epoch(network: Any, pipeline: BatchPipeline, number: int) -> Epoch:
-    waited, started, core_started = pipeline.wait_seconds, time.perf_counter(), time.process_time()
+    waited, started, core_started = pipeline.wait_seconds, time.perf_counter(), core_seconds()
     batches = pipeline.epoch(number)
     network.fit(batches, steps_per_epoch=pipeline.batches_per_epoch, epochs=1, verbose=0, shuffle=False)
-    return Epoch(time.perf_counter() - started, time.process_time() - core_started, pipeline.wait_seconds - waited)
+    return Epoch(time.perf_counter() - started, core_seconds() - core_started, pipeline.wait_seconds - waited)
 
 
 def measure(network: Any, pipelines: dict[str, BatchPipeline], turns: int) -> dict[str, list[Epoch]]:
@@ -131,6 +144,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2560, help="images in an epoch")
     parser.add_argument("--turns", type=int, default=6, help="epochs of each kind")
     parser.add_argument("--cores", type=int, help="all when left out")
+    parser.add_argument("--processes", type=int, default=0, help="that augment; 0: one thread does")
     parser.add_argument("--quick", action="store_true", help="640 images, three turns")
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[: arguments.cores]
@@ -145,11 +159,11 @@ def main() -> None:
     count, turns = (640, 3) if arguments.quick else (arguments.count, arguments.turns)
     images, labels, num_classes = cells_of(arguments.images, count)
     network = build(recipe, (images.shape[1], images.shape[2]), num_classes)
-    pipelines = pipelines_of(recipe, images, np.eye(num_classes, dtype=np.float32)[labels])
+    pipelines = pipelines_of(recipe, images, np.eye(num_classes, dtype=np.float32)[labels], arguments.processes)
     steps = pipelines["none"].batches_per_epoch
-    print(
-        f"{recipe.name}: {recipe.backbone.label}, {images.shape[1]} px, batches of {recipe.batch_size}. Cores: {len(cores)}."
-    )
+    by = f"{arguments.processes} processes" if arguments.processes else "one thread"
+    print(f"{recipe.name}: {recipe.backbone.label}, {images.shape[1]} px, batches of {recipe.batch_size}. "
+          f"Cores: {len(cores)}. Augmented by {by}. Load before: {os.getloadavg()[0]:.1f}.")  # fmt: skip
     print(f"Epochs of {steps} steps, {turns} of each kind:")
     report(measure(network, pipelines, turns), steps * recipe.batch_size)
 
