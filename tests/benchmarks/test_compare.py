@@ -117,3 +117,16 @@ def test_the_markdown_has_one_row_for_each_candidate(compare: ModuleType, tmp_pa
     assert rows[0] == "| objective | held-out causes | mean of drawn labs | synthetic lab b |"
     assert len(rows) == 2 + len(lines)
     assert len({line.name for line in lines}) == len(lines)
+
+
+def test_choosing_by_the_objective_is_worth_what_the_planted_ability_is(compare: ModuleType, tmp_path: Path) -> None:
+    table = compare.read_table(planted(tmp_path / "table.json", rehearsal=0.0))
+    few, many = compare.worth(table, 2), compare.worth(table, 16)
+    mean = float(table.others["synthetic_lab_b"].mean())
+    for one in (few, many):
+        assert one.by_accuracy["synthetic_lab_b"] == pytest.approx(mean, abs=0.12), "clean accuracy tells nothing here"
+        assert one.by_objective["synthetic_lab_b"] > one.by_accuracy["synthetic_lab_b"] + 0.05
+        assert one.by_objective["held-out causes"] > one.by_accuracy["held-out causes"]
+        assert one.by_objective["clean"] <= one.by_accuracy["clean"]
+    assert many.by_objective["synthetic_lab_b"] > few.by_objective["synthetic_lab_b"]
+    assert len(compare.worth_as_markdown([few, many]).splitlines()) == 6
