@@ -281,6 +281,10 @@ class RunDirectory:
     def study(self) -> Path:
         return self.root / "study.db"
 
+    def study_name(self, storage: str | None) -> str:
+        """The study's name in the run's own file, or in a database by URL, where other runs may have theirs."""
+        return "bloodauto" if storage is None else f"bloodauto {self.root.resolve()}"
+
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"

@@ -29,7 +29,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from bloodauto.errors import RunError
 from bloodauto.files import RunDirectory, read_yaml
 from bloodauto.report.read import require_run
-from bloodauto.report.study import STUDY_NAME, change_mark, mask_passwords, open_storage, snapshot, sqlite_path
+from bloodauto.report.study import change_mark, mask_passwords, open_storage, snapshot, sqlite_path
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -76,7 +76,8 @@ def serve_dashboard(
         announce(f"Dashboard: {url} ({shown})")
         if once:
             with _in_background(server):
-                return _check(url)
+                run = RunDirectory(Path(root))
+                return _check(url, run.study_name(_storage_url(run)))
         with _until_terminated(), contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
     return None
@@ -217,7 +218,7 @@ def _until_terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check(url: str) -> DashboardCheck:
+def _check(url: str, name: str) -> DashboardCheck:
     page = _get(f"{url}/dashboard").decode()
     if "/static/bundle.js" not in page and "static/bundle.js" not in page:
         raise RunError(
@@ -225,9 +226,9 @@ def _check(url: str) -> DashboardCheck:
         )
     script = _get(f"{url}/static/bundle.js")
     studies = json.loads(_get(f"{url}/api/studies"))["study_summaries"]
-    ours = [study for study in studies if study["study_name"] == STUDY_NAME]
+    ours = [study for study in studies if study["study_name"] == name]
     if not ours:
-        raise RunError(f"{url}: expected a study named {STUDY_NAME!r}, the dashboard found none. Has the search begun?")
+        raise RunError(f"{url}: expected a study named {name!r}, the dashboard found none. Has the search begun?")
     detail = json.loads(_get(f"{url}/api/studies/{ours[0]['study_id']}"))
     return DashboardCheck(url, len(detail["trials"]), len(script))
 

@@ -186,24 +186,29 @@ def _ledger(path: Path, reader: _Reader) -> Iterator[LedgerEntry]:
 
 
 def _trials(run: RunDirectory, reader: _Reader, storage: Any) -> tuple[TrialInfo, ...]:
-    frozen = reader.part(run.study, lambda path: _from_sqlite(path)) if not storage else _from_url(run, reader, storage)
+    frozen = (
+        reader.part(run.study, lambda path: _from_sqlite(path, run.study_name(None)))
+        if not storage
+        else _from_url(run, reader, storage)
+    )
     return tuple(_trial(run, reader, trial) for trial in frozen or ())
 
 
 def _from_url(run: RunDirectory, reader: _Reader, storage: Any) -> list[FrozenTrial] | None:
     try:
         path = study.sqlite_path(str(storage), run.root)
-        return list(study.frozen_trials(str(storage))) if path is None else _from_sqlite(path)
+        name = run.study_name(str(storage))
+        return list(study.frozen_trials(str(storage), name)) if path is None else _from_sqlite(path, name)
     except RunError as error:
         reader.note(run.settings, f"storage: the study could not be read: {study.mask_passwords(str(error))}")
         return None
 
 
-def _from_sqlite(path: Path) -> list[FrozenTrial]:
+def _from_sqlite(path: Path, name: str) -> list[FrozenTrial]:
     with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
         copy = Path(folder) / "study.db"
         study.snapshot(path, copy)
-        return list(study.frozen_trials(f"sqlite:///{copy}"))
+        return list(study.frozen_trials(f"sqlite:///{copy}", name))
 
 
 def _trial(run: RunDirectory, reader: _Reader, trial: FrozenTrial) -> TrialInfo:

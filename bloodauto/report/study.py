@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-STUDY_NAME = "bloodauto"
-
 _JOURNALS = ("-journal", "-wal")
 
 
@@ -137,8 +135,11 @@ def _by_first_objective(trial: FrozenTrial) -> FrozenTrial:
     return trial
 
 
-def frozen_trials(url: str) -> Sequence[FrozenTrial]:
-    """All trials of the study named ``bloodauto``, by number.
+def frozen_trials(url: str, name: str = "bloodauto") -> Sequence[FrozenTrial]:
+    """All trials of a study, by number.
+
+    Args:
+        name: the study's; that of a run is ``RunDirectory.study_name``.
 
     Raises:
         RunError: the database cannot be opened or holds no such study.
@@ -148,11 +149,11 @@ def frozen_trials(url: str) -> Sequence[FrozenTrial]:
 
     storage = open_storage(url)
     try:
-        study_id = storage.get_study_id_from_name(STUDY_NAME)
+        study_id = storage.get_study_id_from_name(name)
         trials = sorted(storage.get_all_trials(study_id, deepcopy=True), key=lambda trial: trial.number)
         return [_by_first_objective(trial) for trial in trials]
     except KeyError:
-        raise RunError(f"expected a study named {STUDY_NAME!r} in the database, found none of that name.") from None
+        raise RunError(f"expected a study named {name!r} in the database, found none of that name.") from None
     except (SQLAlchemyError, OptunaError, ValueError) as error:
         raise RunError(f"the study could not be read ({mask_passwords(str(error)).splitlines()[0]}).") from None
     finally:

@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import math
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from bloodauto.shift.suite import ShiftSuite
 from bloodauto.space import Space, corners
 from bloodauto.trial.rehearsal import suite_for
 
-STUDY_NAME = "bloodauto"
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
 #: At most this share of the budget is kept for the end of Ray, ensemble, export and sealed test; see ``Policy``.
 _FINAL_SHARE = 0.35
 
@@ -113,15 +114,22 @@ def open_study(run: RunDirectory, settings: SearchSettings) -> optuna.Study:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     storage = settings.storage
     url = storage if storage is not None else f"sqlite:///{run.study.resolve()}"
-    name = STUDY_NAME if storage is None else f"{STUDY_NAME} {run.root.resolve()}"
     try:
         return optuna.create_study(
-            storage=url, study_name=name, directions=settings.objectives.directions, load_if_exists=True
+            storage=url,
+            study_name=run.study_name(storage),
+            directions=settings.objectives.directions,
+            load_if_exists=True,
         )
     except Exception as error:
-        raise RunError(
-            f"--storage {url}: the study could not be opened ({str(error).splitlines()[0][:200]})."
-        ) from None
+        # Neither the URL nor what the driver says of it may carry a password to the screen.
+        said = _PASSWORD.sub(
+            r"\1:***@", f"--storage {url}: the study could not be opened ({str(error).splitlines()[0][:200]}"
+        )
+        hint = ""
+        if isinstance(error, ImportError):
+            hint = " Its driver is missing; for PostgreSQL: pip install 'bloodauto[postgresql]'."
+        raise RunError(f"{said}).{hint}") from None
 
 
 def open_ledger(run: RunDirectory, settings: SearchSettings) -> Ledger:

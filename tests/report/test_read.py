@@ -219,8 +219,12 @@ def test_passwords_never_reach_the_report(own_run: RunDirectory) -> None:
 
 
 def test_storage_may_be_another_sqlite_file(own_run: RunDirectory) -> None:
+    url = "sqlite:///elsewhere.db"
     shutil.move(own_run.study, own_run.root / "elsewhere.db")
-    own_run.settings.write_text(dump_yaml({"storage": "sqlite:///elsewhere.db"}))
+    with sqlite3.connect(own_run.root / "elsewhere.db") as connection:
+        connection.execute("UPDATE studies SET study_name = ?", (own_run.study_name(url),))
+    connection.close()
+    own_run.settings.write_text(dump_yaml({"storage": url}))
     assert len(read_run(own_run.root).trials) == 30
 
 
