@@ -26,17 +26,17 @@ from bloodauto.trial.metrics import confusion_matrix, measure
 
 _PREDICT_BATCH = 128
 #: Drawn laboratories at least, and at most where there is time left: they narrow the interval of what to expect.
-_LABORATORIES = 40
+_LABORATORIES = 96
 _MOST_LABORATORIES = 400
 #: A batch of laboratories may be so much slower than any before it.
 _SLOWER = 1.5
-#: Most and fewest images shown in views of the suite and in each laboratory. Between them both grow with what there was to
-#: learn from, as what is judged after a training does: the budget keeps for this end what such judgements have taken. Fewer
-#: images in a laboratory would make the interval wide by chance alone (one network: 3-97 % with 8 of them, 9-95 % with 24).
+#: Images shown in each laboratory. What so few miss by chance is told apart from what laboratories differ by, so that more
+#: laboratories are worth more than more images.
+_LABORATORY_IMAGES = 12
+#: Most and fewest images shown in views of the suite. Between them they grow with what there was to learn from, as what is
+#: judged after a training does: the budget keeps for this end what such judgements have taken.
 _SUITE_IMAGES = (128, 64)
-_LABORATORY_IMAGES = (32, 24)
 _TRAIN_IMAGES_PER_SUITE_IMAGE = 16
-_TRAIN_IMAGES_PER_LABORATORY_IMAGE = 100
 
 
 def predict_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -52,18 +52,14 @@ def _predicted_seconds(model: keras.Model, cells: Cells, splits: Splits) -> floa
     started = time.perf_counter()
     predict_batches(model, batch)
     per_image = (time.perf_counter() - started) / _PREDICT_BATCH
-    in_views, in_each = _view_images(splits)
     # A view is rendered, too, for about what it costs to answer for it.
-    return per_image * (len(index) + 2 * (len(GROUPS) * in_views + _LABORATORIES * in_each))
+    return per_image * (len(index) + 2 * (len(GROUPS) * _suite_images(splits) + _LABORATORIES * _LABORATORY_IMAGES))
 
 
-def _view_images(splits: Splits) -> tuple[int, int]:
-    """How many test images the suite shows, and how many each laboratory."""
-    train_images = len(splits.train_index(0))
-    return (
-        _between(train_images // _TRAIN_IMAGES_PER_SUITE_IMAGE, _SUITE_IMAGES),
-        _between(train_images // _TRAIN_IMAGES_PER_LABORATORY_IMAGE, _LABORATORY_IMAGES),
-    )
+def _suite_images(splits: Splits) -> int:
+    """How many test images the suite shows."""
+    most, fewest = _SUITE_IMAGES
+    return min(max(len(splits.train_index(0)) // _TRAIN_IMAGES_PER_SUITE_IMAGE, fewest), most)
 
 
 def open_sealed_test(
@@ -94,8 +90,7 @@ def open_sealed_test(
     probabilities = predict_batches(model, images)
     answers = probabilities.argmax(axis=1)
     # Other draws than the search's own suite, so that the views themselves are new too.
-    in_views, in_each = _view_images(splits)
-    plan = ShiftSuite(seed=seed + 1, num_images=in_views).plan(labels)
+    plan = ShiftSuite(seed=seed + 1, num_images=_suite_images(splits)).plan(labels)
     shifted = predict_batches(model, plan.render(images))
     view_labels = labels[plan.image_index]
     score = shift_score(labels, probabilities, plan, shifted)
@@ -104,7 +99,7 @@ def open_sealed_test(
     metrics = measure(labels, probabilities)
     more_until = started + seconds if seconds < math.inf else started
     laboratories = list(
-        _laboratories(model, labels, images, min(in_each, len(labels)), seed=seed, more_until=more_until)
+        _laboratories(model, labels, images, min(_LABORATORY_IMAGES, len(labels)), seed=seed, more_until=more_until)
     )
     outcomes = [ShiftOutcome(tuple(one["groups"]), one["correct"], one["images"]) for one in laboratories]
     elsewhere = expect_elsewhere(outcomes)
@@ -143,11 +138,6 @@ def read_sealed_test(run: RunDirectory, ensemble: Ensemble) -> dict[str, Any] | 
     return test if test.get("ensemble") == ensemble.identity else None
 
 
-def _between(number: int, most_and_fewest: tuple[int, int]) -> int:
-    most, fewest = most_and_fewest
-    return min(max(number, fewest), most)
-
-
 def _laboratories(
     model: keras.Model, labels: np.ndarray, images: np.ndarray, count: int, *, seed: int, more_until: float
 ) -> Iterator[dict[str, Any]]:
@@ -172,7 +162,7 @@ def _laboratories(
             yield {
                 "families": [family.name for family in one.families],
                 "groups": list(one.groups),
-                "severity": one.severity,
+                "severity": one.mean_severity,
                 "correct": int(right[place * count : (place + 1) * count].sum()),
                 "images": count,
             }

@@ -30,6 +30,10 @@ CAUSES: tuple[tuple[Family, ...], ...] = tuple(
         ("sensor", (), False),
     )
 )
+#: What differs in one or two things is another day in the same laboratory.
+LEAST_CAUSES = 3
+#: Largest share of a place's images with dirt on them: where it were more, the slide would be made again.
+_MOST_DIRT = 0.5
 #: Dirt and noise fall elsewhere on every image; stain, lamp, focus and magnification are those of the place.
 _PER_IMAGE = ("artefacts", "sensor")
 
@@ -40,18 +44,28 @@ class CompoundShift:
 
     Attributes:
         families: what differs from the training images, in the order of application; one of each of ``CAUSES`` at most.
-        severity: of all causes, 1 to 5, any number between; mild and harsh places differ in everything a little or a lot.
+        severities: of each of them, 1 to 5, any number between.
+        dirt_rate: share of its images, 0-1, on which artefacts lie; no place has dirt over every cell.
         seed: what directions, positions and noise derive from.
     """
 
     families: tuple[Family, ...]
-    severity: float
+    severities: tuple[float, ...]
+    dirt_rate: float
     seed: int
+
+    def __post_init__(self) -> None:
+        assert len(self.severities) == len(self.families), f"{len(self.severities)} severities for {self.families}"
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The families' groups, each once, in the order of ``families``."""
         return tuple(dict.fromkeys(family.group for family in self.families))
+
+    @property
+    def mean_severity(self) -> float:
+        """Of all causes, 1 to 5."""
+        return float(np.mean(self.severities))
 
     def render(self, images: np.ndarray) -> np.ndarray:
         """The images as this laboratory would have taken them.
@@ -71,16 +85,18 @@ class CompoundShift:
             )
         rendered = np.empty_like(images)
         for index, image in enumerate(images):
-            for family in self.families:
+            for family, severity in zip(self.families, self.severities, strict=True):
                 key = [self.seed, zlib.crc32(family.name.encode())]
                 rng = np.random.default_rng([*key, 1 + index] if family.group in _PER_IMAGE else key)
-                image = family.corrupt(image, family.level_at(self.severity), rng)
+                if family.group == "artefacts" and rng.random() >= self.dirt_rate:
+                    continue
+                image = family.corrupt(image, family.level_at(severity), rng)
             rendered[index] = image
         return rendered
 
 
 def draw_compound_shifts(count: int, *, seed: int) -> tuple[CompoundShift, ...]:
-    """Draws laboratories: one to eight of ``CAUSES``, each number equally often, severities evenly over 1 to 5.
+    """Draws laboratories: ``LEAST_CAUSES`` to all of ``CAUSES``, each number equally often, each with a severity of its own.
 
     Args:
         count: how many; the first ones of a longer draw are those of a shorter one.
@@ -89,8 +105,10 @@ def draw_compound_shifts(count: int, *, seed: int) -> tuple[CompoundShift, ...]:
     shifts = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        chosen = np.sort(rng.permutation(len(CAUSES))[: 1 + number % len(CAUSES)])
-        severity = float(rng.uniform(SEVERITIES[0], SEVERITIES[-1]))
+        causes = LEAST_CAUSES + number % (len(CAUSES) - LEAST_CAUSES + 1)
+        chosen = np.sort(rng.permutation(len(CAUSES))[:causes])
         families = tuple(CAUSES[cause][int(rng.integers(len(CAUSES[cause])))] for cause in chosen)
-        shifts.append(CompoundShift(families, severity, int(rng.integers(2**31))))
+        severities = tuple(rng.uniform(SEVERITIES[0], SEVERITIES[-1], causes).tolist())
+        dirt_rate = float(rng.uniform(0, _MOST_DIRT))
+        shifts.append(CompoundShift(families, severities, dirt_rate, int(rng.integers(2**31))))
     return tuple(shifts)
