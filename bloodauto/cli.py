@@ -12,7 +12,7 @@ import typer
 
 from bloodauto.cli_data import Size, data_app
 from bloodauto.cli_experiments import ablate
-from bloodauto.cli_options import Formats, NoCleaning, Views, WeightsDir, console_of
+from bloodauto.cli_options import Distill, Formats, NoCleaning, StudentBudget, Views, WeightsDir, console_of
 from bloodauto.cli_trials import export_trained, tell_exported, train, trials
 from bloodauto.errors import BloodautoError
 
@@ -152,8 +152,10 @@ def export_best(
     max_members: MaxMembers = None,
     max_latency_ms: MaxLatency = None,
     target_images: TargetImages = None,
+    distill: Distill = None,
+    budget: StudentBudget = None,
 ) -> None:
-    """Write a run's ensemble as files that answer without this project."""
+    """Write a run's ensemble, or one network that learns from it, as files that answer without this project."""
     import bloodauto
 
     exported = bloodauto.export_best(
@@ -164,6 +166,8 @@ def export_best(
         max_members=max_members,
         max_latency_ms=max_latency_ms,
         target_images=target_images,
+        distill=distill,
+        budget=budget,
     )
     tell_exported(exported)
 

@@ -22,6 +22,17 @@ Formats = Annotated[str, typer.Option("--format", help="Comma-separated: keras, 
 Views = Annotated[
     bool, typer.Option("--views/--no-views", help="Average over test-time views: slower, often a little better.")
 ]
+Distill = Annotated[
+    str | None,
+    typer.Option(
+        "--distill",
+        help="Train one network on the ensemble's answers instead: a recipe, or 'smallest' of the run's own.",
+    ),
+]
+StudentBudget = Annotated[
+    str | None,
+    typer.Option("--budget", help="For --distill: 5cpu-min, 1gpu-h, or 10min; default: what the search left."),
+]
 Images = Annotated[int | None, typer.Option("--images", help="At most so many, drawn evenly; default: all.", min=1)]
 Budget = Annotated[
     str | None,

@@ -131,8 +131,32 @@ def tell_exported(exported: Any) -> None:
         )
         if not gain.helps:
             console.print("They do not help here; --no-views exports without them.")
+    if exported.distilled is not None:
+        _tell_distilled(exported.distilled)
     for file in exported.result.files:
         typer.echo(file)
+
+
+def _tell_distilled(distilled: Any) -> None:
+    """The student beside its ensemble, and what it cost."""
+    both, console = distilled.comparison, console_of(quiet=True)
+    scores = ", ".join(
+        f"{name.replace('_', ' ')} {both.scores[name]:.4f} ({both.teacher_scores[name]:.4f})"
+        for name in ("accuracy", "shifted_accuracy", "shift", "ece", "ece_shifted")
+    )
+    difference = distilled.parity_difference
+    parity = "" if difference is None else f"; the file answers as the search did to {difference:.1e}"
+    console.print(
+        f"distilled: {distilled.network}, {distilled.parameters:,} parameters instead of {distilled.teacher_parameters:,}, "
+        f"{distilled.epochs} epochs; spent {distilled.spent_device_seconds:.0f} of {distilled.budget_device_seconds:.0f} "
+        "device-seconds",
+        highlight=False,
+    )
+    console.print(
+        f"on {both.images} images kept apart and {both.views} views of them, in brackets its ensemble: {scores}; "
+        f"same answer for {both.agreement:.1%} and {both.agreement_shifted:.1%}{parity}",
+        highlight=False,
+    )
 
 
 def trials(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -215,6 +215,8 @@ def export_best(
     max_members: int | None = None,
     max_latency_ms: float | None = None,
     target_images: str | Path | None = None,
+    distill: str | Path | None = None,
+    budget: str | None = None,
 ) -> Exported:
     """Writes the ensemble of a run to a folder: the formats asked for, ``labels.json`` and a model card.
 
@@ -222,6 +224,9 @@ def export_best(
         views: average over test-time views inside the model: those that the members' recipes name, else the standard ones.
         max_members, max_latency_ms: tighter caps than the search had; the best of its members under them are exported.
         target_images: unlabelled images of where the model will be used, to which it is adapted.
+        distill: instead of the ensemble a network that learns from its answers: a recipe's file, a shipped one's name, or
+            ``smallest``, of the run's own; see ``distillation.find_student``.
+        budget: what the student may cost, as of a search; None: what the search left of its own.
 
     Raises:
         UserError: no such run or format, images that have changed, a search that has not come that far.
@@ -235,13 +240,21 @@ def export_best(
     directory = RunDirectory(Path(run))
     settings = read_settings(directory)
     check_caps(max_members, max_latency_ms)
+    ensemble_only = {
+        "--views": views,
+        "--max-members": max_members is not None,
+        "--max-latency-ms": max_latency_ms is not None,
+        "--target-images": target_images is not None,
+    }
+    _check_student(distill, budget, [option for option, given in ensemble_only.items() if given])
     if not directory.ensemble.is_file():
         _choose_late(directory, settings)
     own = read_ensemble(directory)
     caps = None
     if max_members is not None or max_latency_ms is not None:
         caps = Caps(len(own.members) if max_members is None else max_members, max_latency_ms)
-    claim_what_is_free(cores=max(int(settings.cpus_per_trial), 1), gpu_share=0.0)
+    share = 0.0 if distill is None else settings.gpus_per_trial
+    claim_what_is_free(cores=max(int(settings.cpus_per_trial), 1), gpu_share=share)
     from bloodauto.export.best import check_exportable, export_run
     from bloodauto.export.write import check_formats
 
@@ -249,12 +262,36 @@ def export_best(
     check_exportable(directory)
     cells = read_cells(settings.data, settings.image_size_px)
     splits = read_splits(directory.splits, cells)
+    if distill is not None:
+        from bloodauto.distillation import distil
+        from bloodauto.searching.session import locked
+
+        with locked(directory):
+            exported, distilled = distil(
+                directory,
+                settings,
+                own,
+                Path(output),
+                formats,
+                student=str(distill),
+                budget=budget,
+                cells=cells,
+                splits=splits,
+            )
+        return replace(exported, distilled=distilled)
     target = None
     if target_images is not None:
         target = read_target(str(target_images), cells, seed=settings.seed)
     return export_run(
         directory, Path(output), cells, splits, formats, seed=settings.seed, views=views, caps=caps, target=target
     )
+
+
+def _check_student(distill: str | Path | None, budget: str | None, ensemble_only: Sequence[str]) -> None:
+    if distill is None and budget is not None:
+        raise UserError("--budget: expected --distill with it; an export by itself trains nothing.")
+    if distill is not None and ensemble_only:
+        raise UserError(f"{ensemble_only[0]}: expected no --distill with it; a student is one network that looks once.")
 
 
 def _choose_late(directory: RunDirectory, settings: SearchSettings) -> None:

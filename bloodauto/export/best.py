@@ -16,6 +16,7 @@ import numpy as np
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.assemble import Caps, Looked, looked_again, reduced
+from bloodauto.ensemble.distilled import Distilled
 from bloodauto.ensemble.record import Ensemble, Trained, read_ensemble
 from bloodauto.errors import RunError
 from bloodauto.export.keras_export import IDENTITY, Member, View, build_export, views_of
@@ -25,7 +26,7 @@ from bloodauto.export.looking import ViewGain, look_again, view_gain
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts
 from bloodauto.export.sealed_test import open_sealed_test, read_sealed_test
 from bloodauto.export.write import FORMATS, ExportResult, ParitySample, check_formats, write_export
-from bloodauto.files import RunDirectory, read_arrays
+from bloodauto.files import RunDirectory, read_arrays, read_json
 from bloodauto.recipe import STANDARD_VIEWS, load_recipe
 from bloodauto.trial.adaptation import adapted_statistics
 from bloodauto.trial.checkpoint import read_weights
@@ -145,13 +146,19 @@ def _tolerance() -> float:
 
 
 def _card(
-    test: dict[str, Any] | None, built: BuiltEnsemble, cells: Cells, splits: Splits, *, latency_ms: float
+    test: dict[str, Any] | None,
+    built: BuiltEnsemble,
+    cells: Cells,
+    splits: Splits,
+    *,
+    latency_ms: float,
+    distilled: Distilled | None,
 ) -> CardFacts:
     ensemble = built.ensemble
     members = tuple(
         MemberFacts(
             name=member.name,
-            description=_describe(member.networks[0].folder, len(member.networks)),
+            description=_describe([one.folder for one in member.networks]),
             weight=member.weight,
             temperature=1.0,
             parameters=member.parameters,
@@ -193,6 +200,8 @@ def _card(
         calibration=ensemble.calibration,
         abstention=ensemble.abstention,
         winners_curse=ensemble.winners_curse,
+        considered=ensemble.considered,
+        distilled=distilled,
         latency_ms=latency_ms,
         test=test,
         view_gain=built.gain,
@@ -211,19 +220,26 @@ def _views_of_members(built: BuiltEnsemble) -> list[tuple[View, ...]]:
     return [built.members[first].views for first in firsts]
 
 
-def _describe(folder: Path, networks: int) -> str:
-    recipe = load_recipe(folder / "recipe.yaml")
-    often = f", one network for each of {networks} folds" if networks > 1 else ""
-    return f"{recipe.backbone.label} at {recipe.input.size_px} px{often}"
+def _describe(folders: Sequence[Path]) -> str:
+    recipe = load_recipe(folders[0] / "recipe.yaml")
+    often = f", one network for each of {len(folders)} folds" if len(folders) > 1 else ""
+    averaged = [read_json(one / "result.json").get("averaged_epochs") for one in folders]
+    taken = any(one is not None and one["taken"] for one in averaged)
+    weights = ", weights averaged over its last epochs" if taken else ""
+    return f"{recipe.backbone.label} at {recipe.input.size_px} px{weights}{often}"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The files written, what the views change (None without views), and what there was no time for: formats, ``test``."""
+    """The files written, what the views change (None without views), what there was no time for: formats, ``test``.
+
+    ``distilled``: where what was exported is a student of the ensemble.
+    """
 
     result: ExportResult
     gain: ViewGain | None
     left_out: tuple[str, ...] = ()
+    distilled: Distilled | None = None
 
 
 def export_run(
@@ -239,6 +255,7 @@ def export_run(
     caps: Caps | None = None,
     target: np.ndarray | None = None,
     seconds_left: Callable[[], float] | None = None,
+    distilled: Distilled | None = None,
 ) -> Exported:
     """Builds an ensemble, looks once at the sealed test, and writes model, labels, card and further formats.
 
@@ -253,6 +270,7 @@ def export_run(
             been opened: it is kept for what the search itself chose.
         target: see ``build_ensemble``; the sealed test stays closed likewise.
         seconds_left: wall seconds until the budget is spent; None: no limit.
+        distilled: where the ensemble is a student, what it came to; the sealed test stays closed likewise.
 
     Raises:
         UserError: an unknown format.
@@ -269,7 +287,8 @@ def export_run(
     latency_ms = single_image_ms(built.model)
 
     def write(formats: Sequence[str], written: Sequence[str]) -> ExportResult:
-        facts = _card(read_sealed_test(run, chosen), built, cells, splits, latency_ms=latency_ms)
+        test = read_sealed_test(run, chosen)
+        facts = _card(test, built, cells, splits, latency_ms=latency_ms, distilled=distilled)
         return write_export(
             output, built.model, cells.class_names, unsure, facts, formats, built.sample, written=written
         )
@@ -279,7 +298,8 @@ def export_run(
     # Building the model and writing and reading back one format: another format takes no longer, the card alone far less.
     stage_seconds = time.perf_counter() - started
     seconds = (lambda: math.inf) if seconds_left is None else seconds_left
-    closed = caps is None and target is None and len(splits.test_index()) > 0 and not run.test_result.is_file()
+    own = caps is None and target is None and distilled is None
+    closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
     if closed:
         # Better the test without the other formats than the other way round.
         for kept in (stage_seconds * len(others), 0.0):

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bloodauto.ensemble.abstention import Abstention, SurenessName
+from bloodauto.ensemble.distilled import Distilled
 from bloodauto.ensemble.honesty import WinnersCurse
+from bloodauto.ensemble.record import Considered
 from bloodauto.ensemble.scaling import Calibration
 from bloodauto.export.keras_export import View
 from bloodauto.export.labels import Labels
@@ -69,6 +71,8 @@ class CardFacts:
         training_images: how many.
         class_counts: training images per class, in the order of the labels.
         written_with: versions, for example ``bloodauto 0.1.0, Keras 3.15.0, TensorFlow 2.21.0``.
+        considered: what the members were chosen from; None where somebody else chose.
+        distilled: where the model is a student of an ensemble, both beside each other; else None.
     """
 
     members: tuple[MemberFacts, ...]
@@ -84,13 +88,15 @@ class CardFacts:
     training_images: int
     class_counts: tuple[int, ...]
     written_with: str
+    considered: Considered | None = None
+    distilled: Distilled | None = None
 
 
 def render_card(labels: Labels, facts: CardFacts, formats: Sequence[str]) -> str:
     """The card as Markdown."""
     size = f"{labels.height_px} x {labels.width_px} px"
     parts = [
-        "# Blood-cell classifier",
+        "# Blood-cell classifier" + ("" if facts.distilled is None else ", distilled from an ensemble"),
         f"Tells {len(labels.class_names)} kinds of blood cell apart on cropped microscope images, one cell each. "
         f"Written with {facts.written_with}.",
         "## Input and output",
@@ -121,7 +127,7 @@ def render_card(labels: Labels, facts: CardFacts, formats: Sequence[str]) -> str
         _expectation(facts),
         "## How good it is",
         _scores(facts.scores),
-        _luck(facts),
+        *([_student(facts.distilled)] if facts.distilled is not None else [_choice(facts.considered), _luck(facts)]),
         "## When it is not sure",
         _unsure(facts),
         "## Training data",
@@ -155,6 +161,33 @@ def _expectation(facts: CardFacts) -> str:
             "less than the figures below, and in another laboratory much less."
         )
     return f"**{expectation_words(facts.test)}.** {COVERED} {coverage_words(elsewhere)}"
+
+
+def _student(distilled: Distilled) -> str:
+    both = distilled.comparison
+    shown = ("accuracy", "shifted_accuracy", "shift", "target_estimate", "ece", "ece_shifted")
+    names = [name for name in shown if name in both.scores]
+    rows = [(name.replace("_", " "), f"{both.scores[name]:.4f}", f"{both.teacher_scores[name]:.4f}") for name in names]
+    return (
+        f"This is one small network, {_cell(distilled.network)} with {distilled.parameters:,} parameters, that learnt for "
+        f"{distilled.epochs} epochs to answer as an ensemble of {distilled.teacher_parameters:,} parameters does, on the same "
+        f"views of the images; labels took no part. On {both.images} images that it did not learn from, and {both.views} "
+        "shifted views of them:\n\n"
+        + _table(("", "this network", "its ensemble"), rows)
+        + f"\n\nThey give the same answer for {both.agreement:.1%} of the images and {both.agreement_shifted:.1%} of the views."
+    )
+
+
+def _choice(considered: Considered | None) -> str:
+    if considered is None:
+        return "Its members were not chosen by a search."
+    text = f"The members were chosen among {considered.trials} trials and {considered.refits} longer trainings"
+    if considered.stopped:
+        text += (
+            f", and {considered.judged} trials that had been stopped early: of {considered.stopped} of these, "
+            f"{considered.promising} were promising"
+        )
+    return text + "."
 
 
 def _luck(facts: CardFacts) -> str:

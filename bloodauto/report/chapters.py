@@ -22,6 +22,7 @@ from bloodauto.report.figures.risk import draw_risk, risk_info
 from bloodauto.report.figures.style import Absent
 from bloodauto.report.info import RunInfo
 from bloodauto.report.markup import Markup, join, tag
+from bloodauto.report.student import student_table
 from bloodauto.report.words import percent
 
 Info = TypeVar("Info")
@@ -123,7 +124,14 @@ def _learning(run: RunInfo, page: _Page) -> Markup:
 
 
 def _ensemble(run: RunInfo, page: _Page) -> Markup:
-    return join([page.plot("ensemble", ensemble_info(run), draw_ensemble), sections.ensemble_table(run)])
+    student = student_table(run.student)
+    return join(
+        [
+            page.plot("ensemble", ensemble_info(run), draw_ensemble),
+            sections.ensemble_table(run),
+            *([tag("h3", "Distilled"), student] if student is not None else []),
+        ]
+    )
 
 
 def _mistakes(run: RunInfo, page: _Page) -> Markup:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bloodauto.report.info_places import FrontTrial, LabInfo, TargetInfo
+from bloodauto.report.info_places import FrontTrial, LabInfo, StudentInfo, TargetInfo
 
 Outcome = Literal["complete", "pruned", "failed", "out_of_budget", "running", "waiting"]
 
@@ -197,6 +197,19 @@ class Luck:
 
 
 @dataclass(frozen=True)
+class Considered:
+    """What the members were chosen from: trials, longer trainings, and of ``stopped`` trials the ``promising`` ones that were
+    ``judged`` in time.
+    """
+
+    trials: int
+    refits: int
+    stopped: int
+    promising: int
+    judged: int
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """The chosen ensemble, its scores on validation images, and those of the best single network.
 
@@ -213,6 +226,7 @@ class Ensemble:
     best_single: str
     best_single_scores: Scores
     trace: tuple[SelectionStep, ...]
+    considered: Considered | None = None
 
 
 @dataclass(frozen=True)
@@ -293,6 +307,7 @@ class RunInfo:
     predictions: Predictions | None = None
     labs: tuple[LabInfo, ...] = ()
     target: TargetInfo | None = None
+    student: StudentInfo | None = None
     front: tuple[FrontTrial, ...] = ()
     next_steps: str = ""
     exported: tuple[str, ...] = ()

@@ -26,6 +26,19 @@ class TargetInfo:
 
 
 @dataclass(frozen=True)
+class StudentInfo:
+    """A network that learnt the ensemble's answers; its scores by name, and the ensemble's, on images it did not learn from."""
+
+    network: str
+    parameters: int | None
+    teacher_parameters: int | None
+    scores: tuple[tuple[str, float | None], ...]
+    teacher_scores: tuple[tuple[str, float | None], ...]
+    agreement: float | None
+    agreement_shifted: float | None
+
+
+@dataclass(frozen=True)
 class FrontTrial:
     """A trial that no other beats in all objectives; ``values`` by the objective's name."""
 

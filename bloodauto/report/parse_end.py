@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from bloodauto.report.info import (
     AbstentionInfo,
     AnsweredPart,
+    Considered,
     Elsewhere,
     Ensemble,
     Luck,
@@ -58,6 +59,7 @@ def ensemble(value: Any) -> Ensemble:
         best_single=text(single.get("name")),
         best_single_scores=scores(single.get("scores"), "best_single.scores"),
         trace=tuple(trace),
+        considered=_numbers(Considered, fields.get("considered"), "considered", may_lack=()),
     )
 
 
@@ -99,7 +101,7 @@ def _numbers(kind: type[Value], value: Any, where: str, *, may_lack: tuple[str, 
     for name, amount in found.items():
         if amount is None and name not in may_lack:
             raise ValueError(f"{where}.{name}: expected a number")
-    whole_numbers = ("trials", "noise_comparisons", "shifts", "causes")
+    whole_numbers = ("trials", "noise_comparisons", "shifts", "causes", "stopped", "promising", "judged")
     return kind(**{name: int(amount) if name in whole_numbers else amount for name, amount in found.items()})  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from bloodauto.ensemble.assemble import out_of_fold_answers
 from bloodauto.ensemble.record import read_ensemble
 from bloodauto.errors import RunError, UserError
 from bloodauto.files import RunDirectory, read_arrays, read_json, read_yaml
-from bloodauto.report import parse, parse_end, places, study
+from bloodauto.report import parse, parse_end, places, student, study
 from bloodauto.report.info import (
     Cleaning,
     EpochInfo,
@@ -125,6 +125,7 @@ def read_run(root: Path) -> RunInfo:
         test=reader.part(run.test_result, lambda path: parse_end.test_result(read_json(path))),
         labs=reader.part(root / "labs.json", lambda path: places.labs(read_json(path)), optional=True) or (),
         target=reader.part(root / "target.json", lambda path: places.target(read_json(path)), optional=True),
+        student=reader.part(root / "distilled.json", lambda path: student.student(read_json(path)), optional=True),
         front=reader.part(root / "front.json", lambda path: places.front(read_json(path)), optional=True) or (),
         predictions=_ensemble_predictions(run) or _trial_predictions(run, reader, best),
         next_steps=reader.part(run.next_steps, lambda path: path.read_text(encoding="utf-8"), optional=True) or "",

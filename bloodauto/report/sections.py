@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from dataclasses import asdict
 
-from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Luck, RunInfo, TrialInfo
+from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Considered, Luck, RunInfo, TrialInfo
 from bloodauto.report.markup import Markup, escaped, join, table, tag
 from bloodauto.report.words import duration, percent, shorten, training_name
 from bloodauto.shift.expectation import COVERED, coverage_words, expectation_words
@@ -230,8 +230,21 @@ def ensemble_table(run: RunInfo) -> Markup | None:
     if calibrated:
         calibrated += " and a scale and a bias for each class." if run.ensemble.per_class else "."
     chosen = f"Chosen by {run.ensemble.metric.replace('_', ' ')}." if run.ensemble.metric else ""
-    hint = tag("p", chosen + calibrated, class_="hint") if chosen + calibrated else escaped(None)
+    words = chosen + calibrated + _considered(run.ensemble.considered)
+    hint = tag("p", words, class_="hint") if words else escaped(None)
     return join([shown, hint, _luck(run.ensemble.luck)])
+
+
+def _considered(considered: Considered | None) -> str:
+    if considered is None:
+        return ""
+    text = f" Candidates: {considered.trials} trials and {considered.refits:.0f} longer trainings"
+    if considered.stopped:
+        text += (
+            f", and {considered.judged} trials that were stopped early ({considered.promising} of {considered.stopped} of "
+            "these were promising)"
+        )
+    return text + "."
 
 
 def _luck(luck: Luck | None) -> Markup:

@@ -25,8 +25,8 @@ _SETTLED_FACTOR = 0.1
 def gains_by_averaging(stage: Stage) -> bool:
     """Whether the weights after a stage's last epochs are worth averaging (uniform soup; Wortsman et al., arXiv:2203.05482).
 
-    After a schedule that ends near 0 they are not: the last epoch has settled, the ones before had not. In a stage that averages
-    its steps, or keeps its last epoch whatever it is worth, the recipe has decided.
+    After a schedule that ends near 0 they are not: the last epoch has settled, the ones before had not. In a stage that
+    averages its steps, or keeps its last epoch whatever it is worth, the recipe has decided.
     """
     schedule = stage.schedule
     settled = schedule.name != "plateau" and learning_rate_factor(schedule, 1.0) < _SETTLED_FACTOR

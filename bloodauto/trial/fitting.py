@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from bloodauto.augment import BatchPipeline
 from bloodauto.trial.network import restart_randomness
 from bloodauto.trial.stage_control import StageControl
+from bloodauto.trial.teaching import Batches
 
 #: So many images tell a channel's mean and spread.
 _STATISTICS_IMAGES = 1024
 
 
-def fit_epoch(network: keras.Model, pipeline: BatchPipeline, control: StageControl, epoch: int) -> tuple[float, float]:
+def fit_epoch(network: keras.Model, pipeline: Batches, control: StageControl, epoch: int) -> tuple[float, float]:
     """Trains for an epoch, or until ``control`` ends it; loss and accuracy on the images as it learned from them."""
     restart_randomness(network, epoch)
     batches = pipeline.epoch(epoch)
@@ -36,7 +36,7 @@ def fit_epoch(network: keras.Model, pipeline: BatchPipeline, control: StageContr
     return float(logs["loss"][-1]), float(logs["accuracy"][-1])
 
 
-def first_images(pipeline: BatchPipeline, epoch: int) -> Iterator[np.ndarray]:
+def first_images(pipeline: Batches, epoch: int) -> Iterator[np.ndarray]:
     """The images of an epoch's first batches, uint8 (b, h, w, 3), about a thousand in all."""
     batches, seen = pipeline.epoch(epoch), 0
     try:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from bloodauto.trial.teaching import Teacher
 
 #: A training that starts late keeps so much of its time.
 LEAST_SHARE_OF_LIMIT = 0.3
@@ -32,6 +35,7 @@ class TrainOptions:
             begins, so that a start that was slower or quicker than foreseen does not move the end. None: as it was given.
         average_last_epochs: whether the average of the last epochs' weights is kept where it is better than the best epoch,
             in stages that may gain by it (``gains_by_averaging``). A search does so; a training by itself follows its recipe.
+        teacher: its answers take the place of the labels that are learnt from; see ``TaughtBatches``. None: the labels.
     """
 
     objective: Objective = "shift"
@@ -45,6 +49,7 @@ class TrainOptions:
     time_limit_seconds: float | None = None
     train_until: float | None = None
     average_last_epochs: bool = False
+    teacher: Teacher | None = None
 
     def limit_from_now(self) -> float | None:
         """The time limit of a training whose first batch begins now, in seconds; None: none.

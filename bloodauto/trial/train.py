@@ -12,7 +12,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from bloodauto.augment import BatchPipeline
 from bloodauto.errors import TrialRejected
 from bloodauto.files import write_json, write_text
 from bloodauto.recipe import Recipe
@@ -38,6 +37,7 @@ from bloodauto.trial.optimisation import build_loss, build_optimizer, check_loss
 from bloodauto.trial.options import TrainOptions
 from bloodauto.trial.result import AveragedEpochs, TrialResult, objective_of
 from bloodauto.trial.stage_control import Clock, StageControl
+from bloodauto.trial.teaching import Batches, TaughtBatches
 
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
 #: of ImageNet's after a thousand steps.
@@ -91,8 +91,8 @@ class _Run:
         imbalance = self.recipe.imbalance
         return training_set(material.train_images, labels, material.num_classes, imbalance, seed=self.seed)
 
-    def _pipeline(self, learned_from: TrainingSet, stage: int) -> BatchPipeline:
-        return stage_pipeline(
+    def _pipeline(self, learned_from: TrainingSet, stage: int) -> Batches:
+        pipeline = stage_pipeline(
             self.recipe,
             stage,
             learned_from,
@@ -102,6 +102,7 @@ class _Run:
             num_processes=self.options.num_processes,
             on_device=self.options.augmentation_engine == "tensorflow",
         )
+        return pipeline if self.options.teacher is None else TaughtBatches(pipeline, self.options.teacher)
 
     def _build(self) -> keras.Model:
         keras.utils.set_random_seed(self.seed)
@@ -200,7 +201,7 @@ class _Run:
         return self._finish(network, history, clock, complete=complete)
 
     def _epoch(
-        self, network: keras.Model, pipeline: BatchPipeline, clock: Clock, history: list[EpochReport], stage: int
+        self, network: keras.Model, pipeline: Batches, clock: Clock, history: list[EpochReport], stage: int
     ) -> tuple[EpochReport | None, list[np.ndarray]]:
         """Trains and judges; returns the report and the weights that were judged. No report: it was told to stop."""
         started = time.monotonic()

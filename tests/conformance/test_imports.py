@@ -35,8 +35,9 @@ ALLOWED = {
     "ensemble": _BASE | _IMAGES | {"trial", "searching"},
     "export": _LEARNING,
     "report": {"errors", "files", "recipe"},
-    "pipeline": _LEARNING | {"export", "report", "conclusion"},
+    "pipeline": _LEARNING | {"export", "report", "conclusion", "distillation"},
     "conclusion": _LEARNING | {"export"},
+    "distillation": _LEARNING | {"export"},
     "training": _LEARNING | {"export"},
     "experiments": _LEARNING,
     "cli": _LEARNING
@@ -63,7 +64,7 @@ ANYWHERE_IN = {
     "optuna": ("space/", "searching/", "report/", "pipeline.py", "conclusion.py"),
 }
 AT_MODULE_LEVEL_IN = {
-    "ray": ("searching/tune_executor.py", "searching/worker.py"),
+    "ray": ("searching/tune_executor.py", "searching/worker.py", "searching/worker_processes.py"),
     "plotly": ("report/",),
     "optuna": ("searching/", "report/"),
     "tensorflow": ("trial/", "export/", "augment/", "searching/", "ensemble/"),

@@ -7,7 +7,9 @@ import pytest
 
 from bloodauto.ensemble.abstention import Abstention, Part, RiskCoverage
 from bloodauto.ensemble.calibration import wilson_interval
+from bloodauto.ensemble.distilled import Comparison, Distilled
 from bloodauto.ensemble.honesty import WinnersCurse
+from bloodauto.ensemble.record import Considered
 from bloodauto.ensemble.scaling import Calibration, PerClass
 from bloodauto.errors import RunError, UserError
 from bloodauto.export.keras_export import IDENTITY, Member, View, build_export
@@ -174,3 +176,23 @@ def test_example_of_the_card_runs_without_the_project(model, facts, sample, tmp_
     values = [float(value) for value in re.findall(r"\d\.\d+(?:e-?\d+)?", printed.rpartition("[[")[2])]
     assert len(values) == 5
     assert sum(values) == pytest.approx(1, abs=1e-4)
+
+
+def test_card_says_what_the_members_were_chosen_from(model, facts):
+    labels = labels_of(model, NAMES)
+    card = render_card(labels, replace(facts, considered=Considered(7, 4, 12, 5, 3)), ("keras",))
+    assert "chosen among 7 trials and 4 longer trainings, and 3 trials that had been stopped early" in card
+    assert "of 12 of these, 5 were promising" in card
+    assert "stopped early" not in render_card(labels, replace(facts, considered=Considered(7, 4, 0, 0, 0)), ("keras",))
+
+
+def test_card_of_a_student_shows_its_ensemble_beside_it(model, facts):
+    scores = {"accuracy": 0.91, "shifted_accuracy": 0.83, "shift": 0.8, "ece": 0.02, "ece_shifted": 0.05}
+    of_teacher = {"accuracy": 0.93, "shifted_accuracy": 0.86, "shift": 0.84, "ece": 0.01, "ece_shifted": 0.04}
+    both = Comparison(scores, of_teacher, agreement=0.95, agreement_shifted=0.88, images=200, views=400)
+    distilled = Distilled("own_cnn at 24 px", "abc", 99, 1234666, 40, 300.0, 280.0, both)
+    card = render_card(labels_of(model, NAMES), replace(facts, distilled=distilled), ("keras",))
+    assert card.startswith("# Blood-cell classifier, distilled from an ensemble\n")
+    assert "own_cnn at 24 px with 99 parameters" in card
+    assert "| accuracy | 0.9100 | 0.9300 |" in card
+    assert "same answer for 95.0% of the images and 88.0% of the views" in card
