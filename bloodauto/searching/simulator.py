@@ -187,13 +187,15 @@ class Simulator:
                 return fault.kind
         return None
 
-    def _train(self, assignment: Assignment, start_seconds: float, deadline: float) -> Generator[_Event, None, None]:
+    def _train(
+        self, assignment: Assignment, assigned_at: float, start_seconds: float, deadline: float
+    ) -> Generator[_Event, None, None]:
         """What the worker of one training says; as ``trial/train.py``, without patience."""
         recipe = assignment.recipe
         state = self._disk.get(assignment.name, _Progress())
         limit, before, began = assignment.time_limit_seconds, state.by_steps, self._time + start_seconds
         if limit is not None and assignment.train_within_seconds is not None:
-            limit = max(assignment.train_within_seconds - start_seconds, LEAST_SHARE_OF_LIMIT * limit)
+            limit = max(assigned_at + assignment.train_within_seconds - began, LEAST_SHARE_OF_LIMIT * limit)
         now = began
         while state.stage < len(recipe.stages):
             epoch, stage = state.epoch + 1, state.stage
@@ -289,7 +291,7 @@ class _Session:
         deadline = simulator._time + self.policy.seconds_until_deadline(lane.assignment)
         start = machine.cold_start_seconds if lane.cold else machine.warm_start_seconds
         lane.cold = False
-        lane.events = simulator._train(lane.assignment, start, deadline)
+        lane.events = simulator._train(lane.assignment, lane.started_at, start, deadline)
         self._next_event(index)
 
     def _next_event(self, index: int) -> None:

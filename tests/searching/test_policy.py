@@ -137,6 +137,29 @@ def test_two_lanes_end_their_last_refits_together(folder: Path) -> None:
     assert max(last.values()) - min(last.values()) < 0.01 * 1200
 
 
+def test_a_refit_whose_worker_died_ends_with_the_others(folder: Path, tmp_path: Path) -> None:
+    """The time it lost is not given to it anew: it would still train when the budget is spent."""
+    undisturbed = Search(tmp_path, budget_device_seconds=2400.0).session()
+    refit = [one for one in undisturbed.trainings if one.assignment.kind == "refit"][-1]
+    fault = Fault(refit.assignment.name, refit.epochs // 2, "dies")
+    search = Search(folder, budget_device_seconds=2400.0, machine=Machine(faults=(fault,)))
+    session = search.session()
+    disturbed = next(one for one in session.trainings if one.assignment.name == refit.assignment.name)
+    assert disturbed.ending is not None
+    assert disturbed.ending.kind == "finished"
+    assert abs(disturbed.ended_at - refit.ended_at) < 0.02 * 1200
+    assert search.ledger.spent_device_seconds <= 2400.0
+
+
+@pytest.mark.parametrize("warm_start_seconds", [0.5, 10.0])
+def test_refits_that_start_otherwise_than_foreseen_use_their_share(folder: Path, warm_start_seconds: float) -> None:
+    search = Search(
+        folder, budget_device_seconds=2400.0, machine=Machine(warm_start_seconds=warm_start_seconds)
+    ).with_settings(workers=2, final_device_seconds=40.0)
+    search.session()
+    assert 0.97 * 2360 < search.ledger.spent_device_seconds <= 2400
+
+
 # -- trials ----------------------------------------------------------------------------------------------------------
 
 
