@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bloodauto.files import read_json, write_json
 
 _NOTE = "worker.json"
+#: Of processes that Ray has handed out: not of those that wait, nor of its agents, without which Ray itself would end.
+_TITLE = re.compile(r"ray::(?!IDLE|\w*Agent\b)")
 _GONE_SECONDS = 5.0
 
 
@@ -44,12 +47,11 @@ def kill_noted(folder: Path) -> Any | None:
 
 
 def _local_workers() -> list[psutil.Process]:
-    """Ray names the processes that it has handed out; idle ones hold no device."""
+    """Ray writes into a process's title what it does, the class of its actor or the function of its task."""
     workers = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error, IndexError):
-            title = process.cmdline()[0]
-            if title.startswith("ray::") and not title.startswith("ray::IDLE"):
+            if _TITLE.match(process.cmdline()[0]):
                 workers.append(process)
     return workers
 
