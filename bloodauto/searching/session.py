@@ -154,6 +154,8 @@ def trainings(
     Yields:
         False when the user interrupted.
     """
+    # Ray reads it once, when it is imported; it would report every worker that we end as a disaster, over many lines.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
     from bloodauto.searching.tune_executor import Resources, execute, start_ray
     from bloodauto.searching.worker import WorkerOptions
     from bloodauto.trial.device import choose_once
