@@ -5,10 +5,10 @@
     python benchmarks/training.py --quick                                  # drawn cells, half a minute, rough
 
 One network, that of the recipe with random weights, compiled as ``bloodauto train`` compiles it (precision and XLA as measured
-on this machine) and fed by one augmenting thread, or by ``--processes``, trains an epoch with each augmentation in turn. Printed are the medians of
-the epochs' lengths over that of the epoch without augmentation in the same turn, by the clock and by core time (which
-other work on the machine disturbs less), and which share of an epoch the network waited for images. An epoch holds
-training steps alone: judging, which is the same with and without augmentation, is left out.
+on this machine) and fed by one augmenting thread, or by ``--processes``, trains an epoch with each augmentation in turn.
+Printed are the medians of the epochs' lengths over that of the epoch without augmentation in the same turn, by the clock
+and by core time (which other work on the machine disturbs less), and which share of an epoch the network waited for
+images. An epoch holds training steps alone: judging, which is the same with and without augmentation, is left out.
 
     none          shuffling alone
     three         RandAugment of keras-cv's ten operations: three of them, magnitude 0.5
@@ -93,7 +93,7 @@ def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray, proces
             seed=SEED,
             last_batch="drop",
             num_processes=0 if policy is None else processes,
-        )  # fmt: skip
+        )
         for name, policy in policies.items()
     }
 

@@ -15,7 +15,6 @@ import contextlib
 import mmap
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import tempfile
@@ -250,6 +249,8 @@ def _start(memory: int, shape: tuple[int, ...]) -> _Worker:
             [sys.executable, "-c", f"{code}{theirs.fileno()}, {memory}, {shape!r})"],
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), memory),
+            # Ctrl-C goes to a terminal's whole group; the process that trains decides what it means.
+            process_group=0,
             # The one thread that works calls no BLAS.
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
@@ -258,8 +259,6 @@ def _start(memory: int, shape: tuple[int, ...]) -> _Worker:
 
 def serve(pipe: int, memory: int, shape: tuple[int, ...]) -> None:
     """What a worker does until its pipe ends: makes batches in shared memory, in place of their sources."""
-    # Ctrl-C goes to every process of a terminal; the one that trains decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     slots = _slots(memory, shape)
     with Connection(pipe) as connection, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +81,9 @@ def test_the_same_batches_as_without_them(mixing, last_batch):
 def test_mixing_alone_and_images_of_any_layout():
     images = np.asfortranarray(IMAGES)[:, ::-1]
     settings = {"batch_size": 7, "policy": None, "mixing": CutMix(1.0), "seed": 2}
-    pipeline = BatchPipeline(images, TARGETS, num_processes=1, prefetch_batches=0, **settings)
-    assert_same(list(pipeline.epoch(0)), list(BatchPipeline(images, TARGETS, num_threads=0, **settings).epoch(0)))
+    with closing(BatchPipeline(images, TARGETS, num_processes=1, prefetch_batches=0, **settings)) as pipeline:
+        alone = BatchPipeline(images, TARGETS, num_threads=0, **settings)
+        assert_same(list(pipeline.epoch(0)), list(alone.epoch(0)))
 
 
 def test_epochs_that_are_left_early_or_overlap(two_processes):
@@ -111,10 +114,10 @@ def test_an_error_in_a_process_reaches_the_consumer(tmp_path, monkeypatch):
         "        raise ValueError(f'no draw for {count} images')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    from failing_policies import Broken
-
-    with pytest.raises(ValueError, match="no draw for 4 images") as caught:
-        list(pipeline_of(policy=Broken(), num_processes=1).epoch(0))
+    Broken = importlib.import_module("failing_policies").Broken
+    pipeline = pipeline_of(policy=Broken(), num_processes=1)
+    with closing(pipeline), pytest.raises(ValueError, match="no draw for 4 images") as caught:
+        list(pipeline.epoch(0))
     assert any("failing_policies.py" in note for note in caught.value.__notes__)
 
 
@@ -124,9 +127,11 @@ def test_policies_that_cannot_be_sent_are_told(tmp_path, monkeypatch):
     )
     with monkeypatch.context() as only_here:
         only_here.syspath_prepend(tmp_path)
-        from policies_of_a_script import Own
-    with pytest.raises(RecipeError, match=r"policy whose class another process can import.*policies_of_a_script"):
-        list(pipeline_of(policy=Own(), num_processes=1).epoch(0))
+        Own = importlib.import_module("policies_of_a_script").Own
+    message = r"policy whose class another process can import.*policies_of_a_script"
+    pipeline = pipeline_of(policy=Own(), num_processes=1)
+    with closing(pipeline), pytest.raises(RecipeError, match=message):
+        list(pipeline.epoch(0))
 
     @dataclass(frozen=True)
     class Local(RandAugment):
@@ -177,6 +182,7 @@ def start(seconds: float) -> tuple[subprocess.Popen, list[int]]:
     script = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", SCRIPT, str(seconds)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)},
+        start_new_session=True,
     )  # fmt: skip
     assert script.stdout is not None
     pids = [int(pid) for pid in script.stdout.readline().split()]
@@ -195,9 +201,10 @@ def test_they_end_with_who_started_them(end, code):
     wait_until_gone(pids)
 
 
-def test_ctrl_c_is_for_the_process_that_trains(two_processes):
-    epoch = two_processes.epoch(0)
-    begun = [next(epoch)]
-    for worker in workers():
-        worker.send_signal(signal.SIGINT)
-    assert_same(begun + list(epoch), list(pipeline_of(num_threads=0).epoch(0)))
+def test_ctrl_c_is_for_the_process_that_trains():
+    script, pids = start(60.0)
+    os.killpg(script.pid, signal.SIGINT)  # as a terminal does
+    complaints = script.communicate(timeout=30)[1]
+    assert complaints.count("Traceback") == 1
+    assert complaints.endswith("KeyboardInterrupt\n")
+    wait_until_gone(pids)
