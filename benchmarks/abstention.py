@@ -6,7 +6,8 @@
 A small network learns drawn cells of seven types. Known are unseen cells of these seven; unknown are cells of the eighth,
 pictures without a cell (plasma and red cells), cartoons drawn over cells, and noise. Wrong are its own mistakes: how often a
 rightly answered image is surer than one that is not. Measures of probabilities are taken after calibration, the energy
-(Liu et al., arXiv:2010.03759) from the logits as they are.
+(Liu et al., arXiv:2010.03759) from the logits as they are, the distance from the features before them. Marked is what
+the entropy or the distance marks.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from bloodauto.data.split import make_splits
 from bloodauto.data.synth import draw_overlay, synthesize
 from bloodauto.ensemble.abstention import SURENESS_NAMES, auroc, fit_abstention, is_sure, sureness
 from bloodauto.ensemble.calibration import apply_temperature, fit_temperature
+from bloodauto.export.familiar import fit_familiarity, strangeness
+from bloodauto.export.keras_export import Member, build_export
 from bloodauto.files import read_arrays, shipped_folder
 from bloodauto.recipe import load_recipe
 from bloodauto.shift.suite import ShiftSuite
@@ -88,10 +91,11 @@ def run(
     unseen = synthesize(arguments.unseen, seed=seed, image_size_px=IMAGE_SIZE_PX, first_index=arguments.cells)
     known = without(unseen, held_out)
     recipe = load_recipe(shipped_folder("trials") / "tiny_cnn.yaml")
+    splits = make_splits(learnt, clean(learnt, enabled=False), seed=seed)
     with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
         train(
             recipe,
-            prepare(learnt, make_splits(learnt, clean(learnt, enabled=False), seed=seed), ShiftSuite(seed=seed)),
+            prepare(learnt, splits, ShiftSuite(seed=seed)),
             seed=seed,
             options=TrainOptions(),
             folder=Path(folder),
@@ -111,18 +115,24 @@ def run(
         answers["view_labels"],
     )
 
+    exported = build_export([Member(network, 1.0)])
+    known_rows = splits.train_index(0), splits.validation_index(0)
+    familiarity, _ = fit_familiarity(exported, learnt.images, learnt.labels, *known_rows, seed=seed)
+
     def scores(images: np.ndarray) -> dict[str, np.ndarray]:
         logits = logits_of(network, images)
         probabilities = apply_temperature(softmax(logits), temperature)
         highest = logits.max(axis=1)
         found = {name: sureness(probabilities, name) for name in SURENESS_NAMES}
         found["energy"] = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-        found["marked"] = ~is_sure(probabilities, rule.sureness, rule.threshold)
+        found["distance"] = -strangeness(familiarity.spaces, exported, images)
+        strange = -found["distance"] > familiarity.limit
+        found["marked"] = strange | ~is_sure(probabilities, rule.sureness, rule.threshold)
         return found
 
     of_known = scores(known.images)
     right = logits_of(network, known.images).argmax(axis=1) == known.labels
-    areas: dict[str, dict[str, float]] = {name: {} for name in (*SURENESS_NAMES, "energy")}
+    areas: dict[str, dict[str, float]] = {name: {} for name in (*SURENESS_NAMES, "energy", "distance")}
     marked = {"known": float(of_known["marked"].mean())}
     for kind, images in things(unseen, held_out, 200, seed).items():
         of_kind = scores(images)

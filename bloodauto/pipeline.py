@@ -319,12 +319,13 @@ def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Pat
 
     wake_tensorflow()
     from bloodauto.data.load import load_images
-    from bloodauto.export.predict import open_model, predict_images, write_predictions_csv
+    from bloodauto.export.predict import open_model, predict_images, which_are_sure, write_predictions_csv
 
     opened = open_model(Path(model))
     if opened.height_px != opened.width_px:
         raise UserError(f"{model}: expected a model of square images, got {opened.height_px} x {opened.width_px} px.")
     pixels, names = load_images(Path(images), opened.height_px)
     answers = predict_images(opened, pixels)
-    write_predictions_csv(Path(output), names.tolist(), opened.class_names, answers, opened.unsure)
+    sure = which_are_sure(opened, pixels, answers)
+    write_predictions_csv(Path(output), names.tolist(), opened.class_names, answers, sure)
     return Path(output)

@@ -19,6 +19,7 @@ from bloodauto.ensemble.assemble import Caps, Looked, looked_again, reduced
 from bloodauto.ensemble.distilled import Distilled
 from bloodauto.ensemble.record import Ensemble, Trained, read_ensemble
 from bloodauto.errors import RunError
+from bloodauto.export.familiar import Familiarity, Found, fit_familiarity
 from bloodauto.export.keras_export import IDENTITY, Member, View, build_export, views_of
 from bloodauto.export.labels import Unsure
 from bloodauto.export.latency import latency_of, single_image_ms
@@ -153,6 +154,7 @@ def _card(
     *,
     latency_ms: float,
     distilled: Distilled | None,
+    found: tuple[Found, ...],
 ) -> CardFacts:
     ensemble = built.ensemble
     members = tuple(
@@ -202,6 +204,7 @@ def _card(
         winners_curse=ensemble.winners_curse,
         considered=ensemble.considered,
         distilled=distilled,
+        found=found,
         latency_ms=latency_ms,
         test=test,
         view_gain=built.gain,
@@ -285,12 +288,26 @@ def export_run(
     rule = built.ensemble.abstention
     unsure = Unsure(rule.sureness, rule.threshold)
     latency_ms = single_image_ms(built.model)
+    familiarity: Familiarity | None = None
+    found: tuple[Found, ...] = ()
+    # Looking at two thousand images takes about as long as building did; the model comes first.
+    if seconds_left is None or seconds_left() > 3 * (time.perf_counter() - started):
+        rows = splits.train_index(0), splits.validation_index(0)
+        familiarity, found = fit_familiarity(built.model, cells.images, cells.labels, *rows, seed=seed)
 
     def write(formats: Sequence[str], written: Sequence[str]) -> ExportResult:
         test = read_sealed_test(run, chosen)
-        facts = _card(test, built, cells, splits, latency_ms=latency_ms, distilled=distilled)
+        facts = _card(test, built, cells, splits, latency_ms=latency_ms, distilled=distilled, found=found)
         return write_export(
-            output, built.model, cells.class_names, unsure, facts, formats, built.sample, written=written
+            output,
+            built.model,
+            cells.class_names,
+            unsure,
+            facts,
+            formats,
+            built.sample,
+            written=written,
+            familiarity=familiarity,
         )
 
     first, *others = sorted(wanted, key=tuple(FORMATS).index)

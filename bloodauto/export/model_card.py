@@ -11,6 +11,7 @@ from bloodauto.ensemble.distilled import Distilled
 from bloodauto.ensemble.honesty import WinnersCurse
 from bloodauto.ensemble.record import Considered
 from bloodauto.ensemble.scaling import Calibration
+from bloodauto.export.familiar import Found
 from bloodauto.export.keras_export import View
 from bloodauto.export.labels import Labels
 from bloodauto.export.looking import ViewGain
@@ -71,6 +72,7 @@ class CardFacts:
         training_images: how many.
         class_counts: training images per class, in the order of the labels.
         written_with: versions, for example ``bloodauto 0.1.0, Keras 3.15.0, TensorFlow 2.21.0``.
+        found: how pictures that are no cells are told from own images; empty where that was not measured.
         considered: what the members were chosen from; None where somebody else chose.
         distilled: where the model is a student of an ensemble, both beside each other; else None.
     """
@@ -88,6 +90,7 @@ class CardFacts:
     training_images: int
     class_counts: tuple[int, ...]
     written_with: str
+    found: tuple[Found, ...] = ()
     considered: Considered | None = None
     distilled: Distilled | None = None
 
@@ -215,6 +218,14 @@ def _unsure(facts: CardFacts) -> str:
         lines.append(
             f"Of shifted views it answers {rule.shifted.answered:.1%}, and of these answers {rule.shifted.accuracy:.2%} are "
             "right."
+        )
+    if facts.found:
+        kinds = "; ".join(f"{one.kind} {one.marked:.0%} (AUROC {one.auroc:.3f})" for one in facts.found)
+        lines.append(
+            "`bloodauto predict` also marks images that lie further from the trained classes, in the networks' own features, "
+            "than 99 % of images they were not trained on (`familiar.npz`). Of pictures made from such images it marks so: "
+            f"{kinds}, {facts.found[0].images} of each. How well it finds "
+            "a cell of another type was not measured here; expect less."
         )
     lines.append(
         "Calibration error: " + ", ".join(

@@ -13,6 +13,7 @@ import numpy as np
 
 from bloodauto.ensemble.abstention import is_sure
 from bloodauto.errors import DataError, RunError, UserError
+from bloodauto.export.familiar import FILE_NAME, Familiarity, read_familiarity, strangeness
 from bloodauto.export.labels import Unsure, read_class_names, read_unsure
 from bloodauto.files import atomic_path
 
@@ -27,6 +28,7 @@ class ExportedModel:
         class_names: from ``labels.json`` beside the file, or ``class_0``, ``class_1``, ... where there is none.
         height_px, width_px: the images it takes.
         unsure: when an answer is not sure; None where ``labels.json`` does not say.
+        familiarity: when an image is like none that was trained on; None where there is no such file beside the model.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class ExportedModel:
     height_px: int
     width_px: int
     unsure: Unsure | None = None
+    familiarity: Familiarity | None = None
 
 
 def open_model(path: Path) -> ExportedModel:
@@ -72,7 +75,9 @@ def open_model(path: Path) -> ExportedModel:
             )
     names = path.with_name("labels.json")
     unsure = read_unsure(names) if names.is_file() else None
-    return ExportedModel(path, network, _class_names(path, classes), height, width, unsure)
+    known = path.with_name(FILE_NAME)
+    familiarity = read_familiarity(known) if known.is_file() else None
+    return ExportedModel(path, network, _class_names(path, classes), height, width, unsure, familiarity)
 
 
 def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
@@ -108,12 +113,36 @@ def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int 
     return probabilities
 
 
+def which_are_sure(model: ExportedModel, images: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
+    """Which answers stand: the model is sure of them, and the images are like those that were trained on.
+
+    The second costs about as much as the answers did.
+
+    Args:
+        images, probabilities: (n, h, w, 3) and what ``predict_images`` answered for them.
+
+    Returns:
+        bool (n,); None where the files beside the model hold no rule.
+
+    Raises:
+        RunError: the rule is that of another model.
+    """
+    if model.unsure is None and model.familiarity is None:
+        return None
+    stands = np.ones(len(images), dtype=bool)
+    if model.unsure is not None:
+        stands &= is_sure(probabilities, model.unsure.sureness, model.unsure.below)
+    if model.familiarity is not None and len(images):
+        stands &= strangeness(model.familiarity.spaces, model.network, images) <= model.familiarity.limit
+    return stands
+
+
 def write_predictions_csv(
     path: Path,
     names: Sequence[str],
     class_names: Sequence[str],
     probabilities: np.ndarray,
-    unsure: Unsure | None = None,
+    sure: np.ndarray | None = None,
 ) -> None:
     """Writes one line an image, atomically.
 
@@ -125,7 +154,7 @@ def write_predictions_csv(
         names: n, one for each image.
         class_names: c.
         probabilities: float, (n, c); written with six decimals.
-        unsure: the rule for the last column.
+        sure: bool, (n,), of ``which_are_sure``; None without a rule.
     """
     assert probabilities.shape == (len(names), len(class_names)), (
         f"expected probabilities ({len(names)}, {len(class_names)}), got {probabilities.shape}"
@@ -133,14 +162,9 @@ def write_predictions_csv(
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["name", "label", *(f"probability_{name}" for name in class_names), "sure"])
-        for name, row, sure in zip(names, probabilities, _sure_words(probabilities, unsure), strict=True):
-            writer.writerow([name, class_names[int(row.argmax())], *(f"{value:.6f}" for value in row), sure])
-
-
-def _sure_words(probabilities: np.ndarray, unsure: Unsure | None) -> list[str]:
-    if unsure is None:
-        return [""] * len(probabilities)
-    return ["yes" if sure else "no" for sure in is_sure(probabilities, unsure.sureness, unsure.below)]
+        words = [""] * len(names) if sure is None else ["yes" if one else "no" for one in sure]
+        for name, row, word in zip(names, probabilities, words, strict=True):
+            writer.writerow([name, class_names[int(row.argmax())], *(f"{value:.6f}" for value in row), word])
 
 
 def _class_names(model_path: Path, classes: int) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bloodauto.errors import UserError
 from bloodauto.export.codabench import check_submission, write_submission
+from bloodauto.export.familiar import FILE_NAME, Familiarity, write_familiarity
 from bloodauto.export.keras_export import check_parity, save_model
 from bloodauto.export.labels import Unsure, labels_of, write_labels
 from bloodauto.export.model_card import CardFacts, render_card
@@ -69,6 +70,7 @@ def write_export(
     sample: ParitySample,
     *,
     written: Sequence[str] = (),
+    familiarity: Familiarity | None = None,
 ) -> ExportResult:
     """Writes model, ``labels.json`` (with the rule for marking images as not sure) and ``README.md`` into ``folder``.
 
@@ -77,6 +79,7 @@ def write_export(
 
     Args:
         written: formats of the same model that an earlier call wrote, for the card; then there may be no others.
+        familiarity: written beside the model, for ``predict``; None: it marks by probabilities alone.
 
     Raises:
         UserError: a format that is unknown.
@@ -98,6 +101,11 @@ def write_export(
             write_submission(model, labels, path)
             check_submission(path, sample.images, sample.probabilities, sample.tolerance)
         write_labels(staged / "labels.json", labels)
+        if familiarity is not None:
+            write_familiarity(staged / FILE_NAME, familiarity)
         write_text(staged / "README.md", render_card(labels, facts, wanted))
         files = tuple(path.replace(folder / path.name) for path in sorted(staged.iterdir()))
+    if familiarity is None:
+        # That of a model that is no longer here.
+        (folder / FILE_NAME).unlink(missing_ok=True)
     return ExportResult(files, difference)

@@ -8,9 +8,10 @@ import pytest
 from keras import layers
 
 from bloodauto.errors import DataError, RunError, UserError
+from bloodauto.export.familiar import fit_familiarity, write_familiarity
 from bloodauto.export.keras_export import Member, build_export, save_model
 from bloodauto.export.labels import Unsure, labels_of, write_labels
-from bloodauto.export.predict import open_model, predict_images, write_predictions_csv
+from bloodauto.export.predict import open_model, predict_images, which_are_sure, write_predictions_csv
 
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "platelet")
 
@@ -66,18 +67,38 @@ def test_a_rule_that_is_none_is_refused(folder, rule):
 
 def test_a_model_brings_its_rule_and_images_below_it_are_marked(folder, make, tmp_path):
     model = keras.saving.load_model(folder / "model.keras")
-    probabilities = model.predict(make.images(12, 24), verbose=0)
+    images = make.images(12, 24)
+    probabilities = model.predict(images, verbose=0)
     middle = float(np.median(probabilities.max(axis=1)))
     write_labels(folder / "labels.json", labels_of(model, NAMES, Unsure("max_probability", middle)))
     opened = open_model(folder)
     assert opened.unsure == Unsure("max_probability", middle)
-    write_predictions_csv(tmp_path / "p.csv", [str(i) for i in range(12)], NAMES, probabilities, opened.unsure)
+    sure = which_are_sure(opened, images, probabilities)
+    write_predictions_csv(tmp_path / "p.csv", [str(i) for i in range(12)], NAMES, probabilities, sure)
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["name", "label", *(f"probability_{name}" for name in NAMES), "sure"]
     marked = np.array([row["sure"] == "no" for row in rows])
     np.testing.assert_array_equal(marked, probabilities.max(axis=1) < middle)
     assert 0 < marked.sum() < 12
+
+
+def test_images_unlike_the_trained_ones_are_marked_whatever_the_probabilities(folder, make):
+    grey = np.clip(make.images(60, 24) // 8 + 110, 0, 255).astype(np.uint8)
+    opened = open_model(folder)
+    assert which_are_sure(opened, grey, predict_images(opened, grey)) is None
+    labels = predict_images(opened, grey).argmax(axis=1)
+    rule, _ = fit_familiarity(opened.network, grey, labels, np.arange(40), np.arange(40, 60), seed=0)
+    write_familiarity(folder / "familiar.npz", rule)
+    opened = open_model(folder)
+    both = np.concatenate([grey[40:], make.images(20, 24)])
+    sure = which_are_sure(opened, both, predict_images(opened, both))
+    assert sure[:20].mean() >= 0.9
+    assert sure[20:].mean() <= 0.1
+    # Together with a rule for probabilities, an answer stands where both let it.
+    write_labels(folder / "labels.json", labels_of(opened.network, NAMES, Unsure("max_probability", 1.1)))
+    opened = open_model(folder)
+    assert not which_are_sure(opened, both, predict_images(opened, both)).any()
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):

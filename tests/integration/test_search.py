@@ -108,6 +108,7 @@ def test_what_a_run_leaves_is_whole(searched: Searched) -> None:
     root, export = searched.run.root, searched.run.export
     assert sorted(path.name for path in export.iterdir()) == [
         "README.md",
+        "familiar.npz",
         "labels.json",
         "model.keras",
         "submission.zip",
@@ -190,7 +191,12 @@ def test_the_exported_model_answers_alone_as_predict_does(
 def test_export_best_writes_the_same_model_again(searched: Searched, tmp_path: Path) -> None:
     answer = bloodauto("export-best", "--run", searched.run.root, "--output", tmp_path / "best", "--format", "keras")
     assert answer.code == 0, answer.err
-    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["README.md", "labels.json", "model.keras"]
+    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [
+        "README.md",
+        "familiar.npz",
+        "labels.json",
+        "model.keras",
+    ]
 
 
 def test_export_best_with_views_says_what_they_cost_and_leaves_the_run_alone(

@@ -1,0 +1,91 @@
+"""Pictures that are nothing like the trained cells are found by the networks' features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bloodauto.errors import RunError
+from bloodauto.export.familiar import (
+    FILE_NAME,
+    FeatureSpace,
+    fit_familiarity,
+    made_of,
+    read_familiarity,
+    strangeness,
+    write_familiarity,
+)
+from bloodauto.export.keras_export import Member, build_export
+
+SIZE_PX = 24
+
+
+@pytest.fixture(scope="module")
+def cells() -> tuple[np.ndarray, np.ndarray]:
+    """Discs on a light field, dark or pale by their class."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 2
+    y, x = np.mgrid[:SIZE_PX, :SIZE_PX]
+    centres = rng.uniform(10, 14, (240, 2))
+    inside = np.hypot(y - centres[:, :1, None], x - centres[:, 1:, None]) < 7
+    levels = np.where(inside, np.where(labels, 60, 140)[:, None, None], 220)[..., None]
+    return np.clip(levels + rng.normal(0, 6, (240, SIZE_PX, SIZE_PX, 3)), 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def model(small_pair):
+    return build_export([Member(small_pair[0], 0.7), Member(small_pair[1], 0.3)])
+
+
+@pytest.fixture(scope="module")
+def fitted(model, cells):
+    return fit_familiarity(model, *cells, np.arange(160), np.arange(160, 240), seed=0)
+
+
+def test_the_limit_leaves_the_own_images_alone_and_finds_what_is_no_cell(fitted, model, cells) -> None:
+    rule, found = fitted
+    assert (strangeness(rule.spaces, model, cells[0][160:]) > rule.limit).mean() <= 0.02
+    by_kind = {one.kind: one for one in found}
+    assert list(by_kind) == ["background without a cell", "cells in pieces", "noise"]
+    assert by_kind["noise"].auroc > 0.99
+    assert by_kind["noise"].marked > 0.95
+    assert by_kind["background without a cell"].auroc > 0.9
+    assert all(one.images == 80 for one in found)
+
+
+def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
+    rng = np.random.default_rng(1)
+    directions, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    variances, means = np.array([4.0, 1.0]), rng.normal(size=(2, 3))
+    space = FeatureSpace(means, directions[:, :2], variances, 0.25, usual=2.0)
+    covariance = directions @ np.diag([4.0, 1.0, 0.25]) @ directions.T
+    features = rng.normal(size=(5, 3))
+    away = features[:, None] - means
+    wanted = np.einsum("ncd,de,nce->nc", away, np.linalg.inv(covariance), away).min(axis=1) / 2
+    np.testing.assert_allclose(space.distances(features), wanted, rtol=1e-6)
+
+
+def test_the_rule_reads_as_it_was_written(fitted, model, cells, tmp_path) -> None:
+    rule, _ = fitted
+    write_familiarity(tmp_path / FILE_NAME, rule)
+    again = read_familiarity(tmp_path / FILE_NAME)
+    assert again.limit == rule.limit
+    some = cells[0][:8]
+    np.testing.assert_array_equal(strangeness(again.spaces, model, some), strangeness(rule.spaces, model, some))
+
+
+def test_a_rule_of_another_model_or_no_rule_is_refused(fitted, model, cells, tmp_path) -> None:
+    with pytest.raises(RunError, match="export again"):
+        strangeness(fitted[0].spaces[:1], model, cells[0][:2])
+    np.savez(tmp_path / FILE_NAME, means_0=np.zeros((2, 3)))
+    with pytest.raises(RunError, match="missing or wrong"):
+        read_familiarity(tmp_path / FILE_NAME)
+
+
+def test_made_pictures_keep_their_size_and_pieces_keep_their_pixels() -> None:
+    images = np.random.default_rng(2).integers(0, 256, (3, 30, 26, 3), dtype=np.uint8)
+    made = made_of(images, np.random.default_rng(0))
+    assert all(one.shape == images.shape and one.dtype == np.uint8 for one in made.values())
+    pieces = made["cells in pieces"]
+    np.testing.assert_array_equal(np.sort(pieces.reshape(3, -1)), np.sort(images.reshape(3, -1)))
+    assert not np.array_equal(pieces, images)
