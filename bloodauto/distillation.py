@@ -34,6 +34,8 @@ _LANE = "student"
 _STRETCH = 1000.0
 #: On what is foreseen for after the training.
 _MARGIN = 2.5
+#: Of what is left, kept besides: a file that is not written in time is worth nothing.
+_END_SHARE = 0.2
 #: What is given up at the end of the budget takes a moment to stop.
 _LAST_SECONDS = 1.0
 
@@ -215,7 +217,7 @@ class _Job:
         backbone = self.recipe.backbone
         weights = find_weights(backbone.name, backbone.weights, None if weights_dir is None else Path(weights_dir))
         # What comes after the training: its judgement, and a model written and read back, as the teacher was built.
-        after = _MARGIN * (self._judge_seconds(material) + build_seconds)
+        after = _MARGIN * (self._judge_seconds(material) + build_seconds) + _END_SHARE * self.seconds_left()
         limit = self.seconds_left() - after
         if limit <= 0:
             raise _too_little(self.ledger)
