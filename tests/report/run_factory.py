@@ -233,6 +233,7 @@ def predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> 
         "view_groups": np.array(["stain"] * 40),
         "view_weights": np.ones(40),
         "shifted": clean[:40],
+        "target": clean[:0],
     }
 
 
