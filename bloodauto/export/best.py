@@ -38,6 +38,8 @@ from bloodauto.trial.views import over_views
 _PARITY_IMAGES = 32
 #: Writing the card again, as a share of building the model and writing its first file.
 _CARD_SHARE = 0.1
+#: Looking at two thousand training images, over building the model, with room for a slow moment; the model is written before.
+_FAMILIARITY_OVER_BUILDING = 3.0
 #: The statistics a network was trained with count as those of so many target images.
 _SOURCE_IMAGES = 64
 
@@ -288,12 +290,9 @@ def export_run(
     rule = built.ensemble.abstention
     unsure = Unsure(rule.sureness, rule.threshold)
     latency_ms = single_image_ms(built.model)
+    building_seconds = time.perf_counter() - started
     familiarity: Familiarity | None = None
     found: tuple[Found, ...] = ()
-    # Looking at two thousand images takes about as long as building did; the model comes first.
-    if seconds_left is None or seconds_left() > 3 * (time.perf_counter() - started):
-        rows = splits.train_index(0), splits.validation_index(0)
-        familiarity, found = fit_familiarity(built.model, cells.images, cells.labels, *rows, seed=seed)
 
     def write(formats: Sequence[str], written: Sequence[str]) -> ExportResult:
         test = read_sealed_test(run, chosen)
@@ -315,6 +314,9 @@ def export_run(
     # Building the model and writing and reading back one format: another format takes no longer, the card alone far less.
     stage_seconds = time.perf_counter() - started
     seconds = (lambda: math.inf) if seconds_left is None else seconds_left
+    if seconds() > stage_seconds * len(others) + _FAMILIARITY_OVER_BUILDING * building_seconds:
+        rows = splits.train_index(0), splits.validation_index(0)
+        familiarity, found = fit_familiarity(built.model, cells.images, cells.labels, *rows, seed=seed)
     own = caps is None and target is None and distilled is None
     closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
     if closed:
@@ -324,7 +326,8 @@ def export_run(
             open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=left)
     affordable = [one for number, one in enumerate(others, start=1) if seconds() > number * stage_seconds]
     still_closed = closed and not run.test_result.is_file()
-    rest = write(affordable, (first,)) if affordable or closed != still_closed else result
+    more = affordable or closed != still_closed or familiarity is not None
+    rest = write(affordable, (first,)) if more else result
     left_out = [one for one in others if one not in affordable] + (["test"] if still_closed else [])
     files = tuple(dict.fromkeys((*result.files, *rest.files)))
     return Exported(ExportResult(files, result.parity_difference), built.gain, tuple(left_out))
