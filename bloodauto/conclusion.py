@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: What is given up at the end of the budget takes a moment to stop.
 _LAST_SECONDS = 1.0
+#: Of what is kept for the export, what writing the model takes.
+_WRITING_SHARE = 0.4
 #: An attribute of the study.
 _TRAININGS_OVER = "trainings_over"
 
@@ -140,7 +142,11 @@ def _class_shares(data: PreparedData) -> tuple[float, ...]:
 def _judge_stopped(
     plan: Plan, study: optuna.Study, completed: Sequence[tuple[int, float]], seconds_left: Callable[[], float]
 ) -> Judged:
-    """Judges the best of the trials that were stopped, in what the export will probably leave of the budget."""
+    """Judges the best of the trials that were stopped, in what the export will probably leave of the budget.
+
+    Refits that were ended before they were judged come first, and may take what is kept for the sealed test: much was spent on
+    them, and the test can be opened later.
+    """
     from bloodauto.ensemble.assemble import Judged
     from bloodauto.ensemble.stopped import judge_stopped
     from bloodauto.searching.known_costs import costs_of
@@ -153,17 +159,24 @@ def _judge_stopped(
         return Judged()
     trials = study.get_trials(deepcopy=False)
     stopped = [one.number for one in trials if one.user_attrs.get("outcome") in ("pruned", "out_of_budget")]
+    refits = [
+        folder.name
+        for folder in sorted((plan.run.root / "refits").glob("*-fold0-*"))
+        if not (folder / "result.json").is_file()
+    ]
     best = max(completed, key=lambda trial: trial[1])[0]
     costs = costs_of(study, plan.space)
-    for_export = costs.final_lane_seconds(realise(plan.space, trials[best].params), 0)
+    for_export = costs.final_lane_seconds([realise(plan.space, trials[best].params)], 0)
+    kept = _WRITING_SHARE * for_export if refits else for_export
     metric: Any = settings.objectives.first
     return judge_stopped(
         plan.run,
         stopped,
         [number for number, _ in completed],
+        refits,
         lambda: prepare(data.cells, data.splits, plan.suite, target=data.target),
         objective=metric,
-        seconds_left=lambda: seconds_left() - for_export,
+        seconds_left=lambda: seconds_left() - kept,
         start_seconds=costs.start_seconds(cold=True),
     )
 

@@ -47,17 +47,19 @@ class Caps:
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of the trials that were stopped at a rung.
+    """What became of the trials that were stopped at a rung, and of refits that were ended before they were judged.
 
     Attributes:
         stopped: how many there are that trained for an epoch or more.
         promising: how many of them were worth a look.
         numbers: those that were looked at in the time there was, the best first; they have predictions now.
+        refits: the names of refits that have.
     """
 
     stopped: int = 0
     promising: int = 0
     numbers: tuple[int, ...] = ()
+    refits: tuple[str, ...] = ()
 
 
 #: Milliseconds that one image takes a training's network, measured where it is asked for.
@@ -117,7 +119,7 @@ def assemble(
         caps: where no training is fast enough for them, the fastest is taken.
         latency: needed for a cap on it.
         places: what is known beside the labels.
-        judge_stopped: makes candidates of trials that were stopped; asked only where single networks are chosen among. None:
+        judge_stopped: makes candidates of trainings that were stopped; asked only where single networks are chosen among. None:
             there are none.
 
     Raises:
@@ -135,11 +137,11 @@ def assemble(
         pool = folds
     elif judge_stopped is not None:
         judged = judge_stopped()
-        stopped = [one for one in find_trained(run, (), judged.numbers) if one.kind != "refit"]
-        pool = {**holdout, **{one.name: answers_of([one], places) for one in stopped}}
+        found = [one for one in find_trained(run, (), judged.numbers) if one.fold == 0 and one.name not in holdout]
+        pool = {**holdout, **{one.name: answers_of([one], places) for one in found}}
     considered = Considered(
         trials=sum(one.kind == "trial" for one in trained),
-        refits=sum(one.kind == "refit" for one in trained),
+        refits=sum(one.kind == "refit" for one in trained) + len(judged.refits),
         stopped=judged.stopped,
         promising=judged.promising,
         judged=len(judged.numbers),

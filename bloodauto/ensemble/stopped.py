@@ -31,38 +31,42 @@ def judge_stopped(
     run: RunDirectory,
     stopped: Sequence[int],
     completed: Sequence[int],
+    refits: Sequence[str],
     material: Callable[[], Material],
     *,
     objective: Objective,
     seconds_left: Callable[[], float],
     start_seconds: float,
 ) -> Judged:
-    """Gives the best stopped trials predictions for the images that all candidates answer for, as long as time lasts.
+    """Gives the best stopped trainings predictions for the images that all candidates answer for, as long as time lasts.
 
-    A trial is as good as the epoch whose weights it kept, by the part of the images that is judged after an epoch; which of
-    them are worth more is decided by that, for it costs nothing.
+    Refits come before trials: they have trained longest. A training is as good as the epoch whose weights it kept, by the
+    part of the images that is judged after an epoch; which of them are worth more is decided by that, for it costs nothing.
 
     Args:
         stopped: numbers of trials that trained for an epoch or more and did not run their course.
         completed: those of trials that did; with none of them there is nothing to compare with, and none is judged.
+        refits: names of those of fold 0 that were ended before they had been judged.
         material: of fold 0, made when it is first needed.
         objective: of the search.
         seconds_left: wall seconds that may still be spent here.
         start_seconds: wall seconds that it takes until the first network is there, the images and views included.
     """
-    scores = {number: score for number in stopped if (score := _kept_score(run.trial(number))) is not None}
+    folders: dict[int | str, Path] = {name: run.refit(name) for name in refits}
+    folders.update({number: run.trial(number) for number in stopped})
+    scores = {one: score for one, folder in folders.items() if (score := _kept_score(folder)) is not None}
     rivals = [score for number in completed if (score := _kept_score(run.trial(number))) is not None]
     if not rivals:
         return Judged(stopped=len(scores))
-    close = [number for number, score in scores.items() if score >= max(rivals) - _CLOSE_ENOUGH]
-    promising = sorted(close, key=lambda number: (-scores[number], number))[:_MOST_JUDGED]
-    judged: list[int] = []
+    close = [one for one, score in scores.items() if score >= max(rivals) - _CLOSE_ENOUGH]
+    promising = sorted(close, key=lambda one: (isinstance(one, int), -scores[one], str(one)))[:_MOST_JUDGED]
+    judged: list[int | str] = []
     needed = start_seconds
-    for number in promising:
-        folder = run.trial(number)
+    for one in promising:
+        folder = folders[one]
         if (folder / "predictions.npz").is_file() and (folder / "result.json").is_file():
             # An earlier session came that far.
-            judged.append(number)
+            judged.append(one)
             continue
         recipe = load_recipe(folder / "recipe.yaml")
         if seconds_left() < _MARGIN * needed:
@@ -75,8 +79,13 @@ def judge_stopped(
             # Weights that do not fit, or answers that are no numbers; others may do.
             continue
         needed = time.monotonic() - started
-        judged.append(number)
-    return Judged(len(scores), len(close), tuple(judged))
+        judged.append(one)
+    return Judged(
+        sum(isinstance(one, int) for one in scores),
+        sum(isinstance(one, int) for one in close),
+        tuple(one for one in judged if isinstance(one, int)),
+        tuple(one for one in judged if isinstance(one, str)),
+    )
 
 
 def _history(folder: Path) -> tuple[EpochReport, ...]:

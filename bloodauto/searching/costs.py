@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bloodauto.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
@@ -133,15 +134,19 @@ class CostModel:
         seconds = self._scaled(self._evaluations, _kind(recipe))
         return 0.0 if seconds is None else seconds
 
-    def final_lane_seconds(self, recipe: Recipe | None, workers: int) -> float:
+    def final_lane_seconds(self, recipes: Sequence[Recipe], workers: int) -> float:
         """Predicted seconds of reserved lanes after the last training: every worker's end, then one lane's export.
 
         Both have a part that is the same for every network and a part that a cold start measures, on a quiet machine as on a
         crowded one. To that come the answers of a few members to the sealed test, its views and simulated laboratories, each
         somewhat more than the last judgement of a training.
+
+        Args:
+            recipes: of which members will be; as many of each.
         """
         start = self.start_seconds(cold=True)
-        answers = _EXPORTED_MEMBERS * 1.2 * (self.finish_seconds(recipe) if recipe is not None else 0.0)
+        judging = statistics.fmean(self.finish_seconds(recipe) for recipe in recipes) if recipes else 0.0
+        answers = _EXPORTED_MEMBERS * 1.2 * judging
         end_of_worker = _END_SECONDS + start / 10
         export = _EXPORT_SECONDS + 0.6 * start + answers
         return _FINAL_MARGIN * (workers * end_of_worker + export)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from bloodauto.recipe import Recipe
 from bloodauto.searching.assignment import PolicySettings
 from bloodauto.searching.costs import CostModel
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.record import StudyRecord
+from bloodauto.searching.refits import choose_recipes
 
 #: Beyond so many times what its trial took a refit gains nothing any more; the search gets the rest.
 _USEFUL_REFIT_OVER_TRIAL = 3.0
@@ -18,6 +20,8 @@ _OVERDRAFT_SHARE = 0.1
 _DECLARED_OVERDRAFT_SHARE = 0.4
 #: Trainings that should be over may eat up so much of what is kept for the end before they are ended.
 _FINAL_OVERDRAFT_SHARE = 0.3
+#: So much of it is kept, before that, from trainings that were promised more than now seems right.
+_LEAST_FINAL_SHARE = 0.7
 
 
 class Division:
@@ -29,6 +33,8 @@ class Division:
 
     def __init__(self, ledger: Ledger, costs: CostModel, record: StudyRecord, settings: PolicySettings) -> None:
         self._ledger, self._costs, self._record, self._settings = ledger, costs, record, settings
+        self._members: list[Recipe] = []
+        self._members_known_at = 0
 
     @property
     def pool_devices(self) -> float:
@@ -38,8 +44,10 @@ class Division:
     @property
     def final_device_seconds(self) -> float:
         """Kept for the end of the workers, ensemble, export and sealed test, as this machine has shown itself so far."""
-        best = self._record.best
-        lane_seconds = self._costs.final_lane_seconds(None if best is None else best.recipe, self._settings.workers)
+        if len(self._record.finished) > self._members_known_at:
+            self._members = [one.recipe for one in choose_recipes(self._record.worth_refitting())]
+            self._members_known_at = len(self._record.finished)
+        lane_seconds = self._costs.final_lane_seconds(self._members, self._settings.workers)
         return min(lane_seconds * self._settings.devices_per_worker, self._settings.final_device_seconds)
 
     @property
@@ -47,10 +55,16 @@ class Division:
         """Where the trainings must be over."""
         return max(self._ledger.budget_device_seconds - self.final_device_seconds, 0.0)
 
-    @property
-    def trainings_end_at(self) -> float:
-        """Where trainings that should be over are ended, so that enough is left to conclude with one lane."""
-        return self.refits_end_at + _FINAL_OVERDRAFT_SHARE * self.final_device_seconds
+    def trainings_end_at(self, promised: float) -> float:
+        """Where trainings that should be over are ended, so that enough is left to conclude with one lane.
+
+        Args:
+            promised: where refits in progress were told to end; what is kept for the end may have grown since, but what they
+                have learnt is worth more than the last of what it is kept for.
+        """
+        final = self.final_device_seconds
+        latest = self._ledger.budget_device_seconds - _LEAST_FINAL_SHARE * final
+        return max(self.refits_end_at, min(promised, latest)) + _FINAL_OVERDRAFT_SHARE * final
 
     @property
     def search_ends_at(self) -> float:

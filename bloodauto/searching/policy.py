@@ -43,6 +43,7 @@ class _Open:
     cold: bool
     epochs_done: int = 0
     declared: bool = False
+    promised_end: float = 0.0
     start_seconds: float = 0.0
     overdue: bool = False
     last: EpochReport | None = None
@@ -89,6 +90,7 @@ class Policy:
         )
         self._open: dict[str, _Open] = {}
         self._ended: list[Ended] = []
+        self._cut: list[OnItsWay] = []
         self._warm_lanes: set[str] = set()
         self._nothing_affordable = False
         self._tries = _AFFORDABLE_TRIES
@@ -186,9 +188,8 @@ class Policy:
 
     def seconds_until_deadline(self, assignment: Assignment) -> float:
         """Wall seconds after which a training must leave, finished or not."""
-        ends_at = self.division.refits_end_at
-        if assignment.kind == "trial" and self._record.finished:
-            ends_at = self.division.trials_end_at(declared=self._open[assignment.name].declared)
+        search, declared = assignment.kind == "trial" and self._record.finished, self._open[assignment.name].declared
+        ends_at = self.division.trials_end_at(declared=declared) if search else self.division.refits_end_at
         return max(self.division.seconds_until(ends_at), 0.0)
 
     @property
@@ -200,7 +201,7 @@ class Policy:
     @property
     def trainings_end_at(self) -> float:
         """How much may be spent, in device-seconds, before whatever still trains must be gone: see ``Division``."""
-        return self.division.trainings_end_at
+        return self.division.trainings_end_at(max((one.promised_end for one in self._open.values()), default=0.0))
 
     def out_of_time(self) -> bool:
         """Whether even what is left for the end is being eaten up; everything must stop at once."""
@@ -299,10 +300,11 @@ class Policy:
 
     def _start(self, assignment: Assignment, asked: Asked | None) -> None:
         now, cold = self._now(), assignment.lane not in self._warm_lanes
-        running = _Open(assignment, None, now, now, now, cold)
-        if asked is not None:
+        running = self._open[assignment.name] = _Open(assignment, None, now, now, now, cold)
+        if asked is None:
+            running.promised_end = self.division.refits_end_at
+        else:
             running.trial, running.epochs_done, running.declared = asked.trial, asked.epochs_done, asked.declared
-        self._open[assignment.name] = running
 
     def _judge(self, running: _Open, report: EpochReport) -> None:
         """Decides whether a trial is pruned, cut, or goes on."""
@@ -333,6 +335,8 @@ class Policy:
         else:
             outcome, reason = "out_of_budget", "deadline"
         recipe = running.assignment.recipe
+        if outcome == "out_of_budget" and running.declared and running.last is not None:
+            self._cut.append(OnItsWay(running.trial.number, recipe, running.last))
         self._tell_end(running.trial, recipe, outcome, reason, ending, running.epochs_done, running.last)
 
     def _tell_end(
@@ -390,9 +394,7 @@ class Policy:
         return assignment
 
     def _on_their_way(self) -> list[OnItsWay]:
-        """The trials in progress that have reported an epoch and are not to be stopped."""
-        return [
-            OnItsWay(one.trial.number, one.assignment.recipe, one.last)
-            for one in self._open.values()
-            if one.trial is not None and one.last is not None and one.verdict is None
-        ]
+        """The trials in progress that have reported an epoch and are not to be stopped, and declared recipes that were cut."""
+        open_trials = [(one.trial, one) for one in self._open.values() if one.trial is not None and one.verdict is None]
+        going = [OnItsWay(trial.number, one.assignment.recipe, one.last) for trial, one in open_trials if one.last]
+        return self._cut + going

@@ -72,6 +72,8 @@ def choose_recipes(finished: Sequence[Finished]) -> list[Finished]:
 
     The best trial, then the best of other backbones, then others that are as good as the best but for noise.
     """
+    if not finished:
+        return []
     # A stable sort: of equals the one named first.
     ranked = sorted(finished, key=lambda trial: -trial.objective)
     best = ranked[0].objective
@@ -83,8 +85,9 @@ def choose_recipes(finished: Sequence[Finished]) -> list[Finished]:
             backbones.add(backbone)
             chosen[trial.recipe.id] = trial
     for trial in ranked:
-        if trial.objective >= best - _CLOSE_ENOUGH:
-            chosen.setdefault(trial.recipe.id, trial)
+        if len(chosen) >= _MAX_RECIPES or trial.objective < best - _CLOSE_ENOUGH:
+            break
+        chosen.setdefault(trial.recipe.id, trial)
     return list(chosen.values())[:_MAX_RECIPES]
 
 

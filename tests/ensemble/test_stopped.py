@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,11 +75,12 @@ def run(tmp_path: Path, stopped: Stopped) -> RunDirectory:
     return directory
 
 
-def _judge(run: RunDirectory, stopped: Stopped, *, seconds: float = 1e6) -> Judged:
+def _judge(run: RunDirectory, stopped: Stopped, *, seconds: float = 1e6, refits: Sequence[str] = ()) -> Judged:
     return judge_stopped(
         run,
         [1, 2, 3, 7],
         [0],
+        refits,
         lambda: stopped.material,
         objective="shift",
         seconds_left=lambda: seconds,
@@ -141,3 +143,13 @@ def test_answers_that_are_no_numbers_are_passed_over(run: RunDirectory, stopped:
     weights = dict(np.load(path, allow_pickle=False))
     np.savez(path, **{name: np.full_like(value, np.nan) for name, value in weights.items()})
     assert _judge(run, replace(stopped)).numbers == (1,)
+
+
+def test_refits_that_were_ended_before_they_were_judged_come_first(run: RunDirectory, stopped: Stopped) -> None:
+    shutil.copytree(run.trial(1), run.refit("00001-fold0-seed5"))
+    (run.refit("00002-fold0-seed6")).mkdir()  # ended before its first epoch
+    found = _judge(run, stopped, refits=["00001-fold0-seed5", "00002-fold0-seed6"])
+    assert found == Judged(stopped=3, promising=2, numbers=(2, 1), refits=("00001-fold0-seed5",))
+    result = read_json(run.refit("00001-fold0-seed5") / "result.json")
+    assert not result["finished"]
+    assert (run.refit("00001-fold0-seed5") / "predictions.npz").is_file()
