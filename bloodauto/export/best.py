@@ -38,6 +38,8 @@ from bloodauto.trial.views import over_views
 _PARITY_IMAGES = 32
 #: Writing the card again, as a share of building the model and writing its first file.
 _CARD_SHARE = 0.1
+#: The test may take a moment longer than it was given, and must not cost a format.
+_KEPT_FOR_FORMATS = 1.3
 #: Looking at two thousand training images, over building the model, with room for a slow moment; the model is written before.
 _FAMILIARITY_OVER_BUILDING = 3.0
 #: The statistics a network was trained with count as those of so many target images.
@@ -321,7 +323,7 @@ def export_run(
     closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
     if closed:
         # Better the test without the other formats than the other way round.
-        for kept in (stage_seconds * len(others), 0.0):
+        for kept in (_KEPT_FOR_FORMATS * stage_seconds * len(others), 0.0):
             left = seconds() - _CARD_SHARE * stage_seconds - kept
             open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=left)
     affordable = [one for number, one in enumerate(others, start=1) if seconds() > number * stage_seconds]
