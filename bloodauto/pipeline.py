@@ -247,7 +247,8 @@ def export_best(
         "--target-images": target_images is not None,
     }
     _check_student(distill, budget, [option for option, given in ensemble_only.items() if given])
-    if not directory.ensemble.is_file():
+    # Before anything was charged there is nothing to choose among, and nothing is to be written.
+    if not directory.ensemble.is_file() and directory.ledger.is_file():
         _choose_late(directory, settings)
     own = read_ensemble(directory)
     caps = None
