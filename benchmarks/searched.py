@@ -39,9 +39,8 @@ from bloodauto.recipe import load_recipe
 from bloodauto.searching.refits import stretched
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.trial.backbones import find_weights
-from bloodauto.trial.checkpoint import read_weights
 from bloodauto.trial.material import prepare, probabilities
-from bloodauto.trial.network import build_network
+from bloodauto.trial.network import trained_network
 from bloodauto.trial.train import TrainOptions, train
 
 #: Of the views: another draw than any search has made.
@@ -93,13 +92,12 @@ def _exported(run: RunDirectory) -> Answers:
 
 def _network(recipe_file: Path, weights: Path, cells: Cells) -> Answers:
     shape = cells.images.shape
-    network = build_network(
+    network = trained_network(
         load_recipe(recipe_file),
+        weights,
         num_classes=len(cells.class_names),
         image_shape_px=(shape[1], shape[2]),
-        weights_file=None,
     )
-    network.set_weights(read_weights(weights))
     return lambda images: probabilities(network, images)
 
 

@@ -132,20 +132,14 @@ def _cells(data: str, image_size_px: int | None, *, smoke: bool) -> Cells:
 
 def _judged_over_views(recipe: Recipe, material: Material, folder: Path) -> Judgement:
     from bloodauto.recipe import shares_of_views
-    from bloodauto.trial.checkpoint import read_weights
     from bloodauto.trial.material import judge
-    from bloodauto.trial.network import build_network
+    from bloodauto.trial.network import trained_network
     from bloodauto.trial.views import over_views
 
     shape = material.images.shape
-    network = build_network(
-        recipe,
-        num_classes=material.num_classes,
-        image_shape_px=(shape[1], shape[2]),
-        weights_file=None,
-        to_train=False,
+    network = trained_network(
+        recipe, folder / "best.npz", num_classes=material.num_classes, image_shape_px=(shape[1], shape[2])
     )
-    network.set_weights(read_weights(folder / "best.npz"))
     return judge(over_views(network, shares_of_views(recipe.test_time_views)), material, quick=False)[0]
 
 

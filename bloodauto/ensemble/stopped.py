@@ -12,10 +12,10 @@ from bloodauto.ensemble.assemble import Judged
 from bloodauto.errors import RunError, TrialFailure, UserError
 from bloodauto.files import RunDirectory, read_json, write_json
 from bloodauto.recipe import Recipe, load_recipe
-from bloodauto.trial.checkpoint import EpochReport, read_weights
+from bloodauto.trial.checkpoint import EpochReport
 from bloodauto.trial.epochs import kept_report
 from bloodauto.trial.material import Material, judge, milliseconds_per_image
-from bloodauto.trial.network import build_network
+from bloodauto.trial.network import trained_network
 from bloodauto.trial.options import Objective
 from bloodauto.trial.result import TrialResult, objective_of
 
@@ -108,14 +108,9 @@ def _judge_one(
 ) -> bool:
     """Whether there was time for it."""
     shape = material.images.shape
-    network = build_network(
-        recipe,
-        num_classes=material.num_classes,
-        image_shape_px=(shape[1], shape[2]),
-        weights_file=None,
-        to_train=False,
+    network = trained_network(
+        recipe, folder / "best.npz", num_classes=material.num_classes, image_shape_px=(shape[1], shape[2])
     )
-    network.set_weights(read_weights(folder / "best.npz"))
     images = len(material.validation_index) + len(material.views) + len(material.target)
     # Its latency is measured once more when it is judged.
     if seconds_left() < _MARGIN * images * milliseconds_per_image(network, material.views) / 1000:

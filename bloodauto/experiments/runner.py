@@ -296,20 +296,17 @@ class Experiment:
 
     def _look_again(self, variant: Variant) -> None:
         """What the trained network answers over its recipe's views."""
-        from bloodauto.trial.checkpoint import read_weights
         from bloodauto.trial.material import probabilities
-        from bloodauto.trial.network import build_network
+        from bloodauto.trial.network import trained_network
         from bloodauto.trial.views import over_views
 
         shape = self.material.images.shape
-        network = build_network(
+        network = trained_network(
             variant.recipe,
+            self.folder(variant.name) / "best.npz",
             num_classes=self.material.num_classes,
             image_shape_px=(shape[1], shape[2]),
-            weights_file=None,
-            to_train=False,
         )
-        network.set_weights(read_weights(self.folder(variant.name) / "best.npz"))
         looking = over_views(network, shares_of_views(variant.recipe.test_time_views))
         write_arrays(
             self.folder(variant.name) / "over_views.npz",

@@ -30,9 +30,8 @@ from bloodauto.export.write import FORMATS, ExportResult, ParitySample, check_fo
 from bloodauto.files import RunDirectory, read_arrays, read_json
 from bloodauto.recipe import STANDARD_VIEWS, load_recipe
 from bloodauto.trial.adaptation import adapted_statistics
-from bloodauto.trial.checkpoint import read_weights
 from bloodauto.trial.material import probabilities
-from bloodauto.trial.network import build_network
+from bloodauto.trial.network import trained_network
 from bloodauto.trial.views import over_views
 
 _PARITY_IMAGES = 32
@@ -85,14 +84,12 @@ def build_ensemble(
     for part in ensemble.members:
         for one in part.networks:
             recipe = recipes[one.name]
-            network = build_network(
+            network = trained_network(
                 recipe,
+                one.folder / "best.npz",
                 num_classes=len(cells.class_names),
                 image_shape_px=(shape[1], shape[2]),
-                weights_file=None,
-                to_train=False,
             )
-            network.set_weights(read_weights(one.folder / "best.npz"))
             if target is not None:
                 network.set_weights(adapted_statistics(network, target, source_images=_SOURCE_IMAGES))
             looks = views_of(recipe.test_time_views if named else STANDARD_VIEWS) if views else IDENTITY

@@ -21,6 +21,7 @@ from bloodauto.trial.backbones import (
     num_blocks,
     scaling,
 )
+from bloodauto.trial.checkpoint import read_weights
 from bloodauto.trial.filters import apply_filters
 from bloodauto.trial.head import build_head
 
@@ -116,6 +117,15 @@ def build_network(
     x = backbone(_scaled(scaling(recipe.backbone), x))
     logits = build_head(recipe.head, x, num_classes)
     return keras.Model(images, logits, name=f"recipe_{recipe.id}")
+
+
+def trained_network(recipe: Recipe, weights: Path, *, num_classes: int, image_shape_px: tuple[int, int]) -> keras.Model:
+    """The network of a recipe with the weights that a training kept, of standard layers only; see ``build_network``."""
+    network = build_network(
+        recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None, to_train=False
+    )
+    network.set_weights(read_weights(weights))
+    return network
 
 
 def backbone_of(network: keras.Model) -> keras.Model:

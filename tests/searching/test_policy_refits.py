@@ -7,8 +7,21 @@ import pytest
 
 from bloodauto.recipe import Recipe
 from bloodauto.searching.curves import CurvePoint
+from bloodauto.searching.simulator import Curve
 
 from .search_factory import SETTINGS, Search, tiny_recipe, tiny_space
+
+
+def two_quick_ones_and_a_slow_one(folder: Path, curve: Curve) -> Search:
+    """A search of three declared recipes; the last and largest would end in the share of the refits."""
+    declared = tuple(
+        (name, tiny_recipe(tiny_space(), width, rate))
+        for name, width, rate in (("quick", 16, 1e-3), ("quicker", 16, 2e-3), ("slow", 32, 1e-3))
+    )
+    settings = replace(SETTINGS, refit_share=0.65)
+    return Search(
+        folder, budget_device_seconds=1800.0, curve=curve, declared=declared, settings=settings, pruner="none"
+    )
 
 
 def test_refits_repeat_the_slow_trial_that_leads_though_it_has_not_ended(folder: Path) -> None:
@@ -35,14 +48,7 @@ def test_declared_recipes_may_reach_into_the_refits_share_and_suggestions_not(fo
         large = recipe.backbone.width == 32
         return CurvePoint((0.6 if large else 0.62) + 0.02 * epoch, 50.0 if large else 12.0, 0.5)
 
-    declared = tuple(
-        (name, tiny_recipe(tiny_space(), width, rate))
-        for name, width, rate in (("quick", 16, 1e-3), ("quicker", 16, 2e-3), ("slow", 32, 1e-3))
-    )
-    settings = replace(SETTINGS, refit_share=0.65)
-    search = Search(
-        folder, budget_device_seconds=1800.0, curve=curve, declared=declared, settings=settings, pruner="none"
-    )
+    search = two_quick_ones_and_a_slow_one(folder, curve)
     session = search.session()
     ended = {one.assignment.name: one for one in session.trainings if one.assignment.kind == "trial"}
     search_ends_at = search.last_policy.division.search_ends_at / 2
@@ -64,14 +70,7 @@ def test_a_declared_recipe_that_the_budget_cut_goes_on_as_a_refit(folder: Path) 
             (0.6 if large else 0.62) + 0.02 * epoch, (50.0 if epoch < 2 else 200.0) if large else 12.0, 0.5
         )
 
-    declared = tuple(
-        (name, tiny_recipe(tiny_space(), width, rate))
-        for name, width, rate in (("quick", 16, 1e-3), ("quicker", 16, 2e-3), ("slow", 32, 1e-3))
-    )
-    settings = replace(SETTINGS, refit_share=0.65)
-    search = Search(
-        folder, budget_device_seconds=1800.0, curve=curve, declared=declared, settings=settings, pruner="none"
-    )
+    search = two_quick_ones_and_a_slow_one(folder, curve)
     session = search.session()
     assert search.outcomes()[:3] == ["complete", "complete", "out_of_budget"]
     refits = [one.assignment for one in session.trainings if one.assignment.kind == "refit"]
