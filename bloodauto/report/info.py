@@ -73,6 +73,7 @@ class TrialInfo:
         message: of a failed trial, what it said.
         device_seconds: devices reserved x seconds reserved.
         weights: how many weights the network has.
+        backbone: its label, also where the space has but one; empty where nothing was noted.
     """
 
     number: int
@@ -86,6 +87,7 @@ class TrialInfo:
     recipe_id: str = ""
     device_seconds: float | None = None
     weights: int | None = None
+    backbone: str = ""
     metrics: Scores = ()
     history: tuple[EpochInfo, ...] = ()
 

@@ -232,6 +232,7 @@ def _trial(run: RunDirectory, reader: _Reader, trial: FrozenTrial) -> TrialInfo:
         reason=parse.text(attributes.get("reason", result.get("reason"))),
         message=parse.text(attributes.get("message")),
         recipe_id=parse.text(attributes.get("recipe_id")),
+        backbone=parse.text(attributes.get("backbone")),
         device_seconds=_first_number(attributes.get("device_seconds"), result.get("device_seconds")),
         weights=parse.whole(result.get("parameters"), "parameters"),
         metrics=result.get("metrics", ()),

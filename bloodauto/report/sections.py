@@ -38,11 +38,9 @@ def ranked(trials: tuple[TrialInfo, ...]) -> list[TrialInfo]:
 def trial_table(run: RunInfo) -> Markup:
     if not run.trials:
         return tag("p", "No trial has been started.", class_="absent")
-    backbone = "backbone.name"
     rows = []
     started = tuple(trial for trial in run.trials if not trial.never_started)
     for trial in ranked(started)[:TOP_TRIALS]:
-        params = {param.name: param.value for param in trial.params}
         rows.append(
             (
                 str(trial.number),
@@ -59,7 +57,7 @@ def trial_table(run: RunInfo) -> Markup:
                 str(trial.intermediate[-1][0]) if trial.intermediate else "–",
                 duration(trial.device_seconds, run.device),
                 "–" if trial.weights is None else f"{trial.weights / 1e6:.1f} M",
-                tag("span", shorten(str(params.get(backbone, "–")), 28), class_="whole"),
+                tag("span", shorten(trial.backbone or "–", 28), class_="whole"),
                 tag("span", shorten(trial.origin, 34), title=trial.origin),
                 tag("code", trial.recipe_id[:8], title=trial.recipe_id) if trial.recipe_id else "–",
             )

@@ -177,6 +177,7 @@ class StudyRecord:
             self.tell(trial, "failed", "rejected", message=str(error))
             return None
         trial.set_user_attr("recipe_id", recipe.id)
+        trial.set_user_attr("backbone", recipe.backbone.label)
         self._tried.add(recipe.id)
         return Asked(trial, recipe, epochs_done, trial.user_attrs["origin"].startswith(_DECLARED))
 

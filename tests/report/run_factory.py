@@ -162,6 +162,7 @@ def _write_trial(
     seconds = 20.0 + 16.0 * plan.epochs
     trial.set_user_attr("origin", "declared: small and strong" if trial.number < 3 else "sampled")
     trial.set_user_attr("recipe_id", f"{trial.number * 7919 + 4096:012x}")
+    trial.set_user_attr("backbone", trial.params["backbone.name"])
     history = []
     for epoch in range(1, plan.epochs + 1):
         objective = float(np.clip(quality * (1 - math.exp(-epoch / 2.2)) + 0.008 * rng.standard_normal(), 0, 1))

@@ -168,6 +168,7 @@ def test_declared_recipes_come_first_and_in_order(folder: Path) -> None:
     search.session()
     trials = search.study.get_trials(deepcopy=False)
     assert [trial.user_attrs["recipe_id"] for trial in trials[:3]] == [one.id for one in recipes]
+    assert {trial.user_attrs["backbone"] for trial in trials} == {"own_cnn_4x16", "own_cnn_4x32"}
     origins = [trial.user_attrs["origin"] for trial in trials]
     assert origins[:3] == ["declared: paper 0", "declared: paper 1", "declared: paper 2"]
     assert {origin for origin in origins[3:] if not origin.startswith("near trial ")} == {"sampled"}
