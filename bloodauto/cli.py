@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from datetime import datetime
@@ -14,10 +15,16 @@ from bloodauto.cli_data import Size, data_app
 from bloodauto.cli_experiments import ablate
 from bloodauto.cli_options import Distill, Formats, NoCleaning, StudentBudget, Views, WeightsDir, console_of
 from bloodauto.cli_trials import export_trained, tell_exported, train, trials
-from bloodauto.errors import BloodautoError
+from bloodauto.errors import BloodautoError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_WITH_ROOM = (
+    "Nothing that was written before is lost. Make room, then give the command again: a search goes on with "
+    "bloodauto search --resume --run DIR, or, when its trainings are over, with bloodauto export-best --run DIR --output DIR."
+)
 
 Run = Annotated[Path, typer.Option("--run", help="Directory of the run.")]
 TargetImages = Annotated[
@@ -235,3 +242,20 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if (full := _full_disk(error)) is None:
+            raise
+        sys.stderr.write(f"error: {full}\n")
+        sys.exit(UserError.exit_code)
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """What to say when an error comes of a disk that takes no more, also if a library has wrapped it; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            place = f"{error.filename}: " if error.filename is not None else ""
+            return f"{place}expected room to write, got: {error.strerror}. {_WITH_ROOM}"
+        if "database or disk is full" in str(error):
+            return f"expected room to write the study, got: the disk is full. {_WITH_ROOM}"
+        error = error.__cause__ or error.__context__
+    return None
