@@ -132,7 +132,7 @@ def _write_png(path: Path, image: Any) -> None:
 
 @data_app.command("augment")
 def augment(
-    recipe: Annotated[Path, typer.Option("--recipe", help="A recipe (.yaml).")],
+    recipe: Annotated[str, typer.Option("--recipe", help="A recipe (.yaml), or the name of a shipped one.")],
     output: Annotated[Path, typer.Option("--output", help="PNG to write.")],
     data: Data = "synthetic",
     image_size: Size = None,
@@ -149,10 +149,11 @@ def augment(
 
     from bloodauto.augment import augmentation_sheet
     from bloodauto.recipe import load_recipe
+    from bloodauto.recipe.declared import find_declared
     from bloodauto.searching.prepare import read_cells
     from bloodauto.trial.showing import shown_change
 
-    change = shown_change(load_recipe(recipe), stage - 1, part.value)
+    change = shown_change(load_recipe(find_declared(recipe)), stage - 1, part.value)
     cells = read_cells(data, image_size)
     order = np.random.default_rng(seed).permutation(len(cells))
     if part is Part.EQUALISING:

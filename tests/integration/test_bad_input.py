@@ -140,6 +140,10 @@ def test_a_run_that_has_only_begun(
         ("data synth --output out.npz --lab lab_z", "lab_z"),
         ("data synth --output out.npz --outliers many", "--outliers: expected whole numbers"),
         ("data augment --recipe misspelt.yaml --data cells.npz --output out.png", "misspelt.yaml"),
+        (
+            "data augment --recipe small_mobilnet_025 --data cells.npz --output out.png",
+            "did you mean 'small_mobilenet_025'",
+        ),
         ("data fetch bloodmnits --output out", "bloodmnits"),
         ("data fetch bloodmnist --size 65 --output out", "65"),
         ("spaces tinny", "did you mean 'tiny'?"),
