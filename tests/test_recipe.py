@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -84,7 +84,6 @@ def test_the_id_does_not_depend_on_how_a_number_is_written(tmp_path):
     assert written.id != loaded(tmp_path, MINIMAL + "head: {dropout: 0.1}\n").id
 
 
-@settings(deadline=None)
 @given(
     dropout=st.floats(0, 0.9),
     units=st.lists(st.integers(1, 4096), max_size=3),

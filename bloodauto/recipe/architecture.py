@@ -8,17 +8,20 @@ from pydantic import Field, model_validator
 
 from bloodauto.recipe.strict import Listed, Strict
 
+Filter = Literal["grey", "sobel", "remove_background", "normalise_stain", "standardise", "standardise_density"]
+
 
 class Input(Strict):
     """What the network sees. Images of another size are resized inside the network.
 
     ``filters``: run on the resized images in this order, inside the network and so in the exported model. ``grey``: luma
     alone; ``sobel``: edges; ``remove_background``: white but for what absorbs red, as nuclei do; ``normalise_stain``: the
-    empty slide's colour and the strength of the stain brought to one reference.
+    empty slide's colour and the strength of the stain brought to one reference; ``standardise``, ``standardise_density``: each
+    channel of each image brought to one mean and deviation, of its grey levels or of its optical density.
     """
 
     size_px: Annotated[int, Field(ge=32, le=640)] = 96
-    filters: Annotated[tuple[Literal["grey", "sobel", "remove_background", "normalise_stain"], ...], Listed] = ()
+    filters: Annotated[tuple[Filter, ...], Listed] = ()
 
 
 class Backbone(Strict):

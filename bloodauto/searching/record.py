@@ -17,7 +17,7 @@ from bloodauto.searching.assignment import Outcome
 from bloodauto.searching.costs import CostModel, Timing
 from bloodauto.searching.objectives import COSTS, Objectives
 from bloodauto.searching.pruning import Pruning
-from bloodauto.searching.refits import Finished, PlannedRefit
+from bloodauto.searching.refits import OTHER_BACKBONE_CLOSE_ENOUGH, Finished, PlannedRefit
 from bloodauto.space import Space, neighbour, parameters_of, realise, sample
 from bloodauto.trial.backbones import check_recipe, num_parameters
 
@@ -213,11 +213,14 @@ class StudyRecord:
     def should_prune(self, trial: optuna.Trial) -> bool:
         """Whether the pruner stops a trial at the epoch it reported last.
 
+        A declared recipe that is the best of its backbone goes on in spite of it while it is not far behind: refits want
+        several backbones, and after an epoch the order of what lies near is noise.
+
         With several objectives a trial competes only with those that cost no more: a light network need not be as good
         as a heavy one to be worth its place on the front.
         """
         if not self._several:
-            return trial.should_prune()
+            return trial.should_prune() and not self._is_worth_a_place(trial)
         curve, recipe = self._curves[trial.number], self._recipes[trial.number]
         epoch = max(curve)
         rivals = [
@@ -226,6 +229,21 @@ class StudyRecord:
             if number != trial.number and epoch in other and self._costs_no_more(self._recipes[number], recipe)
         ]
         return self._pruning.falls_behind(epoch, curve[epoch], rivals)
+
+    def _is_worth_a_place(self, trial: optuna.Trial) -> bool:
+        if not trial.user_attrs["origin"].startswith(_DECLARED):
+            return False
+        trials = self._study.get_trials(deepcopy=False)
+        own = trials[trial.number].intermediate_values
+        epoch = max(own)
+        rivals = [one for one in trials if one.number != trial.number and epoch in one.intermediate_values]
+        if any(
+            one.user_attrs["backbone"] == trial.user_attrs["backbone"] and one.intermediate_values[epoch] > own[epoch]
+            for one in rivals
+        ):
+            return False
+        best = max((one.intermediate_values[epoch] for one in rivals), default=own[epoch])
+        return own[epoch] >= best - OTHER_BACKBONE_CLOSE_ENOUGH
 
     def _costs_no_more(self, recipe: Recipe, other: Recipe) -> bool:
         predicted: dict[str, Callable[[Recipe], float]] = {

@@ -11,7 +11,7 @@ from bloodauto.recipe import Recipe, Stage
 #: Recipes this near to the best in the objective are worth a place beside it: closer than that, their order is noise.
 _CLOSE_ENOUGH = 0.02
 #: With another backbone it may be so far behind: networks that err differently gain more together than their scores tell.
-_OTHER_BACKBONE_CLOSE_ENOUGH = 0.05
+OTHER_BACKBONE_CLOSE_ENOUGH = 0.05
 _MAX_RECIPES = 4
 
 
@@ -81,7 +81,7 @@ def choose_recipes(finished: Sequence[Finished]) -> list[Finished]:
     backbones = set()
     for trial in ranked:
         backbone = trial.recipe.backbone.label
-        if backbone not in backbones and trial.objective >= best - _OTHER_BACKBONE_CLOSE_ENOUGH:
+        if backbone not in backbones and trial.objective >= best - OTHER_BACKBONE_CLOSE_ENOUGH:
             backbones.add(backbone)
             chosen[trial.recipe.id] = trial
     for trial in ranked:

@@ -26,7 +26,7 @@ def constant_images(count: int, height: int, width: int) -> tuple[np.ndarray, np
     width=st.integers(1, 20),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_labels_tell_exactly_what_the_image_holds(kind, alpha, rate, height, width, seed):
     images, targets = constant_images(12, height, width)
     before = images.copy()

@@ -120,7 +120,7 @@ def test_each_image_of_a_batch_is_drawn_on_its_own(name, images):
     constant=st.one_of(st.none(), st.integers(0, 255)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_image_at_any_magnitude(name, magnitude, height, width, constant, seed):
     rng = np.random.default_rng(seed)
     shape = (2, height, width, 3)

@@ -212,7 +212,7 @@ def test_augmix_is_a_mean_of_versions_and_grows_with_its_magnitude(images):
     width=st.integers(1, 40),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_policy_on_any_image(num_ops, magnitude, rate, magnitude_std, operations, border, height, width, seed):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (3, height, width, 3), dtype=np.uint8)

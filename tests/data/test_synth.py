@@ -50,7 +50,7 @@ def test_result_is_a_valid_set_with_every_class_and_its_laboratory(forty: Cells)
     assert _identical_pairs(forty.images) == 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     short=st.integers(1, 4),
     more=st.integers(1, 3),

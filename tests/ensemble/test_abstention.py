@@ -47,7 +47,7 @@ def test_equally_sure_answers_share_their_errors_whatever_their_order() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 300), st.sampled_from(SURENESS_NAMES))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_threshold_answers_at_least_the_asked_share_of_clean_images(seed: int, count: int, name) -> None:
     rng = np.random.default_rng(seed)
     clean, labels = _answers(rng, count, 2.0)

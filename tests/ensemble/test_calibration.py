@@ -76,7 +76,7 @@ def test_balanced_weights_count_clean_images_and_each_group_once():
     np.testing.assert_allclose(balanced_weights(4, groups[:0]), [0.25] * 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     temperature=st.floats(0.05, 20),

@@ -107,7 +107,7 @@ def test_weights_of_the_selection_give_its_score_again():
     assert found.trace[found.steps_kept - 1].score == found.score
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 6),
@@ -133,7 +133,7 @@ def test_laws_of_every_selection(seed, count, max_members, metric, log_loss_weig
     assert select(shuffled, truth, **arguments) == found
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 6), max_latency_ms=st.floats(1.0, 40.0))
 def test_laws_of_a_selection_under_a_latency_cap(seed, count, max_latency_ms):
     rng = np.random.default_rng(seed)
@@ -258,7 +258,7 @@ def test_an_average_is_not_blamed_for_being_less_sure_than_its_members():
     assert scorer.estimate_target(together[:600], together[600:]) > max(estimates)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 6),

@@ -54,7 +54,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(case=cases())
 def test_parts_are_whole_and_hold_together_what_belongs_together(case: Case) -> None:
     cells, cleaning = case.cells, case.cleaning
@@ -87,7 +87,7 @@ def test_parts_are_whole_and_hold_together_what_belongs_together(case: Case) -> 
         assert len(splits.test_index()) == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     counts=st.lists(st.integers(0, 60), min_size=1, max_size=5).filter(any),
     shares=st.lists(st.floats(0.05, 1.0), min_size=2, max_size=6),
@@ -106,7 +106,7 @@ def test_single_images_are_dealt_in_exact_proportion(counts: list[int], shares: 
             assert dealt.tolist() == [1] * count + [0] * (len(shares) - count)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     sizes=st.lists(st.integers(1, 8), min_size=30, max_size=80),
     classes=st.integers(1, 4),

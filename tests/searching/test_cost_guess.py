@@ -52,7 +52,7 @@ def _on_line(name: str) -> float:
     return float(0.001 * num_parameters(backbone) ** 0.45 * num_layers(backbone) ** 0.7)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     names=st.lists(st.sampled_from(sorted(MEASURED)), min_size=1, max_size=4, unique=True),
     machine=st.floats(1e-3, 1e3),

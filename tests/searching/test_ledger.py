@@ -62,7 +62,7 @@ def test_a_clean_end_leaves_no_heartbeat_and_a_restart_charges_nothing(tmp_path:
     assert open_ledger(tmp_path, clock).spent_device_seconds == pytest.approx(30)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.floats(0.0, 1.9)), min_size=1, max_size=30),
     downtime=st.floats(0, 1e6),

@@ -52,7 +52,7 @@ def check_states(search: Search) -> None:
 # -- the budget ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=6, deadline=None, phases=[Phase.generate], derandomize=True)
+@settings(max_examples=6, phases=[Phase.generate], derandomize=True)
 @given(
     wall_seconds=st.floats(180, 40 * 3600),
     cheap_trials_in_budget=st.floats(2, 12),
@@ -319,7 +319,7 @@ def test_a_resumed_search_suggests_what_it_would_have(folder: Path, tmp_path: Pa
     assert parameters(parts) == parameters(whole)
 
 
-@settings(max_examples=6, deadline=None, phases=[Phase.generate], derandomize=True)
+@settings(max_examples=6, phases=[Phase.generate], derandomize=True)
 @given(st.lists(st.tuples(st.floats(5, 400), st.booleans()), min_size=1, max_size=4), st.integers(1, 3))
 def test_after_interruptions_nothing_is_lost_or_repeated(
     memory_folder: Path, interruptions: list[tuple[float, bool]], workers: int

@@ -75,7 +75,7 @@ def test_a_cause_unlike_all_others_widens_the_interval() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(MIN_SHIFTS, 60), st.floats(0.5, 0.95))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_bounds_are_shares_around_the_middle(seed: int, count: int, nominal: float) -> None:
     outcomes = _outcomes(np.random.default_rng(seed), count, np.full(len(CAUSES), 0.6))
     found = _expected(outcomes, nominal_coverage=nominal)

@@ -75,7 +75,7 @@ def test_constant_images_are_no_trap(family: Family, grey: int) -> None:
     severity=st.sampled_from(SEVERITIES),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_image_gives_an_image_and_the_same_twice(
     image: np.ndarray, family: Family, severity: int, seed: int
 ) -> None:

@@ -55,7 +55,7 @@ def test_one_view_per_image_and_group(cells: np.ndarray, labels: np.ndarray) -> 
     num_images=st.integers(1, 300),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_subsample_and_deal_are_even(class_sizes: list[int], num_images: int, seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(class_sizes)), class_sizes))
     plan = ShiftSuite(seed=seed, num_images=num_images).plan(labels)

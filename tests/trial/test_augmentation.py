@@ -219,7 +219,7 @@ _blocks = st.fixed_dictionaries(
     constant=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_block_gives_the_same_images_from_the_same_seed_however_many_threads(value, size, constant, seed):
     recipe = recipe_with(augmentation=value, batch_size=4)
     images = np.random.default_rng(seed).integers(0, 256, (9, *size, 3), dtype=np.uint8)

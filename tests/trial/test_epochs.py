@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.recipe import EarlyStopping, Optimizer, Schedule, Stage
@@ -118,7 +118,6 @@ def keras_factor(scores: list[float], schedule: Schedule) -> float:
     return float(model.optimizer.learning_rate.numpy())
 
 
-@settings(deadline=None)
 @given(
     scores=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), max_size=12),
     patience=st.integers(1, 4),

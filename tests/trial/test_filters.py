@@ -65,9 +65,17 @@ def test_an_image_without_a_cell_stays_empty(normalise):
 
 @pytest.mark.parametrize(
     "names",
-    [("normalise_stain",), ("grey",), ("sobel",), ("remove_background",), ("remove_background", "grey", "sobel")],
+    [
+        ("normalise_stain",),
+        ("grey",),
+        ("sobel",),
+        ("remove_background",),
+        ("standardise",),
+        ("standardise_density",),
+        ("remove_background", "grey", "sobel"),
+    ],
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 2**16))
 def test_numbers_between_0_and_255_whatever_comes(names, low, high, seed):
     rng = np.random.default_rng(seed)
@@ -85,7 +93,9 @@ def test_numbers_between_0_and_255_whatever_comes(names, low, high, seed):
 _MODELS_OF_32_PX: dict[tuple[str, ...], keras.Model] = {}
 
 
-@pytest.mark.parametrize("name", ["grey", "sobel", "remove_background", "normalise_stain"])
+@pytest.mark.parametrize(
+    "name", ["grey", "sobel", "remove_background", "normalise_stain", "standardise", "standardise_density"]
+)
 def test_images_do_not_depend_on_their_neighbours(name, cells):
     model = filter_model(name)
     together = np.asarray(model(cells[:3]))
@@ -119,6 +129,38 @@ def test_remove_background_leaves_the_nucleus_and_little_else():
     assert found[-10:, :10].min() > 250, "the slide"
     np.testing.assert_allclose(found[40:60, 40:60], image[0, 40:60, 40:60], atol=2)
     np.testing.assert_allclose(found[68:77, 40:60], image[0, 68:77, 40:60], atol=6)
+
+
+def test_standardise_takes_out_lamp_exposure_and_contrast(cells):
+    model = filter_model("standardise")
+    seen = np.asarray(model(cells))
+    other = np.rint(np.array([30, 55, 10]) + cells * np.array([0.8, 0.55, 0.7])).astype(np.uint8)
+    assert np.abs(other.astype(float) - cells).mean() > 20
+    assert np.abs(np.asarray(model(other)) - seen).mean() < 1
+    np.testing.assert_allclose(seen.mean(axis=(1, 2)), 160, atol=6)
+    np.testing.assert_allclose(seen.std(axis=(1, 2)), 56, atol=8)
+
+
+def test_standardise_density_takes_out_lamp_and_strength_of_stain(cells):
+    model = filter_model("standardise_density")
+    seen = np.asarray(model(cells))
+    other = in_another_light(cells, (0.9, 0.7, 0.8), 0.8)
+    assert np.abs(other.astype(float) - cells).mean() > 20
+    assert np.abs(np.asarray(model(other)) - seen).mean() < 2
+    darkest = cells.sum(axis=-1).reshape(len(cells), -1).argmin(axis=1)
+    brightest = cells.sum(axis=-1).reshape(len(cells), -1).argmax(axis=1)
+    levels = seen.sum(axis=-1).reshape(len(cells), -1)
+    rows = np.arange(len(cells))
+    assert (levels[rows, darkest] < levels[rows, brightest]).all(), "what is dense stays dark"
+
+
+@pytest.mark.parametrize("name", ["standardise", "standardise_density"])
+def test_noise_of_an_empty_image_is_not_made_a_cell(name):
+    rng = np.random.default_rng(1)
+    empty = np.clip(rng.normal((235, 215, 190), 2, (2, 96, 96, 3)), 0, 255).astype(np.uint8)
+    found = np.asarray(filter_model(name)(empty))
+    np.testing.assert_allclose(found.mean(axis=(1, 2)), 160, atol=1)
+    assert found.std(axis=(1, 2)).max() < 20
 
 
 def test_filters_run_in_their_order(cells):

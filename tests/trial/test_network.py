@@ -198,6 +198,8 @@ def saved_and_loaded(network, folder):
         ({"head": {"pooling": "gem", "activation": "swish", "normalisation": "batch", "l2": 0.01}}, "float32"),
         ({"head": {"pooling": "gem", "activation": "gelu", "normalisation": "layer"}}, "mixed_float16"),
         ({"input": {"size_px": 32, "filters": ["normalise_stain", "remove_background"]}}, "mixed_float16"),
+        ({"input": {"size_px": 32, "filters": ["standardise"]}}, "float32"),
+        ({"input": {"size_px": 32, "filters": ["standardise_density"]}}, "mixed_float16"),
         ({"input": {"size_px": 32, "filters": ["normalise_stain", "grey", "sobel"]}}, "float32"),
     ],
 )
