@@ -8,7 +8,8 @@ import pytest
 
 from bloodauto.recipe import Recipe
 from bloodauto.searching.curves import CurvePoint
-from searching.search_factory import Search, tiny_recipe, tiny_space
+
+from .search_factory import Search, tiny_recipe, tiny_space
 
 
 def searched(folder: Path, declared: list[tuple[str, Recipe]], values: dict[str, float]) -> Search:
