@@ -56,10 +56,9 @@ def _balanced(correct: np.ndarray, labels: np.ndarray) -> float:
 
 
 class Judge:
-    """The test images, views of them, and other laboratories."""
+    """Some of the images, views of them, and other laboratories."""
 
-    def __init__(self, cells: Cells, splits: Splits, others: dict[str, Cells]) -> None:
-        index = splits.test_index()
+    def __init__(self, cells: Cells, index: np.ndarray, others: dict[str, Cells]) -> None:
         self._images, self._labels = cells.images[index], cells.labels[index]
         plan = ShiftSuite(seed=_SEED, num_images=_SUITE_IMAGES).thorough_plan(self._labels, severities=_SEVERITIES)
         self._views, self._view_labels = plan.render(self._images), self._labels[plan.image_index]
@@ -140,7 +139,7 @@ def main() -> None:
     parts = (argument.partition("=") for argument in arguments.other)
     side_px = cells.images.shape[1]
     others = {name: load_cells(Path(path), image_size_px=side_px) for name, _, path in parts}
-    judge = Judge(cells, splits[0], others)
+    judge = Judge(cells, splits[0].test_index(), others)
     print(f"| | {' | '.join(judge.columns)} |\n|{'---|' * (len(judge.columns) + 1)}", flush=True)
 
     def show(name: str, answers: Answers) -> None:

@@ -1,0 +1,123 @@
+"""What recipes give alone and by twos, equally long trained: at home, on simulated shifts, in drawn laboratories.
+
+    PYTHONPATH=. python benchmarks/pairs.py --data ../shared/data/pbc96 --weights-dir ../shared/weights --epochs 6 --seeds 2 \\
+        --recipe small_mobilenet_025 --recipe small_mobilenet_v2_035
+
+Every recipe is trained with every seed on the images that a search's trials learn from, and judged on their validation images;
+a pair is the mean of two networks' probabilities. Printed are accuracies: of these images, of views of them that no search has
+drawn (mean of balanced accuracies of the groups of shifts, severities 3 to 5), and of drawn laboratories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from pathlib import Path
+
+import bloodauto.trial  # noqa: F401
+
+# isort: split
+# TensorFlow is set up before Keras is imported.
+import numpy as np
+from searched import Judge
+
+from bloodauto.augment.threads import limit_native_threads
+from bloodauto.data.cells import Cells
+from bloodauto.data.clean import clean
+from bloodauto.data.load import load_cells
+from bloodauto.data.split import make_splits
+from bloodauto.data.synth import synthesize
+from bloodauto.recipe import Recipe, load_recipe
+from bloodauto.recipe.declared import find_declared
+from bloodauto.searching.refits import stretched
+from bloodauto.shift.suite import ShiftSuite
+from bloodauto.trial.backbones import find_weights
+from bloodauto.trial.material import Material, prepare, probabilities
+from bloodauto.trial.network import trained_network
+from bloodauto.trial.train import TrainOptions, train
+
+_DRAWN_IMAGES = 1200
+
+
+class Answers:
+    """A trained network's probabilities, asked once of every set of images."""
+
+    def __init__(self, recipe: Recipe, weights: Path, cells: Cells) -> None:
+        shape = cells.images.shape
+        self._network = trained_network(
+            recipe, weights, num_classes=len(cells.class_names), image_shape_px=(shape[1], shape[2])
+        )
+        self._known: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        for asked, answers in self._known:
+            if asked is images:
+                return answers
+        answers = probabilities(self._network, images)
+        self._known.append((images, answers))
+        return answers
+
+
+def _trained(recipe: Recipe, seed: int, material: Material, cells: Cells, weights_dir: Path | None) -> Answers:
+    with tempfile.TemporaryDirectory() as folder:
+        weights_file = find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir)
+        train(
+            recipe,
+            material,
+            seed=seed,
+            options=TrainOptions(weights_file=weights_file),
+            folder=Path(folder),
+            report=lambda report: None,
+            should_stop=lambda: False,
+        )
+        return Answers(recipe, Path(folder) / "best.npz", cells)
+
+
+def _lines(judge: Judge, networks: dict[str, list[Answers]]) -> list[tuple[str, list[float]]]:
+    """Every recipe alone, then every pair of networks that are not one; means over the seeds."""
+    lines = [(name, np.mean([judge.row(one) for one in seeds], axis=0).tolist()) for name, seeds in networks.items()]
+    for first, second in itertools.combinations_with_replacement(networks, 2):
+        pairs = (
+            itertools.combinations(networks[first], 2)
+            if first == second
+            else itertools.product(networks[first], networks[second])
+        )
+        rows = [judge.row(lambda images, pair=pair: (pair[0](images) + pair[1](images)) / 2) for pair in pairs]
+        if rows:
+            lines.append((f"{first} + {second}", np.mean(rows, axis=0).tolist()))
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights-dir", type=Path)
+    parser.add_argument("--recipe", action="append", required=True, help="a file or a shipped recipe's name")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=2)
+    arguments = parser.parse_args()
+    limit_native_threads(1)
+
+    cells = load_cells(arguments.data)
+    material = prepare(cells, make_splits(cells, clean(cells), seed=0), ShiftSuite(seed=0, num_images=128))
+    side_px = cells.images.shape[1]
+    drawn = {
+        name: synthesize(_DRAWN_IMAGES, laboratory=name, seed=9, image_size_px=side_px)
+        for name in ("lab_a", "lab_b", "lab_c")
+    }
+    judge = Judge(cells, material.validation_index, drawn)
+    networks: dict[str, list[Answers]] = {}
+    for given in arguments.recipe:
+        recipe = load_recipe(find_declared(given))
+        recipe = stretched(recipe, arguments.epochs / recipe.total_epochs)
+        networks[recipe.name] = [
+            _trained(recipe, seed, material, cells, arguments.weights_dir) for seed in range(arguments.seeds)
+        ]
+    print(f"| | {' | '.join(judge.columns)} |\n|{'---|' * (len(judge.columns) + 1)}")
+    for name, row in _lines(judge, networks):
+        print(f"| {name} | {' | '.join(f'{100 * share:.1f} %' for share in row)} |")
+
+
+if __name__ == "__main__":
+    main()
