@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 from bloodauto.recipe import Recipe
 from bloodauto.searching.assignment import PolicySettings
+from bloodauto.searching.contenders import OnItsWay, contenders
 from bloodauto.searching.costs import CostModel
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.record import StudyRecord
@@ -17,7 +19,7 @@ _USEFUL_REFIT_OVER_TRIAL = 3.0
 _OVERDRAFT_SHARE = 0.1
 #: Those of declared recipes: a refit goes on from its trial's weights, so that what they learn there is not lost, and networks
 #: of different kinds are what makes the ensemble good.
-_DECLARED_OVERDRAFT_SHARE = 0.4
+_DECLARED_OVERDRAFT_SHARE = 0.6
 #: Trainings that should be over may eat up so much of what is kept for the end before they are ended.
 _FINAL_OVERDRAFT_SHARE = 0.3
 #: So much of it is kept, before that, from trainings that were promised more than now seems right.
@@ -29,12 +31,23 @@ class Division:
 
     All reserved lanes are charged by the second, so a training of s seconds is affordable when the whole pool's next s
     seconds still fit.
+
+    Args:
+        on_their_way: the trials in progress; what they will be as members counts before they have ended.
     """
 
-    def __init__(self, ledger: Ledger, costs: CostModel, record: StudyRecord, settings: PolicySettings) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        costs: CostModel,
+        record: StudyRecord,
+        settings: PolicySettings,
+        on_their_way: Callable[[], Sequence[OnItsWay]],
+    ) -> None:
         self._ledger, self._costs, self._record, self._settings = ledger, costs, record, settings
+        self._on_their_way = on_their_way
         self._members: list[Recipe] = []
-        self._members_known_at = 0
+        self._members_known_at: tuple[object, ...] = ()
 
     @property
     def pool_devices(self) -> float:
@@ -44,9 +57,11 @@ class Division:
     @property
     def final_device_seconds(self) -> float:
         """Kept for the end of the workers, ensemble, export and sealed test, as this machine has shown itself so far."""
-        if len(self._record.finished) > self._members_known_at:
-            self._members = [one.recipe for one in choose_recipes(self._record.worth_refitting())]
-            self._members_known_at = len(self._record.finished)
+        in_progress = self._on_their_way()
+        state = (len(self._record.finished), *((one.number, one.last.epoch) for one in in_progress))
+        if self._record.finished and state != self._members_known_at:
+            self._members = [one.recipe for one in choose_recipes(contenders(self._record, in_progress))]
+            self._members_known_at = state
         lane_seconds = self._costs.final_lane_seconds(self._members, self._settings.workers)
         return min(lane_seconds * self._settings.devices_per_worker, self._settings.final_device_seconds)
 

@@ -95,7 +95,7 @@ class Policy:
         self._nothing_affordable = False
         self._tries = _AFFORDABLE_TRIES
         self._refits = RefitQueue(self._record, self.costs, settings)
-        self.division = Division(ledger, self.costs, self._record, settings)
+        self.division = Division(ledger, self.costs, self._record, settings, self._on_their_way)
         #: Why nothing more should be started; None while all is well.
         self.abort_reason: str | None = None
 

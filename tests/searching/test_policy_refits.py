@@ -89,3 +89,23 @@ def test_what_a_refit_was_promised_holds_though_more_is_then_kept_for_the_end(fo
     assert division.trainings_end_at(1800.0) == pytest.approx(1800 - 0.4 * final), (
         "enough to conclude is kept nevertheless"
     )
+
+
+def test_what_is_kept_for_the_end_knows_of_a_network_that_is_still_on_its_way(folder: Path) -> None:
+    """A refit that begins meanwhile is promised its end by it."""
+    kept: list[float] = []
+
+    def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
+        large = recipe.backbone.width == 32
+        if large and epoch > 2 and search.last_policy.best is not None:
+            kept.append(search.last_policy.division.final_device_seconds)
+        return CurvePoint(0.6 + 0.02 * epoch, 44.0 if large else 8.0, 9.0 if large else 0.5)
+
+    slow, quick = tiny_recipe(tiny_space(), 32), tiny_recipe(tiny_space(), 16)
+    search = Search(
+        folder, budget_device_seconds=3000.0, curve=curve, declared=(("slow", slow), ("quick", quick)), pruner="none"
+    ).with_settings(final_device_seconds=1000.0, max_trials=2)
+    search.session()
+    assert kept
+    # The simulated machine judges it at its end in no time; until then its epochs' judgements are all that is known.
+    assert min(kept) > 1.5 * search.last_policy.division.final_device_seconds

@@ -11,7 +11,6 @@ def test_declared_recipes_of_the_small_space_start_with_the_smallest_network() -
     assert names == [
         "small_mobilenet_025",
         "small_mobilenet_v2_035",
-        "small_mobilenet_v2_035_light",
         "small_mobilenet_v2_100",
         "small_mobilenet_100",
     ]
