@@ -319,10 +319,9 @@ def export_run(
     own = caps is None and target is None and distilled is None
     closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
     if closed:
-        # Better the test without the other formats than the other way round.
-        for kept in (_KEPT_FOR_FORMATS * stage_seconds * len(others), 0.0):
-            left = seconds() - _CARD_SHARE * stage_seconds - kept
-            open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=left)
+        # Better the test without the other formats than the other way round; better they than more laboratories.
+        left, kept = seconds() - _CARD_SHARE * stage_seconds, _KEPT_FOR_FORMATS * stage_seconds * len(others)
+        open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=left, spare_seconds=kept)
     affordable = [one for number, one in enumerate(others, start=1) if seconds() > number * stage_seconds]
     still_closed = closed and not run.test_result.is_file()
     more = affordable or closed != still_closed or familiarity is not None

@@ -71,6 +71,7 @@ def open_sealed_test(
     *,
     seed: int,
     seconds: float = math.inf,
+    spare_seconds: float = 0.0,
 ) -> None:
     """Judges the model of an ensemble without test-time views on the sealed test images and writes ``test.json``.
 
@@ -79,6 +80,7 @@ def open_sealed_test(
     Args:
         seconds: wall seconds it may take; when it would probably take longer it stays closed, for a later export to open.
             When it takes less, more laboratories are drawn. Infinite: as many as it takes, and no more laboratories.
+        spare_seconds: of these, what more laboratories leave alone.
     """
     started = time.perf_counter()
     index = splits.test_index()
@@ -97,7 +99,7 @@ def open_sealed_test(
     correct = int((answers == labels).sum())
     low, high = wilson_interval(correct, len(labels))
     metrics = measure(labels, probabilities)
-    more_until = started + seconds if seconds < math.inf else started
+    more_until = started + seconds - spare_seconds if seconds < math.inf else started
     laboratories = list(
         _laboratories(model, labels, images, min(_LABORATORY_IMAGES, len(labels)), seed=seed, more_until=more_until)
     )

@@ -120,14 +120,15 @@ def test_time_that_is_left_goes_into_more_laboratories_of_the_same_draw(
 ) -> None:
     monkeypatch.setattr(sealed_test, "_MOST_LABORATORIES", 103)
     found = {}
-    for name, seconds in (("without limit", math.inf), ("with time", 600.0)):
+    for name, seconds, spare in (("without limit", math.inf, 0.0), ("with time", 600.0, 0.0), ("spared", 600.0, 599.0)):
         run = RunDirectory(tmp_path / name)
-        open_sealed_test(run, model, ensemble, cells, splits, seed=0, seconds=seconds)
+        open_sealed_test(run, model, ensemble, cells, splits, seed=0, seconds=seconds, spare_seconds=spare)
         found[name] = read_sealed_test(run, ensemble)
     few, many = found["without limit"]["laboratories"], found["with time"]["laboratories"]
     assert (len(few), len(many)) == (96, 103)
     assert many[:96] == few
     assert found["with time"]["elsewhere"]["shifts"] == 103
+    assert len(found["spared"]["laboratories"]) == 96, "what is kept for the other formats is left alone"
 
 
 def test_laboratories_end_when_their_time_does(model, cells, monkeypatch) -> None:
