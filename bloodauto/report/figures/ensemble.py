@@ -96,7 +96,7 @@ def draw_ensemble(info: EnsembleInfo) -> go.Figure:
     figure.update_yaxes(type="category")
     figure.update_yaxes(showgrid=False, row=1, col=1)
     figure.update_xaxes(rangemode="tozero", row=1, col=1)
-    figure.update_xaxes(tickformat=".0%", row=2, col=1)
+    figure.update_xaxes(tickformat=".1~%", row=2, col=1)
     figure.update_annotations(x=0, xanchor="left", font={"size": 13})
     legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom", "yref": "container"}
     figure.update_layout(legend=legend, margin_b=70)

@@ -77,7 +77,7 @@ def draw_learning(info: LearningInfo) -> go.Figure:
             line={"color": MUTED, "dash": "dot", "width": 1.5},
             annotation={"text": "rung", "font": {"color": MUTED}, "yref": "paper", "y": 0, "yanchor": "bottom"},
         )
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(tickformat=".1~%")
     longest = max(curve.epochs[-1] for curve in info.curves)
     figure.update_xaxes(range=[0, longest + 0.6], showgrid=False, tickformat="d", dtick=max(1, round(longest / 10)))
     return figure

@@ -102,6 +102,6 @@ def draw_progress(info: ProgressInfo) -> go.Figure:
         figure.add_annotation(
             text="no value", x=0, xref="paper", y=floor, xanchor="left", yshift=12, showarrow=False, font_color=MUTED
         )
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(tickformat=".1~%")
     figure.update_xaxes(rangemode="tozero")
     return figure
