@@ -1,6 +1,6 @@
 """What recipes give alone and by twos, equally long trained: at home, on simulated shifts, in drawn laboratories.
 
-    PYTHONPATH=. python benchmarks/pairs.py --data ../shared/data/pbc96 --weights-dir ../shared/weights --epochs 6 --seeds 2 \\
+    python benchmarks/pairs.py --data ../shared/data/pbc96 --weights-dir ../shared/weights --epochs 6 --seeds 2 \\
         --recipe small_mobilenet_025 --recipe small_mobilenet_v2_035
 
 Every recipe is trained with every seed on the images that a search's trials learn from, and judged on their validation images;
@@ -12,30 +12,27 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import tempfile
 from pathlib import Path
 
 import bloodauto.trial  # noqa: F401
 
 # isort: split
 # TensorFlow is set up before Keras is imported.
+import keras
 import numpy as np
+from objective.record import fitted
 from searched import Judge
 
 from bloodauto.augment.threads import limit_native_threads
-from bloodauto.data.cells import Cells
 from bloodauto.data.clean import clean
 from bloodauto.data.load import load_cells
 from bloodauto.data.split import make_splits
 from bloodauto.data.synth import synthesize
-from bloodauto.recipe import Recipe, load_recipe
+from bloodauto.recipe import load_recipe
 from bloodauto.recipe.declared import find_declared
 from bloodauto.searching.refits import stretched
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.trial.backbones import find_weights
-from bloodauto.trial.material import Material, prepare, probabilities
-from bloodauto.trial.network import trained_network
-from bloodauto.trial.train import TrainOptions, train
+from bloodauto.trial.material import prepare, probabilities
 
 _DRAWN_IMAGES = 1200
 
@@ -43,11 +40,8 @@ _DRAWN_IMAGES = 1200
 class Answers:
     """A trained network's probabilities, asked once of every set of images."""
 
-    def __init__(self, recipe: Recipe, weights: Path, cells: Cells) -> None:
-        shape = cells.images.shape
-        self._network = trained_network(
-            recipe, weights, num_classes=len(cells.class_names), image_shape_px=(shape[1], shape[2])
-        )
+    def __init__(self, network: keras.Model) -> None:
+        self._network = network
         self._known: list[tuple[np.ndarray, np.ndarray]] = []
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -57,21 +51,6 @@ class Answers:
         answers = probabilities(self._network, images)
         self._known.append((images, answers))
         return answers
-
-
-def _trained(recipe: Recipe, seed: int, material: Material, cells: Cells, weights_dir: Path | None) -> Answers:
-    with tempfile.TemporaryDirectory() as folder:
-        weights_file = find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir)
-        train(
-            recipe,
-            material,
-            seed=seed,
-            options=TrainOptions(weights_file=weights_file),
-            folder=Path(folder),
-            report=lambda report: None,
-            should_stop=lambda: False,
-        )
-        return Answers(recipe, Path(folder) / "best.npz", cells)
 
 
 def _lines(judge: Judge, networks: dict[str, list[Answers]]) -> list[tuple[str, list[float]]]:
@@ -112,7 +91,7 @@ def main() -> None:
         recipe = load_recipe(find_declared(given))
         recipe = stretched(recipe, arguments.epochs / recipe.total_epochs)
         networks[recipe.name] = [
-            _trained(recipe, seed, material, cells, arguments.weights_dir) for seed in range(arguments.seeds)
+            Answers(fitted(recipe, material, arguments.weights_dir, seed)) for seed in range(arguments.seeds)
         ]
     print(f"| | {' | '.join(judge.columns)} |\n|{'---|' * (len(judge.columns) + 1)}")
     for name, row in _lines(judge, networks):

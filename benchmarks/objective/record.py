@@ -34,9 +34,8 @@ from bloodauto.recipe import Recipe, parse_recipe
 from bloodauto.shift.family import SEVERITIES
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
 from bloodauto.trial.backbones import find_weights
-from bloodauto.trial.checkpoint import read_weights
 from bloodauto.trial.material import Material, prepare, probabilities
-from bloodauto.trial.network import build_network
+from bloodauto.trial.network import trained_network
 from bloodauto.trial.train import TrainOptions, train
 
 _BASE: dict[str, Any] = {
@@ -156,7 +155,8 @@ def _table(network: keras.Model, plan: ViewPlan, views: np.ndarray, labels: np.n
     return table
 
 
-def _fitted(recipe: Recipe, material: Material, weights_dir: Path | None, seed: int) -> keras.Model:
+def fitted(recipe: Recipe, material: Material, weights_dir: Path | None, seed: int) -> keras.Model:
+    """The network of a recipe, trained; the folder of the training is gone."""
     with tempfile.TemporaryDirectory() as folder:
         weights = find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir)
         train(
@@ -169,11 +169,9 @@ def _fitted(recipe: Recipe, material: Material, weights_dir: Path | None, seed: 
             should_stop=lambda: False,
         )
         shape = material.images.shape
-        network = build_network(
-            recipe, num_classes=material.num_classes, image_shape_px=(shape[1], shape[2]), weights_file=None
+        return trained_network(
+            recipe, Path(folder) / "best.npz", num_classes=material.num_classes, image_shape_px=(shape[1], shape[2])
         )
-        network.set_weights(read_weights(Path(folder) / "best.npz"))
-    return network
 
 
 def _others(arguments: list[str], names: tuple[str, ...], size_px: int) -> dict[str, Cells]:
@@ -238,7 +236,7 @@ def main() -> None:
             continue
         recipe = parse_recipe(_with(changes), origin=name)
         started = time.process_time()
-        network = _fitted(recipe, material, arguments.weights_dir, arguments.seed)
+        network = fitted(recipe, material, arguments.weights_dir, arguments.seed)
         seconds = time.process_time() - started
         answers = probabilities(network, cells.images, validation).argmax(axis=1)
         correct = answers == cells.labels[validation]
