@@ -52,7 +52,9 @@ def third_party(folder: str) -> Iterator[tuple[str, set[str]]]:
     """Where a module of a third party is imported, and the distributions that provide it."""
     files = sorted((ROOT / folder).rglob("*.py"))
     # `_typeshed` exists for type checkers alone.
-    ours = {"bloodauto", "tests", "_typeshed"} | {file.stem for file in files if folder != "bloodauto"}
+    ours = {"bloodauto", "tests", "_typeshed"}
+    if folder != "bloodauto":  # Scripts import their neighbours, and folders of such, by their bare names.
+        ours |= {file.stem for file in files} | {file.relative_to(ROOT / folder).parts[0] for file in files}
     for file in files:
         for line, module in imported(file):
             if module not in sys.stdlib_module_names and module not in ours:
