@@ -72,14 +72,15 @@ def train(
 
     loaded = load_recipe(find_declared(recipe), smoke=smoke)
     check_recipe(loaded)
-    weights = find_weights(
-        loaded.backbone.name, loaded.backbone.weights, None if weights_dir is None else Path(weights_dir)
-    )
     directory = RunDirectory(Path(run))
     earlier = directory.root / "recipe.yaml"
     if earlier.is_file() and load_recipe(earlier).id != loaded.id:
         raise RunError(f"{directory.root}: another recipe was trained there; take another --run.")
     cells = _cells(data, image_size_px, smoke=smoke)
+    # After the images: nobody should download these for images that cannot be used.
+    weights = find_weights(
+        loaded.backbone.name, loaded.backbone.weights, None if weights_dir is None else Path(weights_dir)
+    )
     cleaned = clean(cells, enabled=cleaning)
     begun = directory.splits.is_file()
     splits = read_splits(directory.splits, cells) if begun else fitting_splits(cells, cleaned, seed=seed)

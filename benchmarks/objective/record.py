@@ -4,8 +4,12 @@
         --other other_lab=../shared/data/bccd96 --output benchmarks/objective/recipes.json
 
 The recipes differ on purpose in what people vary, good ideas and bad ones alike: backbone, unfreezing, batch-norm policy,
-augmentation, optimizer, learning rate, loss, length. Each is trained on the same images; the file is rewritten after each,
-and recipes that it holds already are left out, so the recording can be interrupted. About an hour on one core.
+augmentation, optimizer, learning rate, loss, length, what the network sees of an image (filters). Each is trained on the same
+images; the file is rewritten after each, and recipes that it holds already are left out, so the recording can be interrupted.
+About an hour and a half on one core.
+
+Beside the suite's families two candidates for it are recorded: ``beyond``, all causes at once up to the harshest level of each,
+and ``places``, laboratories whose causes are the same for all their images.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from bloodauto.data.split import make_splits
 from bloodauto.data.synth import synthesize
 from bloodauto.files import read_json, write_json
 from bloodauto.recipe import Recipe, parse_recipe
+from bloodauto.shift.compound import draw_compound_shifts
+from bloodauto.shift.families import family_named
 from bloodauto.shift.family import SEVERITIES
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
 from bloodauto.trial.backbones import find_weights
@@ -80,6 +86,15 @@ _HEAD_ONLY = {"epochs": 1, "unfreeze": "none", "optimizer": {"name": "adam", "le
 _PLAIN = {"orientation": False}
 _TURNED = {"orientation": True}
 
+#: Severity of all causes at once: the suite's harshest, and up to the harshest of each alone.
+BEYOND = (3.2, 3.65, 4.1, 4.55, 5.0)
+_PLACES = 48
+_IMAGES_PER_PLACE = 24
+_STANDARD = {"filters": ["standardise"]}
+_DENSITY = {"filters": ["standardise_density"]}
+_STRONG = {"augmentation.rand_augment": _rand(6, 0.9)}
+_MOBILENET_100 = {"backbone.name": "mobilenet_1.0", "stages.0.epochs": 2, "stages.0.optimizer.learning_rate": 1.0e-3}
+
 RECIPES: dict[str, dict[str, Any]] = {
     "declared": {},
     "no_augmentation": {"augmentation": _PLAIN},
@@ -125,18 +140,41 @@ RECIPES: dict[str, dict[str, Any]] = {
     "random_start": {"backbone.weights": "none"},
     "mobilenet_v2_035": {"backbone.name": "mobilenet_v2_0.35"},
     "mobilenet_v2_035_plain": {"backbone.name": "mobilenet_v2_0.35", "augmentation": _TURNED},
-    "mobilenet_100": {
-        "backbone.name": "mobilenet_1.0",
-        "stages.0.epochs": 2,
-        "stages.0.optimizer.learning_rate": 1.0e-3,
+    "mobilenet_100": _MOBILENET_100,
+    "mobilenet_100_plain": {**_MOBILENET_100, "augmentation": _TURNED},
+    "small_input": {"input": {"size_px": 64}},
+    "standardised": {"input": _STANDARD},
+    "standardised_no_augmentation": {"input": _STANDARD, "augmentation": _PLAIN},
+    "standardised_orientation_only": {"input": _STANDARD, "augmentation": _TURNED},
+    "standardised_weak": {
+        "input": _STANDARD,
+        "augmentation.rand_augment": _rand(2, 0.3),
+        "augmentation.stain_jitter": 0.3,
     },
-    "mobilenet_100_plain": {
-        "backbone.name": "mobilenet_1.0",
-        "stages.0.epochs": 2,
-        "stages.0.optimizer.learning_rate": 1.0e-3,
+    "standardised_strong": {"input": _STANDARD, **_STRONG},
+    "standardised_stain_only": {"input": _STANDARD, "augmentation": {**_TURNED, "stain_jitter": 1.0}},
+    "standardised_blur_noise_only": {
+        "input": _STANDARD,
+        "augmentation": {**_TURNED, "rand_augment": _rand(2, 0.7, ["gaussian_blur", "motion_blur", "noise", "jpeg"])},
+    },
+    "standardised_frozen": {"input": _STANDARD, "stages": [{**_HEAD_ONLY, "epochs": 4}]},
+    "standardised_ten_epochs": {"input": _STANDARD, "stages.0.epochs": 10},
+    "standardised_twelve_epochs_plain": {"input": _STANDARD, "stages.0.epochs": 12, "augmentation": _TURNED},
+    "standardised_density": {"input": _DENSITY},
+    "standardised_density_orientation_only": {"input": _DENSITY, "augmentation": _TURNED},
+    "standardised_mobilenet_v2_035": {"input": _STANDARD, "backbone.name": "mobilenet_v2_0.35"},
+    "standardised_mobilenet_v2_035_strong": {"input": _STANDARD, "backbone.name": "mobilenet_v2_0.35", **_STRONG},
+    "standardised_mobilenet_v2_035_plain": {
+        "input": _STANDARD,
+        "backbone.name": "mobilenet_v2_0.35",
         "augmentation": _TURNED,
     },
-    "small_input": {"input": {"size_px": 64}},
+    "standardised_mobilenet_100": {"input": _STANDARD, **_MOBILENET_100},
+    "standardised_mobilenet_100_plain": {"input": _STANDARD, **_MOBILENET_100, "augmentation": _TURNED},
+    "mobilenet_v2_035_strong": {"backbone.name": "mobilenet_v2_0.35", **_STRONG},
+    "stain_normalised": {"input": {"filters": ["normalise_stain"]}},
+    "grey": {"input": {"filters": ["grey"]}},
+    "no_background": {"input": {"filters": ["remove_background"]}},
 }
 
 
@@ -153,6 +191,36 @@ def _table(network: keras.Model, plan: ViewPlan, views: np.ndarray, labels: np.n
         rows = [of_family & (plan.severities == severity) for severity in SEVERITIES]
         table.append([round(_balanced(correct[row], labels[row]), 4) for row in rows])
     return table
+
+
+class Candidates:
+    """Views that the suite does not have, all causes at once, drawn once: harsher ones, and whole laboratories."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, view_images: int, seed: int) -> None:
+        family = family_named("another_laboratory")
+        order = np.random.default_rng([seed, 2]).permutation(len(labels))
+        beyond = order[: min(4 * view_images, len(order))]
+        self._labels = [labels[beyond]] * len(BEYOND)
+        self._views = [
+            np.stack([family.corrupt(images[one], level, np.random.default_rng([seed, one])) for one in beyond])
+            for level in BEYOND
+        ]
+        for number, shift in enumerate(draw_compound_shifts(_PLACES, seed=seed)):
+            rows = order[(number * _IMAGES_PER_PLACE + np.arange(_IMAGES_PER_PLACE)) % len(order)]
+            self._labels.append(labels[rows])
+            self._views.append(shift.render(images[rows]))
+
+    def judge(self, network: keras.Model) -> dict[str, list[float]]:
+        """Balanced accuracy for each level beyond, plain accuracy for each place: it has too few images for more."""
+        rights = np.split(
+            probabilities(network, np.concatenate(self._views)).argmax(axis=1) == np.concatenate(self._labels),
+            np.cumsum([len(labels) for labels in self._labels])[:-1],
+        )
+        levels = len(BEYOND)
+        return {
+            "beyond": [round(_balanced(*one), 4) for one in zip(rights[:levels], self._labels[:levels], strict=True)],
+            "places": [round(float(right.mean()), 4) for right in rights[levels:]],
+        }
 
 
 def fitted(recipe: Recipe, material: Material, weights_dir: Path | None, seed: int) -> keras.Model:
@@ -217,6 +285,7 @@ def main() -> None:
     plan = suite.thorough_plan(cells.labels[validation], severities=SEVERITIES)
     views = plan.render(cells.images[validation])
     view_labels = cells.labels[validation][plan.image_index]
+    candidates = Candidates(cells.images[validation], cells.labels[validation], arguments.view_images, suite.seed)
     others = _others(arguments.other, cells.class_names, cells.images.shape[1])
 
     record: dict[str, Any] = {
@@ -249,6 +318,7 @@ def main() -> None:
                 "balanced_accuracy": round(_balanced(correct, cells.labels[validation]), 4),
             },
             "balanced": _table(network, plan, views, view_labels),
+            **candidates.judge(network),
             "others": {},
         }
         for other, other_cells in others.items():

@@ -22,14 +22,12 @@ from bloodauto.searching.closing import DRIVER
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.policy import Policy, PolicySettings
 from bloodauto.searching.prepare import (
-    SYNTHETIC,
     Declared,
     PreparedData,
     WeightsFiles,
     checked_space,
     declared_recipes,
     prepare_data,
-    read_cells,
     resolve_weights,
 )
 from bloodauto.searching.pruning import Pruning, plan_pruning
@@ -92,11 +90,9 @@ def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> 
     """
     space = checked_space(space_path)
     declared = declared_recipes(settings.warm_start, space)
-    if settings.data != SYNTHETIC and not Path(settings.data).exists():
-        # Says what is missing at once, rather than after weights were looked for and downloaded.
-        read_cells(settings.data, settings.image_size_px)
-    weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
+    # Before the weights: nobody should download these for images that cannot be used.
     data = prepare_data(run, settings)
+    weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
     longest = max(recipe.total_epochs for recipe in corners(space))
     pruning = plan_pruning(settings.pruner, max_epochs=longest)  # type: ignore[arg-type]
     suite = suite_for(itertools.chain(corners(space), corners(space, at_last=True)), seed=settings.seed)

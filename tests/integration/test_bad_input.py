@@ -162,13 +162,30 @@ def test_other_commands(
     assert sorted(here.rglob("*")) == before
 
 
-def test_weights_that_are_not_there_and_cannot_be_downloaded(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def no_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ImageNet weights on the disk, and no network to get them from."""
     monkeypatch.setenv("KERAS_HOME", str(here / "empty"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         # Nothing listens on the discard port: refused at once.
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("command", ["search --space small --budget 2cpu-min", "train small_mobilenet_025"])
+def test_what_is_wrong_with_the_images_is_said_before_weights_are_looked_for(
+    here: Path, no_weights: None, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "rubbish.npz").write_bytes(b"rubbish")
+    code, err = ended(f"{command} --data rubbish.npz --run run", monkeypatch, capsys)
+    assert code == 2
+    assert "rubbish.npz" in err
+    assert "weights" not in err
+    assert not (here / "run").exists()
+
+
+def test_weights_that_are_not_there_and_cannot_be_downloaded(
+    here: Path, no_weights: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = shipped_folder("trials") / "small_mobilenet_025.yaml"
     code, err = ended(f"train {recipe} --data cells.npz --run run", monkeypatch, capsys)
     assert code == 2
