@@ -19,12 +19,17 @@ class Scores:
         groups: str (families,).
         weights: what each family and severity counts, float (families, severities) or, where recipes may be scored
             differently, (recipes, families, severities).
+        beyond: balanced accuracy where all causes are at work harder than in the suite, float (recipes, levels); None where
+            the laboratory group may not be looked at.
+        places: accuracy in whole laboratories, float (recipes, places); None as ``beyond``.
     """
 
     clean: np.ndarray
     balanced: np.ndarray
     groups: np.ndarray
     weights: np.ndarray
+    beyond: np.ndarray | None = None
+    places: np.ndarray | None = None
 
     @property
     def families(self) -> np.ndarray:
@@ -121,6 +126,27 @@ def laboratory_and_others(scores: Scores, laboratory_share: float = 0.5) -> np.n
     return laboratory_share * scores.balanced[:, ours].mean(axis=(1, 2)) + (1 - laboratory_share) * others
 
 
+def beyond_and_others(scores: Scores, levels: slice, share: float = 0.5) -> np.ndarray:
+    """Harsher laboratories than the suite's by ``share``; the other groups and the clean images by the rest."""
+    others = laboratory_and_others(scores, 0.0)
+    if scores.beyond is None:
+        return others
+    return share * scores.beyond[:, levels].mean(axis=1) + (1 - share) * others
+
+
+def places_and_others(scores: Scores, quantile: float | None = None, share: float = 0.5) -> np.ndarray:
+    """Whole laboratories, their mean or a quantile, by ``share``; the other groups and the clean images by the rest."""
+    others = laboratory_and_others(scores, 0.0)
+    if scores.places is None:
+        return others
+    places = scores.places.mean(axis=1) if quantile is None else np.quantile(scores.places, quantile, axis=1)
+    return share * places + (1 - share) * others
+
+
+def _with_beyond(levels: slice, share: float) -> Form:
+    return partial(harsh, form=partial(beyond_and_others, levels=levels, share=share))
+
+
 def _with_laboratory(severities: slice, share: float) -> Form:
     return partial(harsh, form=partial(laboratory_and_others, laboratory_share=share), severities=severities)
 
@@ -145,6 +171,14 @@ FORMS: dict[str, Form] = {
     "half laboratory, severities 4 and 5": _with_laboratory(slice(3, None), 0.5),
     "laboratory alone, severities 3 to 5": _with_laboratory(slice(2, None), 1.0),
     "laboratory alone, severities 4 and 5": _with_laboratory(slice(3, None), 1.0),
+    "half beyond, 3.2 to 4.1": _with_beyond(slice(0, 3), 0.5),
+    "half beyond, 3.7 to 4.6": _with_beyond(slice(1, 4), 0.5),
+    "half beyond, 4.1 to 5": _with_beyond(slice(2, 5), 0.5),
+    "a third beyond, 3.7 to 4.6": _with_beyond(slice(1, 4), 1 / 3),
+    "two thirds beyond, 3.7 to 4.6": _with_beyond(slice(1, 4), 2 / 3),
+    "beyond alone, 3.7 to 4.6": _with_beyond(slice(1, 4), 1.0),
+    "half places": partial(harsh, form=places_and_others),
+    "half lower quartile of places": partial(harsh, form=partial(places_and_others, quantile=0.25)),
     "mean of groups and worst group": mean_and_worst_group,
     "mean of groups, severities 3 to 5": partial(harsh, form=partial(mean_of_groups, clean_weight=0.0)),
     "mean of groups and clean, severities 3 to 5": partial(harsh, form=mean_of_groups),

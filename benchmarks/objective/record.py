@@ -291,6 +291,8 @@ def main() -> None:
     record: dict[str, Any] = {
         "families": [{"name": family.name, "group": family.group} for family in plan.families],
         "severities": list(SEVERITIES),
+        "beyond": list(BEYOND),
+        "images_per_place": _IMAGES_PER_PLACE,
         "view_images": arguments.view_images,
         "train_images": len(kept),
         "validation_images": len(validation),

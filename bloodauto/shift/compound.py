@@ -16,7 +16,7 @@ from bloodauto.shift.families import FAMILIES
 from bloodauto.shift.family import SEVERITIES, Family
 
 #: What may differ, in the order in which it happens to a slide on its way to a file; one family of a line at a time. Stain
-#: and lamp have two lines each, because amount and hue of either come from different things.
+#: and light have lines of their own for amount, hue and camera, because these come from different things.
 CAUSES: tuple[tuple[Family, ...], ...] = tuple(
     tuple(family for family in FAMILIES if family.group == group and (family.name in tinted) == tints)
     for group, tinted, tints in (
@@ -24,8 +24,9 @@ CAUSES: tuple[tuple[Family, ...], ...] = tuple(
         ("stain", ("stain_hue", "background_colour"), False),
         ("stain", ("stain_hue", "background_colour"), True),
         ("artefacts", (), False),
-        ("light", ("colour_temperature", "saturation"), False),
+        ("light", ("colour_temperature", "saturation", "camera"), False),
         ("light", ("colour_temperature", "saturation"), True),
+        ("light", ("camera",), True),
         ("optics", (), False),
         ("sensor", (), False),
     )

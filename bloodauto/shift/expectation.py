@@ -205,7 +205,7 @@ def _moved(share: Any, by: Any) -> Any:
 #: What the interval is about, for whoever reads it.
 COVERED = (
     "Elsewhere is the accuracy in a laboratory nobody has seen, estimated from simulated ones in which stain, light, optics, "
-    "camera, magnification and dirt differ, three to eight such causes at once, each mildly or harshly. Not covered: other "
+    "camera, magnification and dirt differ, three to nine such causes at once, each mildly or harshly. Not covered: other "
     "patients, other opinions on what a cell is called, damaged slides, and cells of types that were not trained on."
 )
 

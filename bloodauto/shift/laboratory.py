@@ -17,6 +17,7 @@ _CAUSES: tuple[tuple[Family, ...], ...] = (
     tuple(family for family in stain.FAMILIES if family.name in ("stain_hue", "background_colour")),
     tuple(family for family in light.FAMILIES if family.name in ("brightness", "contrast", "gamma")),
     tuple(family for family in light.FAMILIES if family.name in ("colour_temperature", "saturation")),
+    tuple(family for family in light.FAMILIES if family.name == "camera"),
     (*optics.FAMILIES, *(family for family in sensor.FAMILIES if family.name in ("resolution", "jpeg"))),
 )
 
@@ -32,7 +33,7 @@ FAMILIES = (
     Family(
         "another_laboratory",
         "laboratory",
-        "severity of six causes at once: magnification, dyes, hue, exposure, lamp, sharpness",
+        "severity of seven causes at once: magnification, dyes, hue, exposure, lamp, camera, sharpness",
         (1.0, 1.5, 2.0, 2.6, 3.2),
         "Ours: one family drawn from each cause; combined shifts as in Tellez et al., arXiv:1902.06543.",
         _another_laboratory,

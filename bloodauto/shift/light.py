@@ -14,6 +14,11 @@ LUMA = np.array([0.2126, 0.7152, 0.0722])
 CHANNEL_NANOMETRES = np.array([610.0, 540.0, 465.0])
 RADIATION_CONSTANT_NM_KELVIN = 1.4388e7
 
+#: Share of an image's mean light that another camera's lenses spread over it, and doublings of its response's exponent, for
+#: each stop that its white point lies lower.
+_GLARE_PER_STOP = 0.1
+_RESPONSE_PER_STOP = 0.5
+
 _GREY = np.arange(256, dtype=np.float64)
 
 
@@ -59,6 +64,18 @@ def _colour_temperature(image: np.ndarray, level: float, rng: np.random.Generato
 def _saturation(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
     strength = 1 + either_sign(level, rng) / 100
     return cv2.transform(image, strength * np.eye(3) + (1 - strength) * np.tile(LUMA, (3, 1)))
+
+
+def _camera(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    stops = rng.random(3) * level
+    glare = rng.random() * level * _GLARE_PER_STOP
+    exponent = 2.0 ** either_sign(level * _RESPONSE_PER_STOP, rng)
+    light = (_GREY / 255)[:, None] ** ENCODING_GAMMA * 2.0**-stops
+    # Glare is light of the image itself, spread evenly.
+    counts = np.stack([np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(3)], axis=1)
+    mean = (counts * light).sum(axis=0) / counts.sum(axis=0)
+    light = (1 - glare) * light + glare * mean
+    return cv2.LUT(image, to_uint8(255 * light[:, None] ** (exponent / ENCODING_GAMMA)))
 
 
 FAMILIES = (
@@ -109,5 +126,14 @@ FAMILIES = (
         (18, 33, 50, 70, 90),
         "ImageNet-C, arXiv:1903.12261 (saturate); MedMNIST-C, arXiv:2406.17536. About Rec. 709 luma.",
         _saturation,
+    ),
+    Family(
+        "camera",
+        "light",
+        "stops by which each channel's white point may lie lower; glare and response differ with them",
+        (0.2, 0.4, 0.65, 0.95, 1.3),
+        "Response: Grossberg and Nayar 2003, doi:10.1109/CVPR.2003.1211522; veiling glare: ISO 9358; white balance: Afifi and "
+        "Brown, arXiv:1912.06960.",
+        _camera,
     ),
 )

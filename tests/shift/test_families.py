@@ -166,6 +166,26 @@ def test_colour_temperature_keeps_grey_luma_and_warms_by_mired() -> None:
     np.testing.assert_allclose(light.channel_gains(0), 1)
 
 
+def test_another_camera_keeps_the_order_of_greys_lifts_black_and_lowers_white_by_its_stops() -> None:
+    camera = family_named("camera")
+    image = np.full((64, 64, 3), 255, np.uint8)
+    image[0] = np.arange(0, 256, 4)[:, None]
+    for seed in range(20):
+        changed = camera.apply(image, 5, np.random.default_rng(seed)).astype(int)
+        assert (np.diff(changed[0], axis=0) >= 0).all()
+        # The response's exponent at its steepest, times the stops, in grey levels as they are encoded.
+        steepest = 2.0 ** (camera.levels[4] / 2) / light.ENCODING_GAMMA
+        assert (changed[1, 1] >= 255 * 2.0 ** (-camera.levels[4] * steepest) - 1).all()
+    lifted = [camera.apply(image, 5, np.random.default_rng(seed))[0, 0].min() for seed in range(20)]
+    assert max(lifted) > 50
+
+
+def test_a_camera_sees_one_colour_as_one_colour() -> None:
+    image = np.full((32, 32, 3), (200, 180, 160), np.uint8)
+    changed = family_named("camera").apply(image, 5, np.random.default_rng(0))
+    assert len(np.unique(changed.reshape(-1, 3), axis=0)) == 1
+
+
 def test_dye_factors_multiply_the_dye_and_nothing_else() -> None:
     amounts = np.array([0.7, 0.4, 0.1])
     changed = amounts @ stain.GIEMSA_BASIS @ stain.dye_matrix((2.0, 0.5)) @ np.linalg.inv(stain.GIEMSA_BASIS)

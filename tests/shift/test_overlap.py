@@ -9,7 +9,7 @@ from bloodauto.augment import OPERATIONS, Apply, AugMix, Between, OneOf, RandAug
 from bloodauto.shift.families import FAMILIES, family_named
 from bloodauto.shift.overlap import OVERLAP_NONE, OVERLAPS, strongest_strengths, trained_severities
 
-NEVER_REHEARSED = {"vignette", "pixelation", "stain_deposit", "bubble", "crease", "another_laboratory"}
+NEVER_REHEARSED = {"vignette", "pixelation", "stain_deposit", "bubble", "crease", "camera", "another_laboratory"}
 
 
 def reached(*policies) -> dict[str, float]:
