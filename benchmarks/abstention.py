@@ -1,126 +1,153 @@
 """How well a model knows what it does not know: AUROC of measures of sureness against cells and things never shown to it.
 
-    python benchmarks/abstention.py                          # three types held out in turn, one seed
+    python benchmarks/abstention.py                          # three types held out in turn, one seed, drawn cells
     python benchmarks/abstention.py --held-out eosinophil platelet ig monocyte --seeds 3
+    python benchmarks/abstention.py --data ../shared/data/pbc96 --weights-dir ../shared/weights --epochs 4
 
-A small network learns drawn cells of seven types. Known are unseen cells of these seven; unknown are cells of the eighth,
-pictures without a cell (plasma and red cells), cartoons drawn over cells, and noise. Wrong are its own mistakes: how often a
-rightly answered image is surer than one that is not. Measures of probabilities are taken after calibration, the energy
-(Liu et al., arXiv:2010.03759) from the logits as they are, the distance from the features before them. Marked is what
-the entropy or the distance marks.
+A network learns cells of seven types: drawn ones, or those of ``--data``. Known are unseen cells of these seven; unknown are
+cells of the eighth, pictures without a cell (drawn plasma and red cells, or the least varied corner of an image), cartoons
+drawn over cells, and noise. Wrong are its own mistakes: how often a rightly answered image is surer than one that is not.
+Measures of probabilities are taken after calibration, the energy (Liu et al., arXiv:2010.03759) from the logits as they are,
+the distance from the features before them. Marked is what the entropy or the distance marks; shifted are known cells as other
+laboratories would show them.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import bloodauto.trial  # noqa: F401
 
-from bloodauto.data.cells import COMPETITION_CLASSES, Cells
+# isort: split
+# TensorFlow is set up before Keras is imported.
+import numpy as np
+from objective.record import fitted
+
+from bloodauto.data.cells import Cells
 from bloodauto.data.clean import clean
 from bloodauto.data.film import FieldOfView
 from bloodauto.data.laboratory import LABORATORIES, photograph
+from bloodauto.data.load import load_cells
 from bloodauto.data.morphology import draw_background
-from bloodauto.data.split import make_splits
+from bloodauto.data.split import Splits, make_splits
 from bloodauto.data.synth import draw_overlay, synthesize
 from bloodauto.ensemble.abstention import SURENESS_NAMES, auroc, fit_abstention, is_sure, sureness
 from bloodauto.ensemble.calibration import apply_temperature, fit_temperature
-from bloodauto.export.familiar import fit_familiarity, strangeness
+from bloodauto.export.familiar import fit_familiarity, made_of, strangeness
 from bloodauto.export.keras_export import Member, build_export
-from bloodauto.files import read_arrays, shipped_folder
-from bloodauto.recipe import load_recipe
+from bloodauto.recipe import Recipe, load_recipe
+from bloodauto.recipe.declared import find_declared
+from bloodauto.searching.refits import stretched
+from bloodauto.shift.compound import draw_compound_shifts
 from bloodauto.shift.suite import ShiftSuite
 
-IMAGE_SIZE_PX = 64
+_DRAWN_SIZE_PX = 64
+_THINGS = 200
+_PLACES, _IMAGES_PER_PLACE = 40, 10
+
+
+@dataclass(frozen=True)
+class Question:
+    """Cells of some types to learn, and what is asked afterwards.
+
+    Attributes:
+        learnt: cells without the held-out type; ``splits`` are of these.
+        known: cells of these types that took no part.
+        unknown: uint8 (n, h, w, 3), what the network never saw, by its name.
+    """
+
+    learnt: Cells
+    splits: Splits
+    known: Cells
+    unknown: dict[str, np.ndarray]
 
 
 def without(cells: Cells, held_out: str) -> Cells:
     """The cells of the other types, numbered anew."""
-    number = COMPETITION_CLASSES.index(held_out)
-    kept = np.flatnonzero(cells.labels != number)
+    number = cells.class_names.index(held_out)
+    kept = cells.subset(np.flatnonzero(cells.labels != number))
     names = tuple(name for name in cells.class_names if name != held_out)
-    labels = cells.labels[kept]
-    return replace(
-        cells,
-        images=cells.images[kept],
-        labels=labels - (labels > number),
-        class_names=names,
-        names=cells.names[kept],
-        groups=cells.groups[kept],
-        labs=cells.labs[kept],
-        given_splits=cells.given_splits[kept],
-    )
+    return replace(kept, labels=kept.labels - (kept.labels > number), class_names=names)
 
 
-def things(unseen: Cells, held_out: str, count: int, seed: int) -> dict[str, np.ndarray]:
-    """Images of what the network never saw, uint8 (n, h, w, 3), by their name."""
+def drawn_question(held_out: str, arguments: argparse.Namespace, seed: int) -> Question:
+    """Drawn cells of one laboratory; the fields without a cell are drawn, too."""
+    size_px = _DRAWN_SIZE_PX
+    learnt = without(synthesize(arguments.cells, seed=seed, image_size_px=size_px), held_out)
+    unseen = synthesize(arguments.unseen, seed=seed, image_size_px=size_px, first_index=arguments.cells)
     rng = np.random.default_rng([seed, 5])
     laboratory = LABORATORIES["lab_a"]
-    backgrounds = []
-    for _ in range(count):
-        field = FieldOfView(IMAGE_SIZE_PX, laboratory.optics.field_of_view_um)
+    fields = []
+    for _ in range(_THINGS):
+        field = FieldOfView(size_px, laboratory.optics.field_of_view_um)
         draw_background(field, rng, np.full(2, field.size_um / 2), 0.0)
-        backgrounds.append(photograph(rng, field.amounts, laboratory))
-    known = np.flatnonzero(unseen.labels != COMPETITION_CLASSES.index(held_out))[:count]
-    return {
-        "other type": unseen.images[unseen.labels == COMPETITION_CLASSES.index(held_out)][:count],
-        "no cell": np.stack(backgrounds),
-        "cartoon": np.stack([draw_overlay(rng, unseen.images[index]) for index in known]),
-        "noise": rng.integers(0, 256, (count, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype=np.uint8),
+        fields.append(photograph(rng, field.amounts, laboratory))
+    splits = make_splits(learnt, clean(learnt, enabled=False), seed=seed)
+    return _question(learnt, splits, without(unseen, held_out), unseen, held_out, np.stack(fields), rng)
+
+
+def real_question(cells: Cells, held_out: str, seed: int) -> Question:
+    """Cells of a folder; fields without a cell are the least varied corners of images that took no part."""
+    learnt = without(cells, held_out)
+    splits = make_splits(learnt, clean(learnt), seed=seed)
+    known = learnt.subset(splits.test_index)
+    rng = np.random.default_rng([seed, 5])
+    fields = made_of(known.images[rng.permutation(len(known))[:_THINGS]], rng)["background without a cell"]
+    return _question(learnt, splits, known, cells, held_out, fields, rng)
+
+
+def _question(
+    learnt: Cells,
+    splits: Splits,
+    known: Cells,
+    unseen: Cells,
+    held_out: str,
+    fields: np.ndarray,
+    rng: np.random.Generator,
+) -> Question:
+    others = np.flatnonzero(unseen.labels == unseen.class_names.index(held_out))
+    shown = known.images[rng.permutation(len(known))[:_THINGS]]
+    unknown = {
+        "other type": unseen.images[rng.permutation(others)[:_THINGS]],
+        "no cell": fields,
+        "cartoon": np.stack([draw_overlay(rng, image) for image in shown]),
+        "noise": rng.integers(0, 256, shown.shape, dtype=np.uint8),
     }
+    return Question(learnt, splits, known, unknown)
 
 
-def logits_of(network, images: np.ndarray) -> np.ndarray:
+def _logits(network, images: np.ndarray) -> np.ndarray:
     return np.asarray(network.predict(images, batch_size=128, verbose=0), dtype=np.float64)
 
 
 def run(
-    held_out: str, arguments: argparse.Namespace, seed: int
+    question: Question, recipe: Recipe, weights_dir: Path | None, seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """AUROC by measure and kind of unknown, and the share that the threshold marks by kind."""
-    from bloodauto.trial.checkpoint import read_weights
+    """AUROC by measure and kind of unknown, and the share that the two thresholds mark by kind."""
     from bloodauto.trial.material import prepare
     from bloodauto.trial.metrics import softmax
-    from bloodauto.trial.network import build_network
-    from bloodauto.trial.train import TrainOptions, train
 
-    learnt = without(synthesize(arguments.cells, seed=seed, image_size_px=IMAGE_SIZE_PX), held_out)
-    unseen = synthesize(arguments.unseen, seed=seed, image_size_px=IMAGE_SIZE_PX, first_index=arguments.cells)
-    known = without(unseen, held_out)
-    recipe = load_recipe(shipped_folder("trials") / "tiny_cnn.yaml")
-    splits = make_splits(learnt, clean(learnt, enabled=False), seed=seed)
-    with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
-        train(
-            recipe,
-            prepare(learnt, splits, ShiftSuite(seed=seed)),
-            seed=seed,
-            options=TrainOptions(),
-            folder=Path(folder),
-            report=lambda epoch: None,
-            should_stop=lambda: False,
-        )
-        shape = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-        network = build_network(recipe, num_classes=7, image_shape_px=shape, weights_file=None, to_train=False)
-        network.set_weights(read_weights(Path(folder) / "best.npz"))
-        answers = read_arrays(Path(folder) / "predictions.npz")
-    rows = np.concatenate([answers["clean"], answers["shifted"]])
-    temperature = fit_temperature(rows, np.concatenate([answers["labels"], answers["view_labels"]]))
-    rule = fit_abstention(
-        apply_temperature(answers["clean"], temperature),
-        answers["labels"],
-        apply_temperature(answers["shifted"], temperature),
-        answers["view_labels"],
-    )
-
+    material = prepare(question.learnt, question.splits, ShiftSuite(seed=seed))
+    network = fitted(recipe, material, weights_dir, seed)
+    validation = question.splits.validation_index(0)
+    clean_logits = _logits(network, question.learnt.images[validation])
+    labels = question.learnt.labels[validation]
+    plan = ShiftSuite(seed=seed).plan(labels)
+    view_logits = _logits(network, plan.render(question.learnt.images[validation]))
+    view_labels = labels[plan.image_index]
+    rows = softmax(np.concatenate([clean_logits, view_logits]))
+    temperature = fit_temperature(rows, np.concatenate([labels, view_labels]))
+    calibrated = apply_temperature(rows, temperature)
+    rule = fit_abstention(calibrated[: len(labels)], labels, calibrated[len(labels) :], view_labels)
     exported = build_export([Member(network, 1.0)])
-    known_rows = splits.train_index(0), splits.validation_index(0)
-    familiarity, _ = fit_familiarity(exported, learnt.images, learnt.labels, *known_rows, seed=seed)
+    train = question.splits.train_index(0)
+    images_and_labels = question.learnt.images, question.learnt.labels
+    familiarity, _ = fit_familiarity(exported, *images_and_labels, train, validation, seed=seed)
 
     def scores(images: np.ndarray) -> dict[str, np.ndarray]:
-        logits = logits_of(network, images)
+        logits = _logits(network, images)
         probabilities = apply_temperature(softmax(logits), temperature)
         highest = logits.max(axis=1)
         found = {name: sureness(probabilities, name) for name in SURENESS_NAMES}
@@ -130,11 +157,11 @@ def run(
         found["marked"] = strange | ~is_sure(probabilities, rule.sureness, rule.threshold)
         return found
 
-    of_known = scores(known.images)
-    right = logits_of(network, known.images).argmax(axis=1) == known.labels
+    of_known = scores(question.known.images)
+    right = _logits(network, question.known.images).argmax(axis=1) == question.known.labels
     areas: dict[str, dict[str, float]] = {name: {} for name in (*SURENESS_NAMES, "energy", "distance")}
     marked = {"known": float(of_known["marked"].mean())}
-    for kind, images in things(unseen, held_out, 200, seed).items():
+    for kind, images in question.unknown.items():
         of_kind = scores(images)
         marked[kind] = float(of_kind["marked"].mean())
         for name, of in areas.items():
@@ -142,27 +169,52 @@ def run(
     for name, of in areas.items():
         of["own mistake"] = auroc(of_known[name][right], of_known[name][~right])
     marked["own mistake"] = float(of_known["marked"][~right].mean())
+    marked["shifted"] = float(scores(_shifted(question.known, seed))["marked"].mean())
     return areas, marked
+
+
+def _shifted(known: Cells, seed: int) -> np.ndarray:
+    """Known cells as laboratories drawn at random would show them."""
+    order = np.random.default_rng([seed, 6]).permutation(len(known))
+    return np.concatenate(
+        [
+            shift.render(known.images[order[(number * _IMAGES_PER_PLACE + np.arange(_IMAGES_PER_PLACE)) % len(order)]])
+            for number, shift in enumerate(draw_compound_shifts(_PLACES, seed=seed))
+        ]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held-out", nargs="+", default=["eosinophil", "lymphocyte", "platelet"])
-    parser.add_argument("--cells", type=int, default=2500)
-    parser.add_argument("--unseen", type=int, default=1500)
+    parser.add_argument("--data", type=Path, help="real cells instead of drawn ones")
+    parser.add_argument("--recipe", help="tiny_cnn for drawn cells, small_mobilenet_025 for others")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's own")
+    parser.add_argument("--weights-dir", type=Path)
+    parser.add_argument("--cells", type=int, default=2500, help="drawn ones to learn")
+    parser.add_argument("--unseen", type=int, default=1500, help="drawn ones to judge by")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
+    cells = None if arguments.data is None else load_cells(arguments.data)
+    named = arguments.recipe or ("tiny_cnn" if cells is None else "small_mobilenet_025")
+    recipe = load_recipe(find_declared(named))
+    if arguments.epochs is not None:
+        recipe = stretched(recipe, arguments.epochs / recipe.total_epochs)
     kinds = ("other type", "no cell", "cartoon", "noise", "own mistake")
     print(f"{'held out':<13}{'':<17}" + "".join(f"{kind:>13}" for kind in kinds))
     everything: dict[str, list[list[float]]] = {}
     for seed in range(arguments.seeds):
         for held_out in arguments.held_out:
-            areas, marked = run(held_out, arguments, seed)
+            question = (
+                drawn_question(held_out, arguments, seed) if cells is None else real_question(cells, held_out, seed)
+            )
+            areas, marked = run(question, recipe, arguments.weights_dir, seed)
             for name, of in areas.items():
                 everything.setdefault(name, []).append([of[kind] for kind in kinds])
                 print(f"{held_out:<13}{name:<17}" + "".join(f"{of[kind]:13.3f}" for kind in kinds), flush=True)
             shares = "".join(f"{marked[kind]:13.3f}" for kind in kinds)
-            print(f"{held_out:<13}{'marked':<17}{shares}   (known: {marked['known']:.3f})", flush=True)
+            others = f"   (known: {marked['known']:.3f}, shifted: {marked['shifted']:.3f})"
+            print(f"{held_out:<13}{'marked':<17}{shares}{others}", flush=True)
     for name, rows in everything.items():
         means = np.mean(rows, axis=0)
         print(f"{'mean':<13}{name:<17}" + "".join(f"{value:13.3f}" for value in means) + f"   all: {means.mean():.3f}")

@@ -35,7 +35,7 @@ _INTERVAL = (0.05, 0.95)
 _SEEN_WEIGHTS = (0.5, 0.25, 0.0)
 _DEFAULT_SEEN_WEIGHT = 0.25
 _TRIALS = (4, 8, 16)
-_HALVES = 20
+_HALVES = 8
 _HARSH = slice(2, None)
 
 

@@ -21,6 +21,7 @@ FAMILIES = [
         ("jpeg", "sensor"),
         ("vignette", "light"),
         ("crease", "artefacts"),
+        ("another_laboratory", "laboratory"),
     ]
 ]
 
@@ -53,7 +54,7 @@ def planted(path: Path, *, rehearsal: float) -> Path:
         rehearses = number % 3 == 0
         lift = np.array([rehearsal * rehearses * (family["group"] in ("optics", "sensor")) for family in FAMILIES])
         odds = ability + lift[:, None] - 0.4 * np.array(severities)[None] + rng.normal(0, 0.1, (len(FAMILIES), 5))
-        clean = float(rng.uniform(0.96, 0.99))
+        clean = float(np.random.default_rng([1, number]).uniform(0.96, 0.99))
         recipes.append(
             {
                 "name": f"recipe {number}",
@@ -61,6 +62,8 @@ def planted(path: Path, *, rehearsal: float) -> Path:
                 "core_seconds": 1.0,
                 "clean": {"accuracy": clean, "balanced_accuracy": clean},
                 "balanced": (1 / (1 + np.exp(-odds))).tolist(),
+                "beyond": (1 / (1 + np.exp(2 - ability + rng.normal(0, 0.1, 5)))).tolist(),
+                "places": (1 / (1 + np.exp(1 - ability + rng.normal(0, 1.0, 48)))).tolist(),
                 "others": {"synthetic_lab_b": float(1 / (1 + np.exp(1 - ability)))},
             }
         )
@@ -75,6 +78,9 @@ def test_what_follows_the_planted_ability_ranks_and_clean_accuracy_does_not(
     by_name = {line.name: line for line in lines}
     best, control = by_name["mean of groups and clean"], by_name["clean accuracy (control)"]
     assert best.held_out > 0.95
+    assert best.held_out_half[0] > 0.95 > control.held_out_half[2]
+    assert by_name["half beyond, 4.1 to 5"].others["synthetic_lab_b"][0] > 0.95
+    assert by_name["half places"].others["synthetic_lab_b"][0] > 0.95
     assert best.others["synthetic_lab_b"][0] > 0.95
     assert abs(control.held_out) < 0.35
     totals = [line.held_out + line.mean_of_drawn for line in lines]
@@ -82,6 +88,7 @@ def test_what_follows_the_planted_ability_ranks_and_clean_accuracy_does_not(
     assert best.held_out > control.held_out
     for line in lines:
         assert line.held_out_interval[0] <= line.held_out_interval[1]
+        assert line.held_out_half[1] <= line.held_out_half[2]
         assert line.others["synthetic_lab_b"][1] <= line.others["synthetic_lab_b"][2]
     assert best.others["synthetic_lab_b"][1] > control.others["synthetic_lab_b"][2]
 
@@ -99,6 +106,14 @@ def test_rehearsed_families_flatter_and_the_discount_mends_it(compare: ModuleTyp
     assert discounted[2] > 0.9
 
 
+def test_what_holds_the_laboratory_out_does_not_look_at_harsher_ones(compare: ModuleType, tmp_path: Path) -> None:
+    table = compare.read_table(planted(tmp_path / "table.json", rehearsal=0.0))
+    without = np.array([family["group"] != "laboratory" for family in FAMILIES])
+    assert table.scores(without).beyond is None
+    assert table.scores(without).places is None
+    assert table.scores(np.ones(len(FAMILIES), bool)).beyond is not None
+
+
 def test_the_correlation_is_spearman_with_shared_ranks(compare: ModuleType) -> None:
     from scipy.stats import spearmanr
 
@@ -114,7 +129,7 @@ def test_the_correlation_is_spearman_with_shared_ranks(compare: ModuleType) -> N
 def test_the_markdown_has_one_row_for_each_candidate(compare: ModuleType, tmp_path: Path) -> None:
     lines = compare.compare(compare.read_table(planted(tmp_path / "table.json", rehearsal=0.0)))
     rows = compare.as_markdown(lines).splitlines()
-    assert rows[0] == "| objective | held-out causes | mean of drawn labs | synthetic lab b |"
+    assert rows[0] == "| objective | held-out causes | held-out half | mean of drawn labs | synthetic lab b |"
     assert len(rows) == 2 + len(lines)
     assert len({line.name for line in lines}) == len(lines)
 
