@@ -92,7 +92,7 @@ def real_question(cells: Cells, held_out: str, seed: int) -> Question:
     """Cells of a folder; fields without a cell are the least varied corners of images that took no part."""
     learnt = without(cells, held_out)
     splits = make_splits(learnt, clean(learnt), seed=seed)
-    known = learnt.subset(splits.test_index)
+    known = learnt.subset(splits.test_index())
     rng = np.random.default_rng([seed, 5])
     fields = made_of(known.images[rng.permutation(len(known))[:_THINGS]], rng)["background without a cell"]
     return _question(learnt, splits, known, cells, held_out, fields, rng)
