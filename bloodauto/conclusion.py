@@ -159,14 +159,12 @@ def _judge_stopped(
         return Judged()
     trials = study.get_trials(deepcopy=False)
     stopped = [one.number for one in trials if one.user_attrs.get("outcome") in ("pruned", "out_of_budget")]
-    refits = [
-        folder.name
-        for folder in sorted((plan.run.root / "refits").glob("*-fold0-*"))
-        if not (folder / "result.json").is_file()
-    ]
+    folders = sorted((plan.run.root / "refits").glob("*-fold0-*"))
+    refits = [folder.name for folder in folders if not (folder / "result.json").is_file()]
     best = max(completed, key=lambda trial: trial[1])[0]
+    likely = {best, *(int(folder.name.split("-")[0]) for folder in folders)}
     costs = costs_of(study, plan.space)
-    for_export = costs.final_lane_seconds([realise(plan.space, trials[best].params)], 0)
+    for_export = costs.final_lane_seconds([realise(plan.space, trials[number].params) for number in sorted(likely)], 0)
     kept = _WRITING_SHARE * for_export if refits else for_export
     metric: Any = settings.objectives.first
     return judge_stopped(

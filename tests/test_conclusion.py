@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
 import pytest
 
-from bloodauto.conclusion import _failures, conclude, is_over
+from bloodauto.conclusion import _failures, _judge_stopped, conclude, is_over
 from bloodauto.data.synth import synthesize, write_dataset
 from bloodauto.files import RunDirectory, write_text
+from bloodauto.recipe import Recipe
 from bloodauto.searching.closing import DRIVER
+from bloodauto.searching.costs import Timing
 from bloodauto.searching.ledger import Ledger
 from bloodauto.searching.prepare import find_space
 from bloodauto.searching.session import Plan, make_plan
 from bloodauto.searching.settings import new_settings
+from bloodauto.space import corners, parameters_of
 
 
 def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:
@@ -64,3 +69,43 @@ def test_however_slow_a_step_is_the_budget_is_kept_and_what_is_missing_is_said(
     assert f"export-best --run {plan.run.root}" in said[-1]
     assert is_over(study), "nothing more is to be trained: a later export may choose the ensemble"
     assert not plan.run.ensemble.exists()
+
+
+def _told(study: optuna.Study, plan: Plan, recipe: Recipe, outcome: str, *, judging_seconds: float) -> None:
+    params = parameters_of(plan.space, recipe)
+    timing = Timing(2.0, True, 10.0, judging_seconds / 2, judging_seconds)
+    study.add_trial(
+        optuna.create_trial(
+            params=params,
+            distributions={
+                name: optuna.distributions.CategoricalDistribution([value]) for name, value in params.items()
+            },
+            value=0.9,
+            user_attrs={"outcome": outcome, "timing": asdict(timing)},
+        )
+    )
+
+
+def test_stopped_trials_are_judged_in_what_an_ensemble_of_the_refits_leaves(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one trial that ran its course is cheap; what was refitted, and will be exported, is dear."""
+    recipes = {recipe.backbone.width: recipe for recipe in corners(plan.space)}
+    cheap, dear = recipes[min(recipes)], recipes[max(recipes)]
+    assert cheap.backbone != dear.backbone
+    study = optuna.create_study()
+    _told(study, plan, cheap, "complete", judging_seconds=1.0)
+    _told(study, plan, dear, "out_of_budget", judging_seconds=9.0)
+    left = []
+
+    def asked(*arguments: object, seconds_left: Callable[[], float], **named: object) -> None:
+        left.append(seconds_left())
+
+    monkeypatch.setattr("bloodauto.ensemble.stopped.judge_stopped", asked)
+    plan = replace(plan, run=RunDirectory(tmp_path / "run"))
+    _judge_stopped(plan, study, [(0, 0.9)], lambda: 100.0)
+    folder = plan.run.refit("00001-fold0-seed1")
+    folder.mkdir(parents=True)
+    write_text(folder / "result.json", "{}")
+    _judge_stopped(plan, study, [(0, 0.9)], lambda: 100.0)
+    assert left[1] < left[0] - 5 * (9.0 - 1.0) / 2

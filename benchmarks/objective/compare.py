@@ -130,7 +130,7 @@ def _correlations(candidate: np.ndarray, truth: np.ndarray, rows: np.ndarray) ->
 
 
 def compare(table: Recorded, *, seed: int = 0) -> list[Line]:
-    """Every candidate, the highest sum of held-out causes and the mean of the other laboratories first."""
+    """Every candidate, the highest sum of the held-out half and the mean of the drawn laboratories first."""
     count = len(table.names)
     drawn = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
     # The first row is the table itself, the others its resamples.
@@ -144,7 +144,7 @@ def compare(table: Recorded, *, seed: int = 0) -> list[Line]:
             lines.append(_line(f"{kind}, rehearsed views count {weight:g}", form, table, rows, weight, own=False))
     name = "mean of groups and clean, each recipe without what itself rehearsed"
     lines.append(_line(name, mean_of_groups, table, rows, 0.0, own=True))
-    return sorted(lines, key=lambda line: -line.held_out - line.mean_of_drawn)
+    return sorted(lines, key=lambda line: -line.held_out_half[0] - line.mean_of_drawn)
 
 
 def _line(name: str, form: Form, table: Recorded, rows: np.ndarray, seen_weight: float, *, own: bool) -> Line:

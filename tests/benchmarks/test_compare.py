@@ -83,7 +83,7 @@ def test_what_follows_the_planted_ability_ranks_and_clean_accuracy_does_not(
     assert by_name["half places"].others["synthetic_lab_b"][0] > 0.95
     assert best.others["synthetic_lab_b"][0] > 0.95
     assert abs(control.held_out) < 0.35
-    totals = [line.held_out + line.mean_of_drawn for line in lines]
+    totals = [line.held_out_half[0] + line.mean_of_drawn for line in lines]
     assert totals == sorted(totals, reverse=True)
     assert best.held_out > control.held_out
     for line in lines:
