@@ -15,6 +15,7 @@ import numpy as np
 from bloodauto.ensemble.abstention import auroc
 from bloodauto.errors import RunError
 from bloodauto.files import read_arrays, write_arrays
+from bloodauto.trial.material import answers_of
 
 FILE_NAME = "familiar.npz"
 #: Share of the training laboratory's own images that are taken for something else: the price of finding what is.
@@ -206,9 +207,7 @@ def _feature_network(model: keras.Model) -> keras.Model:
 
 
 def _features(network: keras.Model, images: np.ndarray) -> list[np.ndarray]:
-    answers = network.predict(images, batch_size=_BATCH, verbose=0)
-    # Keras unpacks a list of one.
-    return [np.asarray(one) for one in (answers if isinstance(answers, list) else [answers])]
+    return answers_of(network, images, batch_size=_BATCH)
 
 
 def _mean_distances(spaces: Sequence[FeatureSpace], features: Sequence[np.ndarray]) -> np.ndarray:

@@ -16,6 +16,7 @@ from bloodauto.errors import DataError, RunError, UserError
 from bloodauto.export.familiar import FILE_NAME, Familiarity, read_familiarity, strangeness
 from bloodauto.export.labels import Unsure, read_class_names, read_unsure
 from bloodauto.files import atomic_path
+from bloodauto.trial.material import answers_of
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int 
         )
     if not len(images):
         return np.zeros((0, len(model.class_names)), dtype=np.float32)
-    probabilities = model.network.predict(images, batch_size=batch_size, verbose=0)
+    probabilities = answers_of(model.network, images, batch_size=batch_size)[0]
     if not (np.isfinite(probabilities).all() and np.abs(probabilities.sum(axis=1) - 1).max() < 1e-3):
         raise RunError(
             f"{model.path}: expected probabilities that sum to 1, got rows that sum to "

@@ -22,6 +22,7 @@ from bloodauto.shift.expectation import ShiftOutcome, expect_elsewhere
 from bloodauto.shift.family import GROUPS
 from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftSuite
+from bloodauto.trial.material import answers_of
 from bloodauto.trial.metrics import confusion_matrix, measure
 
 _PREDICT_BATCH = 128
@@ -41,7 +42,7 @@ _TRAIN_IMAGES_PER_SUITE_IMAGE = 16
 
 def predict_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Probabilities of the exported model, float32 (n, c)."""
-    return np.asarray(model.predict(images, batch_size=_PREDICT_BATCH, verbose=0))
+    return answers_of(model, images, batch_size=_PREDICT_BATCH)[0]
 
 
 def _predicted_seconds(model: keras.Model, cells: Cells, splits: Splits) -> float:

@@ -68,15 +68,23 @@ class CostModel:
 
     def __init__(self) -> None:
         self._full_epochs: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
+        self._first_epochs: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
         self._evaluations: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_EPOCHS))
         self._finishes: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED_STARTS))
         self._cold_starts: deque[float] = deque(maxlen=_REMEMBERED_STARTS)
         self._warm_starts: deque[float] = deque(maxlen=_REMEMBERED_STARTS)
 
-    def saw_epoch(self, recipe: Recipe, stage: int, seconds: float, evaluation_seconds: float) -> None:
-        """Notes an epoch's wall seconds, and how many of them were evaluation."""
+    def saw_epoch(
+        self, recipe: Recipe, stage: int, seconds: float, evaluation_seconds: float, *, first: bool = False
+    ) -> None:
+        """Notes an epoch's wall seconds, and how many of them were evaluation.
+
+        Args:
+            first: of its training; it is slower than those that follow, since graphs are traced and caches are empty.
+        """
         share = step_share(recipe.backbone, recipe.stages[stage])
-        self._full_epochs[_kind(recipe)].append((seconds - evaluation_seconds) / share)
+        epochs = self._first_epochs if first else self._full_epochs
+        epochs[_kind(recipe)].append((seconds - evaluation_seconds) / share)
         self._evaluations[_kind(recipe)].append(evaluation_seconds)
 
     def saw_start(self, seconds: float, *, cold: bool) -> None:
@@ -92,7 +100,7 @@ class CostModel:
         return Timing(
             start_seconds=start_seconds,
             cold=cold,
-            full_epoch_seconds=statistics.median(self._full_epochs[_kind(recipe)]),
+            full_epoch_seconds=self._training_medians()[_kind(recipe)],
             evaluation_seconds=statistics.median(self._evaluations[_kind(recipe)]),
             finish_seconds=finish_seconds,
         )
@@ -111,27 +119,46 @@ class CostModel:
         seen = first if first else second
         return max(seen) if seen else _UNKNOWN_START_UP_SECONDS
 
-    def _scaled(self, known: dict[Kind, deque[float]], kind: Kind) -> float | None:
-        if kind in known:
-            return statistics.median(known[kind])
-        medians = {one: statistics.median(seconds) for one, seconds in known.items()}
+    @property
+    def _first_over_later(self) -> float:
+        """How many times as long the first epoch of a training takes as its others; 1 or more."""
+        both = self._first_epochs.keys() & self._full_epochs.keys()
+        ratios = [
+            statistics.median(self._first_epochs[kind]) / max(statistics.median(self._full_epochs[kind]), 1e-9)
+            for kind in both
+        ]
+        return max(statistics.median(ratios), 1.0) if ratios else 1.0
+
+    def _training_medians(self) -> dict[Kind, float]:
+        """Seconds of an epoch's training but for the first, as far as those show it, of every kind that was seen."""
+        over = self._first_over_later
+        of_first = {kind: statistics.median(seconds) / over for kind, seconds in self._first_epochs.items()}
+        return of_first | {kind: statistics.median(seconds) for kind, seconds in self._full_epochs.items()}
+
+    @staticmethod
+    def _scaled(medians: dict[Kind, float], kind: Kind) -> float | None:
+        if kind in medians:
+            return medians[kind]
         timed = {one: seconds for one, seconds in medians.items() if seconds > 0}
         return guess_seconds(timed, kind) if timed else None
 
     def has_timed(self, recipe: Recipe) -> bool:
         """Whether an epoch of this backbone at this size was seen, so that predictions are no guesses from others."""
-        return _kind(recipe) in self._full_epochs
+        return _kind(recipe) in self._training_medians()
 
-    def epoch_seconds(self, recipe: Recipe, stage: int) -> float | None:
-        """Predicted seconds of one epoch, evaluation included; None before any epoch was seen."""
-        training = self._scaled(self._full_epochs, _kind(recipe))
+    def epoch_seconds(self, recipe: Recipe, stage: int, *, first: bool = False) -> float | None:
+        """Predicted seconds of one epoch, the training's first or another, evaluation included; None before any was seen."""
+        training = self._scaled(self._training_medians(), _kind(recipe))
         if training is None:
             return None
+        if first:
+            training *= self._first_over_later
         return training * step_share(recipe.backbone, recipe.stages[stage]) + self.evaluation_seconds(recipe)
 
     def evaluation_seconds(self, recipe: Recipe) -> float:
         """Predicted seconds of one evaluation; 0 before any was seen."""
-        seconds = self._scaled(self._evaluations, _kind(recipe))
+        medians = {kind: statistics.median(seconds) for kind, seconds in self._evaluations.items()}
+        seconds = self._scaled(medians, _kind(recipe))
         return 0.0 if seconds is None else seconds
 
     def final_lane_seconds(self, recipes: Sequence[Recipe], workers: int) -> float:
@@ -161,6 +188,8 @@ class CostModel:
             if seconds is None:
                 return None
             total += left * seconds
+        if epochs_done == 0:
+            total += (self.epoch_seconds(recipe, 0, first=True) or 0.0) - (self.epoch_seconds(recipe, 0) or 0.0)
         return total
 
     def trial_seconds(self, recipe: Recipe, *, cold: bool = False, epochs_done: int = 0) -> float | None:

@@ -128,15 +128,15 @@ class Policy:
     def on_epoch(self, name: str, report: EpochReport) -> bool:
         """Takes an epoch's report; False: stop this training."""
         running = self._open[name]
-        recipe, now = running.assignment.recipe, self._now()
-        self.costs.saw_epoch(recipe, report.stage, report.seconds, report.evaluation_seconds)
-        if running.last is None:
+        recipe, now, first = running.assignment.recipe, self._now(), running.last is None
+        self.costs.saw_epoch(recipe, report.stage, report.seconds, report.evaluation_seconds, first=first)
+        if first:
             running.start_seconds = max(now - running.assigned_at - report.seconds, 0.0)
             if not running.overdue:
                 # What was killed once did not start when it was assigned.
                 self.costs.saw_start(running.start_seconds, cold=running.cold)
             self._warm_lanes.add(running.assignment.lane)
-        predicted = self.costs.epoch_seconds(recipe, report.stage) or report.seconds
+        predicted = self.costs.epoch_seconds(recipe, report.stage, first=first) or report.seconds
         running.slowness.append(report.seconds / max(predicted, 1e-9))
         running.heard_at, running.last, running.overdue = now, report, False
         if running.trial is None:

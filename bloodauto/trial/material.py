@@ -155,22 +155,33 @@ def prepare(
     )
 
 
-def probabilities(network: keras.Model, images: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
-    """Answers of a network made by ``build_network``: uint8 (n, h, w, 3) -> float32 (n, c).
+def answers_of(
+    model: keras.Model, images: np.ndarray, index: np.ndarray | None = None, *, batch_size: int = _PREDICT_BATCH
+) -> list[np.ndarray]:
+    """What each output of a model says of images, uint8 (n, h, w, 3), n at least 1: one array of n rows for each.
 
     With ``index`` only those images are read, a batch at a time, so that no second copy of them is made. The last batch
-    is padded: a graph is traced for one batch size only.
+    is padded: a graph is traced for one batch size only. Keras' own ``predict`` feeds through ``tf.data`` and may pause at its
+    end; see ``fitting.as_dataset``.
     """
     count = len(images) if index is None else len(index)
-    answers = []
-    for start in range(0, count, _PREDICT_BATCH):
-        part = slice(start, min(start + _PREDICT_BATCH, count))
+    found: list[list[np.ndarray]] = []
+    for start in range(0, count, batch_size):
+        part = slice(start, min(start + batch_size, count))
         batch = images[part] if index is None else images[index[part]]
-        missing = _PREDICT_BATCH - len(batch)
+        missing = batch_size - len(batch)
         if missing:
             batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), dtype=batch.dtype)])
-        answers.append(np.asarray(network.predict_on_batch(batch))[: _PREDICT_BATCH - missing])
-    return softmax(np.concatenate(answers))
+        outputs = model.predict_on_batch(batch)
+        # Keras unpacks a list of one.
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        found.append([np.asarray(output)[: batch_size - missing] for output in outputs])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def probabilities(network: keras.Model, images: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
+    """Answers of a network made by ``build_network``: uint8 (n, h, w, 3) -> float32 (n, c); ``index`` as in ``answers_of``."""
+    return softmax(answers_of(network, images, index)[0])
 
 
 def milliseconds_per_image(network: keras.Model, images: np.ndarray) -> float:

@@ -33,6 +33,28 @@ def test_a_trial_is_start_epochs_and_finish() -> None:
     assert costs.trial_seconds(SMALL, epochs_done=4) == pytest.approx(2.0 + 2 * 12.0 + 5.0)
 
 
+def test_the_first_epoch_of_a_training_says_less_of_the_others_than_these_do() -> None:
+    costs = CostModel()
+    costs.saw_epoch(LARGE, 0, 32.0, 2.0, first=True)
+    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(32.0), "all there is to go by"
+    for seconds, first in ((17.0, True), (12.0, False), (12.0, False)):
+        costs.saw_epoch(SMALL, 0, seconds, 2.0, first=first)
+    assert costs.epoch_seconds(SMALL, 0) == pytest.approx(12.0)
+    assert costs.epoch_seconds(SMALL, 0, first=True) == pytest.approx(17.0)
+    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(30.0 / 1.5 + 2.0), "as much slower as the other's was"
+    assert costs.remaining_seconds(LARGE, 1) == pytest.approx(5 * 22.0)
+    assert costs.remaining_seconds(LARGE, 0) == pytest.approx(32.0 + 5 * 22.0)
+
+
+def test_a_first_epoch_that_was_quick_makes_no_other_dearer() -> None:
+    costs = CostModel()
+    for seconds, first in ((8.0, True), (12.0, False)):
+        costs.saw_epoch(SMALL, 0, seconds, 2.0, first=first)
+    costs.saw_epoch(LARGE, 0, 20.0, 2.0, first=True)
+    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(20.0)
+    assert costs.remaining_seconds(SMALL, 0) == pytest.approx(6 * 12.0)
+
+
 def test_the_first_start_of_a_process_says_nothing_of_later_ones() -> None:
     costs = CostModel()
     costs.saw_start(40.0, cold=True)

@@ -16,6 +16,7 @@ from bloodauto.trial.feeding import (
     stage_pipeline,
     with_made_images,
 )
+from bloodauto.trial.fitting import as_dataset
 from bloodauto.trial.imbalance import TrainingSet, one_hot
 from bloodauto.trial.showing import shown_change
 
@@ -118,6 +119,20 @@ def test_stages_that_share_a_block_share_what_it_made_and_others_do_not():
     np.testing.assert_array_equal(first, second)
     assert (first != third).any()
     assert (third != fourth).any()
+
+
+def test_tensorflow_gets_the_pipelines_batches_and_tunes_nothing():
+    """The thread that tunes sleeps for up to a minute, and the end of an epoch waits for it."""
+    pipeline = pipeline_of(recipe_with(batch_size=10), 0, shades(40))
+    dataset = as_dataset(pipeline.epoch(1))
+    assert dataset.options().autotune.enabled is False
+    found, expected = list(dataset.as_numpy_iterator()), list(pipeline.epoch(1))
+    assert len(found) == len(expected) == 4
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, tuple)
+        assert [part.dtype for part in one] == [np.uint8, np.float32, np.float32]
+        for part, wanted in zip(one, other, strict=True):
+            np.testing.assert_array_equal(part, wanted)
 
 
 def test_an_epoch_is_as_long_whatever_is_made_and_visits_all_of_it_in_turn():

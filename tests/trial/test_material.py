@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from bloodauto.data.split import Splits
 from bloodauto.shift.family import GROUPS
 from bloodauto.shift.score import LEFT_OUT_LAB_SHARE
 from bloodauto.shift.suite import TELLING_SEVERITIES, ShiftSuite
-from bloodauto.trial.material import Material, judge, prepare
+from bloodauto.trial.material import Material, answers_of, judge, prepare
 from bloodauto.trial.network import build_network
 
 
@@ -99,3 +100,18 @@ def test_a_left_out_laboratory_is_what_the_objective_hears_most_of() -> None:
     assert prepare(cells, splits, ShiftSuite(seed=0)).clean_share is None
     by_lab = replace(splits, fold_names=("A", "B", "C", "D", "E"))
     assert prepare(cells, by_lab, ShiftSuite(seed=0)).clean_share == LEFT_OUT_LAB_SHARE
+
+
+def test_answers_come_for_every_output_and_every_image_however_many_a_batch_takes() -> None:
+    images = keras.Input((4, 4, 3), dtype="uint8")
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(images))
+    both = keras.Model(images, [mean, keras.layers.Rescaling(2.0)(mean)])
+    shown = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), dtype=np.uint8)
+    means = shown.mean(axis=(1, 2))
+    for batch_size in (4, 7, 21, 64):
+        found = answers_of(both, shown, batch_size=batch_size)
+        np.testing.assert_allclose(found[0], means, rtol=1e-5)
+        np.testing.assert_allclose(found[1], 2 * means, rtol=1e-5)
+    rows = np.array([20, 3, 3])
+    (found_alone,) = answers_of(keras.Model(images, mean), shown, rows, batch_size=2)
+    np.testing.assert_allclose(found_alone, means[rows], rtol=1e-5)
