@@ -22,6 +22,7 @@ import bloodauto.trial  # noqa: F401
 
 # isort: split
 # TensorFlow is set up before Keras is imported.
+import keras
 import numpy as np
 from objective.record import fitted
 
@@ -42,6 +43,8 @@ from bloodauto.recipe.declared import find_declared
 from bloodauto.searching.refits import stretched
 from bloodauto.shift.compound import draw_compound_shifts
 from bloodauto.shift.suite import ShiftSuite
+from bloodauto.trial.material import answers_of, prepare
+from bloodauto.trial.metrics import softmax
 
 _DRAWN_SIZE_PX = 64
 _THINGS = 200
@@ -118,17 +121,14 @@ def _question(
     return Question(learnt, splits, known, unknown)
 
 
-def _logits(network, images: np.ndarray) -> np.ndarray:
-    return np.asarray(network.predict(images, batch_size=128, verbose=0), dtype=np.float64)
+def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    return answers_of(network, images)[0].astype(np.float64)
 
 
 def run(
     question: Question, recipe: Recipe, weights_dir: Path | None, seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """AUROC by measure and kind of unknown, and the share that the two thresholds mark by kind."""
-    from bloodauto.trial.material import prepare
-    from bloodauto.trial.metrics import softmax
-
     material = prepare(question.learnt, question.splits, ShiftSuite(seed=seed))
     network = fitted(recipe, material, weights_dir, seed)
     validation = question.splits.validation_index(0)

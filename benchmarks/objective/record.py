@@ -92,6 +92,7 @@ _PLACES = 48
 _IMAGES_PER_PLACE = 24
 _STANDARD = {"filters": ["standardise"]}
 _DENSITY = {"filters": ["standardise_density"]}
+_BLUR_AND_NOISE = _rand(2, 0.7, ["gaussian_blur", "motion_blur", "noise", "jpeg"])
 _STRONG = {"augmentation.rand_augment": _rand(6, 0.9)}
 _MOBILENET_100 = {"backbone.name": "mobilenet_1.0", "stages.0.epochs": 2, "stages.0.optimizer.learning_rate": 1.0e-3}
 
@@ -109,9 +110,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "colour_only": {
         "augmentation": {**_TURNED, "rand_augment": _rand(3, 0.7, ["hue", "saturation", "white_balance", "gamma"])}
     },
-    "blur_noise_only": {
-        "augmentation": {**_TURNED, "rand_augment": _rand(2, 0.7, ["gaussian_blur", "motion_blur", "noise", "jpeg"])}
-    },
+    "blur_noise_only": {"augmentation": {**_TURNED, "rand_augment": _BLUR_AND_NOISE}},
     "grey_and_colour": {
         "augmentation.rand_augment": _rand(4, 0.7, ["color", "hue", "white_balance", "gamma", "contrast", "invert"])
     },
@@ -155,7 +154,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "standardised_stain_only": {"input": _STANDARD, "augmentation": {**_TURNED, "stain_jitter": 1.0}},
     "standardised_blur_noise_only": {
         "input": _STANDARD,
-        "augmentation": {**_TURNED, "rand_augment": _rand(2, 0.7, ["gaussian_blur", "motion_blur", "noise", "jpeg"])},
+        "augmentation": {**_TURNED, "rand_augment": _BLUR_AND_NOISE},
     },
     "standardised_frozen": {"input": _STANDARD, "stages": [{**_HEAD_ONLY, "epochs": 4}]},
     "standardised_ten_epochs": {"input": _STANDARD, "stages.0.epochs": 10},

@@ -144,7 +144,7 @@ class CostModel:
 
     def has_timed(self, recipe: Recipe) -> bool:
         """Whether an epoch of this backbone at this size was seen, so that predictions are no guesses from others."""
-        return _kind(recipe) in self._training_medians()
+        return _kind(recipe) in self._evaluations
 
     def epoch_seconds(self, recipe: Recipe, stage: int, *, first: bool = False) -> float | None:
         """Predicted seconds of one epoch, the training's first or another, evaluation included; None before any was seen."""
