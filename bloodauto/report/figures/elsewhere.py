@@ -91,8 +91,8 @@ def draw_scatter(info: ScatterInfo) -> go.Figure:
                 ],
                 hovertemplate="%{text}<extra></extra>",
             )
-    figure.update_xaxes(tickformat=".0%")
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_xaxes(tickformat=".1~%")
+    figure.update_yaxes(tickformat=".1~%")
     return figure
 
 

@@ -175,7 +175,7 @@ def draw_parallel(info: ParallelInfo) -> go.Figure:
                 "xanchor": "left",
                 "y": 1.02,
                 "yanchor": "bottom",
-                "tickformat": ".0%",
+                "tickformat": ".1~%",
                 "nticks": 4,
                 "title": {"text": "objective", "side": "top", "font": {"size": 13}},
             },

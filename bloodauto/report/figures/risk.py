@@ -50,5 +50,5 @@ def draw_risk(info: RiskInfo) -> go.Figure:
                 hovertemplate="threshold: %{x:.1%} answered<br>%{y:.1%} of these wrong<extra>" + name + "</extra>",
             )
     figure.update_xaxes(tickformat=".0%", range=[0, 1.03])
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(tickformat=".1~%", rangemode="tozero")
     return figure
