@@ -251,6 +251,30 @@ def test_a_smoke_variant_changes_what_it_names_and_nothing_else(tmp_path):
         load_recipe(path, smoke=True)
 
 
+def test_a_same_lab_variant_is_taken_where_there_is_one(tmp_path):
+    path = tmp_path / "given.yaml"
+    path.write_text(MINIMAL + "smoke:\n  batch_size: 4\nsame_lab:\n  head.dropout: 0.5\n")
+    declared, light, quick = load_recipe(path), load_recipe(path, same_lab=True), load_recipe(path, smoke=True)
+    assert (declared.head, light.head, quick.head) == (Head(), Head(dropout=0.5), Head())
+    assert (declared.batch_size, light.batch_size, quick.batch_size) == (64, 64, 4)
+    path.write_text(MINIMAL)
+    assert load_recipe(path, same_lab=True) == load_recipe(path)
+
+
+@pytest.mark.parametrize("group", ["smoke", "same_lab"])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(" 3\n", "expected new values by dotted path, got 3"), ("\n  head.dropuot: 0.5\n", "did you mean 'dropout'")],
+)
+def test_variants_are_checked_also_where_nobody_asks_for_them(tmp_path, group, value, told):
+    path = tmp_path / "given.yaml"
+    path.write_text(MINIMAL + f"{group}:{value}")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert told in str(caught.value)
+    assert f"{path}:" in str(caught.value)
+
+
 def test_changes_act_in_their_order_on_a_copy():
     value = {"stages": [{"epochs": 1}], "loss": None}
     changes = {"stages.1": {"epochs": 2}, "stages.1.epochs": 5, "loss.name": "focal", "head.dense_units": [8]}

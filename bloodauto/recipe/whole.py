@@ -23,6 +23,8 @@ from bloodauto.recipe.views import WeightedView
 
 #: Fields that do not change what is trained: labels, and how the trained network is looked through.
 NOT_TRAINED = frozenset({"name", "source", "test_time_views"})
+#: Groups that a file may have beside a recipe's fields.
+_VARIANTS = ("smoke", "same_lab")
 
 
 class Source(Strict):
@@ -98,33 +100,38 @@ def parse_recipe(value: Any, *, origin: YamlDocument | str) -> Recipe:
         raise RecipeError(explain(error, Recipe, origin)) from None
 
 
-def load_recipe(path: Path, *, smoke: bool = False) -> Recipe:
+def load_recipe(path: Path, *, smoke: bool = False, same_lab: bool = False) -> Recipe:
     """Reads one recipe file.
 
-    Beside a recipe's fields the file may have a group ``smoke``: new values by dotted path that make a training of seconds
-    of it. They are checked in any case.
+    Beside a recipe's fields the file may have groups of new values by dotted path: ``smoke`` makes a training of seconds of
+    it, ``same_lab`` what does best on images of the laboratory it was trained on. They are checked in any case.
 
     Args:
-        smoke: apply them.
+        smoke, same_lab: apply this group, one of them at most.
 
     Raises:
-        RecipeError: as ``read_yaml`` and ``parse_recipe``; a smoke variant that is asked for and not declared.
+        RecipeError: as ``read_yaml`` and ``parse_recipe``; a smoke variant that is asked for and not declared. A file without
+            ``same_lab`` is taken as it is.
     """
+    assert not (smoke and same_lab), "expected smoke or same_lab, got both"
     document = read_yaml(path)
-    if not isinstance(document.value, dict) or "smoke" not in document.value:
-        if smoke:
-            raise RecipeError(
-                f"{path}: expected a group 'smoke' with the values of a quick trial, found none. Add one."
-            )
+    groups = [name for name in _VARIANTS if isinstance(document.value, dict) and name in document.value]
+    if smoke and "smoke" not in groups:
+        raise RecipeError(f"{path}: expected a group 'smoke' with the values of a quick trial, found none. Add one.")
+    if not groups:
         return parse_recipe(document.value, origin=document)
-    plain = {key: value for key, value in document.value.items() if key != "smoke"}
-    recipe = parse_recipe(plain, origin=document)
-    changes = document.value["smoke"]
-    if not isinstance(changes, dict):
-        raise RecipeError(f"{document.place('smoke')}: smoke: expected new values by dotted path, got {changes!r}.")
-    changed = with_changes(plain, changes, origin=document.place("smoke"))
-    own_lines = {
-        dotted.removeprefix("smoke."): line for dotted, line in document.lines.items() if dotted.startswith("smoke.")
-    }
-    quick = parse_recipe(changed, origin=YamlDocument(path, changed, {**document.lines, **own_lines}))
-    return quick if smoke else recipe
+    plain = {key: value for key, value in document.value.items() if key not in groups}
+    found = {"": parse_recipe(plain, origin=document)}
+    for group in groups:
+        changes = document.value[group]
+        if not isinstance(changes, dict):
+            raise RecipeError(f"{document.place(group)}: {group}: expected new values by dotted path, got {changes!r}.")
+        changed = with_changes(plain, changes, origin=document.place(group))
+        own_lines = {
+            dotted.removeprefix(f"{group}."): line
+            for dotted, line in document.lines.items()
+            if dotted.startswith(f"{group}.")
+        }
+        found[group] = parse_recipe(changed, origin=YamlDocument(path, changed, {**document.lines, **own_lines}))
+    wanted = "smoke" if smoke else "same_lab" if same_lab else ""
+    return found.get(wanted, found[""])

@@ -18,6 +18,7 @@ from bloodauto.errors import DataError, RecipeError, RunError, WeightsError
 from bloodauto.files import RunDirectory, atomic_path, read_json, shipped_folder, write_json
 from bloodauto.grammar_errors import nearest
 from bloodauto.recipe import Recipe, load_recipe
+from bloodauto.searching.objectives import Objectives
 from bloodauto.searching.settings import SearchSettings
 from bloodauto.space import NotInSpace, Space, corners, load_space, parameters_of
 from bloodauto.trial.augmentation import check_augmentation
@@ -91,8 +92,11 @@ def checked_space(path: Path) -> Space:
     return space
 
 
-def declared_recipes(warm_start: str, space: Space) -> Declared:
+def declared_recipes(warm_start: str, space: Space, objectives: Objectives) -> Declared:
     """The recipes of a folder or file, sorted into those the space contains and those it does not.
+
+    They are what is known to do well by the leading objective: where it looks at clean images alone, the ``same_lab`` variants
+    of those that have one.
 
     Raises:
         RecipeError: nothing there, or a file that is no valid recipe.
@@ -105,12 +109,13 @@ def declared_recipes(warm_start: str, space: Space) -> Declared:
         raise RecipeError(f"--warm-start {path}: expected .yaml recipes, found none. Check the path, or pass none.")
     inside, outside = [], []
     for file in files:
-        recipe = load_recipe(file)
+        recipe = load_recipe(file, same_lab=objectives.first != "shift")
+        name = file.stem if recipe.id == load_recipe(file).id else f"{file.stem} (same lab)"
         try:
             parameters_of(space, recipe)
-            inside.append((file.stem, recipe))
+            inside.append((name, recipe))
         except NotInSpace as reason:
-            outside.append((file.stem, str(reason)))
+            outside.append((name, str(reason)))
     inside.sort(key=lambda named: num_parameters(named[1].backbone))
     return Declared(tuple(inside), tuple(outside))
 

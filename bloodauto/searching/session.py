@@ -89,7 +89,7 @@ def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> 
         UserError: anything the user must mend first; no budget has been spent.
     """
     space = checked_space(space_path)
-    declared = declared_recipes(settings.warm_start, space)
+    declared = declared_recipes(settings.warm_start, space, settings.objectives)
     # Before the weights: nobody should download these for images that cannot be used.
     data = prepare_data(run, settings)
     weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
