@@ -8,8 +8,8 @@ A network learns cells of seven types: drawn ones, or those of ``--data``. Known
 cells of the eighth, pictures without a cell (drawn plasma and red cells, or the least varied corner of an image), cartoons
 drawn over cells, and noise. Wrong are its own mistakes: how often a rightly answered image is surer than one that is not.
 Measures of probabilities are taken after calibration, the energy (Liu et al., arXiv:2010.03759) from the logits as they are,
-the distance from the features before them. Marked is what the entropy or the distance marks; shifted are known cells as other
-laboratories would show them.
+the distance from the features before them, and ``both`` is the exported rule of distance and entropy. Marked is what this rule
+marks; shifted are known cells as other laboratories would show them.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from bloodauto.data.load import load_cells
 from bloodauto.data.morphology import draw_background
 from bloodauto.data.split import Splits, make_splits
 from bloodauto.data.synth import draw_overlay, synthesize
-from bloodauto.ensemble.abstention import SURENESS_NAMES, auroc, fit_abstention, is_sure, sureness
+from bloodauto.ensemble.abstention import SURENESS_NAMES, auroc, sureness
 from bloodauto.ensemble.calibration import apply_temperature, fit_temperature
-from bloodauto.export.familiar import fit_familiarity, made_of, strangeness
+from bloodauto.export.familiar import fit_familiarity, made_of, mean_distances, strangeness
 from bloodauto.export.keras_export import Member, build_export
 from bloodauto.recipe import Recipe, load_recipe
 from bloodauto.recipe.declared import find_declared
@@ -128,7 +128,7 @@ def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:
 def run(
     question: Question, recipe: Recipe, weights_dir: Path | None, seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """AUROC by measure and kind of unknown, and the share that the two thresholds mark by kind."""
+    """AUROC by measure and kind of unknown, and the share that the exported rule marks by kind."""
     material = prepare(question.learnt, question.splits, ShiftSuite(seed=seed))
     network = fitted(recipe, material, weights_dir, seed)
     validation = question.splits.validation_index(0)
@@ -139,9 +139,7 @@ def run(
     view_labels = labels[plan.image_index]
     rows = softmax(np.concatenate([clean_logits, view_logits]))
     temperature = fit_temperature(rows, np.concatenate([labels, view_labels]))
-    calibrated = apply_temperature(rows, temperature)
-    rule = fit_abstention(calibrated[: len(labels)], labels, calibrated[len(labels) :], view_labels)
-    exported = build_export([Member(network, 1.0)])
+    exported = build_export([Member(network, 1.0, temperature)])
     train = question.splits.train_index(0)
     images_and_labels = question.learnt.images, question.learnt.labels
     familiarity, _ = fit_familiarity(exported, *images_and_labels, train, validation, seed=seed)
@@ -152,14 +150,14 @@ def run(
         highest = logits.max(axis=1)
         found = {name: sureness(probabilities, name) for name in SURENESS_NAMES}
         found["energy"] = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-        found["distance"] = -strangeness(familiarity.spaces, exported, images)
-        strange = -found["distance"] > familiarity.limit
-        found["marked"] = strange | ~is_sure(probabilities, rule.sureness, rule.threshold)
+        found["distance"] = -mean_distances(familiarity, exported, images)
+        found["both"] = -strangeness(familiarity, exported, images, probabilities)
+        found["marked"] = -found["both"] > familiarity.limit
         return found
 
     of_known = scores(question.known.images)
     right = _logits(network, question.known.images).argmax(axis=1) == question.known.labels
-    areas: dict[str, dict[str, float]] = {name: {} for name in (*SURENESS_NAMES, "energy", "distance")}
+    areas: dict[str, dict[str, float]] = {name: {} for name in (*SURENESS_NAMES, "energy", "distance", "both")}
     marked = {"known": float(of_known["marked"].mean())}
     for kind, images in question.unknown.items():
         of_kind = scores(images)

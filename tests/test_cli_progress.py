@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bloodauto.cli_progress import outside_lines
+from bloodauto.searching.objectives import parse_objectives
 from bloodauto.searching.prepare import checked_space, declared_recipes, find_space
 
 
@@ -19,7 +20,7 @@ def test_recipes_that_differ_in_one_field_share_a_line() -> None:
 
 @pytest.mark.parametrize("space", ["gpu", "small", "tiny"])
 def test_the_shipped_recipes_outside_a_space_take_a_few_short_lines(space: str) -> None:
-    declared = declared_recipes("shipped", checked_space(find_space(space)))
+    declared = declared_recipes("shipped", checked_space(find_space(space)), parse_objectives("shift"))
     lines = outside_lines(declared.outside)
     assert declared.inside, "a search must begin with a recipe that is known to be good"
     assert len(declared.outside) >= 6

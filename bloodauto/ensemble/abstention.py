@@ -65,7 +65,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Abstention:
-    """A rule for marking images "not sure, or none of these cells".
+    """A rule for marking images "not sure, or none of these cells", by what a model answers alone.
 
     Attributes:
         sureness: which measure; ``threshold``: images below it are marked.
@@ -119,11 +119,16 @@ def fit_abstention(
     """
     sure = sureness(clean, name)
     threshold = float(np.quantile(sure, 1 - answered_share, method="lower"))
+    of_views = (
+        part_answered(sureness(shifted, name), shifted.argmax(axis=1) == view_labels, threshold)
+        if len(view_labels)
+        else None
+    )
     return Abstention(
         sureness=name,
         threshold=threshold,
-        clean=_part(clean, labels, name, threshold),
-        shifted=_part(shifted, view_labels, name, threshold) if len(view_labels) else None,
+        clean=part_answered(sure, clean.argmax(axis=1) == labels, threshold),
+        shifted=of_views,
     )
 
 
@@ -141,12 +146,16 @@ def auroc(known: Sequence[float] | np.ndarray, unknown: Sequence[float] | np.nda
     return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(unknown)))
 
 
-def _part(probabilities: np.ndarray, labels: np.ndarray, name: SurenessName, threshold: float) -> Part:
-    correct = probabilities.argmax(axis=1) == labels
-    sure = sureness(probabilities, name)
+def part_answered(sure: np.ndarray, correct: np.ndarray, threshold: float) -> Part:
+    """What a threshold does to some images.
+
+    Args:
+        sure: float, (n,), n at least 1, larger is surer; images at or above the threshold are answered.
+        correct: bool, (n,).
+    """
     stands = sure >= threshold
     return Part(
-        images=len(labels),
+        images=len(sure),
         answered=float(stands.mean()),
         accuracy=float(correct[stands].mean()) if stands.any() else None,
         curve=risk_coverage(sure, correct),

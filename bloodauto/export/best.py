@@ -19,7 +19,7 @@ from bloodauto.ensemble.assemble import Caps, Looked, looked_again, reduced
 from bloodauto.ensemble.distilled import Distilled
 from bloodauto.ensemble.record import Ensemble, Trained, read_ensemble
 from bloodauto.errors import RunError
-from bloodauto.export.familiar import Familiarity, Found, fit_familiarity
+from bloodauto.export.familiar import Familiarity, Measured, fit_familiarity
 from bloodauto.export.keras_export import IDENTITY, Member, View, build_export, views_of
 from bloodauto.export.labels import Unsure
 from bloodauto.export.latency import latency_of, single_image_ms
@@ -39,7 +39,7 @@ _PARITY_IMAGES = 32
 _CARD_SHARE = 0.1
 #: The test may take a moment longer than it was given, and must not cost a format.
 _KEPT_FOR_FORMATS = 1.3
-#: Looking at two thousand training images, over building the model, with room for a slow moment; the model is written before.
+#: Looking at four thousand images, over building the model, with room for a slow moment; the model is written before.
 _FAMILIARITY_OVER_BUILDING = 3.0
 #: The statistics a network was trained with count as those of so many target images.
 _SOURCE_IMAGES = 64
@@ -155,7 +155,7 @@ def _card(
     *,
     latency_ms: float,
     distilled: Distilled | None,
-    found: tuple[Found, ...],
+    measured: Measured | None,
 ) -> CardFacts:
     ensemble = built.ensemble
     members = tuple(
@@ -205,7 +205,7 @@ def _card(
         winners_curse=ensemble.winners_curse,
         considered=ensemble.considered,
         distilled=distilled,
-        found=found,
+        measured=measured,
         latency_ms=latency_ms,
         test=test,
         view_gain=built.gain,
@@ -291,11 +291,11 @@ def export_run(
     latency_ms = single_image_ms(built.model)
     building_seconds = time.perf_counter() - started
     familiarity: Familiarity | None = None
-    found: tuple[Found, ...] = ()
+    measured: Measured | None = None
 
     def write(formats: Sequence[str], written: Sequence[str]) -> ExportResult:
         test = read_sealed_test(run, chosen)
-        facts = _card(test, built, cells, splits, latency_ms=latency_ms, distilled=distilled, found=found)
+        facts = _card(test, built, cells, splits, latency_ms=latency_ms, distilled=distilled, measured=measured)
         return write_export(
             output,
             built.model,
@@ -315,7 +315,7 @@ def export_run(
     seconds = (lambda: math.inf) if seconds_left is None else seconds_left
     if seconds() > stage_seconds * len(others) + _FAMILIARITY_OVER_BUILDING * building_seconds:
         rows = splits.train_index(0), splits.validation_index(0)
-        familiarity, found = fit_familiarity(built.model, cells.images, cells.labels, *rows, seed=seed)
+        familiarity, measured = fit_familiarity(built.model, cells.images, cells.labels, *rows, seed=seed)
     own = caps is None and target is None and distilled is None
     closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
     if closed:

@@ -11,7 +11,7 @@ from bloodauto.ensemble.distilled import Distilled
 from bloodauto.ensemble.honesty import WinnersCurse
 from bloodauto.ensemble.record import Considered
 from bloodauto.ensemble.scaling import Calibration
-from bloodauto.export.familiar import Found
+from bloodauto.export.familiar import Measured
 from bloodauto.export.keras_export import View
 from bloodauto.export.labels import Labels
 from bloodauto.export.looking import ViewGain
@@ -72,7 +72,7 @@ class CardFacts:
         training_images: how many.
         class_counts: training images per class, in the order of the labels.
         written_with: versions, for example ``bloodauto 0.1.0, Keras 3.15.0, TensorFlow 2.21.0``.
-        found: how pictures that are no cells are told from own images; empty where that was not measured.
+        measured: what marking by features and answers does; None where that was not measured.
         considered: what the members were chosen from; None where somebody else chose.
         distilled: where the model is a student of an ensemble, both beside each other; else None.
     """
@@ -90,7 +90,7 @@ class CardFacts:
     training_images: int
     class_counts: tuple[int, ...]
     written_with: str
-    found: tuple[Found, ...] = ()
+    measured: Measured | None = None
     considered: Considered | None = None
     distilled: Distilled | None = None
 
@@ -209,7 +209,7 @@ def _unsure(facts: CardFacts) -> str:
     lines = [
         f"An image whose {_MEASURES[rule.sureness]} is below {rule.threshold:.4g} should be looked at by a person: it is hard, "
         "or none of these cells. The line is drawn so that 95 % of the training laboratory's own images get an answer "
-        f"({rule.clean.answered:.1%} of {rule.clean.images} did). `labels.json` holds it, and `bloodauto predict` marks such "
+        f"({rule.clean.answered:.1%} of {rule.clean.images} did). `labels.json` holds it, and `bloodauto predict` marks "
         "images in the column `sure`."
     ]
     if rule.clean.accuracy is not None:
@@ -219,20 +219,28 @@ def _unsure(facts: CardFacts) -> str:
             f"Of shifted views it answers {rule.shifted.answered:.1%}, and of these answers {rule.shifted.accuracy:.2%} are "
             "right."
         )
-    if facts.found:
-        kinds = "; ".join(f"{one.kind} {one.marked:.0%} (AUROC {one.auroc:.3f})" for one in facts.found)
-        lines.append(
-            "`bloodauto predict` also marks images that lie further from the trained classes, in the networks' own features, "
-            "than 99 % of images they were not trained on (`familiar.npz`). Of pictures made from such images it marks so: "
-            f"{kinds}, {facts.found[0].images} of each. How well it finds "
-            "a cell of another type was not measured here; expect less."
-        )
+    if facts.measured is not None:
+        lines.append(_both_measures(facts.measured))
     lines.append(
         "Calibration error: " + ", ".join(
             f"{value:.3f} {where}" for value, where in _calibration_errors(facts)
         ) + "."
     )  # fmt: skip
     return " ".join(lines)
+
+
+def _both_measures(measured: Measured) -> str:
+    own, elsewhere = measured.own, measured.elsewhere
+    kinds = "; ".join(f"{one.kind} {one.marked:.0%} (AUROC {one.auroc:.3f})" for one in measured.found)
+    right = ["none" if part.accuracy is None else f"{part.accuracy:.1%}" for part in (own, elsewhere)]
+    return (
+        "`bloodauto predict` has a better rule, in `familiar.npz`: it also looks at how far an image lies from the trained "
+        "classes in the networks' own features. An image is marked when distance and entropy together are larger than for "
+        f"95 % of images they were not trained on. Of {own.images} such images it answers {own.answered:.1%}, {right[0]} of "
+        f"the answers right; of {elsewhere.images} as simulated laboratories show them {elsewhere.answered:.1%}, {right[1]} "
+        f"right. Of pictures made from such images it marks: {kinds}, {measured.found[0].images} of each. How well it finds a "
+        "cell of another type was not measured here; expect less."
+    )
 
 
 def _calibration_errors(facts: CardFacts) -> list[tuple[float, str]]:

@@ -117,7 +117,8 @@ def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int 
 def which_are_sure(model: ExportedModel, images: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
     """Which answers stand: the model is sure of them, and the images are like those that were trained on.
 
-    The second costs about as much as the answers did.
+    Looking at both, as ``familiar.npz`` says, costs about as much as the answers did. Where there is no such file, the line
+    of ``labels.json`` counts, which looks at the answers alone.
 
     Args:
         images, probabilities: (n, h, w, 3) and what ``predict_images`` answered for them.
@@ -128,14 +129,13 @@ def which_are_sure(model: ExportedModel, images: np.ndarray, probabilities: np.n
     Raises:
         RunError: the rule is that of another model.
     """
-    if model.unsure is None and model.familiarity is None:
+    if model.familiarity is not None:
+        if not len(images):
+            return np.ones(0, dtype=bool)
+        return strangeness(model.familiarity, model.network, images, probabilities) <= model.familiarity.limit
+    if model.unsure is None:
         return None
-    stands = np.ones(len(images), dtype=bool)
-    if model.unsure is not None:
-        stands &= is_sure(probabilities, model.unsure.sureness, model.unsure.below)
-    if model.familiarity is not None and len(images):
-        stands &= strangeness(model.familiarity.spaces, model.network, images) <= model.familiarity.limit
-    return stands
+    return is_sure(probabilities, model.unsure.sureness, model.unsure.below)
 
 
 def write_predictions_csv(

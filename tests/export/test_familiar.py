@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from bloodauto.export.familiar import (
     FeatureSpace,
     fit_familiarity,
     made_of,
+    mean_distances,
     read_familiarity,
     strangeness,
     write_familiarity,
@@ -42,15 +45,33 @@ def fitted(model, cells):
     return fit_familiarity(model, *cells, np.arange(160), np.arange(160, 240), seed=0)
 
 
-def test_the_limit_leaves_the_own_images_alone_and_finds_what_is_no_cell(fitted, model, cells) -> None:
-    rule, found = fitted
-    assert (strangeness(rule.spaces, model, cells[0][160:]) > rule.limit).mean() <= 0.02
-    by_kind = {one.kind: one for one in found}
+def answers(model, images: np.ndarray) -> np.ndarray:
+    return np.asarray(model.predict(images, verbose=0))
+
+
+def test_the_limit_leaves_the_own_images_an_answer_and_finds_what_is_no_cell(fitted, model, cells) -> None:
+    rule, measured = fitted
+    own = cells[0][160:]
+    marked = strangeness(rule, model, own, answers(model, own)) > rule.limit
+    assert marked.mean() <= 0.06
+    assert measured.own.answered == pytest.approx(1 - marked.mean())
+    assert measured.own.accuracy == (answers(model, own).argmax(axis=1) == cells[1][160:])[~marked].mean()
+    assert 0 <= measured.elsewhere.answered < measured.own.answered
+    by_kind = {one.kind: one for one in measured.found}
     assert list(by_kind) == ["background without a cell", "cells in pieces", "noise"]
     assert by_kind["noise"].auroc > 0.99
     assert by_kind["noise"].marked > 0.95
-    assert by_kind["background without a cell"].auroc > 0.9
-    assert all(one.images == 80 for one in found)
+    assert by_kind["cells in pieces"].marked > 0.5
+    assert all(one.images == 80 for one in measured.found)
+
+
+def test_strangeness_is_the_sum_of_both_measures(fitted, model, cells) -> None:
+    rule, _ = fitted
+    some, certain = cells[0][:8], np.tile([1.0, 0.0], (8, 1))
+    far = mean_distances(rule, model, some) / rule.usual_distance
+    np.testing.assert_allclose(strangeness(rule, model, some, certain), far, atol=1e-6)
+    uncertain = strangeness(rule, model, some, np.full((8, 2), 0.5))
+    np.testing.assert_allclose(uncertain, far + np.log(2) / rule.usual_entropy, atol=1e-6)
 
 
 def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
@@ -69,14 +90,19 @@ def test_the_rule_reads_as_it_was_written(fitted, model, cells, tmp_path) -> Non
     rule, _ = fitted
     write_familiarity(tmp_path / FILE_NAME, rule)
     again = read_familiarity(tmp_path / FILE_NAME)
-    assert again.limit == rule.limit
     some = cells[0][:8]
-    np.testing.assert_array_equal(strangeness(again.spaces, model, some), strangeness(rule.spaces, model, some))
+    given = answers(model, some)
+    np.testing.assert_array_equal(strangeness(again, model, some, given), strangeness(rule, model, some, given))
+    assert (again.limit, again.usual_distance, again.usual_entropy) == (
+        rule.limit,
+        rule.usual_distance,
+        rule.usual_entropy,
+    )
 
 
 def test_a_rule_of_another_model_or_no_rule_is_refused(fitted, model, cells, tmp_path) -> None:
     with pytest.raises(RunError, match="export again"):
-        strangeness(fitted[0].spaces[:1], model, cells[0][:2])
+        mean_distances(replace(fitted[0], spaces=fitted[0].spaces[:1]), model, cells[0][:2])
     np.savez(tmp_path / FILE_NAME, means_0=np.zeros((2, 3)))
     with pytest.raises(RunError, match="missing or wrong"):
         read_familiarity(tmp_path / FILE_NAME)

@@ -83,7 +83,7 @@ def test_a_model_brings_its_rule_and_images_below_it_are_marked(folder, make, tm
     assert 0 < marked.sum() < 12
 
 
-def test_images_unlike_the_trained_ones_are_marked_whatever_the_probabilities(folder, make):
+def test_images_unlike_the_trained_ones_are_marked_although_their_probabilities_are_sure(folder, make):
     grey = np.clip(make.images(60, 24) // 8 + 110, 0, 255).astype(np.uint8)
     opened = open_model(folder)
     assert which_are_sure(opened, grey, predict_images(opened, grey)) is None
@@ -95,8 +95,11 @@ def test_images_unlike_the_trained_ones_are_marked_whatever_the_probabilities(fo
     sure = which_are_sure(opened, both, predict_images(opened, both))
     assert sure[:20].mean() >= 0.9
     assert sure[20:].mean() <= 0.1
-    # Together with a rule for probabilities, an answer stands where both let it.
+    # Without it, the line for probabilities alone counts.
     write_labels(folder / "labels.json", labels_of(opened.network, NAMES, Unsure("max_probability", 1.1)))
+    opened = open_model(folder)
+    np.testing.assert_array_equal(which_are_sure(opened, both, predict_images(opened, both)), sure)
+    (folder / "familiar.npz").unlink()
     opened = open_model(folder)
     assert not which_are_sure(opened, both, predict_images(opened, both)).any()
 

@@ -12,7 +12,7 @@ from bloodauto.ensemble.honesty import WinnersCurse
 from bloodauto.ensemble.record import Considered
 from bloodauto.ensemble.scaling import Calibration, PerClass
 from bloodauto.errors import RunError, UserError
-from bloodauto.export.familiar import Familiarity, FeatureSpace, Found, read_familiarity
+from bloodauto.export.familiar import Familiarity, FeatureSpace, Found, Measured, read_familiarity
 from bloodauto.export.keras_export import IDENTITY, Member, View, build_export
 from bloodauto.export.labels import Unsure, labels_of
 from bloodauto.export.looking import ViewGain
@@ -121,14 +121,25 @@ TEST = {
 }
 
 
+CURVE = RiskCoverage((1.0,), (0.1,), 0.1)
+MEASURED = Measured(
+    own=Part(512, 0.95, 0.991, CURVE),
+    elsewhere=Part(384, 0.71, None, CURVE),
+    found=(Found("noise", 128, 0.97, 0.9931), Found("cells in pieces", 128, 0.5, 0.81)),
+)
+
+
 def test_card_says_how_pictures_without_a_cell_are_found(model, facts, sample, tmp_path):
-    rule = Familiarity((FeatureSpace(np.zeros((2, 3)), np.eye(3)[:, :1], np.ones(1), 1.0),), 2.5)
-    told = replace(facts, found=(Found("noise", 128, 0.97, 0.9931), Found("cells in pieces", 128, 0.5, 0.81)))
+    rule = Familiarity((FeatureSpace(np.zeros((2, 3)), np.eye(3)[:, :1], np.ones(1), 1.0),), 1.5, 0.3, 2.5)
+    told = replace(facts, measured=MEASURED)
     result = write_export(tmp_path, model, NAMES, UNSURE, told, ["keras"], sample, familiarity=rule)
     assert "familiar.npz" in {file.name for file in result.files}
-    assert read_familiarity(tmp_path / "familiar.npz").limit == 2.5
+    again = read_familiarity(tmp_path / "familiar.npz")
+    assert (again.usual_distance, again.usual_entropy, again.limit) == (1.5, 0.3, 2.5)
     card = (tmp_path / "README.md").read_text()
     assert "noise 97% (AUROC 0.993); cells in pieces 50% (AUROC 0.810), 128 of each" in card
+    assert "Of 512 such images it answers 95.0%, 99.1% of the answers right" in card
+    assert "of 384 as simulated laboratories show them 71.0%, none right" in card
     assert "familiar.npz" not in render_card(labels_of(model, NAMES), facts, ["keras"])
     write_export(tmp_path, model, NAMES, UNSURE, facts, ["keras"], sample)
     assert not (tmp_path / "familiar.npz").exists(), "it would judge another model's features"
