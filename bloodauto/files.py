@@ -294,6 +294,11 @@ class RunDirectory:
         return self.root / "ensemble.json"
 
     @property
+    def familiar(self) -> Path:
+        """What the exported rule for marking images does."""
+        return self.root / "familiar.json"
+
+    @property
     def test_result(self) -> Path:
         return self.root / "test.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from bloodauto.export.looking import ViewGain, look_again, view_gain
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts
 from bloodauto.export.sealed_test import open_sealed_test, read_sealed_test
 from bloodauto.export.write import FORMATS, ExportResult, ParitySample, check_formats, write_export
-from bloodauto.files import RunDirectory, read_arrays, read_json
+from bloodauto.files import RunDirectory, read_arrays, read_json, write_json
 from bloodauto.recipe import STANDARD_VIEWS, load_recipe
 from bloodauto.trial.adaptation import adapted_statistics
 from bloodauto.trial.material import probabilities
@@ -267,7 +267,7 @@ def export_run(
     export makes up for the rest. The card says what there is at each point.
 
     Args:
-        run: keeps ``test.json``.
+        run: keeps ``test.json``, and what the rule for marking images does in ``familiar.json``.
         views: whether the model averages over test-time views; see ``build_ensemble``.
         ensemble: None: the run's own.
         caps: tighter ones than the ensemble was chosen under; None: none. The sealed test then stays closed, unless it has
@@ -317,6 +317,11 @@ def export_run(
         rows = splits.train_index(0), splits.validation_index(0)
         familiarity, measured = fit_familiarity(built.model, cells.images, cells.labels, *rows, seed=seed)
     own = caps is None and target is None and distilled is None
+    if own and not views:
+        # That of an earlier ensemble would tell of another rule.
+        run.familiar.unlink(missing_ok=True)
+        if measured is not None:
+            write_json(run.familiar, asdict(measured))
     closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
     if closed:
         # Better the test without the other formats than the other way round; better they than more laboratories.

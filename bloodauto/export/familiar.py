@@ -23,8 +23,9 @@ FILE_NAME = "familiar.npz"
 _FIT_IMAGES, _HELD_OUT_IMAGES, _MADE_IMAGES = 1024, 512, 128
 #: Simulated laboratories, and images of each: known cells of another laboratory are not to look like something else.
 _FIT_PLACES, _HELD_OUT_PLACES, _IMAGES_PER_PLACE = 32, 48, 8
-#: Both measures are counted in what this share of images that were not trained on stays below.
-_USUAL_SHARE = 0.9
+#: Both measures are counted in what this share of images that were not trained on stays below: where their tails begin, since a
+#: sure ensemble's entropy is next to nothing for most images and large for some.
+_UNIT_SHARE = 0.99
 #: Directions in which a class varies that are told apart; in all others it is taken to vary alike.
 _DIRECTIONS = 16
 _SMALLEST_VARIANCE = 1e-12
@@ -66,14 +67,14 @@ class Familiarity:
 
     Attributes:
         spaces: of the exported model's members, in their order.
-        usual_distance, usual_entropy: what both measures are counted in, above 0: nine of ten images that were not trained on
-            are nearer, and answered with less (nats).
+        distance_unit, entropy_unit: what both measures are counted in, above 0: of a hundred images that were not trained on
+            one is further, and one answered with more (nats).
         limit: images are marked whose strangeness is above this.
     """
 
     spaces: tuple[FeatureSpace, ...]
-    usual_distance: float
-    usual_entropy: float
+    distance_unit: float
+    entropy_unit: float
     limit: float
 
 
@@ -124,7 +125,7 @@ def mean_distances(rule: Familiarity, model: keras.Model, images: np.ndarray) ->
 
 
 def strangeness(rule: Familiarity, model: keras.Model, images: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Distance over its usual value plus entropy over its own: float64 (n,), larger is stranger.
+    """Distance and entropy, each over its unit, added: float64 (n,), larger is stranger.
 
     What is somewhat far *and* somewhat unsure is strange, too, as cells of a type that was never shown are.
 
@@ -168,10 +169,10 @@ def fit_familiarity(
         space = _space_of(of_learnt, labels[np.concatenate([train, shown])])
         spaces.append(replace(space, usual=float(np.median(space.distances(of_kept_out)))))
     distances, answers = _mean_distances(spaces, kept_out), answers_of(model, images[held_out])[0]
-    usual_distance, usual_entropy = (
-        max(float(np.quantile(one, _USUAL_SHARE)), _SMALLEST_VARIANCE) for one in (distances, _entropy(answers))
+    distance_unit, entropy_unit = (
+        max(float(np.quantile(one, _UNIT_SHARE)), _SMALLEST_VARIANCE) for one in (distances, _entropy(answers))
     )
-    rule = Familiarity(tuple(spaces), usual_distance, usual_entropy, limit=0.0)
+    rule = Familiarity(tuple(spaces), distance_unit, entropy_unit, limit=0.0)
     own = _strangeness(rule, distances, _entropy(answers))
     rule = replace(rule, limit=float(np.quantile(own, ANSWERED_SHARE)))
 
@@ -222,7 +223,7 @@ def made_of(images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarra
 
 def write_familiarity(path: Path, rule: Familiarity) -> None:
     """Writes the rule as plain arrays, atomically."""
-    arrays = {name: np.array(getattr(rule, name)) for name in ("usual_distance", "usual_entropy", "limit")}
+    arrays = {name: np.array(getattr(rule, name)) for name in ("distance_unit", "entropy_unit", "limit")}
     for number, space in enumerate(rule.spaces):
         arrays |= {f"{name}_{number}": np.asarray(getattr(space, name)) for name in space.__dataclass_fields__}
     write_arrays(path, **arrays)
@@ -247,7 +248,7 @@ def read_familiarity(path: Path) -> Familiarity:
             for number in range(sum(name.startswith("means_") for name in arrays))
         )
         return Familiarity(
-            spaces, float(arrays["usual_distance"]), float(arrays["usual_entropy"]), float(arrays["limit"])
+            spaces, float(arrays["distance_unit"]), float(arrays["entropy_unit"]), float(arrays["limit"])
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
@@ -273,7 +274,7 @@ def _entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _strangeness(rule: Familiarity, distances: np.ndarray, entropy: np.ndarray) -> np.ndarray:
-    return np.asarray(distances / rule.usual_distance + entropy / rule.usual_entropy)
+    return np.asarray(distances / rule.distance_unit + entropy / rule.entropy_unit)
 
 
 def _elsewhere(images: np.ndarray, rows: np.ndarray, places: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -187,6 +187,26 @@ class AbstentionInfo:
 
 
 @dataclass(frozen=True)
+class MadePictures:
+    """How many of ``images`` pictures of one kind that are no cells are marked, 0-1."""
+
+    kind: str
+    images: int
+    marked: float
+
+
+@dataclass(frozen=True)
+class MarkingInfo:
+    """What the rule of features and answers, which ``predict`` goes by, does to images held out, to these as simulated
+    laboratories show them, and to pictures made of them.
+    """
+
+    own: AnsweredPart
+    elsewhere: AnsweredPart
+    made: tuple[MadePictures, ...]
+
+
+@dataclass(frozen=True)
 class Luck:
     """The best trial's objective as measured and without its luck, and the noise from seed to seed."""
 
@@ -306,6 +326,7 @@ class RunInfo:
     ledger: tuple[LedgerEntry, ...] = ()
     ensemble: Ensemble | None = None
     test: TestResult | None = None
+    marking: MarkingInfo | None = None
     predictions: Predictions | None = None
     labs: tuple[LabInfo, ...] = ()
     target: TargetInfo | None = None

@@ -1,4 +1,4 @@
-"""Untrusted plain values of ``ensemble.json`` and ``test.json`` -> the frozen values of ``info``; see ``parse``."""
+"""Untrusted values of ``ensemble.json``, ``test.json``, ``familiar.json`` -> the frozen values of ``info``; see ``parse``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from bloodauto.report.info import (
     Elsewhere,
     Ensemble,
     Luck,
+    MadePictures,
+    MarkingInfo,
     Member,
     SelectionStep,
     SimulatedLaboratory,
@@ -126,6 +128,22 @@ def _abstention(value: Any) -> AbstentionInfo | None:
         raise ValueError("abstention: expected a threshold and what it does to clean images")
     shifted = _answered(entry.get("shifted"), "abstention.shifted")
     return AbstentionInfo(text(entry.get("sureness")), threshold, clean, shifted)
+
+
+def marking(value: Any) -> MarkingInfo:
+    fields = mapping(value, "familiar")
+    own, elsewhere = (_answered(fields.get(name), name) for name in ("own", "elsewhere"))
+    if own is None or elsewhere is None:
+        raise ValueError("expected what the rule does to own images and elsewhere")
+    return MarkingInfo(own, elsewhere, tuple(_made(entry) for entry in items(fields.get("found"), "found")))
+
+
+def _made(value: Any) -> MadePictures:
+    entry = mapping(value, "found")
+    images, marked = whole(entry.get("images"), "found.images"), number(entry.get("marked"), "found.marked")
+    if images is None or marked is None:
+        raise ValueError("found: expected images and marked")
+    return MadePictures(text(entry.get("kind")), images, marked)
 
 
 def _answered(value: Any, where: str) -> AnsweredPart | None:

@@ -123,6 +123,7 @@ def read_run(root: Path) -> RunInfo:
         ledger=reader.part(run.ledger, lambda path: tuple(_ledger(path, reader))) or (),
         ensemble=reader.part(run.ensemble, lambda path: parse_end.ensemble(read_json(path))),
         test=reader.part(run.test_result, lambda path: parse_end.test_result(read_json(path))),
+        marking=reader.part(run.familiar, lambda path: parse_end.marking(read_json(path)), optional=True),
         labs=reader.part(root / "labs.json", lambda path: places.labs(read_json(path)), optional=True) or (),
         target=reader.part(root / "target.json", lambda path: places.target(read_json(path)), optional=True),
         student=reader.part(root / "distilled.json", lambda path: student.student(read_json(path)), optional=True),

@@ -266,7 +266,16 @@ def _luck(luck: Luck | None) -> Markup:
 
 
 def sureness_words(run: RunInfo) -> str:
-    """What the threshold marks, in a sentence or two; empty where there is none."""
+    """What the exported rule marks, in a few sentences; empty where there is none."""
+    found = run.marking
+    if found is not None:
+        made = ", ".join(f"{percent(one.marked, 0)} of {one.kind}" for one in found.made)
+        return (
+            "Surest first is: nearest to the trained classes in the networks' features, and answered with the least entropy. "
+            f"The large points are the exported rule: it answers {percent(found.own.answered)} of {found.own.images} images "
+            f"held out, and {percent(found.elsewhere.answered)} of {found.elsewhere.images} that simulated laboratories show; "
+            f"'bloodauto predict' marks the others. Of pictures made from such images it marks {made}."
+        )
     rule = None if run.ensemble is None else run.ensemble.abstention
     if rule is None:
         return ""

@@ -68,10 +68,10 @@ def test_the_limit_leaves_the_own_images_an_answer_and_finds_what_is_no_cell(fit
 def test_strangeness_is_the_sum_of_both_measures(fitted, model, cells) -> None:
     rule, _ = fitted
     some, certain = cells[0][:8], np.tile([1.0, 0.0], (8, 1))
-    far = mean_distances(rule, model, some) / rule.usual_distance
+    far = mean_distances(rule, model, some) / rule.distance_unit
     np.testing.assert_allclose(strangeness(rule, model, some, certain), far, atol=1e-6)
     uncertain = strangeness(rule, model, some, np.full((8, 2), 0.5))
-    np.testing.assert_allclose(uncertain, far + np.log(2) / rule.usual_entropy, atol=1e-6)
+    np.testing.assert_allclose(uncertain, far + np.log(2) / rule.entropy_unit, atol=1e-6)
 
 
 def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
@@ -93,10 +93,10 @@ def test_the_rule_reads_as_it_was_written(fitted, model, cells, tmp_path) -> Non
     some = cells[0][:8]
     given = answers(model, some)
     np.testing.assert_array_equal(strangeness(again, model, some, given), strangeness(rule, model, some, given))
-    assert (again.limit, again.usual_distance, again.usual_entropy) == (
+    assert (again.limit, again.distance_unit, again.entropy_unit) == (
         rule.limit,
-        rule.usual_distance,
-        rule.usual_entropy,
+        rule.distance_unit,
+        rule.entropy_unit,
     )
 
 

@@ -135,7 +135,7 @@ def test_card_says_how_pictures_without_a_cell_are_found(model, facts, sample, t
     result = write_export(tmp_path, model, NAMES, UNSURE, told, ["keras"], sample, familiarity=rule)
     assert "familiar.npz" in {file.name for file in result.files}
     again = read_familiarity(tmp_path / "familiar.npz")
-    assert (again.usual_distance, again.usual_entropy, again.limit) == (1.5, 0.3, 2.5)
+    assert (again.distance_unit, again.entropy_unit, again.limit) == (1.5, 0.3, 2.5)
     card = (tmp_path / "README.md").read_text()
     assert "noise 97% (AUROC 0.993); cells in pieces 50% (AUROC 0.810), 128 of each" in card
     assert "Of 512 such images it answers 95.0%, 99.1% of the answers right" in card

@@ -113,7 +113,8 @@ def test_what_a_run_leaves_is_whole(searched: Searched) -> None:
         "model.keras",
         "submission.zip",
     ]
-    for name in ("settings.yaml", "space.yaml", "fingerprint.json", "cleaning.csv", "splits.json", "test.json"):
+    described = ("settings.yaml", "space.yaml", "fingerprint.json", "cleaning.csv", "splits.json")
+    for name in (*described, "test.json", "familiar.json"):
         assert (root / name).stat().st_size > 0
     assert not list(root.rglob("checkpoint.npz")), "states of trainings that are over fill disks"
     steps = searched.run.next_steps.read_text().splitlines()

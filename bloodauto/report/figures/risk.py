@@ -9,17 +9,20 @@ import plotly.graph_objects as go
 from bloodauto.report.figures.style import ACCENT, MUTED, Absent, base_figure
 from bloodauto.report.info import AnsweredPart, RunInfo
 
-_COLOURS = {"clean images": MUTED, "shifted views": ACCENT}
+_MUTED_PARTS = ("clean images", "own images")
 
 
 @dataclass(frozen=True)
 class RiskInfo:
-    """``parts``: (which images, their curve and the place of the exported threshold on it)."""
+    """``parts``: (which images, their curve and the place of the exported threshold on it), plain images first."""
 
     parts: tuple[tuple[str, AnsweredPart], ...]
 
 
 def risk_info(run: RunInfo) -> RiskInfo | Absent:
+    """Of the rule that ``predict`` goes by where it was exported, else of the line for answers alone."""
+    if run.marking is not None:
+        return RiskInfo((("own images", run.marking.own), ("simulated laboratories", run.marking.elsewhere)))
     abstention = None if run.ensemble is None else run.ensemble.abstention
     if abstention is None:
         return Absent("No ensemble has been made, so no threshold has been set.")
@@ -32,12 +35,13 @@ def draw_risk(info: RiskInfo) -> go.Figure:
     """Share of wrong answers over the share of images that get one, the surest first; the threshold as a large point."""
     figure = base_figure(400, x_title="images that get an answer, the surest first", y_title="wrong among the answers")
     for name, part in info.parts:
+        colour = MUTED if name in _MUTED_PARTS else ACCENT
         figure.add_scatter(
             x=[answered for answered, _ in part.curve],
             y=[wrong for _, wrong in part.curve],
             mode="lines",
             name=name,
-            line={"color": _COLOURS[name], "width": 2},
+            line={"color": colour, "width": 2},
             hovertemplate="%{x:.1%} answered<br>%{y:.1%} of these wrong<extra>" + name + "</extra>",
         )
         if part.accuracy is not None:
@@ -45,7 +49,7 @@ def draw_risk(info: RiskInfo) -> go.Figure:
                 x=[part.answered],
                 y=[1 - part.accuracy],
                 mode="markers",
-                marker={"color": _COLOURS[name], "size": 13, "line": {"color": "white", "width": 1}},
+                marker={"color": colour, "size": 13, "line": {"color": "white", "width": 1}},
                 showlegend=False,
                 hovertemplate="threshold: %{x:.1%} answered<br>%{y:.1%} of these wrong<extra>" + name + "</extra>",
             )
