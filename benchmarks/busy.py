@@ -3,8 +3,8 @@
     python benchmarks/busy.py                                                       # three CPU-minutes on drawn cells
     python benchmarks/busy.py --data ../shared/data/pbc96 --weights-dir ../shared/weights --space small --budget 30cpu-min
 
-Runs ``bloodauto search`` as a process of its own and looks at the CPU time of it and of all it starts twice a second. The time
-is cut into tenths; printed is for each how many cores were at work on average, in trainings and in all, and how many looks
+Runs ``bloodauto search`` as a process of its own and looks at the CPU time of it and of all it starts every two seconds. The
+time is cut into tenths; printed is for each how many cores were at work on average, in trainings and in all, and how many looks
 found less than half of the cores at work. A worker that sleeps where it should train shows here, and nowhere in its own
 timers. Other work on the machine disturbs: what is taken by others cannot be used.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 2.0
 _PARTS = 10
 #: How Ray calls the processes that a search's trainings run in.
 _WORKER = "ray::"
@@ -103,10 +103,18 @@ def main() -> None:
     parser.add_argument("--weights-dir")
     parser.add_argument("--space", default="tiny")
     parser.add_argument("--budget", default="3cpu-min")
+    parser.add_argument("--run", type=Path, help="kept; none: a temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
         command = [sys.executable, "-c", "from bloodauto.cli import main; main()", "search", "--data", arguments.data]
-        command += ["--space", arguments.space, "--budget", arguments.budget, "--run", str(Path(folder) / "run")]
+        command += [
+            "--space",
+            arguments.space,
+            "--budget",
+            arguments.budget,
+            "--run",
+            str(arguments.run or Path(folder) / "run"),
+        ]
         if arguments.weights_dir is not None:
             command += ["--weights-dir", arguments.weights_dir]
         looks = watch(command)

@@ -209,8 +209,7 @@ def _unsure(facts: CardFacts) -> str:
     lines = [
         f"An image whose {_MEASURES[rule.sureness]} is below {rule.threshold:.4g} should be looked at by a person: it is hard, "
         "or none of these cells. The line is drawn so that 95 % of the training laboratory's own images get an answer "
-        f"({rule.clean.answered:.1%} of {rule.clean.images} did). `labels.json` holds it, and `bloodauto predict` marks "
-        "images in the column `sure`."
+        f"({rule.clean.answered:.1%} of {rule.clean.images} did). `labels.json` holds it."
     ]
     if rule.clean.accuracy is not None:
         lines.append(f"Of these answers {rule.clean.accuracy:.2%} are right.")
@@ -219,8 +218,11 @@ def _unsure(facts: CardFacts) -> str:
             f"Of shifted views it answers {rule.shifted.answered:.1%}, and of these answers {rule.shifted.accuracy:.2%} are "
             "right."
         )
-    if facts.measured is not None:
-        lines.append(_both_measures(facts.measured))
+    lines.append(
+        "`bloodauto predict` marks such images in the column `sure`."
+        if facts.measured is None
+        else _both_measures(facts.measured)
+    )
     lines.append(
         "Calibration error: " + ", ".join(
             f"{value:.3f} {where}" for value, where in _calibration_errors(facts)
@@ -235,11 +237,11 @@ def _both_measures(measured: Measured) -> str:
     right = ["none" if part.accuracy is None else f"{part.accuracy:.1%}" for part in (own, elsewhere)]
     return (
         "`bloodauto predict` has a better rule, in `familiar.npz`: it also looks at how far an image lies from the trained "
-        "classes in the networks' own features. An image is marked when distance and entropy together are larger than for "
-        f"95 % of images they were not trained on. Of {own.images} such images it answers {own.answered:.1%}, {right[0]} of "
-        f"the answers right; of {elsewhere.images} as simulated laboratories show them {elsewhere.answered:.1%}, {right[1]} "
-        f"right. Of pictures made from such images it marks: {kinds}, {measured.found[0].images} of each. How well it finds a "
-        "cell of another type was not measured here; expect less."
+        "classes in the networks' own features. The column `sure` marks an image when distance and entropy together are "
+        f"larger than for 95 % of images they were not trained on. Of {own.images} such images it answers "
+        f"{own.answered:.1%}, {right[0]} of the answers right; of {elsewhere.images} as simulated laboratories show them "
+        f"{elsewhere.answered:.1%}, {right[1]} right. Of pictures made from such images it marks: {kinds}, "
+        f"{measured.found[0].images} of each. How well it finds a cell of another type was not measured here; expect less."
     )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from bloodauto.data.cells import Cells
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.abstention import is_sure
 from bloodauto.ensemble.calibration import expected_calibration_error, wilson_interval
 from bloodauto.ensemble.record import Ensemble
 from bloodauto.files import RunDirectory, read_json, write_json
@@ -106,7 +105,6 @@ def open_sealed_test(
     )
     outcomes = [ShiftOutcome(tuple(one["groups"]), one["correct"], one["images"]) for one in laboratories]
     elsewhere = expect_elsewhere(outcomes)
-    rule = ensemble.abstention
     write_json(
         run.test_result,
         {
@@ -125,8 +123,6 @@ def open_sealed_test(
             "shift": {group.name: group.accuracy for group in score.groups},
             "shifted_accuracy": float((shifted.argmax(axis=1) == view_labels).mean()),
             "shifted_views": len(plan),
-            "answered": float(is_sure(probabilities, rule.sureness, rule.threshold).mean()),
-            "answered_shifted": float(is_sure(shifted, rule.sureness, rule.threshold).mean()),
             "elsewhere": None if elsewhere is None else asdict(elsewhere),
             "laboratories": laboratories,
         },

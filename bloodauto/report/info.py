@@ -288,8 +288,6 @@ class TestResult:
     macro_f1: float | None
     ece: float | None
     ece_shifted: float | None
-    answered: float | None
-    answered_shifted: float | None
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
     shift: Scores

@@ -76,10 +76,7 @@ def test_result(value: Any) -> TestResult:
         raise ValueError(f"confusion: expected a square, got rows of {sorted({len(row) for row in confusion})}")
     if confusion and classes and len(classes) != len(confusion):
         raise ValueError(f"classes: expected {len(confusion)} names, one a row of confusion, got {len(classes)}")
-    plain = (
-        *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1"),
-        *("ece", "ece_shifted", "answered", "answered_shifted"),
-    )
+    plain = (*("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "ece", "ece_shifted"),)
     return TestResult(
         images=whole(fields.get("images"), "images"),
         **{key: number(fields.get(key), key) for key in plain},

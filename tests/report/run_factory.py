@@ -333,8 +333,6 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
             "loss": 0.13,
             "ece": 0.017,
             "ece_shifted": 0.061,
-            "answered": 0.944,
-            "answered_shifted": 0.702,
             "ensemble": "0123456789ab",
             "elsewhere": {
                 "middle": 0.76,
