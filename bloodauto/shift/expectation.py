@@ -76,10 +76,10 @@ def expect_elsewhere(outcomes: Sequence[ShiftOutcome], *, nominal_coverage: floa
 
     A real laboratory also differs in a way that the drawn ones do not. So each cause is left out in turn: bounds from the
     laboratories without it are held against those with it, and either bound is moved outwards, in log-odds, until no more of
-    them lie beyond it than the nominal coverage allows: on average over the causes, of which there are few, plus one standard
-    error of that average. What lies beyond is judged by each laboratory's accuracy given all of them, so that chance among its
-    few images counts neither for nor against. The measured coverage repeats all of that inside what is left when a cause is
-    left out, so that no cause it is measured on has taken part in the widening.
+    them lie beyond it than the nominal coverage allows, whichever cause is left out. What lies beyond is judged by each
+    laboratory's accuracy given all of them, so that chance among its few images counts neither for nor against. The measured
+    coverage repeats all of that inside what is left when a cause is left out, so that no cause it is measured on has taken
+    part in the widening.
 
     Causes that no family simulates (another mix of patients, another opinion on what an immature cell is) are not covered.
 
@@ -187,8 +187,8 @@ def _widening(sample: _Sample, coverage: float) -> tuple[float, float]:
         beyond.append(population.outside(affected, _moved(low, -_WIDENINGS), _moved(high, _WIDENINGS)))
     if not beyond:
         return 0.0, 0.0
-    spread = np.std(beyond, axis=0, ddof=1) if len(beyond) > 1 else 0.0
-    below, above = np.mean(beyond, axis=0) + spread / math.sqrt(len(beyond))
+    # By the worst cause, not by their mean: there are few, and the next one is none of them.
+    below, above = np.max(beyond, axis=0)
     allowed = (1 - coverage) / 2
     return _least_widening(below <= allowed), _least_widening(above <= allowed)
 

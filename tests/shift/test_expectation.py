@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bloodauto.shift.expectation import MIN_SHIFTS, Expectation, ShiftOutcome, expect_elsewhere
+from bloodauto.shift.expectation import (
+    MIN_SHIFTS,
+    Expectation,
+    ShiftOutcome,
+    _fit,
+    _Sample,
+    _widening,
+    expect_elsewhere,
+)
 
 CAUSES = ("optics", "sensor", "light", "stain", "artefacts", "geometry")
 
@@ -80,6 +88,23 @@ def test_bounds_are_shares_around_the_middle(seed: int, count: int, nominal: flo
     outcomes = _outcomes(np.random.default_rng(seed), count, np.full(len(CAUSES), 0.6))
     found = _expected(outcomes, nominal_coverage=nominal)
     assert 0 <= found.low <= found.middle <= found.high <= 1
+
+
+def test_whichever_cause_is_left_out_no_more_lie_beyond_a_bound_than_allowed() -> None:
+    rng = np.random.default_rng(7)
+    outcomes = _outcomes(rng, 200, np.array([0.2, 1.2, 0.3, 0.4, 0.1, 0.2]), images=12)
+    sample = _Sample(
+        np.array([one.correct for one in outcomes], dtype=float),
+        np.array([one.images for one in outcomes], dtype=float),
+        np.array([[name in one.causes for name in CAUSES] for one in outcomes]),
+    )
+    widening, population = _widening(sample, 0.9), _fit(sample)
+    parts = sample.leaving_one_out()
+    assert len(parts) == len(CAUSES)
+    for rest, affected in parts:
+        below, above = population.outside(affected, *_fit(rest).bounds(0.9, *widening))
+        assert float(below) <= 0.05
+        assert float(above) <= 0.05
 
 
 def test_the_expected_accuracy_is_the_mean_over_the_laboratories() -> None:
