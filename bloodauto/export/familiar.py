@@ -253,7 +253,7 @@ def read_familiarity(path: Path) -> Familiarity:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path}: expected the features of known cells, something is missing or wrong ({error!r}). Export again, or remove "
-            "the file to have strange images unmarked."
+            "the file to have images marked by their probabilities alone."
         ) from None
 
 

@@ -187,23 +187,14 @@ class AbstentionInfo:
 
 
 @dataclass(frozen=True)
-class MadePictures:
-    """How many of ``images`` pictures of one kind that are no cells are marked, 0-1."""
-
-    kind: str
-    images: int
-    marked: float
-
-
-@dataclass(frozen=True)
 class MarkingInfo:
     """What the rule of features and answers, which ``predict`` goes by, does to images held out, to these as simulated
-    laboratories show them, and to pictures made of them.
+    laboratories show them, and which share of pictures made of them it marks, by their kind.
     """
 
     own: AnsweredPart
     elsewhere: AnsweredPart
-    made: tuple[MadePictures, ...]
+    made: tuple[tuple[str, float | None], ...]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from bloodauto.report.info import (
     Elsewhere,
     Ensemble,
     Luck,
-    MadePictures,
     MarkingInfo,
     Member,
     SelectionStep,
@@ -76,7 +75,7 @@ def test_result(value: Any) -> TestResult:
         raise ValueError(f"confusion: expected a square, got rows of {sorted({len(row) for row in confusion})}")
     if confusion and classes and len(classes) != len(confusion):
         raise ValueError(f"classes: expected {len(confusion)} names, one a row of confusion, got {len(classes)}")
-    plain = (*("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "ece", "ece_shifted"),)
+    plain = ("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "ece", "ece_shifted")
     return TestResult(
         images=whole(fields.get("images"), "images"),
         **{key: number(fields.get(key), key) for key in plain},
@@ -132,15 +131,10 @@ def marking(value: Any) -> MarkingInfo:
     own, elsewhere = (_answered(fields.get(name), name) for name in ("own", "elsewhere"))
     if own is None or elsewhere is None:
         raise ValueError("expected what the rule does to own images and elsewhere")
-    return MarkingInfo(own, elsewhere, tuple(_made(entry) for entry in items(fields.get("found"), "found")))
-
-
-def _made(value: Any) -> MadePictures:
-    entry = mapping(value, "found")
-    images, marked = whole(entry.get("images"), "found.images"), number(entry.get("marked"), "found.marked")
-    if images is None or marked is None:
-        raise ValueError("found: expected images and marked")
-    return MadePictures(text(entry.get("kind")), images, marked)
+    made = [mapping(entry, "found") for entry in items(fields.get("found"), "found")]
+    return MarkingInfo(
+        own, elsewhere, tuple((text(entry.get("kind")), number(entry.get("marked"), "found.marked")) for entry in made)
+    )
 
 
 def _answered(value: Any, where: str) -> AnsweredPart | None:

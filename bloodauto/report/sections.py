@@ -269,7 +269,7 @@ def sureness_words(run: RunInfo) -> str:
     """What the exported rule marks, in a few sentences; empty where there is none."""
     found = run.marking
     if found is not None:
-        made = ", ".join(f"{percent(one.marked, 0)} of {one.kind}" for one in found.made)
+        made = ", ".join(f"{percent(marked, 0)} of {kind}" for kind, marked in found.made)
         return (
             "Surest first is: nearest to the trained classes in the networks' features, and answered with the least entropy. "
             f"The large points are the exported rule: it answers {percent(found.own.answered)} of {found.own.images} images "

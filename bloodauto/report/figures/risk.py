@@ -9,8 +9,6 @@ import plotly.graph_objects as go
 from bloodauto.report.figures.style import ACCENT, MUTED, Absent, base_figure
 from bloodauto.report.info import AnsweredPart, RunInfo
 
-_MUTED_PARTS = ("clean images", "own images")
-
 
 @dataclass(frozen=True)
 class RiskInfo:
@@ -34,8 +32,7 @@ def risk_info(run: RunInfo) -> RiskInfo | Absent:
 def draw_risk(info: RiskInfo) -> go.Figure:
     """Share of wrong answers over the share of images that get one, the surest first; the threshold as a large point."""
     figure = base_figure(400, x_title="images that get an answer, the surest first", y_title="wrong among the answers")
-    for name, part in info.parts:
-        colour = MUTED if name in _MUTED_PARTS else ACCENT
+    for colour, (name, part) in zip((MUTED, ACCENT), info.parts, strict=False):
         figure.add_scatter(
             x=[answered for answered, _ in part.curve],
             y=[wrong for _, wrong in part.curve],
