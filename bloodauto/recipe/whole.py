@@ -121,17 +121,22 @@ def load_recipe(path: Path, *, smoke: bool = False, same_lab: bool = False) -> R
     if not groups:
         return parse_recipe(document.value, origin=document)
     plain = {key: value for key, value in document.value.items() if key not in groups}
-    found = {"": parse_recipe(plain, origin=document)}
-    for group in groups:
-        changes = document.value[group]
-        if not isinstance(changes, dict):
-            raise RecipeError(f"{document.place(group)}: {group}: expected new values by dotted path, got {changes!r}.")
-        changed = with_changes(plain, changes, origin=document.place(group))
-        own_lines = {
-            dotted.removeprefix(f"{group}."): line
-            for dotted, line in document.lines.items()
-            if dotted.startswith(f"{group}.")
-        }
-        found[group] = parse_recipe(changed, origin=YamlDocument(path, changed, {**document.lines, **own_lines}))
-    wanted = "smoke" if smoke else "same_lab" if same_lab else ""
-    return found.get(wanted, found[""])
+    recipe = parse_recipe(plain, origin=document)
+    variants = {group: _variant(document, plain, group) for group in groups}
+    if smoke:
+        return variants["smoke"]
+    return variants.get("same_lab", recipe) if same_lab else recipe
+
+
+def _variant(document: YamlDocument, plain: dict[str, Any], group: str) -> Recipe:
+    """The recipe with a group's new values."""
+    changes = document.value[group]
+    if not isinstance(changes, dict):
+        raise RecipeError(f"{document.place(group)}: {group}: expected new values by dotted path, got {changes!r}.")
+    changed = with_changes(plain, changes, origin=document.place(group))
+    own_lines = {
+        dotted.removeprefix(f"{group}."): line
+        for dotted, line in document.lines.items()
+        if dotted.startswith(f"{group}.")
+    }
+    return parse_recipe(changed, origin=YamlDocument(document.path, changed, {**document.lines, **own_lines}))
