@@ -18,7 +18,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import bloodauto.trial  # noqa: F401
+import bloodauto.training  # noqa: F401
 
 # isort: split
 # TensorFlow is set up before Keras is imported.
@@ -26,25 +26,25 @@ import keras
 import numpy as np
 from objective.record import fitted
 
-from bloodauto.data.cells import Cells
+from bloodauto.config.recipe import Recipe, load_recipe
+from bloodauto.config.recipe.experiments import find_declared
 from bloodauto.data.clean import clean
-from bloodauto.data.film import FieldOfView
-from bloodauto.data.laboratory import LABORATORIES, photograph
+from bloodauto.data.dataset import Cells
 from bloodauto.data.load import load_cells
-from bloodauto.data.morphology import draw_background
 from bloodauto.data.split import Splits, make_splits
-from bloodauto.data.synth import draw_overlay, synthesize
-from bloodauto.ensemble.abstention import SURENESS_NAMES, auroc, sureness
-from bloodauto.ensemble.calibration import apply_temperature, fit_temperature
-from bloodauto.export.familiar import fit_familiarity, made_of, mean_distances, strangeness
-from bloodauto.export.keras_export import Member, build_export
-from bloodauto.recipe import Recipe, load_recipe
-from bloodauto.recipe.declared import find_declared
-from bloodauto.searching.refits import stretched
-from bloodauto.shift.compound import draw_compound_shifts
+from bloodauto.data.synthetic.film import FieldOfView
+from bloodauto.data.synthetic.generator import draw_overlay, synthesize
+from bloodauto.data.synthetic.morphology import draw_background
+from bloodauto.data.synthetic.site import LABORATORIES, photograph
+from bloodauto.evaluation.calibration import apply_temperature, fit_temperature
+from bloodauto.evaluation.fold_data import answers_of, prepare
+from bloodauto.evaluation.metrics import softmax
+from bloodauto.evaluation.selective import SURENESS_NAMES, auroc, sureness
+from bloodauto.export.keras_model import Member, build_export
+from bloodauto.export.ood import fit_familiarity, made_of, mean_distances, strangeness
+from bloodauto.shift.simulated_sites import draw_compound_shifts
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.trial.material import answers_of, prepare
-from bloodauto.trial.metrics import softmax
+from bloodauto.tuning.refits import stretched
 
 _DRAWN_SIZE_PX = 64
 _THINGS = 200

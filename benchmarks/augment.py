@@ -38,10 +38,10 @@ import numpy as np
 import psutil
 from contenders import OneByOne, Plain
 
-from bloodauto.augment import BatchPipeline, BatchPolicy, Policy, RandAugment, Symmetries
-from bloodauto.augment.policies import Apply, Sequence
-from bloodauto.recipe import load_recipe
-from bloodauto.recipe.declared import find_declared
+from bloodauto.config.recipe import load_recipe
+from bloodauto.config.recipe.experiments import find_declared
+from bloodauto.transforms import BatchPipeline, BatchPolicy, Policy, RandAugment, Symmetries
+from bloodauto.transforms.policies import Apply, Sequence
 
 BATCH_SIZE = 64
 MAGNITUDE = 0.5
@@ -202,7 +202,7 @@ def named(cores: int) -> str:
 
 def stacks() -> dict[str, Policy]:
     """Policies that apply many operations to each image: a conventional one, and that of the recipe for few cores."""
-    from bloodauto.trial.augmentation import policy_of
+    from bloodauto.training.augmentation import policy_of
 
     return {
         f"symmetries and {', '.join(STACK)}": Sequence((Symmetries(), *(Apply(name, 0.3) for name in STACK))),

@@ -106,7 +106,14 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="kept; none: a temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
-        command = [sys.executable, "-c", "from bloodauto.cli import main; main()", "search", "--data", arguments.data]
+        command = [
+            sys.executable,
+            "-c",
+            "from bloodauto.cli.main import main; main()",
+            "search",
+            "--data",
+            arguments.data,
+        ]
         command += [
             "--space",
             arguments.space,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import plain_opencv
 
-from bloodauto.augment import BatchPolicy, Policy
-from bloodauto.augment.engine import apply_stages, fuse
-from bloodauto.augment.memory import batch_memory
+from bloodauto.transforms import BatchPolicy, Policy
+from bloodauto.transforms.engine import apply_stages, fuse
+from bloodauto.transforms.memory import batch_memory
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bloodauto.data.cells import Cells
+from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe
 from bloodauto.data.clean import clean
-from bloodauto.data.laboratory import LABORATORIES, Illumination, Laboratory, Optics, Sensor, Stain
+from bloodauto.data.dataset import Cells
 from bloodauto.data.split import make_splits
-from bloodauto.data.synth import synthesize
-from bloodauto.files import shipped_folder
-from bloodauto.recipe import Recipe, load_recipe, parse_recipe
-from bloodauto.shift.compound import draw_compound_shifts
-from bloodauto.shift.expectation import Expectation, ShiftOutcome, expect_elsewhere
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.data.synthetic.site import LABORATORIES, Illumination, Laboratory, Optics, Sensor, Stain
+from bloodauto.run.files import shipped_folder
+from bloodauto.shift.external_estimate import Expectation, ShiftOutcome, expect_elsewhere
+from bloodauto.shift.simulated_sites import draw_compound_shifts
 from bloodauto.shift.suite import ShiftSuite
 
 IMAGE_SIZE_PX = 64
@@ -83,7 +83,7 @@ def recipes() -> dict[str, Recipe]:
 
 def answers_under_shifts(network, cells: Cells, seed: int) -> list[ShiftOutcome]:
     """How the network does in each drawn laboratory."""
-    from bloodauto.trial.material import probabilities
+    from bloodauto.evaluation.fold_data import probabilities
 
     found = []
     for number, shift in enumerate(draw_compound_shifts(SHIFTS, seed=seed)):
@@ -94,10 +94,10 @@ def answers_under_shifts(network, cells: Cells, seed: int) -> list[ShiftOutcome]
 
 
 def judge_recipe(name: str, recipe: Recipe, arguments: argparse.Namespace, seed: int) -> Judged:
-    from bloodauto.trial.checkpoint import read_weights
-    from bloodauto.trial.material import prepare, probabilities
-    from bloodauto.trial.network import build_network
-    from bloodauto.trial.train import TrainOptions, train
+    from bloodauto.evaluation.fold_data import prepare, probabilities
+    from bloodauto.models.network import build_network
+    from bloodauto.training.checkpoint import read_weights
+    from bloodauto.training.trainer import TrainOptions, train
 
     def accuracy(network, cells: Cells) -> float:
         return float((probabilities(network, cells.images).argmax(axis=1) == cells.labels).mean())

@@ -14,7 +14,7 @@ import argparse
 import itertools
 from pathlib import Path
 
-import bloodauto.trial  # noqa: F401
+import bloodauto.training  # noqa: F401
 
 # isort: split
 # TensorFlow is set up before Keras is imported.
@@ -23,16 +23,16 @@ import numpy as np
 from objective.record import fitted
 from searched import Judge
 
-from bloodauto.augment.threads import limit_native_threads
+from bloodauto.config.recipe import load_recipe
+from bloodauto.config.recipe.experiments import find_declared
 from bloodauto.data.clean import clean
 from bloodauto.data.load import load_cells
 from bloodauto.data.split import make_splits
-from bloodauto.data.synth import synthesize
-from bloodauto.recipe import load_recipe
-from bloodauto.recipe.declared import find_declared
-from bloodauto.searching.refits import stretched
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.evaluation.fold_data import prepare, probabilities
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.trial.material import prepare, probabilities
+from bloodauto.transforms.threads import limit_native_threads
+from bloodauto.tuning.refits import stretched
 
 _DRAWN_IMAGES = 1200
 

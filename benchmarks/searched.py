@@ -21,27 +21,27 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import bloodauto.trial  # noqa: F401
+import bloodauto.training  # noqa: F401
 
 # isort: split
 # TensorFlow is set up before Keras is imported.
 import keras
 import numpy as np
 
-from bloodauto.augment.threads import limit_native_threads
-from bloodauto.data.cells import Cells
+from bloodauto.config.recipe import load_recipe
+from bloodauto.data.dataset import Cells
 from bloodauto.data.load import load_cells
 from bloodauto.data.split import Splits, read_splits
 from bloodauto.ensemble.record import read_ensemble
+from bloodauto.evaluation.fold_data import prepare, probabilities
 from bloodauto.export.predict import open_model
-from bloodauto.files import RunDirectory, shipped_folder
-from bloodauto.recipe import load_recipe
-from bloodauto.searching.refits import stretched
+from bloodauto.models.backbones import find_weights
+from bloodauto.models.network import trained_network
+from bloodauto.run.files import RunDirectory, shipped_folder
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.trial.backbones import find_weights
-from bloodauto.trial.material import prepare, probabilities
-from bloodauto.trial.network import trained_network
-from bloodauto.trial.train import TrainOptions, train
+from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.transforms.threads import limit_native_threads
+from bloodauto.tuning.refits import stretched
 
 #: Of the views: another draw than any search has made.
 _SEED = 2026

@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits
-from bloodauto.data.synth import synthesize
-from bloodauto.recipe import Recipe, parse_recipe
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.evaluation.fold_data import Material, prepare, probabilities
+from bloodauto.models.batch_norm import adapted_statistics
+from bloodauto.models.network import build_network
 from bloodauto.shift.score import score
-from bloodauto.trial.adaptation import adapted_statistics
-from bloodauto.trial.checkpoint import read_weights
-from bloodauto.trial.material import Material, prepare, probabilities
-from bloodauto.trial.network import build_network
-from bloodauto.trial.rehearsal import suite_for
-from bloodauto.trial.train import TrainOptions, train_epochs
+from bloodauto.training.checkpoint import read_weights
+from bloodauto.training.suite_weights import suite_for
+from bloodauto.training.trainer import TrainOptions, train_epochs
 
 ELSEWHERE = ("lab_b", "lab_c")
 OPERATIONS: dict[str, list[str]] = {

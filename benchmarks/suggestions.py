@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from bloodauto.files import shipped_folder
-from bloodauto.recipe import Recipe, load_recipe
-from bloodauto.searching.assignment import PolicySettings
-from bloodauto.searching.curves import CurvePoint
-from bloodauto.searching.ledger import Ledger
-from bloodauto.searching.policy import Policy
-from bloodauto.searching.pruning import plan_pruning
-from bloodauto.searching.simulator import Simulator
-from bloodauto.space import Choice, NotInSpace, Space, load_space, parameters_of
-from bloodauto.space.grammar import Domain, Scalar
+from bloodauto.config.recipe import Recipe, load_recipe
+from bloodauto.config.space import Choice, NotInSpace, Space, load_space, parameters_of
+from bloodauto.config.space.grammar import Domain, Scalar
+from bloodauto.run.files import shipped_folder
+from bloodauto.testing.learning_curves import CurvePoint
+from bloodauto.tuning.budget.ledger import Ledger
+from bloodauto.tuning.executors.simulated import Simulator
+from bloodauto.tuning.messages import PolicySettings
+from bloodauto.tuning.pruning import plan_pruning
+from bloodauto.tuning.scheduler import Policy
 
 _EPOCHS = 4
 #: Of the greatest distance there is, what a recipe can lose.

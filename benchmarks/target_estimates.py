@@ -16,7 +16,7 @@ import numpy as np
 from label_free import estimate_by_agreement, estimate_by_threshold
 from scipy.stats import spearmanr
 
-from bloodauto.shift.target import estimate_by_transport
+from bloodauto.shift.target_estimators import estimate_by_transport
 
 
 def main() -> None:

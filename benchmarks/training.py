@@ -28,8 +28,8 @@ import numpy as np
 import psutil
 
 if TYPE_CHECKING:
-    from bloodauto.augment import BatchPipeline
-    from bloodauto.recipe import Recipe
+    from bloodauto.config.recipe import Recipe
+    from bloodauto.transforms import BatchPipeline
 
 SEED = 0
 
@@ -46,7 +46,7 @@ class Epoch:
 def cells_of(folder: Path | None, count: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Images uint8 (count, h, w, 3), labels (count,) and the number of classes; drawn cells where no folder is given."""
     if folder is None:
-        from bloodauto.data.synth import synthesize
+        from bloodauto.data.synthetic.generator import synthesize
 
         cells = synthesize(count, laboratory="lab_a", seed=SEED, image_size_px=96)
     else:
@@ -61,9 +61,9 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
     """The recipe's network, compiled for its first stage as a training compiles it."""
     import keras
 
-    from bloodauto.trial.device import choose_once
-    from bloodauto.trial.network import apply_unfreeze, build_network
-    from bloodauto.trial.optimisation import build_loss, build_optimizer
+    from bloodauto.models.device import choose_once
+    from bloodauto.models.network import apply_unfreeze, build_network
+    from bloodauto.training.optimizers import build_loss, build_optimizer
 
     choice = choose_once(on_gpu=False, image_size_px=max(image_shape_px))
     keras.config.set_dtype_policy(choice.precision)
@@ -80,8 +80,8 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
 
 def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray, processes: int) -> dict[str, BatchPipeline]:
     """By name, what the epochs are fed by."""
-    from bloodauto.augment import BatchPipeline, RandAugment
-    from bloodauto.trial.augmentation import policy_of
+    from bloodauto.training.augmentation import policy_of
+    from bloodauto.transforms import BatchPipeline, RandAugment
 
     policies = {"none": None, "three": RandAugment(3, 0.5), "declared": policy_of(recipe.augmentation)}
     return {
@@ -150,9 +150,9 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))[: arguments.cores]
     os.sched_setaffinity(0, cores)
 
-    from bloodauto.recipe import load_recipe
-    from bloodauto.recipe.declared import find_declared
-    from bloodauto.trial.device import claim_device
+    from bloodauto.config.recipe import load_recipe
+    from bloodauto.config.recipe.experiments import find_declared
+    from bloodauto.models.device import claim_device
 
     claim_device(cores=len(cores), gpu_share=0.0)
     recipe = load_recipe(find_declared(arguments.recipe))

@@ -6,7 +6,7 @@
 TensorFlow, Ray and plotly are imported by the functions that need them, not here.
 """
 
-from bloodauto.pipeline import SearchSummary, export_best, predict, search
-from bloodauto.training import TrainSummary, export_trained, train
+from bloodauto.workflows.search import SearchSummary, export_best, predict, search
+from bloodauto.workflows.train import TrainSummary, export_trained, train
 
 __all__ = ["SearchSummary", "TrainSummary", "export_best", "export_trained", "predict", "search", "train"]

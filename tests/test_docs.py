@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from bloodauto.cli import app
+from bloodauto.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -112,9 +112,9 @@ def read_table(path: Path) -> Recorded:
 
 def _rehearsed(recipe: dict[str, object], families: list[dict[str, str]], severities: list[int]) -> np.ndarray:
     """Whether a recipe trains on each family and severity: bool (families, severities)."""
-    from bloodauto.recipe import parse_recipe
+    from bloodauto.config.recipe import parse_recipe
     from bloodauto.shift.overlap import trained_severities
-    from bloodauto.trial.augmentation import policy_of
+    from bloodauto.training.augmentation import policy_of
 
     policy = policy_of(parse_recipe(recipe, origin="the recorded table").augmentation)
     reached = {seen.family: seen.severity for seen in trained_severities([policy])}

@@ -20,29 +20,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-import bloodauto.trial  # noqa: F401
+import bloodauto.training  # noqa: F401
 
 # isort: split
 # TensorFlow is set up before Keras is imported.
 import keras
 import numpy as np
 
-from bloodauto.augment.threads import limit_native_threads
-from bloodauto.data.cells import Cells
+from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
+from bloodauto.data.dataset import Cells
 from bloodauto.data.load import load_cells
 from bloodauto.data.split import make_splits
-from bloodauto.data.synth import synthesize
-from bloodauto.files import read_json, write_json
-from bloodauto.recipe import Recipe, parse_recipe
-from bloodauto.shift.compound import draw_compound_shifts
-from bloodauto.shift.families import family_named
-from bloodauto.shift.family import SEVERITIES
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.evaluation.fold_data import Material, prepare, probabilities
+from bloodauto.models.backbones import find_weights
+from bloodauto.models.network import trained_network
+from bloodauto.run.files import read_json, write_json
+from bloodauto.shift.corruptions.family import SEVERITIES
+from bloodauto.shift.corruptions.registry import family_named
+from bloodauto.shift.simulated_sites import draw_compound_shifts
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
-from bloodauto.trial.backbones import find_weights
-from bloodauto.trial.material import Material, prepare, probabilities
-from bloodauto.trial.network import trained_network
-from bloodauto.trial.train import TrainOptions, train
+from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.transforms.threads import limit_native_threads
 
 _BASE: dict[str, Any] = {
     "backbone": {"name": "mobilenet_0.25", "weights": "imagenet", "batch_norm": "train"},

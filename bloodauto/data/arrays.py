@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bloodauto.data.cells import Cells
+from bloodauto.data.dataset import Cells
 from bloodauto.data.decode import to_square
 from bloodauto.data.labels import class_names_for, make_cells, named_labels, whole_labels
 from bloodauto.errors import DataError

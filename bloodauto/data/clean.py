@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bloodauto.data.cells import Cells, FileProblem
-from bloodauto.data.similar import near_duplicate_clusters
-from bloodauto.files import atomic_path
+from bloodauto.data.dataset import Cells, FileProblem
+from bloodauto.data.near_duplicates import near_duplicate_clusters
+from bloodauto.run.files import atomic_path
 
 #: One picture this often over at least two labels was planted; fewer copies are a labelling mistake.
 PLANTED_COPIES = 10

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bloodauto.data.cells import FileProblem
+from bloodauto.data.dataset import FileProblem
 from bloodauto.data.headers import HeaderError, read_header
 from bloodauto.errors import DataError
 

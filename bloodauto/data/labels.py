@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bloodauto.data.cells import COMPETITION_CLASSES, Cells, FileProblem
+from bloodauto.data.dataset import COMPETITION_CLASSES, Cells, FileProblem
 from bloodauto.errors import DataError
 
 

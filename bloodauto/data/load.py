@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bloodauto.data.arrays import load_image_array, load_npz, resized
-from bloodauto.data.cells import Cells, FileProblem
+from bloodauto.data.dataset import Cells, FileProblem
 from bloodauto.data.decode import IMAGE_SUFFIXES, commonest_side, decode_files
 from bloodauto.data.labels import class_names_for, make_cells, named_labels
 from bloodauto.errors import DataError

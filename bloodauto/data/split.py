@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bloodauto.data.cells import Cells
 from bloodauto.data.clean import Cleaning
-from bloodauto.data.deal import deal
+from bloodauto.data.dataset import Cells
 from bloodauto.data.disjoint import DisjointSets
+from bloodauto.data.stratified_groups import deal
 from bloodauto.errors import DataError, RunError
-from bloodauto.files import read_json, write_json
+from bloodauto.run.files import read_json, write_json
 
 #: Values of ``Splits.fold`` that are no fold.
 LEFT_OUT = -1

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bloodauto.ensemble.abstention import Abstention, fit_abstention
-from bloodauto.ensemble.answers import (
+from bloodauto.config.recipe import load_recipe
+from bloodauto.ensemble.predictions import (
     Answers,
     Looked,
     answers_of,
@@ -19,14 +19,14 @@ from bloodauto.ensemble.answers import (
     own_scores,
     scores_of,
 )
-from bloodauto.ensemble.honesty import Run, winners_curse
 from bloodauto.ensemble.record import Considered, Ensemble, Member, Trained
-from bloodauto.ensemble.scaling import Calibration, fit_calibration
 from bloodauto.ensemble.scoring import NO_PLACES, EnsembleMetric, Places
 from bloodauto.ensemble.selection import Candidate, Selection, select
+from bloodauto.ensemble.selection_bias import Run, winners_curse
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, read_arrays, read_json
-from bloodauto.recipe import load_recipe
+from bloodauto.evaluation.probability_scaling import Calibration, fit_calibration
+from bloodauto.evaluation.selective import Abstention, fit_abstention
+from bloodauto.run.files import RunDirectory, read_arrays, read_json
 
 #: A set of folds must not be worse than the best network on fold 0 by more than noise; else that one is shipped.
 _FOLD_TOLERANCE = 0.01

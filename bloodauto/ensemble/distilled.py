@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bloodauto.ensemble.answers import Answers, answers_of, scores_of
+from bloodauto.ensemble.predictions import Answers, answers_of, scores_of
 from bloodauto.ensemble.record import Ensemble
-from bloodauto.files import write_json
+from bloodauto.run.files import write_json
 
 DISTILLED_FILE = "distilled.json"
 _FOLD = 0

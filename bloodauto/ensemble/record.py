@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bloodauto.ensemble.abstention import SURENESS_NAMES, Abstention, Part, RiskCoverage
-from bloodauto.ensemble.honesty import WinnersCurse
-from bloodauto.ensemble.scaling import Calibration, PerClass
 from bloodauto.ensemble.scoring import NO_PLACES, Places
+from bloodauto.ensemble.selection_bias import WinnersCurse
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, read_json, write_json
+from bloodauto.evaluation.probability_scaling import Calibration, PerClass
+from bloodauto.evaluation.selective import SURENESS_NAMES, Abstention, Part, RiskCoverage
+from bloodauto.run.files import RunDirectory, read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from bloodauto.ensemble.calibration import PROBABILITY_FLOOR, apply_temperature, balanced_weights, fit_temperature
+from bloodauto.evaluation.calibration import PROBABILITY_FLOOR, apply_temperature, balanced_weights, fit_temperature
+from bloodauto.evaluation.metrics import balanced_accuracy, macro_f1
 from bloodauto.shift.score import LEFT_OUT_LAB_SHARE
-from bloodauto.shift.target import estimate_by_transport
-from bloodauto.trial.metrics import balanced_accuracy, macro_f1
+from bloodauto.shift.target_estimators import estimate_by_transport
 
 EnsembleMetric = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bloodauto.ensemble.calibration import apply_temperature
 from bloodauto.ensemble.scoring import EnsembleMetric, Score, Scorer, Truth
+from bloodauto.evaluation.calibration import apply_temperature
 
 #: Objectives that differ by less are equal: what differs then is rounding.
 _TIE = 1e-9

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bloodauto.errors import RunError
 from bloodauto.export.labels import Labels
-from bloodauto.files import atomic_path
+from bloodauto.run.files import atomic_path
 
 #: Files in a zip carry a date; a fixed one keeps it from changing what does not depend on it.
 _DATE = (2024, 1, 1, 0, 0, 0)

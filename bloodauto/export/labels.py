@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
-from bloodauto.data.cells import COMPETITION_CLASSES
-from bloodauto.ensemble.abstention import SURENESS_NAMES, SurenessName
+from bloodauto.data.dataset import COMPETITION_CLASSES
 from bloodauto.errors import RunError
-from bloodauto.files import read_json, write_json
+from bloodauto.evaluation.selective import SURENESS_NAMES, SurenessName
+from bloodauto.run.files import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bloodauto.ensemble.abstention import Abstention, SurenessName
 from bloodauto.ensemble.distilled import Distilled
-from bloodauto.ensemble.honesty import WinnersCurse
 from bloodauto.ensemble.record import Considered
-from bloodauto.ensemble.scaling import Calibration
-from bloodauto.export.familiar import Measured
-from bloodauto.export.keras_export import View
+from bloodauto.ensemble.selection_bias import WinnersCurse
+from bloodauto.evaluation.probability_scaling import Calibration
+from bloodauto.evaluation.selective import Abstention, SurenessName
+from bloodauto.export.keras_model import View
 from bloodauto.export.labels import Labels
-from bloodauto.export.looking import ViewGain
-from bloodauto.shift.expectation import COVERED, coverage_words, expectation_words
+from bloodauto.export.ood import Measured
+from bloodauto.export.tta_evaluation import ViewGain
+from bloodauto.shift.external_estimate import COVERED, coverage_words, expectation_words
 
 _MEASURES: dict[SurenessName, str] = {
     "max_probability": "highest probability",

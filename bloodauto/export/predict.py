@@ -11,12 +11,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from bloodauto.ensemble.abstention import is_sure
 from bloodauto.errors import DataError, RunError, UserError
-from bloodauto.export.familiar import FILE_NAME, Familiarity, read_familiarity, strangeness
+from bloodauto.evaluation.fold_data import answers_of
+from bloodauto.evaluation.selective import is_sure
 from bloodauto.export.labels import Unsure, read_class_names, read_unsure
-from bloodauto.files import atomic_path
-from bloodauto.trial.material import answers_of
+from bloodauto.export.ood import FILE_NAME, Familiarity, read_familiarity, strangeness
+from bloodauto.run.files import atomic_path
 
 
 @dataclass(frozen=True)

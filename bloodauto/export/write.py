@@ -10,14 +10,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from bloodauto.config.validation import nearest
 from bloodauto.errors import UserError
 from bloodauto.export.codabench import check_submission, write_submission
-from bloodauto.export.familiar import FILE_NAME, Familiarity, write_familiarity
-from bloodauto.export.keras_export import check_parity, save_model
+from bloodauto.export.keras_model import check_parity, save_model
 from bloodauto.export.labels import Unsure, labels_of, write_labels
 from bloodauto.export.model_card import CardFacts, render_card
-from bloodauto.files import write_text
-from bloodauto.grammar_errors import nearest
+from bloodauto.export.ood import FILE_NAME, Familiarity, write_familiarity
+from bloodauto.run.files import write_text
 
 #: The file of each format.
 FORMATS = {"keras": "model.keras", "codabench": "submission.zip"}

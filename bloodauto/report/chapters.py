@@ -8,22 +8,23 @@ from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from bloodauto.report import places, sections
+from bloodauto.report import sections
+from bloodauto.report import site_tables as places
+from bloodauto.report.distilled import student_table
 from bloodauto.report.figures.budget import budget_info, draw_budget
 from bloodauto.report.figures.confusion import confusion_info, draw_confusion, draw_reliability, reliability_info
-from bloodauto.report.figures.elsewhere import draw_scatter, draw_shift, scatter_info, shift_info
 from bloodauto.report.figures.ensemble import draw_ensemble, ensemble_info
+from bloodauto.report.figures.external_estimate import draw_scatter, draw_shift, scatter_info, shift_info
 from bloodauto.report.figures.importance import draw_importance, importance_info
-from bloodauto.report.figures.laboratories import draw_laboratories, laboratories_info
 from bloodauto.report.figures.learning import draw_learning, learning_info
 from bloodauto.report.figures.parallel import draw_parallel, parallel_info
 from bloodauto.report.figures.progress import draw_progress, progress_info
-from bloodauto.report.figures.risk import draw_risk, risk_info
+from bloodauto.report.figures.risk_coverage import draw_risk, risk_info
+from bloodauto.report.figures.simulated_sites import draw_laboratories, laboratories_info
 from bloodauto.report.figures.style import Absent
 from bloodauto.report.info import RunInfo
+from bloodauto.report.labels import percent
 from bloodauto.report.markup import Markup, join, tag
-from bloodauto.report.student import student_table
-from bloodauto.report.words import percent
 
 Info = TypeVar("Info")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, RunInfo
+from bloodauto.report.labels import duration, percent, shift_name, training_name
 from bloodauto.report.markup import Markup, escaped, join, tag
-from bloodauto.report.words import duration, percent, shift_name, training_name
 
 #: The kind of shift in which all causes have moved at once.
 _LABORATORY = "laboratory"

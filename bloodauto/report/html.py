@@ -10,13 +10,13 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from bloodauto.files import RunDirectory, write_text
 from bloodauto.report import sections
 from bloodauto.report.chapters import chapters
 from bloodauto.report.headline import headline
 from bloodauto.report.info import RunInfo
 from bloodauto.report.markup import Markup, join, tag
 from bloodauto.report.read import read_run
+from bloodauto.run.files import RunDirectory, write_text
 
 
 def write_report(root: Path, output: Path | None = None) -> Path:

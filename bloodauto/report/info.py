@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bloodauto.report.info_places import FrontTrial, LabInfo, StudentInfo, TargetInfo
+from bloodauto.report.info_sites import FrontTrial, LabInfo, StudentInfo, TargetInfo
 
 Outcome = Literal["complete", "pruned", "failed", "out_of_budget", "running", "waiting"]
 

@@ -17,8 +17,10 @@ import numpy as np
 from bloodauto.ensemble.assemble import out_of_fold_answers
 from bloodauto.ensemble.record import read_ensemble
 from bloodauto.errors import RunError, UserError
-from bloodauto.files import RunDirectory, read_arrays, read_json, read_yaml
-from bloodauto.report import parse, parse_end, places, student, study
+from bloodauto.report import distilled as student
+from bloodauto.report import parse, study
+from bloodauto.report import parse_results as parse_end
+from bloodauto.report import site_tables as places
 from bloodauto.report.info import (
     Cleaning,
     EpochInfo,
@@ -31,6 +33,7 @@ from bloodauto.report.info import (
     Scores,
     TrialInfo,
 )
+from bloodauto.run.files import RunDirectory, read_arrays, read_json, read_yaml
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

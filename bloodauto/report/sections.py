@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import asdict
 
 from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Considered, Luck, RunInfo, TrialInfo
+from bloodauto.report.labels import duration, percent, shorten, training_name
 from bloodauto.report.markup import Markup, escaped, join, table, tag
-from bloodauto.report.words import duration, percent, shorten, training_name
-from bloodauto.shift.expectation import COVERED, coverage_words, expectation_words
+from bloodauto.shift.external_estimate import COVERED, coverage_words, expectation_words
 
 TOP_TRIALS = 30
 MOST_FAILURES = 50

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bloodauto.augment import OPERATIONS, Between, Policy, StainJitter
-from bloodauto.augment.operations import select_operations
-from bloodauto.shift.families import FAMILIES
-from bloodauto.shift.family import SEVERITIES, Family, Seen
-from bloodauto.shift.light import CHANNEL_NANOMETRES, ENCODING_GAMMA, RADIATION_CONSTANT_NM_KELVIN
+from bloodauto.shift.corruptions.family import SEVERITIES, Family, Seen
+from bloodauto.shift.corruptions.light import CHANNEL_NANOMETRES, ENCODING_GAMMA, RADIATION_CONSTANT_NM_KELVIN
+from bloodauto.shift.corruptions.registry import FAMILIES
+from bloodauto.transforms import OPERATIONS, Between, Policy, StainJitter
+from bloodauto.transforms.operations import select_operations
 
 
 @dataclass(frozen=True)

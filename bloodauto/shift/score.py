@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.shift.family import GROUPS
+from bloodauto.shift.corruptions.family import GROUPS
 from bloodauto.shift.suite import ViewPlan
 
 #: What the images of a left-out laboratory count in the objective: as much as all simulated causes, being real.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.shift.families import FAMILIES, family_named
-from bloodauto.shift.family import GROUPS, SEVERITIES, Family, Seen
+from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, Family, Seen
+from bloodauto.shift.corruptions.registry import FAMILIES, family_named
 
 #: Severities of the thorough plan: mild enough to be met in practice, harsh enough to tell recipes apart.
 THOROUGH_SEVERITIES = (2, 3, 4)

@@ -11,7 +11,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "objective"
+from tests.locations import ROOT
+
+FOLDER = ROOT / "benchmarks" / "objective"
 FAMILIES = [
     {"name": name, "group": group}
     for name, group in [

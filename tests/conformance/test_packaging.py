@@ -63,7 +63,7 @@ def test_it_carries_the_package_and_nothing_else(wheel: dict[str, bytes]) -> Non
 def test_it_installs_the_command(wheel: dict[str, bytes]) -> None:
     entry_points = ConfigParser()
     entry_points.read_string(metadata(wheel, "entry_points.txt").decode())
-    assert dict(entry_points["console_scripts"]) == {"bloodauto": "bloodauto.cli:main"}
+    assert dict(entry_points["console_scripts"]) == {"bloodauto": "bloodauto.cli.main:main"}
 
 
 def test_its_metadata_states_the_licence_and_the_extras(wheel: dict[str, bytes]) -> None:

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from bloodauto.data.cells import COMPETITION_CLASSES, Cells, FileProblem
 from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
+from bloodauto.data.dataset import COMPETITION_CLASSES, Cells, FileProblem
 from bloodauto.data.load import load_cells
-from bloodauto.data.similar import near_duplicate_clusters
+from bloodauto.data.near_duplicates import near_duplicate_clusters
+from tests.locations import SHARED
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = SHARED / "data"
 
 
 def smear(rng: np.random.Generator, side: int = 96) -> np.ndarray:
@@ -244,12 +245,12 @@ def test_csv_has_a_row_for_each_image_and_each_lost_file(pictures: list[np.ndarr
 
 @pytest.mark.real_data
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real cells are not beside the project")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real cells are not beside the project")
 def test_real_cells_no_false_and_no_missed_near_duplicates() -> None:
     # Looked at by eye: pbc96 holds no picture twice, bccd96 eight cells that were photographed twice.
-    first_lab = load_cells(SHARED / "pbc96")
+    first_lab = load_cells(DATA / "pbc96")
     assert clean(first_lab).summary(first_lab).findings == ()
-    second_lab = load_cells(SHARED / "bccd96")
+    second_lab = load_cells(DATA / "bccd96")
     cleaning = clean(second_lab)
     found = [second_lab.names[cleaning.clusters == cluster].tolist() for cluster in np.unique(cleaning.clusters)]
     assert [[Path(name).stem.removeprefix("BloodImage_") for name in names] for names in found if len(names) > 1] == [

@@ -12,11 +12,12 @@ import pytest
 from image_files import encoded, picture, save, write_class_folders
 
 from bloodauto.data import decode
-from bloodauto.data.cells import COMPETITION_CLASSES, Cells
+from bloodauto.data.dataset import COMPETITION_CLASSES, Cells
 from bloodauto.data.load import load_cells, load_images
 from bloodauto.errors import DataError
+from tests.locations import SHARED
 
-PBC96 = Path(__file__).parents[2].parent / "shared" / "data" / "pbc96"
+PBC96 = SHARED / "data" / "pbc96"
 
 
 def images_of(count: int, side: int = 8) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from image_files import picture, write_class_folders
 
-from bloodauto.data.cells import COMPETITION_CLASSES
+from bloodauto.data.dataset import COMPETITION_CLASSES
 from bloodauto.data.load import load_cells
 from bloodauto.errors import DataError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bloodauto.data.cells import Cells
 from bloodauto.data.clean import Cleaning, clean
+from bloodauto.data.dataset import Cells
 from bloodauto.data.split import (
     LEFT_OUT,
     SEALED_TEST,

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from bloodauto.data.cells import COMPETITION_CLASSES
+from bloodauto.data.dataset import COMPETITION_CLASSES
 from bloodauto.errors import RunError
 from bloodauto.export.codabench import check_submission, write_submission
-from bloodauto.export.keras_export import Member, View, build_export
+from bloodauto.export.keras_model import Member, View, build_export
 from bloodauto.export.labels import competition_labels, labels_of
 
 

@@ -8,9 +8,9 @@ import pytest
 from keras import layers
 
 from bloodauto.errors import DataError, RunError, UserError
-from bloodauto.export.familiar import fit_familiarity, write_familiarity
-from bloodauto.export.keras_export import Member, build_export, save_model
+from bloodauto.export.keras_model import Member, build_export, save_model
 from bloodauto.export.labels import Unsure, labels_of, write_labels
+from bloodauto.export.ood import fit_familiarity, write_familiarity
 from bloodauto.export.predict import open_model, predict_images, which_are_sure, write_predictions_csv
 
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "platelet")

@@ -5,20 +5,20 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from bloodauto.ensemble.abstention import Abstention, Part, RiskCoverage
-from bloodauto.ensemble.calibration import wilson_interval
 from bloodauto.ensemble.distilled import Comparison, Distilled
-from bloodauto.ensemble.honesty import WinnersCurse
 from bloodauto.ensemble.record import Considered
-from bloodauto.ensemble.scaling import Calibration, PerClass
+from bloodauto.ensemble.selection_bias import WinnersCurse
 from bloodauto.errors import RunError, UserError
-from bloodauto.export.familiar import Familiarity, FeatureSpace, Found, Measured, read_familiarity
-from bloodauto.export.keras_export import IDENTITY, Member, View, build_export
+from bloodauto.evaluation.calibration import wilson_interval
+from bloodauto.evaluation.probability_scaling import Calibration, PerClass
+from bloodauto.evaluation.selective import Abstention, Part, RiskCoverage
+from bloodauto.export.keras_model import IDENTITY, Member, View, build_export
 from bloodauto.export.labels import Unsure, labels_of
-from bloodauto.export.looking import ViewGain
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, render_card
+from bloodauto.export.ood import Familiarity, FeatureSpace, Found, Measured, read_familiarity
+from bloodauto.export.tta_evaluation import ViewGain
 from bloodauto.export.write import ParitySample, check_formats, write_export
-from bloodauto.shift.expectation import Expectation
+from bloodauto.shift.external_estimate import Expectation
 
 UNSURE = Unsure("entropy", -0.7)
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "plate|let")

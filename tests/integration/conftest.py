@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bloodauto.data.synth import synthesize, write_dataset
+from bloodauto.data.synthetic.generator import synthesize, write_dataset
 
 from .runs import SPACE
 

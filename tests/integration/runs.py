@@ -14,9 +14,9 @@ from pathlib import Path
 
 import optuna
 
-from bloodauto.files import RunDirectory, file_digest
+from bloodauto.run.files import RunDirectory, file_digest
 
-COMMAND = [sys.executable, "-c", "from bloodauto.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from bloodauto.cli.main import main; main()"]
 #: What a trial leaves for good; its checkpoint and the weights of those not chosen are cleared away at the end.
 KEPT = ("recipe.yaml", "history.json", "predictions.npz", "result.json")
 

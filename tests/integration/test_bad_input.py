@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from bloodauto.cli import main
-from bloodauto.files import shipped_folder
+from bloodauto.cli.main import main
+from bloodauto.run.files import shipped_folder
 
 from .conftest import Material
 
@@ -112,9 +112,9 @@ def test_a_run_that_has_only_begun(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Killed before its first trial, say: nothing to export, and no place for another search."""
-    from bloodauto.files import RunDirectory
-    from bloodauto.pipeline import new_settings
-    from bloodauto.searching.settings import write_settings
+    from bloodauto.config.settings import write_settings
+    from bloodauto.run.files import RunDirectory
+    from bloodauto.workflows.search import new_settings
 
     given = {"data": "cells.npz", "space": "short.yaml", "budget": "1cpu-min", "workers": 1}
     write_settings(RunDirectory(here / "run"), new_settings(given))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bloodauto.cli import app
+from bloodauto.cli.main import app
 from bloodauto.data.load import load_cells
 from bloodauto.errors import DataError
-from bloodauto.files import read_json
+from bloodauto.run.files import read_json
 
 from .conftest import Material
 from .runs import Started, bloodauto, epochs_done, kept_files

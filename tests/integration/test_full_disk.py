@@ -35,7 +35,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
 
 
 def ended(*arguments: str) -> tuple[int, str]:
-    code = "from bloodauto.cli import main; main()"
+    code = "from bloodauto.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 

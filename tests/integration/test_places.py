@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bloodauto.data.synth import synthesize, write_dataset
-from bloodauto.files import RunDirectory, read_json
+from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.run.files import RunDirectory, read_json
 
 from .conftest import Material
 from .runs import Answer, bloodauto

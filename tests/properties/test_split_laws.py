@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bloodauto.data.cells import Cells
 from bloodauto.data.clean import Cleaning
-from bloodauto.data.deal import deal
+from bloodauto.data.dataset import Cells
 from bloodauto.data.split import LEFT_OUT, SEALED_TEST, make_splits
+from bloodauto.data.stratified_groups import deal
 from bloodauto.errors import DataError
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bloodauto.files import RunDirectory
 from bloodauto.report.info import RunInfo
 from bloodauto.report.read import read_run
-
-from .run_factory import build_run
+from bloodauto.run.files import RunDirectory
+from bloodauto.testing.run_factory import build_run
 
 
 @pytest.fixture(scope="session")

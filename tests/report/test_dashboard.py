@@ -18,11 +18,11 @@ import optuna
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, dump_yaml, file_digest
 from bloodauto.report.dashboard import HOST, StudyCopy, serve_dashboard
+from bloodauto.run.files import RunDirectory, dump_yaml, file_digest
+from bloodauto.testing.run_factory import build_run
 
 from .browser import browser, console_errors, needs_browser
-from .run_factory import build_run
 
 SERVE = """
 import sys

@@ -9,18 +9,10 @@ import optuna
 import plotly.graph_objects as go
 import pytest
 
-from bloodauto.report.figures import (
-    budget,
-    confusion,
-    elsewhere,
-    ensemble,
-    importance,
-    laboratories,
-    learning,
-    parallel,
-    progress,
-    risk,
-)
+from bloodauto.report.figures import budget, confusion, ensemble, importance, learning, parallel, progress
+from bloodauto.report.figures import external_estimate as elsewhere
+from bloodauto.report.figures import risk_coverage as risk
+from bloodauto.report.figures import simulated_sites as laboratories
 from bloodauto.report.figures.style import Absent
 from bloodauto.report.info import LedgerEntry, ParamValue, Predictions, RunInfo, TrialInfo
 

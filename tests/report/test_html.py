@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, dump_yaml, read_json, write_json
 from bloodauto.report.html import render, write_report
 from bloodauto.report.info import RunInfo, TrialInfo
 from bloodauto.report.markup import tag
 from bloodauto.report.read import read_run
+from bloodauto.run.files import RunDirectory, dump_yaml, read_json, write_json
+from bloodauto.testing.run_factory import build_run
 
 from .browser import browser, console_errors, needs_browser
-from .run_factory import build_run
 
 HOSTILE = "<script>window.broken=1</script><img src=x onerror='window.broken=2'>&\"'"
 

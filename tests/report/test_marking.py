@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bloodauto.files import write_json
 from bloodauto.report import sections
-from bloodauto.report.figures import risk
+from bloodauto.report.figures import risk_coverage as risk
 from bloodauto.report.html import write_report
 from bloodauto.report.read import read_run
-
-from .run_factory import build_run
+from bloodauto.run.files import write_json
+from bloodauto.testing.run_factory import build_run
 
 CURVE = {"answered": [0.5, 0.95, 1.0], "wrong": [0.0, 0.01, 0.04], "area": 0.01}
 RULE = {

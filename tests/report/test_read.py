@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, dump_yaml, file_digest
 from bloodauto.report.info import RunInfo
 from bloodauto.report.read import read_run
-
-from .run_factory import REFITS
+from bloodauto.run.files import RunDirectory, dump_yaml, file_digest
+from bloodauto.testing.run_factory import REFITS
 
 
 def sources(info: RunInfo) -> set[str]:

@@ -13,8 +13,8 @@ import optuna
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.files import RunDirectory, file_digest
 from bloodauto.report.study import change_mark, frozen_trials, mask_passwords, open_storage, snapshot, sqlite_path
+from bloodauto.run.files import RunDirectory, file_digest
 
 
 def rows(path: Path) -> int:

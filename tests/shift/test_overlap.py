@@ -5,9 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bloodauto.augment import OPERATIONS, Apply, AugMix, Between, OneOf, RandAugment, Sequence, StainJitter, Symmetries
-from bloodauto.shift.families import FAMILIES, family_named
+from bloodauto.shift.corruptions.registry import FAMILIES, family_named
 from bloodauto.shift.overlap import OVERLAP_NONE, OVERLAPS, strongest_strengths, trained_severities
+from bloodauto.transforms import (
+    OPERATIONS,
+    Apply,
+    AugMix,
+    Between,
+    OneOf,
+    RandAugment,
+    Sequence,
+    StainJitter,
+    Symmetries,
+)
 
 NEVER_REHEARSED = {"vignette", "pixelation", "stain_deposit", "bubble", "crease", "camera", "another_laboratory"}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.shift.families import FAMILIES
-from bloodauto.shift.family import GROUPS, Seen
+from bloodauto.shift.corruptions.family import GROUPS, Seen
+from bloodauto.shift.corruptions.registry import FAMILIES
 from bloodauto.shift.score import LEFT_OUT_LAB_SHARE, score
 from bloodauto.shift.suite import ShiftSuite, ViewPlan
 

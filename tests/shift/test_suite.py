@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.shift.families import FAMILIES
-from bloodauto.shift.family import GROUPS, SEVERITIES, Seen
+from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, Seen
+from bloodauto.shift.corruptions.registry import FAMILIES
 from bloodauto.shift.score import score
 from bloodauto.shift.suite import LABORATORY_SHARE, TELLING_SEVERITIES, ShiftSuite, ViewPlan
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from bloodauto.report.figures.style import ACCENT, MUTED, OUTCOME_COLOURS, Absent, base_figure, plain
 from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, RunInfo
-from bloodauto.report.words import duration, percent, time_unit
+from bloodauto.report.labels import duration, percent, time_unit
 
 _UNSPENT = "unspent"
 _TRIAL_PURPOSES = {f"trials: {OUTCOME_WORDS[outcome]}": outcome for outcome in OUTCOMES}

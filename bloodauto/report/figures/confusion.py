@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from bloodauto.report.figures.style import ACCENT, MUTED, Absent, base_figure, plain
 from bloodauto.report.info import Predictions, RunInfo
-from bloodauto.report.words import shorten
+from bloodauto.report.labels import shorten
 
 
 @dataclass(frozen=True)

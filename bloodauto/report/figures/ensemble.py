@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from bloodauto.report.figures.style import ACCENT, MUTED, Absent, base_figure, plain
 from bloodauto.report.info import RunInfo
-from bloodauto.report.words import percent, shorten, training_name
+from bloodauto.report.labels import percent, shorten, training_name
 
 #: Errors would stretch the axis of the scores from nought to one; the table below the figure has them.
 _LESS_IS_BETTER = ("ece", "ece_shifted", "loss", "nll", "brier")

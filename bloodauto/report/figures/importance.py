@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from bloodauto.report.figures.style import ACCENT, Absent, base_figure, plain
 from bloodauto.report.info import RunInfo, TrialInfo
-from bloodauto.report.words import short_names
+from bloodauto.report.labels import short_names
 
 #: PED-ANOVA compares the best trials with all of them; Optuna advises at least five among the best, and fewer than
 #: twice as many in all would compare the trials with themselves.

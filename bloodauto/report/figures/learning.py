@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from bloodauto.report.figures.style import MUTED, OUTCOME_COLOURS, Absent, base_figure
 from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Outcome, RunInfo
-from bloodauto.report.words import percent
+from bloodauto.report.labels import percent
 
 
 @dataclass(frozen=True)

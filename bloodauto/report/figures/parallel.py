@@ -13,7 +13,7 @@ from plotly.colors import sample_colorscale
 
 from bloodauto.report.figures.style import MUTED, Absent, base_figure, plain
 from bloodauto.report.info import RunInfo, TrialInfo
-from bloodauto.report.words import percent, short_names, shorten
+from bloodauto.report.labels import percent, short_names, shorten
 
 _NOT_CHOSEN = -0.12
 _SCALE = "Viridis_r"

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from bloodauto.report.figures.style import ACCENT, MUTED, OUTCOME_COLOURS, OUTCOME_SYMBOLS, Absent, base_figure, plain
 from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Outcome, RunInfo
-from bloodauto.report.words import duration, percent, time_unit
+from bloodauto.report.labels import duration, percent, time_unit
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,142 @@
+"""A whole recipe, its id, and how it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from bloodauto.config.base_model import Listed, Strict
+from bloodauto.config.recipe.architecture import Backbone, Head, Input
+from bloodauto.config.recipe.augmentation import Augmentation
+from bloodauto.config.recipe.imbalance import Imbalance
+from bloodauto.config.recipe.loss import Loss
+from bloodauto.config.recipe.overrides import with_changes
+from bloodauto.config.recipe.stages import Stage
+from bloodauto.config.recipe.tta import WeightedView
+from bloodauto.config.validation import explain
+from bloodauto.errors import RecipeError
+from bloodauto.run.files import YamlDocument, dump_yaml, read_yaml
+
+#: Fields that do not change what is trained: labels, and how the trained network is looked through.
+NOT_TRAINED = frozenset({"name", "source", "test_time_views"})
+#: Groups that a file may have beside a recipe's fields.
+_VARIANTS = ("smoke", "same_lab")
+
+
+class Source(Strict):
+    """Where a declared recipe comes from and what was published of it.
+
+    ``published``: figures of this very system, under names that say what they are; ``published_tables``: figures of what
+    was compared with it, one table of names for each kind of figure. Accuracies are 0-1.
+    ``not_followed``: what the recipe does otherwise than its source, and why.
+    ``command``: what trains it as it is declared.
+    """
+
+    title: str
+    published: dict[str, float] = Field(default_factory=dict)
+    published_tables: dict[str, dict[str, float]] = Field(default_factory=dict)
+    not_followed: Annotated[tuple[str, ...], Listed] = ()
+    command: str = ""
+    notes: str = ""
+
+
+class Recipe(Strict):
+    """Everything one training needs."""
+
+    name: str = ""
+    source: Source | None = None
+    input: Input = Input()
+    backbone: Backbone
+    head: Head = Head()
+    loss: Loss = Loss()
+    imbalance: Imbalance = Imbalance()
+    augmentation: Augmentation = Augmentation()
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
+    stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
+    test_time_views: Annotated[tuple[WeightedView, ...], Listed] = ()
+
+    @model_validator(mode="after")
+    def _each_view_once(self) -> Recipe:
+        names = [one.view for one in self.test_time_views]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"test_time_views: expected each view once, got {', '.join(repeated)} more often; add weights"
+            )
+        return self
+
+    @property
+    def total_epochs(self) -> int:
+        return sum(stage.epochs for stage in self.stages)
+
+    def canonical(self) -> dict[str, Any]:
+        """The fields that decide the training, defaults filled in; see ``NOT_TRAINED``."""
+        return self.model_dump(mode="json", exclude=set(NOT_TRAINED))
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the canonical form."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, all defaults written out."""
+        return dump_yaml(self.model_dump(mode="json"))
+
+
+def parse_recipe(value: Any, *, origin: YamlDocument | str) -> Recipe:
+    """Plain values -> a recipe.
+
+    Raises:
+        RecipeError: every problem found, each with its place, what was expected, what came and the nearest valid name.
+    """
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        raise RecipeError(explain(error, Recipe, origin)) from None
+
+
+def load_recipe(path: Path, *, smoke: bool = False, same_lab: bool = False) -> Recipe:
+    """Reads one recipe file.
+
+    Beside a recipe's fields the file may have groups of new values by dotted path: ``smoke`` makes a training of seconds of
+    it, ``same_lab`` what does best on images of the laboratory it was trained on. They are checked in any case.
+
+    Args:
+        smoke, same_lab: apply this group, one of them at most.
+
+    Raises:
+        RecipeError: as ``read_yaml`` and ``parse_recipe``; a smoke variant that is asked for and not declared. A file without
+            ``same_lab`` is taken as it is.
+    """
+    assert not (smoke and same_lab), "expected smoke or same_lab, got both"
+    document = read_yaml(path)
+    groups = [name for name in _VARIANTS if isinstance(document.value, dict) and name in document.value]
+    if smoke and "smoke" not in groups:
+        raise RecipeError(f"{path}: expected a group 'smoke' with the values of a quick trial, found none. Add one.")
+    if not groups:
+        return parse_recipe(document.value, origin=document)
+    plain = {key: value for key, value in document.value.items() if key not in groups}
+    recipe = parse_recipe(plain, origin=document)
+    variants = {group: _variant(document, plain, group) for group in groups}
+    if smoke:
+        return variants["smoke"]
+    return variants.get("same_lab", recipe) if same_lab else recipe
+
+
+def _variant(document: YamlDocument, plain: dict[str, Any], group: str) -> Recipe:
+    """The recipe with a group's new values."""
+    changes = document.value[group]
+    if not isinstance(changes, dict):
+        raise RecipeError(f"{document.place(group)}: {group}: expected new values by dotted path, got {changes!r}.")
+    changed = with_changes(plain, changes, origin=document.place(group))
+    own_lines = {
+        dotted.removeprefix(f"{group}."): line
+        for dotted, line in document.lines.items()
+        if dotted.startswith(f"{group}.")
+    }
+    return parse_recipe(changed, origin=YamlDocument(document.path, changed, {**document.lines, **own_lines}))

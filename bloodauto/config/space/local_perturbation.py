@@ -1,0 +1,91 @@
+"""Suggestions near a recipe that is known to be good."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from bloodauto.config.recipe import Recipe
+from bloodauto.config.space.grammar import Choice, Domain, FloatRange, IntRange, Scalar, Space
+from bloodauto.config.space.sampling import sample_with
+
+#: Standard deviation of a step, in shares of a range (of its logarithm where that is what is uniform).
+_STEP = 0.2
+#: How many of a parent's values change on average; at least one does.
+_MEAN_CHANGES = 2.5
+
+
+def neighbour(space: Space, parent: Mapping[str, Scalar], rng: np.random.Generator) -> tuple[Recipe, dict[str, Scalar]]:
+    """A recipe that differs from a good one in a few values, and the values of the domains that make it.
+
+    A number moves by a normal step of a fifth of its range, a choice goes to another member, whose own domains are drawn
+    evenly. After the local part of PriorBand (Mallik et al., arXiv:2306.12370); deviation: only some values change, as in
+    evolution strategies, since one bad value out of twenty is enough to spoil a recipe.
+
+    Args:
+        parent: values of the domains that make the parent, by parameter.
+
+    Raises:
+        RecipeError: the values make no valid recipe.
+    """
+    movable = [domain for domain in space.domains() if domain.parameter in parent and _can_move(domain)]
+    share = min(_MEAN_CHANGES / max(len(movable), 1), 1.0)
+    moved = {domain.parameter for domain in movable if rng.random() < share}
+    if movable and not moved:
+        moved = {movable[int(rng.integers(len(movable)))].parameter}
+    chosen: dict[str, Scalar] = {}
+
+    def choose(domain: Domain) -> Scalar:
+        value: Scalar
+        if domain.parameter not in parent:
+            value = _even(domain, rng)
+        elif domain.parameter in moved:
+            value = _moved(domain, parent[domain.parameter], rng)
+        else:
+            value = parent[domain.parameter]
+        chosen[domain.parameter] = value
+        return value
+
+    return sample_with(space, choose), chosen
+
+
+def _can_move(domain: Domain) -> bool:
+    return len(domain.labels) > 1 if isinstance(domain, Choice) else domain.low < domain.high
+
+
+def _even(domain: Domain, rng: np.random.Generator) -> Scalar:
+    if isinstance(domain, Choice):
+        return domain.labels[int(rng.integers(len(domain.labels)))]
+    return _at(domain, float(rng.random()))
+
+
+def _moved(domain: Domain, value: Scalar, rng: np.random.Generator) -> Scalar:
+    if isinstance(domain, Choice):
+        others = [label for label in domain.labels if label != value]
+        return others[int(rng.integers(len(others)))]
+    assert isinstance(value, int | float)
+    share = _share(domain, value) + _STEP * float(rng.standard_normal())
+    # Reflected at the ends, so that these are not drawn more often than what lies between.
+    share = abs(share) % 2.0
+    moved = _at(domain, share if share <= 1.0 else 2.0 - share)
+    if moved == value and isinstance(domain, IntRange):
+        moved = value + domain.step if value + domain.step <= domain.high else value - domain.step
+    return moved
+
+
+def _share(domain: IntRange | FloatRange, value: float) -> float:
+    if domain.log:
+        return math.log(value / domain.low) / math.log(domain.high / domain.low)
+    return (value - domain.low) / (domain.high - domain.low)
+
+
+def _at(domain: IntRange | FloatRange, share: float) -> Scalar:
+    """The domain's value at a share, 0-1, of its range."""
+    even = domain.low + (domain.high - domain.low) * share
+    value = domain.low * (domain.high / domain.low) ** share if domain.log else even
+    value = min(max(value, domain.low), domain.high)
+    if isinstance(domain, FloatRange):
+        return value
+    return domain.low + round((value - domain.low) / domain.step) * domain.step

@@ -1,0 +1,152 @@
+"""Does a space contain a recipe? If so, with which values of its domains; if not, why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bloodauto.config.recipe import NOT_TRAINED, Recipe
+from bloodauto.config.space.grammar import Branch, Choice, FloatRange, IntRange, Leaf, Node, Scalar, Sequence, Space
+from bloodauto.config.space.sampling import realise
+from bloodauto.errors import RecipeError
+
+#: Choices that a message lists.
+_FEW = 4
+
+
+class NotInSpace(RecipeError):
+    """A space does not contain a recipe; ``path`` is the field at which it does not, the message also says why."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path if path else 'the recipe'}: {why}")
+        self.path, self.why = path, why
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.why)
+
+
+def parameters_of(space: Space, recipe: Recipe) -> dict[str, Scalar]:
+    """The values of the space's domains that make this very recipe.
+
+    Raises:
+        NotInSpace: no values do; names the first field that differs.
+    """
+    tree = Branch({key: child for key, child in space.tree.children.items() if key not in NOT_TRAINED})
+    wanted = recipe.canonical()
+    matching = _Matching()
+    while True:
+        parameters = matching.parameters(tree, wanted)
+        # What a chosen member leaves out has the recipe's defaults there; the recipe must have them too.
+        difference = _first_difference(realise(space, parameters).canonical(), wanted, "")
+        if difference is None:
+            return parameters
+        path, here, there = difference
+        matching.rule_out(NotInSpace(path, f"the space has {here!r}, the recipe {there!r}"))
+
+
+class _Matching:
+    """Finds values member by member, without those members that were found to leave a needed field out."""
+
+    def __init__(self) -> None:
+        self._ruled_out: dict[tuple[str, Scalar], NotInSpace] = {}
+        self._chosen: list[tuple[str, str, Scalar]] = []
+
+    def parameters(self, tree: Branch, value: Any) -> dict[str, Scalar]:
+        self._chosen = []
+        found: dict[str, Scalar] = {}
+        self._match(tree, value, "", found)
+        return found
+
+    def rule_out(self, reason: NotInSpace) -> None:
+        """Rules out the innermost chosen member around the reason's path; raises the reason where there is none."""
+        around = [
+            (len(path), parameter, label)
+            for path, parameter, label in self._chosen
+            if reason.path == path or reason.path.startswith(f"{path}.")
+        ]
+        if not around:
+            raise reason
+        # Of a choice that is itself a member of a choice at the same path, the inner one was noted first.
+        _, parameter, label = max(around, key=lambda one: one[0])
+        self._ruled_out[parameter, label] = reason
+
+    def _match(self, node: Node, value: Any, path: str, found: dict[str, Scalar]) -> None:
+        if isinstance(node, Leaf):
+            if not _same(node.value, value):
+                raise NotInSpace(path, f"the space has {node.value!r}, the recipe {value!r}")
+        elif isinstance(node, Branch):
+            if not isinstance(value, dict):
+                raise NotInSpace(path, f"the space has a group of fields, the recipe {value!r}")
+            for key, child in node.children.items():
+                if key not in value:
+                    raise NotInSpace(path, f"the space has the field '{key}', the recipe has not")
+                self._match(child, value[key], f"{path}.{key}" if path else key, found)
+        elif isinstance(node, Sequence):
+            if not isinstance(value, list) or len(value) != len(node.items):
+                length = f"{len(value)}" if isinstance(value, list) else repr(value)
+                raise NotInSpace(path, f"the space has {len(node.items)} items, the recipe {length}")
+            for index, (item, child) in enumerate(zip(node.items, value, strict=True)):
+                self._match(item, child, f"{path}.{index}", found)
+        elif isinstance(node, Choice):
+            self._match_choice(node, value, path, found)
+        else:
+            _match_range(node, value, path)
+            # A range of whole numbers may stand in a field that takes any number, and then the recipe has 2.0 for 2.
+            found[node.parameter] = int(value) if isinstance(node, IntRange) else value
+
+    def _match_choice(self, node: Choice, value: Any, path: str, found: dict[str, Scalar]) -> None:
+        reasons = []
+        for label, member in zip(node.labels, node.members, strict=True):
+            if (node.parameter, label) in self._ruled_out:
+                reasons.append(self._ruled_out[node.parameter, label])
+                continue
+            inner: dict[str, Scalar] = {}
+            noted = len(self._chosen)
+            try:
+                self._match(member, value, path, inner)
+            except NotInSpace as error:
+                reasons.append(error)
+                del self._chosen[noted:]
+                continue
+            self._chosen.append((path, node.parameter, label))
+            found[node.parameter] = label
+            found.update(inner)
+            return
+        if all(isinstance(member, Leaf) for member in node.members):
+            few = len(node.labels) <= _FEW
+            choices = f"one of {list(node.labels)}" if few else f"one of {len(node.labels)} others"
+            raise NotInSpace(path, f"the space has {choices}, the recipe {value!r}")
+        # The member that fits in name and furthest tells most.
+        raise max(reasons, key=lambda one: (not one.path.endswith(".name"), one.path.count(".")))
+
+
+def _match_range(node: IntRange | FloatRange, value: Any, path: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or (isinstance(node, IntRange) and value != int(value)):
+        kind = "a whole number" if isinstance(node, IntRange) else "a number"
+        raise NotInSpace(path, f"the space has {kind}, the recipe {value!r}")
+    if not node.low <= value <= node.high:
+        raise NotInSpace(path, f"the space has {node.low:g} to {node.high:g}, the recipe {value!r}")
+    if isinstance(node, IntRange) and (value - node.low) % node.step:
+        raise NotInSpace(path, f"the space has steps of {node.step} from {node.low}, the recipe {value!r}")
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    return bool(left == right)
+
+
+def _first_difference(left: Any, right: Any, path: str) -> tuple[str, Any, Any] | None:
+    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
+        for key in left:
+            found = _first_difference(left[key], right[key], f"{path}.{key}" if path else key)
+            if found is not None:
+                return found
+        return None
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        for index, (a, b) in enumerate(zip(left, right, strict=True)):
+            found = _first_difference(a, b, f"{path}.{index}")
+            if found is not None:
+                return found
+        return None
+    return None if _same(left, right) else (path, left, right)

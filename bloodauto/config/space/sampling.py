@@ -1,0 +1,138 @@
+"""A space and values for its domains -> a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bloodauto.config.recipe import Recipe, parse_recipe
+from bloodauto.config.space.grammar import Branch, Choice, Domain, IntRange, Leaf, Node, Scalar, Sequence, Space
+from bloodauto.run.files import YamlDocument
+
+if TYPE_CHECKING:
+    import optuna
+
+#: Gives the value of a domain; for a choice, the label of the member.
+Chooser = Callable[[Domain], Scalar]
+
+
+@dataclass(frozen=True)
+class _Origin(YamlDocument):
+    """Places of a realised recipe in the space's file, where choices put further steps into the path."""
+
+    written: Mapping[str, str]
+
+    def place(self, dotted: str) -> str:
+        parts = dotted.split(".")
+        while parts and ".".join(parts) not in self.written:
+            parts.pop()
+        return super().place(self.written.get(".".join(parts), ""))
+
+
+def _fill(node: Node, choose: Chooser, path: str, file_path: str, written: dict[str, str]) -> Any:
+    written[path] = file_path
+    if isinstance(node, Leaf):
+        return node.value
+    if isinstance(node, Branch):
+        return {
+            key: _fill(child, choose, _join(path, key), _join(file_path, key), written)
+            for key, child in node.children.items()
+        }
+    if isinstance(node, Sequence):
+        return [
+            _fill(item, choose, _join(path, str(index)), _join(file_path, str(index)), written)
+            for index, item in enumerate(node.items)
+        ]
+    value = choose(node)
+    if isinstance(node, Choice):
+        index = node.labels.index(value)
+        return _fill(node.members[index], choose, path, _join(file_path, f"choice.{index}"), written)
+    return value
+
+
+def _join(path: str, part: str) -> str:
+    return f"{path}.{part}" if path else part
+
+
+def sample_with(space: Space, choose: Chooser) -> Recipe:
+    """Asks ``choose`` for the value of each domain that is reached, outer ones first, and returns the recipe.
+
+    Raises:
+        RecipeError: the values make no valid recipe.
+    """
+    written: dict[str, str] = {}
+    value = _fill(space.tree, choose, "", "", written)
+    return parse_recipe(value, origin=_Origin(space.document.path, space.document.value, space.document.lines, written))
+
+
+def realise(space: Space, parameters: Mapping[str, Scalar]) -> Recipe:
+    """The recipe of a space with these values for its domains (of a choice: the member's label).
+
+    Raises:
+        RecipeError: the values make no valid recipe.
+        KeyError: a domain that is reached has no value.
+    """
+    return sample_with(space, lambda domain: parameters[domain.parameter])
+
+
+def sample(space: Space, trial: optuna.trial.BaseTrial) -> Recipe:
+    """Asks Optuna for the value of each domain that is reached and returns the recipe.
+
+    Raises:
+        RecipeError: the values make no valid recipe.
+    """
+
+    def choose(domain: Domain) -> Scalar:
+        if isinstance(domain, Choice):
+            return trial.suggest_categorical(domain.parameter, domain.labels)
+        if isinstance(domain, IntRange):
+            return trial.suggest_int(domain.parameter, domain.low, domain.high, log=domain.log, step=domain.step)
+        return trial.suggest_float(domain.parameter, domain.low, domain.high, log=domain.log)
+
+    return sample_with(space, choose)
+
+
+def _extremes(domain: Domain) -> tuple[Scalar, ...]:
+    if isinstance(domain, Choice):
+        return domain.labels
+    return (domain.low, domain.high)
+
+
+def corners(space: Space, *, at_last: bool = False) -> Iterator[Recipe]:
+    """Recipes in which every member of every choice and both ends of every range occur at least once.
+
+    One domain is varied at a time, the others at their first value (``at_last``: at their last), so their number grows with
+    the space's length, not exponentially. Reading them all is how a space is checked against the grammar of recipes.
+
+    Raises:
+        RecipeError: a value that no recipe may have, with its place in the file.
+    """
+    others = -1 if at_last else 0
+    seen: set[str] = set()
+    for path in _paths_to_domains(space.tree, {}):
+        fixed, domain = path
+        for value in _extremes(domain):
+            wanted = {**fixed, domain.parameter: value}
+            recipe = sample_with(space, lambda d, wanted=wanted: wanted.get(d.parameter, _extremes(d)[others]))  # type: ignore[misc]
+            if recipe.id not in seen:
+                seen.add(recipe.id)
+                yield recipe
+    if not seen:
+        yield sample_with(space, lambda domain: _extremes(domain)[others])
+
+
+def _paths_to_domains(node: Node, fixed: Mapping[str, Scalar]) -> Iterator[tuple[dict[str, Scalar], Domain]]:
+    """Each domain with the labels that must be chosen so that it is reached."""
+    if isinstance(node, Branch):
+        for child in node.children.values():
+            yield from _paths_to_domains(child, fixed)
+    elif isinstance(node, Sequence):
+        for item in node.items:
+            yield from _paths_to_domains(item, fixed)
+    elif isinstance(node, Choice):
+        yield dict(fixed), node
+        for label, member in zip(node.labels, node.members, strict=True):
+            yield from _paths_to_domains(member, {**fixed, node.parameter: label})
+    elif not isinstance(node, Leaf):
+        yield dict(fixed), node

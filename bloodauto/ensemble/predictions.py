@@ -1,0 +1,163 @@
+"""What trainings of a run answered for images that they had not seen: the candidates for its ensemble, and their scores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bloodauto.ensemble.record import Trained
+from bloodauto.ensemble.scoring import EnsembleMetric, Places, Scorer, Truth
+from bloodauto.evaluation.calibration import expected_calibration_error
+from bloodauto.evaluation.metrics import measure
+from bloodauto.run.files import RunDirectory, read_arrays, read_json
+
+#: Trials beyond the best few only make the selection overfit.
+_MAX_TRIALS = 8
+#: What a training has left that can be a member.
+_NEEDED = ("recipe.yaml", "best.npz", "predictions.npz", "result.json")
+
+
+#: By a training's name what it answers when it looks otherwise than the search did: ``clean`` and ``shifted``, in the order
+#: of its ``predictions.npz``.
+Looked = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One candidate's networks and their joined out-of-fold answers.
+
+    Attributes:
+        labels, left_out_labs: (n,); the laboratory, by its fold's number, None where folds are none.
+        clean: float32 (n, c), each row of the network that had not learnt from the image.
+        view_labels, view_groups, view_weights: (m,); shifted: float32 (m, c).
+        target: float32 (k, c), on unlabelled target images, the mean of the networks; k may be 0.
+        places: what they are scored by.
+    """
+
+    networks: tuple[Trained, ...]
+    labels: np.ndarray
+    left_out_labs: np.ndarray | None
+    clean: np.ndarray
+    view_labels: np.ndarray
+    view_groups: np.ndarray
+    view_weights: np.ndarray
+    shifted: np.ndarray
+    target: np.ndarray
+    parameters: int
+    places: Places
+
+    @property
+    def truth(self) -> Truth:
+        return Truth(
+            self.labels,
+            self.view_labels,
+            self.view_groups,
+            self.view_weights,
+            self.left_out_labs,
+            self.places.class_shares if len(self.target) else None,
+        )
+
+
+def find_trained(
+    run: RunDirectory, completed: Sequence[tuple[int, float]], stopped: Sequence[int] = ()
+) -> list[Trained]:
+    """The trainings that can be members.
+
+    Args:
+        completed: number and objective of the trials that ran their course.
+        stopped: numbers of trials that did not, and were judged nevertheless.
+    """
+    best_first = sorted(completed, key=lambda trial: (-trial[1], trial[0]))[:_MAX_TRIALS]
+    found = [Trained(f"{number:05d}", "trial", number, 0, run.trial(number)) for number, _ in best_first]
+    found += [Trained(f"{number:05d}", "stopped trial", number, 0, run.trial(number)) for number in stopped]
+    refits = run.root / "refits"
+    for folder in sorted(refits.iterdir()) if refits.is_dir() else []:
+        number, fold, _ = folder.name.split("-")
+        found.append(Trained(folder.name, "refit", int(number), int(fold.removeprefix("fold")), folder))
+    return [one for one in found if all((one.folder / name).is_file() for name in _NEEDED)]
+
+
+def answers_of(networks: Sequence[Trained], places: Places, looked: Looked | None = None) -> Answers:
+    """Joins what networks answered for the folds they left out.
+
+    Raises:
+        RunError: predictions that are missing or damaged.
+    """
+    arrays = [read_arrays(one.folder / "predictions.npz") for one in networks]
+    if looked is not None:
+        arrays = [{**array, **looked[one.name]} for array, one in zip(arrays, networks, strict=True)]
+    joined = {name: np.concatenate([array[name] for array in arrays]) for name in arrays[0] if name != "target"}
+    order = np.argsort(joined["index"], kind="stable")
+    folds = np.repeat([one.fold for one in networks], [len(array["index"]) for array in arrays])
+    return Answers(
+        networks=tuple(networks),
+        labels=joined["labels"][order],
+        left_out_labs=folds[order] if places.folds_are_labs else None,
+        clean=joined["clean"][order],
+        view_labels=joined["view_labels"],
+        view_groups=joined["view_groups"],
+        view_weights=joined["view_weights"],
+        shifted=joined["shifted"],
+        target=np.mean([array["target"] for array in arrays], axis=0),
+        parameters=sum(int(read_json(one.folder / "result.json")["parameters"]) for one in networks),
+        places=places,
+    )
+
+
+def candidates_of(
+    trained: Sequence[Trained], num_folds: int, places: Places
+) -> tuple[dict[str, Answers], dict[str, Answers]]:
+    """Candidates known on fold 0, and candidates known on all folds."""
+    holdout = {one.name: answers_of([one], places) for one in trained if one.fold == 0}
+    by_trial: dict[int, dict[int, Trained]] = defaultdict(dict)
+    for one in trained:
+        if one.kind == "refit":
+            by_trial[one.trial][one.fold] = one
+    folds = {
+        f"{trial:05d}-folds": answers_of([members[fold] for fold in sorted(members)], places)
+        for trial, members in by_trial.items()
+        if len(members) == num_folds > 1
+    }
+    return holdout, folds
+
+
+def scores_of(answers: Answers, clean: np.ndarray, shifted: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """Scores by name of probabilities for a candidate's images; ``target_estimate`` only where there are target images."""
+    metrics = measure(answers.labels, clean)
+    scorer = _scorer(answers, "shift", class_count=clean.shape[1])
+    rows = scorer.rows(clean, shifted, target)
+    metric = scorer.score(rows).metric
+    scores = {
+        "accuracy": metrics.accuracy,
+        "balanced_accuracy": metrics.balanced_accuracy,
+        "macro_f1": metrics.macro_f1,
+        "loss": metrics.loss,
+        "shift": metric,
+        "shifted_accuracy": float((shifted.argmax(axis=1) == answers.view_labels).mean()),
+        "ece": expected_calibration_error(clean, answers.labels),
+        "ece_shifted": expected_calibration_error(shifted, answers.view_labels),
+    }
+    if answers.truth.target_class_shares is not None:
+        estimate = scorer.estimate_target(rows[: scorer.image_count], rows[scorer.image_count :])
+        scores.update(shift=2 * metric - estimate, target_estimate=estimate)
+    return scores
+
+
+def own_scores(answers: Answers) -> dict[str, float]:
+    """A candidate's scores by itself, not calibrated."""
+    return scores_of(answers, answers.clean, answers.shifted, answers.target)
+
+
+def metric_of(
+    answers: Answers, metric: EnsembleMetric, clean: np.ndarray, shifted: np.ndarray, target: np.ndarray
+) -> float:
+    """What an ensemble is chosen by, of probabilities for a candidate's images."""
+    scorer = _scorer(answers, metric, class_count=clean.shape[1])
+    return scorer.score(scorer.rows(clean, shifted, target)).metric
+
+
+def _scorer(answers: Answers, metric: EnsembleMetric, *, class_count: int) -> Scorer:
+    return Scorer(answers.truth, metric=metric, class_count=class_count, log_loss_weight=0.0)

@@ -1,0 +1,162 @@
+"""When not to answer: how sure a model is of an image, and below what it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from bloodauto.evaluation.calibration import PROBABILITY_FLOOR
+
+SurenessName = Literal["max_probability", "margin", "entropy"]
+SURENESS_NAMES: tuple[SurenessName, ...] = get_args(SurenessName)
+#: Share of the training laboratory's images that get an answer; the usual point of comparison of methods that detect what
+#: a model has not seen (Hendrycks and Gimpel, arXiv:1610.02136; Liu et al., arXiv:2010.03759: "FPR at 95 % TPR").
+ANSWERED_SHARE = 0.95
+_CURVE_POINTS = 40
+
+
+def sureness(probabilities: np.ndarray, name: SurenessName) -> np.ndarray:
+    """How sure answers are, larger is surer.
+
+    Args:
+        probabilities: float, (n, c), calibrated; rows sum to 1.
+        name: ``max_probability`` (0-1), ``margin`` between the two likeliest classes (0-1), or minus the ``entropy`` (nats,
+            at most 0).
+
+    Returns:
+        float64, (n,).
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if name == "max_probability":
+        return values.max(axis=1)
+    if name == "margin":
+        highest = np.sort(values, axis=1)
+        return highest[:, -1] - highest[:, -2]
+    return (values * np.log(np.maximum(values, PROBABILITY_FLOOR))).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What leaving the least sure images unanswered buys (Geifman and El-Yaniv, arXiv:1705.08500).
+
+    Attributes:
+        answered: shares of images that get an answer, rising, the last is 1.
+        wrong: share of these answers that are wrong, one for each.
+        area: mean of the wrong shares over all numbers of answered images; smaller is better.
+    """
+
+    answered: tuple[float, ...]
+    wrong: tuple[float, ...]
+    area: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the threshold does to some images: how many there are, the share answered, and how often these are right."""
+
+    images: int
+    answered: float
+    accuracy: float | None
+    curve: RiskCoverage
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """A rule for marking images "not sure, or none of these cells", by what a model answers alone.
+
+    Attributes:
+        sureness: which measure; ``threshold``: images below it are marked.
+        clean, shifted: what it does to the images it was set by, and to shifted views of them (None without views).
+    """
+
+    sureness: SurenessName
+    threshold: float
+    clean: Part
+    shifted: Part | None
+
+
+def risk_coverage(sure: np.ndarray, correct: np.ndarray) -> RiskCoverage:
+    """The curve of answers taken from the surest on; equally sure ones share the mean of their errors.
+
+    Args:
+        sure: float, (n,), n at least 1.
+        correct: bool, (n,).
+    """
+    order = np.argsort(-sure, kind="stable")
+    _, group_of, sizes = np.unique(-sure[order], return_inverse=True, return_counts=True)
+    shared = np.bincount(group_of, ~correct[order]) / sizes
+    wrong = np.cumsum(shared[group_of]) / np.arange(1, len(sure) + 1)
+    points = np.unique(np.linspace(0, len(sure) - 1, _CURVE_POINTS).round().astype(int))
+    return RiskCoverage(
+        answered=tuple(((points + 1) / len(sure)).tolist()),
+        wrong=tuple(wrong[points].tolist()),
+        area=float(wrong.mean()),
+    )
+
+
+def fit_abstention(
+    clean: np.ndarray,
+    labels: np.ndarray,
+    shifted: np.ndarray,
+    view_labels: np.ndarray,
+    *,
+    name: SurenessName = "entropy",
+    answered_share: float = ANSWERED_SHARE,
+) -> Abstention:
+    """Sets the threshold so that this share of the training laboratory's own images is answered.
+
+    Images of another laboratory are marked more often, and images of no known cell more often still; how often, the curves
+    and ``benchmarks/abstention.py`` say.
+
+    Args:
+        clean, shifted: float, (n, c) and (m, c), calibrated answers for images that were not trained on; n at least 1.
+        labels, view_labels: int, (n,) and (m,).
+        name: which measure; why this one, see ``docs/expectation.md``.
+        answered_share: above 0, at most 1.
+    """
+    sure = sureness(clean, name)
+    threshold = float(np.quantile(sure, 1 - answered_share, method="lower"))
+    of_views = (
+        part_answered(sureness(shifted, name), shifted.argmax(axis=1) == view_labels, threshold)
+        if len(view_labels)
+        else None
+    )
+    return Abstention(
+        sureness=name,
+        threshold=threshold,
+        clean=part_answered(sure, clean.argmax(axis=1) == labels, threshold),
+        shifted=of_views,
+    )
+
+
+def is_sure(probabilities: np.ndarray, name: SurenessName, threshold: float) -> np.ndarray:
+    """Which answers stand, bool (n,); the others are to be marked."""
+    return sureness(probabilities, name) >= threshold
+
+
+def auroc(known: Sequence[float] | np.ndarray, unknown: Sequence[float] | np.ndarray) -> float:
+    """How often a known image is surer than an unknown one, 0-1, ties counting half: the area under the ROC curve."""
+    both = np.concatenate([np.asarray(known, dtype=np.float64), np.asarray(unknown, dtype=np.float64)])
+    _, group_of, sizes = np.unique(both, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[group_of]
+    count = len(known)
+    return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(unknown)))
+
+
+def part_answered(sure: np.ndarray, correct: np.ndarray, threshold: float) -> Part:
+    """What a threshold does to some images.
+
+    Args:
+        sure: float, (n,), n at least 1, larger is surer; images at or above the threshold are answered.
+        correct: bool, (n,).
+    """
+    stands = sure >= threshold
+    return Part(
+        images=len(sure),
+        answered=float(stands.mean()),
+        accuracy=float(correct[stands].mean()) if stands.any() else None,
+        curve=risk_coverage(sure, correct),
+    )

@@ -1,0 +1,347 @@
+"""A run's ensemble -> its exported files."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bloodauto.config.recipe import STANDARD_VIEWS, load_recipe
+from bloodauto.data.dataset import Cells
+from bloodauto.data.split import Splits
+from bloodauto.ensemble.assemble import Caps, Looked, looked_again, reduced
+from bloodauto.ensemble.distilled import Distilled
+from bloodauto.ensemble.record import Ensemble, Trained, read_ensemble
+from bloodauto.errors import RunError
+from bloodauto.evaluation.fold_data import probabilities
+from bloodauto.evaluation.member_latency import latency_of, single_image_ms
+from bloodauto.evaluation.tta import over_views
+from bloodauto.export.final_test import open_sealed_test, read_sealed_test
+from bloodauto.export.keras_model import IDENTITY, Member, View, build_export, views_of
+from bloodauto.export.labels import Unsure
+from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts
+from bloodauto.export.ood import Familiarity, Measured, fit_familiarity
+from bloodauto.export.tta_evaluation import ViewGain, look_again, view_gain
+from bloodauto.export.write import FORMATS, ExportResult, ParitySample, check_formats, write_export
+from bloodauto.models.batch_norm import adapted_statistics
+from bloodauto.models.network import trained_network
+from bloodauto.run.files import RunDirectory, read_arrays, read_json, write_json
+
+_PARITY_IMAGES = 32
+#: Writing the card again, as a share of building the model and writing its first file.
+_CARD_SHARE = 0.1
+#: The test may take a moment longer than it was given, and must not cost a format.
+_KEPT_FOR_FORMATS = 1.3
+#: Looking at four thousand images, over building the model, with room for a slow moment; the model is written before.
+_FAMILIARITY_OVER_BUILDING = 3.0
+#: The statistics a network was trained with count as those of so many target images.
+_SOURCE_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class BuiltEnsemble:
+    """The exported model in memory, with what the search says it must answer.
+
+    Attributes:
+        plain: the same without test-time views; the same object where there are none.
+        gain: what the views change; None without views.
+    """
+
+    model: keras.Model
+    plain: keras.Model
+    ensemble: Ensemble
+    members: tuple[Member, ...]
+    sample: ParitySample
+    gain: ViewGain | None
+
+
+def build_ensemble(
+    ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: int, views: bool, target: np.ndarray | None = None
+) -> BuiltEnsemble:
+    """Builds the model of an ensemble.
+
+    With ``views`` every member looks at those its recipe names, or all at ``STANDARD_VIEWS`` where no recipe names any;
+    probabilities are averaged over them before they are calibrated, and the calibration is fitted anew to that.
+
+    With ``target``, unlabelled images uint8 (k, h, w, 3), every network gets the batch-normalisation statistics that go with
+    them (``adapted_statistics``): better there, worse where it was trained. The calibration stays that of the training's
+    laboratory, of which alone labels are known.
+
+    Raises:
+        RunError: a member's files are missing, or do not belong to the images.
+    """
+    shape = cells.images.shape
+    recipes = {one.name: load_recipe(one.folder / "recipe.yaml") for part in ensemble.members for one in part.networks}
+    named = any(recipe.test_time_views for recipe in recipes.values())
+    members = {}
+    for part in ensemble.members:
+        for one in part.networks:
+            recipe = recipes[one.name]
+            network = trained_network(
+                recipe,
+                one.folder / "best.npz",
+                num_classes=len(cells.class_names),
+                image_shape_px=(shape[1], shape[2]),
+            )
+            if target is not None:
+                network.set_weights(adapted_statistics(network, target, source_images=_SOURCE_IMAGES))
+            looks = views_of(recipe.test_time_views if named else STANDARD_VIEWS) if views else IDENTITY
+            members[one.name] = Member(network, part.weight / len(part.networks), views=looks)
+    everyone = tuple(members.values())
+    plain = _model([replace(member, views=IDENTITY) for member in everyone], ensemble)
+    if not views:
+        sample = _parity_sample(ensemble, cells, members, None, adapted=target is not None)
+        return BuiltEnsemble(plain, plain, ensemble, everyone, sample, None)
+    looked = look_again(ensemble, members, cells, splits, seed=seed)
+    calibrated = looked_again(ensemble, looked)
+    model = _model(everyone, calibrated)
+    sample = _parity_sample(calibrated, cells, members, looked)
+    gain = view_gain(ensemble, looked, everyone, (model, plain), sample.images)
+    return BuiltEnsemble(model, plain, calibrated, everyone, sample, gain)
+
+
+def _model(members: Sequence[Member], ensemble: Ensemble) -> keras.Model:
+    calibration = ensemble.calibration
+    return build_export(members, temperature=calibration.temperature, per_class=calibration.per_class)
+
+
+def _parity_sample(
+    ensemble: Ensemble,
+    cells: Cells,
+    members: Mapping[str, Member],
+    looked: Looked | None,
+    *,
+    adapted: bool = False,
+) -> ParitySample:
+    """Validation images, and the average of what the networks answered for them when they were trained or looked again.
+
+    With a network per fold no image was answered by all of them, and with adapted ones none at all; there the networks are
+    asked anew, one by one.
+    """
+    first = read_arrays(ensemble.members[0].networks[0].folder / "predictions.npz")
+    spread = np.linspace(0, len(first["index"]) - 1, min(_PARITY_IMAGES, len(first["index"]))).round().astype(int)
+    images = cells.images[first["index"][spread]]
+    anew = adapted or any(len(member.networks) > 1 for member in ensemble.members)
+
+    def answers(one: Trained) -> np.ndarray:
+        if anew:
+            shares = {view.name: view.share for view in members[one.name].views}
+            return probabilities(over_views(members[one.name].network, shares), images)
+        stored = read_arrays(one.folder / "predictions.npz") if looked is None else looked[one.name]
+        return np.asarray(stored["clean"][spread])
+
+    trained = [one for member in ensemble.members for one in member.networks]
+    average = sum(members[one.name].weight * answers(one).astype(np.float64) for one in trained)
+    return ParitySample(images, ensemble.calibration.apply(np.asarray(average)), _tolerance())
+
+
+def _tolerance() -> float:
+    """Workers on a GPU train in half precision, the export computes in float32; see ``check_parity``."""
+    return 1e-3
+
+
+def _card(
+    test: dict[str, Any] | None,
+    built: BuiltEnsemble,
+    cells: Cells,
+    splits: Splits,
+    *,
+    latency_ms: float,
+    distilled: Distilled | None,
+    measured: Measured | None,
+) -> CardFacts:
+    ensemble = built.ensemble
+    members = tuple(
+        MemberFacts(
+            name=member.name,
+            description=_describe([one.folder for one in member.networks]),
+            weight=member.weight,
+            temperature=1.0,
+            parameters=member.parameters,
+            views=looks,
+        )
+        for member, looks in zip(ensemble.members, _views_of_members(built), strict=True)
+    )
+    scores = [
+        ScoreFacts(
+            "same laboratory, images the ensemble was chosen by",
+            "accuracy",
+            ensemble.scores["accuracy"],
+            None,
+            ensemble.images,
+        ),
+        ScoreFacts("shifted views of them", "accuracy", ensemble.scores["shifted_accuracy"], None, ensemble.views),
+        ScoreFacts("images it was chosen by", "calibration error", ensemble.scores["ece"], None, ensemble.images),
+        ScoreFacts("shifted views of them", "calibration error", ensemble.scores["ece_shifted"], None, ensemble.views),
+    ]
+    if test is not None:
+        without = ", without views" if built.gain is not None else ""
+        interval = (test["accuracy_low"], test["accuracy_high"])
+        scores += [
+            ScoreFacts(
+                f"same laboratory, sealed test images{without}", "accuracy", test["accuracy"], interval, test["images"]
+            ),
+            ScoreFacts(
+                f"shifted views of the sealed test images{without}",
+                "accuracy",
+                test["shifted_accuracy"],
+                None,
+                test["shifted_views"],
+            ),
+        ]
+    kept = np.flatnonzero(splits.fold >= 0)
+    counts = np.bincount(cells.labels[kept], minlength=len(cells.class_names))
+    return CardFacts(
+        members=members,
+        calibration=ensemble.calibration,
+        abstention=ensemble.abstention,
+        winners_curse=ensemble.winners_curse,
+        considered=ensemble.considered,
+        distilled=distilled,
+        measured=measured,
+        latency_ms=latency_ms,
+        test=test,
+        view_gain=built.gain,
+        scores=tuple(scores),
+        data_source=cells.source,
+        data_digest=cells.digest(),
+        training_images=len(kept),
+        class_counts=tuple(int(count) for count in counts),
+        written_with=", ".join(f"{name} {version(name)}" for name in ("bloodauto", "keras", "tensorflow")),
+    )
+
+
+def _views_of_members(built: BuiltEnsemble) -> list[tuple[View, ...]]:
+    """Of each member of the ensemble; the networks of its folds have one recipe."""
+    firsts = np.cumsum([0, *(len(member.networks) for member in built.ensemble.members[:-1])])
+    return [built.members[first].views for first in firsts]
+
+
+def _describe(folders: Sequence[Path]) -> str:
+    recipe = load_recipe(folders[0] / "recipe.yaml")
+    often = f", one network for each of {len(folders)} folds" if len(folders) > 1 else ""
+    averaged = [read_json(one / "result.json").get("averaged_epochs") for one in folders]
+    taken = any(one is not None and one["taken"] for one in averaged)
+    weights = ", weights averaged over its last epochs" if taken else ""
+    return f"{recipe.backbone.label} at {recipe.input.size_px} px{weights}{often}"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The files written, what the views change (None without views), what there was no time for: formats, ``test``.
+
+    ``distilled``: where what was exported is a student of the ensemble.
+    """
+
+    result: ExportResult
+    gain: ViewGain | None
+    left_out: tuple[str, ...] = ()
+    distilled: Distilled | None = None
+
+
+def export_run(
+    run: RunDirectory,
+    output: Path,
+    cells: Cells,
+    splits: Splits,
+    formats: Sequence[str],
+    *,
+    seed: int,
+    views: bool = False,
+    ensemble: Ensemble | None = None,
+    caps: Caps | None = None,
+    target: np.ndarray | None = None,
+    seconds_left: Callable[[], float] | None = None,
+    distilled: Distilled | None = None,
+) -> Exported:
+    """Builds an ensemble, looks once at the sealed test, and writes model, labels, card and further formats.
+
+    What is needed most is written first; what follows is begun only when the seconds left will probably carry it, and a later
+    export makes up for the rest. The card says what there is at each point.
+
+    Args:
+        run: keeps ``test.json``, and what the rule for marking images does in ``familiar.json``.
+        views: whether the model averages over test-time views; see ``build_ensemble``.
+        ensemble: None: the run's own.
+        caps: tighter ones than the ensemble was chosen under; None: none. The sealed test then stays closed, unless it has
+            been opened: it is kept for what the search itself chose.
+        target: see ``build_ensemble``; the sealed test stays closed likewise.
+        seconds_left: wall seconds until the budget is spent; None: no limit.
+        distilled: where the ensemble is a student, what it came to; the sealed test stays closed likewise.
+
+    Raises:
+        UserError: an unknown format.
+        RunError: no ensemble yet, caps that no member keeps, or the written file answers otherwise than the search did.
+    """
+    wanted = check_formats(formats)
+    chosen = read_ensemble(run) if ensemble is None else ensemble
+    if caps is not None:
+        chosen = reduced(chosen, caps, latency_of(cells))
+    started = time.perf_counter()
+    built = build_ensemble(chosen, cells, splits, seed=seed, views=views, target=target)
+    rule = built.ensemble.abstention
+    unsure = Unsure(rule.sureness, rule.threshold)
+    latency_ms = single_image_ms(built.model)
+    building_seconds = time.perf_counter() - started
+    familiarity: Familiarity | None = None
+    measured: Measured | None = None
+
+    def write(formats: Sequence[str], written: Sequence[str]) -> ExportResult:
+        test = read_sealed_test(run, chosen)
+        facts = _card(test, built, cells, splits, latency_ms=latency_ms, distilled=distilled, measured=measured)
+        return write_export(
+            output,
+            built.model,
+            cells.class_names,
+            unsure,
+            facts,
+            formats,
+            built.sample,
+            written=written,
+            familiarity=familiarity,
+        )
+
+    first, *others = sorted(wanted, key=tuple(FORMATS).index)
+    result = write((first,), ())
+    # Building the model and writing and reading back one format: another format takes no longer, the card alone far less.
+    stage_seconds = time.perf_counter() - started
+    seconds = (lambda: math.inf) if seconds_left is None else seconds_left
+    if seconds() > stage_seconds * len(others) + _FAMILIARITY_OVER_BUILDING * building_seconds:
+        rows = splits.train_index(0), splits.validation_index(0)
+        familiarity, measured = fit_familiarity(built.model, cells.images, cells.labels, *rows, seed=seed)
+    own = caps is None and target is None and distilled is None
+    if own and not views:
+        # That of an earlier ensemble would tell of another rule.
+        run.familiar.unlink(missing_ok=True)
+        if measured is not None:
+            write_json(run.familiar, asdict(measured))
+    closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
+    if closed:
+        # Better the test without the other formats than the other way round; better they than more laboratories.
+        left, kept = seconds() - _CARD_SHARE * stage_seconds, _KEPT_FOR_FORMATS * stage_seconds * len(others)
+        open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=left, spare_seconds=kept)
+    affordable = [one for number, one in enumerate(others, start=1) if seconds() > number * stage_seconds]
+    still_closed = closed and not run.test_result.is_file()
+    more = affordable or closed != still_closed or familiarity is not None
+    rest = write(affordable, (first,)) if more else result
+    left_out = [one for one in others if one not in affordable] + (["test"] if still_closed else [])
+    files = tuple(dict.fromkeys((*result.files, *rest.files)))
+    return Exported(ExportResult(files, result.parity_difference), built.gain, tuple(left_out))
+
+
+def check_exportable(run: RunDirectory) -> None:
+    """Raises:
+    RunError: the run has no ensemble yet.
+    """
+    ensemble = read_ensemble(run)
+    for member in ensemble.members:
+        for trained in member.networks:
+            if not (trained.folder / "best.npz").is_file():
+                raise RunError(f"{trained.folder}: expected the weights of a member of the ensemble, found none.")

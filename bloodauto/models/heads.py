@@ -1,0 +1,46 @@
+"""The head: from a backbone's feature maps to logits, in standard Keras layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import layers, ops, regularizers
+
+from bloodauto.config.recipe import Head
+
+_GEM_POWER = 3.0
+#: Features below this count as this, so that the root has a slope.
+_GEM_SMALLEST = 1e-6
+
+
+def _generalised_mean(features: Any) -> Any:
+    # In 16 bits the third power of 41 is infinite already.
+    features = ops.maximum(ops.cast(features, "float32"), _GEM_SMALLEST)
+    mean = layers.GlobalAveragePooling2D(dtype="float32", name="pool")(ops.power(features, _GEM_POWER))
+    return ops.power(mean, 1 / _GEM_POWER)
+
+
+def _pooled(head: Head, features: Any) -> Any:
+    if head.pooling == "gem":
+        return _generalised_mean(features)
+    pool = layers.GlobalAveragePooling2D if head.pooling == "avg" else layers.GlobalMaxPooling2D
+    return pool(name="pool")(features)
+
+
+def build_head(head: Head, features: Any, num_classes: int) -> Any:
+    """Feature maps (n, h, w, c) -> float32 logits (n, num_classes), both symbolic."""
+    x = _pooled(head, features)
+    if head.normalisation == "batch":
+        x = layers.BatchNormalization(name="head_norm")(x)
+    elif head.normalisation == "layer":
+        x = layers.LayerNormalization(name="head_norm")(x)
+    x = layers.Dropout(head.dropout, name="dropout")(x)
+    dense_dropout = head.dropout if head.dense_dropout is None else head.dense_dropout
+
+    def l2() -> regularizers.Regularizer | None:
+        return regularizers.L2(head.l2) if head.l2 > 0 else None
+
+    for index, units in enumerate(head.dense_units):
+        x = layers.Dense(units, activation=head.activation, kernel_regularizer=l2(), name=f"head_{index}")(x)
+        x = layers.Dropout(dense_dropout, name=f"head_{index}_dropout")(x)
+    return layers.Dense(num_classes, kernel_regularizer=l2(), dtype="float32", name="logits")(x)

@@ -1,0 +1,175 @@
+"""A recipe -> a Keras network that takes plain uint8 images and answers with logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
+from bloodauto.models.backbone_table import Scaling
+from bloodauto.models.backbones import (
+    block_of_layers,
+    build_backbone,
+    built_size_px,
+    load_weights,
+    num_blocks,
+    scaling,
+)
+from bloodauto.models.heads import build_head
+from bloodauto.models.input_filters import apply_filters
+from bloodauto.training.checkpoint import read_weights
+
+#: ImageNet's mean and standard deviation per channel, of pixels in 0..1, as keras.applications' "torch" mode uses them.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+#: Of pixels in 0-255, blue first, as keras.applications' "caffe" mode subtracts it.
+_CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "conv": (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D),
+    "dense": (layers.Dense,),
+}
+
+
+def _scaled(how: Scaling, images: Any) -> Any:
+    """0-255 -> what the backbone was trained on."""
+    scale: Any = 1.0
+    offset: Any = 0.0
+    if how == "signed":
+        scale, offset = 1 / 127.5, -1.0
+    elif how == "imagenet_statistics":
+        scale = [1 / (255 * std) for std in _IMAGENET_STD]
+        offset = [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]
+    elif how == "inside_but_for_root":
+        # The network computes (x / 255 - mean) / a for some a; what goes in makes this (x / 255 - mean) / (a * root).
+        roots = [math.sqrt(std) for std in _IMAGENET_STD]
+        scale = [1 / root for root in roots]
+        offset = [255 * mean * (1 - 1 / root) for mean, root in zip(_IMAGENET_MEAN, roots, strict=True)]
+    elif how == "caffe":
+        images = ops.flip(images, axis=-1)
+        offset = [-level for level in _CAFFE_MEAN_BGR]
+    return layers.Rescaling(scale, offset=offset, name="scale")(images)
+
+
+class _StoredStatistics(layers.BatchNormalization):
+    """Batch normalisation by its stored statistics for ever, while scale and shift still learn.
+
+    Calling a plain layer with ``training=False`` inside a model does not do: ``fit`` calls the whole model with
+    ``training=True``, and Keras hands that on to every layer.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return super().call(inputs, training=False, mask=mask)
+
+
+def _with_stored_statistics(backbone: keras.Model) -> keras.Model:
+    if not any(isinstance(layer, layers.BatchNormalization) for layer in backbone.layers):
+        return backbone
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = _StoredStatistics if isinstance(layer, layers.BatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    cloned = keras.models.clone_model(backbone, clone_function=clone)
+    cloned.set_weights(backbone.get_weights())
+    return cloned
+
+
+def build_network(
+    recipe: Recipe,
+    *,
+    num_classes: int,
+    image_shape_px: tuple[int, int],
+    weights_file: Path | None,
+    to_train: bool = True,
+) -> keras.Model:
+    """Builds the network of a recipe, its backbone loaded from ``weights_file`` (None: random).
+
+    Args:
+        to_train: False builds it of standard layers only; only training needs others, and the weights are the same.
+
+    Returns:
+        A functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 logits (n, num_classes). Resizing (when
+        ``image_shape_px`` is not the recipe's input size, or when that is too small for the backbone), filters and
+        normalisation are inside.
+    """
+    size = recipe.input.size_px
+    backbone = build_backbone(recipe.backbone, size)
+    if weights_file is not None:
+        load_weights(backbone, recipe.backbone.label, weights_file)
+    if to_train and recipe.backbone.batch_norm == "freeze_statistics":
+        backbone = _with_stored_statistics(backbone)
+
+    images = layers.Input((*image_shape_px, 3), dtype="uint8", name="images")
+    x = images
+    if image_shape_px != (size, size):
+        x = layers.Resizing(size, size, interpolation="bilinear", antialias=True, dtype="float32", name="resize")(x)
+    x = apply_filters(recipe.input.filters, x)
+    built = built_size_px(recipe.backbone, size)
+    if built != size:
+        x = layers.Resizing(built, built, interpolation="bilinear", dtype="float32", name="enlarge")(x)
+    x = backbone(_scaled(scaling(recipe.backbone), x))
+    logits = build_head(recipe.head, x, num_classes)
+    return keras.Model(images, logits, name=f"recipe_{recipe.id}")
+
+
+def trained_network(recipe: Recipe, weights: Path, *, num_classes: int, image_shape_px: tuple[int, int]) -> keras.Model:
+    """The network of a recipe with the weights that a training kept, of standard layers only; see ``build_network``."""
+    network = build_network(
+        recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None, to_train=False
+    )
+    network.set_weights(read_weights(weights))
+    return network
+
+
+def backbone_of(network: keras.Model) -> keras.Model:
+    """The backbone inside a network made by ``build_network``."""
+    return next(layer for layer in network.layers if isinstance(layer, keras.Model))
+
+
+def restart_randomness(network: keras.Model, epoch: int) -> None:
+    """Makes dropout depend on the seed and the epoch alone, so that a training that is resumed drops what it would have."""
+    for variable in network.variables:
+        if variable.name == "seed_generator_state":
+            # The first number tells the layers apart; the second counts calls, far fewer than this in one epoch.
+            key, _ = np.asarray(variable)
+            variable.assign(np.array([key, epoch * 2**20], dtype=variable.dtype))
+
+
+def _with_all_inside(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layer, or, where it is a model of its own as ConvNeXt's downsampling is, those inside it."""
+    if isinstance(layer, keras.Model):
+        for inner in layer.layers:
+            yield from _with_all_inside(inner)
+    else:
+        yield layer
+
+
+def apply_unfreeze(network: keras.Model, backbone: Backbone, stage: Stage) -> None:
+    """Sets which layers of the network learn in this stage. The head always does; compile afterwards."""
+    base = backbone_of(network)
+    # All of it first: a layer inside a frozen one does not learn, whatever it says itself.
+    base.trainable = True
+    blocks = block_of_layers(backbone, [layer.name for layer in base.layers])
+    unfreeze = stage.unfreeze
+    first_block, first_layer = 0, 0
+    wanted: tuple[type, ...] = (layers.Layer,)
+    if unfreeze == "none":
+        first_layer = len(base.layers)
+    elif isinstance(unfreeze, LastBlocks):
+        first_block = num_blocks(backbone) - unfreeze.blocks
+    elif isinstance(unfreeze, LastLayers):
+        first_layer = len(base.layers) - unfreeze.layers
+    if isinstance(unfreeze, LastBlocks | LastLayers) and unfreeze.kinds:
+        wanted = tuple(kind for name in unfreeze.kinds for kind in _KINDS[name])
+    for index, (layer, block) in enumerate(zip(base.layers, blocks, strict=True)):
+        reached = block >= first_block and index >= first_layer
+        for inner in _with_all_inside(layer):
+            frozen_norm = backbone.batch_norm == "freeze" and isinstance(inner, layers.BatchNormalization)
+            inner.trainable = reached and isinstance(inner, wanted) and not frozen_norm

@@ -1,0 +1,102 @@
+"""The batches of a stage: what sampling left, what the stage makes offline, and what happens to each image when it is seen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bloodauto.config.recipe import Augmentation, Engine, Offline, Recipe
+from bloodauto.training.augmentation import engine_policy_of, mixing_of, offline_policy_of
+from bloodauto.training.imbalance import TrainingSet, endless_order
+from bloodauto.training.optimizers import class_weights, weigh
+from bloodauto.transforms import BatchPipeline, Policy, make_images, repeated_choice
+
+#: Augmenting takes a CPU about a tenth of what training the smallest shipped network on the same image does.
+_CPU_CORES_PER_PROCESS = 8
+
+
+def augmenting_processes(cores: int, *, on_gpu: bool) -> int:
+    """How many processes make the batches of a training; 0: a thread of its own does.
+
+    One thread feeds a network that trains on a few cores. Beside a GPU every core but the one that drives it is free for it.
+    """
+    return cores - 1 if on_gpu else cores // _CPU_CORES_PER_PROCESS
+
+
+def augmentation_of_stage(recipe: Recipe, stage: int) -> Augmentation:
+    """The stage's own block, or the recipe's."""
+    own = recipe.stages[stage].augmentation
+    return recipe.augmentation if own is None else own
+
+
+def with_made_images(
+    learned_from: TrainingSet, offline: Offline, engine: Engine, rng: np.random.Generator
+) -> TrainingSet:
+    """The set with the images that offline augmentation makes, beside those visited so far or in place of them."""
+    rows = learned_from.rows
+    # Places in ``rows`` are drawn, so that of an image that is visited twice one visit can be replaced.
+    places = repeated_choice(np.arange(len(rows)), round(offline.fraction * len(rows)), rng)
+    images, targets = make_images(
+        learned_from.images,
+        learned_from.targets,
+        rows[places],
+        policy=offline_policy_of(offline, engine),
+        mixing=mixing_of(offline.mixing, engine),
+        rng=rng,
+    )
+    kept = rows if offline.keep_originals else np.delete(rows, places)
+    first = len(learned_from.images)
+    return TrainingSet(
+        np.concatenate([learned_from.images, images]),
+        np.concatenate([learned_from.targets, targets]),
+        np.concatenate([kept, np.arange(first, first + len(images))]),
+    )
+
+
+def stage_pipeline(
+    recipe: Recipe,
+    stage: int,
+    learned_from: TrainingSet,
+    *,
+    epoch_images: int,
+    seed: int,
+    num_threads: int,
+    num_processes: int = 0,
+    on_device: bool,
+) -> BatchPipeline:
+    """The pipeline that feeds one stage.
+
+    An epoch visits ``epoch_images`` images whatever sampling and offline augmentation made, so that epochs cost the same.
+
+    Args:
+        stage: its index.
+        learned_from: what sampling left.
+        num_processes: as ``BatchPipeline`` takes it; where TensorFlow augments, on its device or as the reference engine,
+            threads do, since what is TensorFlow's cannot be sent to another process.
+        on_device: whether TensorFlow applies the draws on its device; the reference engine has its own way.
+    """
+    augmentation = augmentation_of_stage(recipe, stage)
+    if augmentation.offline is not None:
+        # Stages that share the recipe's block share the images it makes.
+        key = 0 if recipe.stages[stage].augmentation is None else stage + 1
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 0, 2, key)))
+        learned_from = with_made_images(learned_from, augmentation.offline, augmentation.engine, rng)
+    policy = engine_policy_of(augmentation)
+    if on_device and isinstance(policy, Policy):
+        from bloodauto.transforms.graph import OnDevice
+
+        policy = OnDevice(policy)
+    targets, weights = weigh(learned_from.targets, class_weights(recipe.loss, learned_from.class_counts))
+    once_each = recipe.imbalance.sampling == "none" and augmentation.offline is None
+    return BatchPipeline(
+        learned_from.images,
+        targets,
+        sample_weights=weights,
+        batch_size=min(recipe.batch_size, epoch_images),
+        policy=policy,
+        mixing=mixing_of(augmentation.mixing, augmentation.engine),
+        seed=seed,
+        num_threads=num_threads,
+        num_processes=num_processes if augmentation.engine == "bloodauto" and not on_device else 0,
+        last_batch="drop",
+        order=None if once_each else endless_order(learned_from.rows, epoch_images, seed),
+    )

@@ -1,0 +1,75 @@
+"""What a training gave."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bloodauto.evaluation.fold_data import Judgement
+from bloodauto.training.checkpoint import EpochReport
+from bloodauto.training.options import Objective
+
+
+@dataclass(frozen=True)
+class AveragedEpochs:
+    """The average of the weights after the last epochs, beside the weights that were kept so far.
+
+    Attributes:
+        epochs: how many were averaged.
+        objective, kept_objective: of the average, and of the kept epoch, on the part that is judged after every epoch, 0-1.
+        taken: whether it was better, and took their place.
+    """
+
+    epochs: int
+    objective: float
+    kept_objective: float
+    taken: bool
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a training gave.
+
+    Attributes:
+        finished: it ran its course (all stages, or ended by its own patience); False when it was told to stop.
+        objective: of the kept weights on all validation images, 0-1.
+        judgement: all their scores.
+        history: every epoch's report.
+        parameters: of the whole network.
+        seconds: training and evaluation, start-up excluded.
+        averaged_epochs: None where the recipe averages itself, too few epochs were in the last quarter, or it did not finish.
+    """
+
+    finished: bool
+    objective: float
+    judgement: Judgement
+    history: tuple[EpochReport, ...]
+    parameters: int
+    seconds: float
+    averaged_epochs: AveragedEpochs | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``result.json`` holds; ``data_wait_fraction`` is the share of all training time spent waiting for images."""
+        metrics = {**asdict(self.judgement.metrics), "shift": self.judgement.shift}
+        training = sum(report.seconds - report.evaluation_seconds for report in self.history)
+        waited = sum(one.data_wait_fraction * (one.seconds - one.evaluation_seconds) for one in self.history)
+        return {
+            "finished": self.finished,
+            "objective": self.objective,
+            "metrics": metrics,
+            "parameters": self.parameters,
+            "latency_ms": self.judgement.latency_ms,
+            "target_estimate": self.judgement.target_estimate,
+            "seconds": self.seconds,
+            "averaged_epochs": None if self.averaged_epochs is None else asdict(self.averaged_epochs),
+            "data_wait_fraction": waited / training if training > 0 else 0.0,
+        }
+
+
+def objective_of(judgement: Judgement, objective: Objective) -> float:
+    """The one number a search maximises, 0-1; with unlabelled target images, half of ``shift`` is what they say."""
+    if objective != "shift":
+        return float(getattr(judgement.metrics, objective))
+    if judgement.target_estimate is None:
+        return judgement.shift
+    return (judgement.shift + judgement.target_estimate) / 2

@@ -1,0 +1,293 @@
+"""The reference engine: keras-cv's own layers, for comparing with published results.
+
+keras-cv is archived and an extra of this package. Which image a layer changes how is drawn by keras-cv from TensorFlow's
+own state, so the same seed does not give the same images again. Where several layers share a rate or a choice, which images
+get which layer is drawn here. Every layer's result is rounded to whole levels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bloodauto.config.recipe import (
+    Augmentation,
+    AugMixStep,
+    OneOfStep,
+    OperationStep,
+    RandAugmentSettings,
+    RandAugmentStep,
+    SequenceStep,
+    Step,
+    TrivialAugmentStep,
+)
+from bloodauto.errors import RecipeError
+from bloodauto.transforms.mixing import Mixing, Pairing
+from bloodauto.transforms.operations import OPERATIONS, STANDARD
+from bloodauto.transforms.policies import BatchPolicy
+
+_VALUES = (0, 255)
+#: AugMix's severity has this floor in keras-cv.
+_LEAST_SEVERITY = 0.01
+
+_FLIPS = {"flip_horizontal": "horizontal", "flip_vertical": "vertical"}
+#: Layers that take an interval: the module of layers and the interval, in a recipe's units -> a layer.
+_RANGED: dict[str, Callable[[Any, float, float], Any]] = {
+    "rotate": lambda layers, low, high: layers.RandomRotation((low / 360, high / 360)),
+    "translate_x": lambda layers, low, high: layers.RandomTranslation(0.0, (low, high)),
+    "translate_y": lambda layers, low, high: layers.RandomTranslation((low, high), 0.0),
+    # Its factor is how much more of each side is shown.
+    "zoom": lambda layers, low, high: layers.RandomZoom((1 / high - 1, 1 / low - 1)),
+    "brightness": lambda layers, low, high: layers.RandomBrightness((low, high), _VALUES),
+    "cutout": lambda layers, low, high: layers.RandomCutout((low, high), (low, high)),
+    "grid_mask": lambda layers, low, high: layers.GridMask((low, high)),
+}
+#: Of these a magnitude m stands for the interval from 0 to m times the limit of our operation.
+_GRADED = ("cutout", "grid_mask")
+
+
+def _lack(path: str, what: str, instead: str) -> RecipeError:
+    return RecipeError(f"{path}: keras-cv has no {what}; {instead}, or leave out engine: keras_cv.")
+
+
+def _check_rand_augment(settings: RandAugmentSettings, path: str) -> None:
+    if settings.operations != "standard":
+        raise _lack(f"{path}.operations", "RandAugment of other operations than its own", "write operations: standard")
+
+
+def _check_operation(step: OperationStep, path: str) -> None:
+    name = step.operation
+    if name in _FLIPS:
+        return
+    if step.interval is None:
+        if name not in (*STANDARD, *_GRADED):
+            raise _lack(path, f"'{name}' with a magnitude", f"it has {', '.join((*_FLIPS, *STANDARD, *_GRADED))}")
+        return
+    if name not in _RANGED:
+        raise _lack(path, f"'{name}' with a range", f"it has {', '.join(_RANGED)}")
+    if name == "zoom" and step.interval[0] < 0.5:
+        raise _lack(path, f"zoom to {step.interval[0]:g}", "give at least 0.5")
+
+
+def _check_step(step: Step, path: str) -> None:
+    if isinstance(step, OperationStep):
+        _check_operation(step, path)
+    elif isinstance(step, RandAugmentStep):
+        _check_rand_augment(step.rand_augment, f"{path}.rand_augment")
+    elif isinstance(step, AugMixStep):
+        if step.aug_mix.operations != "aug_mix":
+            raise _lack(f"{path}.aug_mix.operations", "AugMix of other operations than its own", "leave operations out")
+        if step.aug_mix.magnitude < _LEAST_SEVERITY:
+            raise _lack(f"{path}.aug_mix.magnitude", f"AugMix below {_LEAST_SEVERITY}", "give more")
+    elif isinstance(step, TrivialAugmentStep):
+        raise _lack(path, "TrivialAugment", "use rand_augment with num_ops: 1")
+    else:
+        key, steps = ("one_of", step.one_of) if isinstance(step, OneOfStep) else ("sequence", step.sequence)
+        for index, inner in enumerate(steps):
+            _check_step(inner, f"{path}.{key}.{index}")
+
+
+def check_reference(augmentation: Augmentation, path: str) -> None:
+    """Whether keras-cv is here and has all that a block asks for.
+
+    Args:
+        path: where the block stands in the recipe, for messages.
+
+    Raises:
+        RecipeError: it is not, or has not; what to write instead.
+    """
+    if augmentation.orientation:
+        raise _lack(f"{path}.orientation", "right-angle turns", "write orientation: false and steps with flips")
+    for field in ("framing", "stain_jitter"):
+        if getattr(augmentation, field) > 0:
+            raise _lack(f"{path}.{field}", field.replace("_", " "), "leave it out")
+    if augmentation.rand_augment is not None:
+        _check_rand_augment(augmentation.rand_augment, f"{path}.rand_augment")
+    for index, step in enumerate(augmentation.steps):
+        _check_step(step, f"{path}.steps.{index}")
+    if augmentation.offline is not None:
+        for index, step in enumerate(augmentation.offline.steps):
+            _check_step(step, f"{path}.offline.steps.{index}")
+    if importlib.util.find_spec("keras_cv") is None:
+        raise RecipeError(
+            f"{path}.engine: keras_cv needs the package keras-cv, which is not installed: pip install 'bloodauto[keras-cv]', "
+            "or leave out engine: keras_cv."
+        )
+
+
+#: Images and a generator -> images of the same shape; all uint8 (n, height, width, 3).
+_Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class _Layer:
+    """A layer as a graph for each size of images, since one image at a time in Python takes thirty times as long."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+        self._graphs: dict[tuple[int, ...], Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        size = images.shape[1:]
+        with tf.device("/CPU:0"):
+            with self._lock:
+                if size not in self._graphs:
+                    signature = tf.TensorSpec((None, *size), tf.uint8)
+                    self._graphs[size] = tf.function(self._trace, input_signature=[signature]).get_concrete_function()
+            return self._graphs[size](tf.constant(images)).numpy()
+
+    def _trace(self, images: Any) -> Any:
+        results = self._layer(tf.cast(images, tf.float32), training=True)
+        return tf.cast(tf.clip_by_value(tf.round(results), 0.0, 255.0), tf.uint8)
+
+
+def _at_rate(change: _Change, rate: float) -> _Change:
+    def apply(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        chosen = np.nonzero(rng.random(len(images)) < rate)[0]
+        if len(chosen) == len(images):
+            return change(images, rng)
+        results = images.copy()
+        if len(chosen):
+            results[chosen] = change(images[chosen], rng)
+        return results
+
+    return change if rate == 1.0 else apply
+
+
+def _in_turn(changes: Sequence[_Change]) -> _Change:
+    def apply(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        for change in changes:
+            images = change(images, rng)
+        return images
+
+    return apply
+
+
+def _one_of(changes: Sequence[_Change], weights: Sequence[float]) -> _Change:
+    shares = np.array(weights if weights else [1.0] * len(changes))
+
+    def apply(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        which = rng.choice(len(changes), size=len(images), p=shares / shares.sum())
+        results = np.empty_like(images)
+        for index, change in enumerate(changes):
+            rows = np.nonzero(which == index)[0]
+            if len(rows):
+                results[rows] = change(images[rows], rng)
+        return results
+
+    return apply
+
+
+def _operation_layer(layers: Any, step: OperationStep) -> Any:
+    name = step.operation
+    if name in _FLIPS:
+        return layers.RandomFlip(_FLIPS[name], rate=1.0)
+    if step.interval is not None:
+        return _RANGED[name](layers, *step.interval)
+    magnitude = 1.0 if step.magnitude is None else step.magnitude
+    if name in _GRADED:
+        return _RANGED[name](layers, 0.0, magnitude * OPERATIONS[name].limit)
+    policy = layers.RandAugment.get_standard_policy(_VALUES, magnitude, 0.0)
+    return dict(zip(STANDARD, policy, strict=True))[name]
+
+
+def _rand_augment(layers: Any, settings: RandAugmentSettings) -> _Layer:
+    # No seed: keras-cv would give it to every draw inside, and the choice of an operation would follow from its rate's.
+    return _Layer(
+        layers.RandAugment(
+            _VALUES,
+            augmentations_per_image=settings.num_ops,
+            magnitude=settings.magnitude,
+            magnitude_stddev=settings.magnitude_std,
+            rate=settings.rate,
+        )
+    )
+
+
+def _change(layers: Any, step: Step) -> _Change:
+    if isinstance(step, OperationStep):
+        return _at_rate(_Layer(_operation_layer(layers, step)), step.rate)
+    if isinstance(step, RandAugmentStep):
+        return _at_rate(_rand_augment(layers, step.rand_augment), step.rate)
+    if isinstance(step, AugMixStep):
+        mix = step.aug_mix
+        layer = layers.AugMix(
+            _VALUES, severity=mix.magnitude, num_chains=mix.width, chain_depth=[1, mix.depth], alpha=mix.alpha
+        )
+        return _at_rate(_Layer(layer), step.rate)
+    if isinstance(step, OneOfStep):
+        return _at_rate(_one_of([_change(layers, inner) for inner in step.one_of], step.weights), step.rate)
+    assert isinstance(step, SequenceStep)
+    return _at_rate(_in_turn([_change(layers, inner) for inner in step.sequence]), step.rate)
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[Any]:
+    """keras-cv's layers, which then compute in float32 whatever the network being trained computes in."""
+    import keras
+    import keras_cv
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield keras_cv.layers
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class ReferencePolicy(BatchPolicy):
+    """What happens to each image each time it is seen, by keras-cv.
+
+    Raises:
+        RecipeError: as ``check_reference``.
+    """
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        check_reference(augmentation, "augmentation")
+        with _full_precision() as layers:
+            changes: list[_Change] = []
+            if augmentation.rand_augment is not None:
+                changes.append(_rand_augment(layers, augmentation.rand_augment))
+            changes += [_change(layers, step) for step in augmentation.steps]
+        self._change = _at_rate(_in_turn(changes), augmentation.fraction)
+
+    def batch(self, images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        return self._change(np.stack(images), rng)
+
+
+@dataclass(frozen=True)
+class ReferenceMixing(Mixing):
+    """MixUp or CutMix by keras-cv.
+
+    Its CutMix shares labels by the rectangle it drew, also where that reaches over the image's edge; ours by what is left.
+
+    Attributes:
+        name: ``mixup``, ``cutmix``, or ``both``: one of the two for each batch.
+    """
+
+    name: str = "mixup"
+
+    def join(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pairing]:
+        count = len(images)
+        name = str(rng.choice(["mixup", "cutmix"])) if self.name == "both" else self.name
+        with _full_precision() as layers, tf.device("/CPU:0"):
+            layer = {"mixup": layers.MixUp, "cutmix": layers.CutMix}[name](self.alpha)
+            # With the identity as labels, each result's label tells its shares.
+            given = {"images": tf.constant(images, tf.float32), "labels": tf.eye(count)}
+            results = layer(given, training=True)
+        shares = results["labels"].numpy().astype(np.float64)
+        kept = np.diag(shares).copy()
+        np.fill_diagonal(shares, -1.0)
+        partner = np.where(shares.max(axis=1) > 0, shares.argmax(axis=1), np.arange(count))
+        kept[partner == np.arange(count)] = 1.0
+        mixed = np.clip(np.rint(results["images"].numpy()), 0, 255).astype(np.uint8)
+        left = rng.random(count) >= self.rate
+        mixed[left], partner[left], kept[left] = images[left], np.nonzero(left)[0], 1.0
+        return mixed, Pairing(partner, kept, None)

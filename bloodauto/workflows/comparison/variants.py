@@ -1,0 +1,138 @@
+"""What is compared: variants of a recipe, from a declared ablation or from ``--vary``."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe, with_changes
+from bloodauto.config.recipe.experiments import load_ablation
+from bloodauto.errors import RecipeError
+from bloodauto.run.files import YamlDocument, read_yaml
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One training of an experiment.
+
+    Attributes:
+        name: unique; names its folder.
+        recipe: what is trained.
+        published: the figure it is compared with; None where none is known.
+    """
+
+    name: str
+    recipe: Recipe
+    published: float | None = None
+
+
+def is_ablation(path: Path) -> bool:
+    """Whether the file declares variants rather than one recipe.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
+    value = read_yaml(path).value
+    return isinstance(value, dict) and "variants" in value
+
+
+def declared_variants(path: Path, *, smoke: bool = False) -> tuple[tuple[Variant, ...], str]:
+    """The variants of an ablation's file, in its order, and what their published figures are.
+
+    Args:
+        smoke: each on its base's quick variant.
+
+    Raises:
+        RecipeError: with the file's line of the change that makes no recipe.
+    """
+    ablation, document = load_ablation(path)
+    base_path = path.parent / ablation.base
+    if not base_path.is_file():
+        raise RecipeError(f"{document.place('base')}: base: expected a recipe's file, found none at {ablation.base}.")
+    base = load_recipe(base_path, smoke=smoke).model_dump(mode="json")
+    variants = []
+    value = base
+    for index, declared in enumerate(ablation.variants):
+        place = f"variants.{index}.changes"
+        start = value if ablation.cumulative else base
+        value = with_changes(start, declared.changes, origin=document.place(place))
+        prefix = f"{place}."
+        lines = {
+            dotted.removeprefix(prefix): line for dotted, line in document.lines.items() if dotted.startswith(prefix)
+        }
+        recipe = parse_recipe(value, origin=YamlDocument(path, value, lines))
+        variants.append(Variant(declared.name, recipe, declared.published))
+    return tuple(variants), ablation.published_figure
+
+
+def varied(recipe: Recipe, vary: Sequence[str]) -> tuple[Variant, ...]:
+    """The recipe itself and, one at a time, each value of each ``path=value,value``.
+
+    Args:
+        vary: values as in YAML; lists and groups in brackets, for example ``head.dense_units=[],[256]``.
+
+    Raises:
+        RecipeError: not of that form, or a value that makes no recipe.
+    """
+    variants = {recipe.id: Variant(BASE, recipe)}
+    value = recipe.model_dump(mode="json")
+    for text in vary:
+        path, separator, listed = text.partition("=")
+        if not separator or not path.strip() or not listed.strip():
+            raise RecipeError(f"--vary: expected path=value,value such as head.dropout=0,0.3,0.6, got {text!r}.")
+        for one in _values(listed, text):
+            origin = f"--vary {path}={_short(one)}"
+            changed = parse_recipe(with_changes(value, {path.strip(): one}, origin=origin), origin=origin)
+            # A value that is the recipe's own makes no new training.
+            variants.setdefault(changed.id, Variant(_file_name(f"{path.strip()}={_short(one)}"), changed))
+    names = [variant.name for variant in variants.values()]
+    if len(set(names)) < len(names):
+        raise RecipeError(
+            f"--vary: expected values that can be told apart by their first letters, got {', '.join(names)}."
+        )
+    if len(variants) < 2:
+        raise RecipeError("--vary: expected a value that the recipe does not have already, got none. Name another.")
+    return tuple(variants.values())
+
+
+def check_different(variants: Sequence[Variant]) -> None:
+    """Raises:
+    RecipeError: two variants would train the same.
+    """
+    seen: dict[str, str] = {}
+    for variant in variants:
+        if variant.recipe.id in seen:
+            raise RecipeError(
+                f"{variant.name}: expected something else than {seen[variant.recipe.id]}, but both train the same. "
+                "Where recipes are scaled to one --backbone, variants of the backbone become one: leave it out."
+            )
+        seen[variant.recipe.id] = variant.name
+
+
+def _values(listed: str, given: str) -> list[Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values = YAML(typ="safe", pure=True).load(io.StringIO(f"[{listed}]"))
+    except YAMLError:
+        raise RecipeError(
+            f"--vary: expected values as in YAML, got {given!r}; put texts with brackets in quotes."
+        ) from None
+    return list(values)
+
+
+def _file_name(text: str) -> str:
+    """Names a folder, too: what a path would take apart is replaced."""
+    return re.sub(r"[^\w.=,+\[\] {}:-]+", "_", text)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value).replace("None", "null").replace("'", "")
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,229 @@
+"""From settings to everything a search needs, before any budget is spent."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bloodauto.config.recipe import Recipe, load_recipe
+from bloodauto.config.settings import SearchSettings
+from bloodauto.config.space import NotInSpace, Space, corners, load_space, parameters_of
+from bloodauto.config.validation import nearest
+from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
+from bloodauto.data.dataset import Cells
+from bloodauto.data.load import load_cells, load_images
+from bloodauto.data.split import Splits, fitting_splits, read_splits, write_splits
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.errors import DataError, RecipeError, RunError, WeightsError
+from bloodauto.models.backbones import check_recipe, find_weights, num_parameters
+from bloodauto.run.files import RunDirectory, atomic_path, read_json, shipped_folder, write_json
+from bloodauto.training.augmentation import check_augmentation
+from bloodauto.tuning.objectives import Objectives
+
+#: What ``--data synthetic`` draws.
+SYNTHETIC = "synthetic"
+_SYNTHETIC_IMAGES = 2400
+_MAX_FOLDS = 5
+_SMALLEST_IMAGE_PX = 16
+#: Shares of so many images are known to three points; every trial answers for them once.
+_MAX_TARGET_IMAGES = 256
+
+#: (backbone name, ``weights`` of the recipe) -> file, None for random weights.
+WeightsFiles = dict[tuple[str, str], str | None]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The declared recipes: those a space contains, and those it does not, with the reason.
+
+    Small networks come first: however short the budget, something runs its course early and the others have a rival.
+    """
+
+    inside: tuple[tuple[str, Recipe], ...]
+    outside: tuple[tuple[str, str], ...]
+
+
+def read_cells(data: str, image_size_px: int | None) -> Cells:
+    """Cells from a path, or the built-in synthetic ones.
+
+    Raises:
+        DataError: as ``load_cells``, or a size in which no cell can be told from another.
+    """
+    if image_size_px is not None and image_size_px < _SMALLEST_IMAGE_PX:
+        raise DataError(f"--image-size: expected at least {_SMALLEST_IMAGE_PX} px, got {image_size_px}.")
+    if data == SYNTHETIC:
+        size = 96 if image_size_px is None else image_size_px
+        return synthesize(_SYNTHETIC_IMAGES, laboratory="lab_a", seed=0, image_size_px=size, duplicate_fraction=0.02)
+    return load_cells(Path(data), image_size_px=image_size_px)
+
+
+def find_space(name: str) -> Path:
+    """The file of a shipped space's name, or the path itself.
+
+    Raises:
+        RecipeError: neither; the message names the nearest shipped space.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
+    if name not in shipped:
+        raise RecipeError(f"--space: expected a shipped space or a .yaml file, got {name!r}; {nearest(name, shipped)}")
+    return shipped[name]
+
+
+def checked_space(path: Path) -> Space:
+    """Reads a space and checks every value it can take against recipes, backbones and the augmentation engine.
+
+    Raises:
+        RecipeError: with file, line, dotted path, what was expected and what came.
+    """
+    space = load_space(path)
+    for recipe in corners(space):
+        try:
+            check_recipe(recipe)
+            check_augmentation(recipe)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from None
+    return space
+
+
+def declared_recipes(warm_start: str, space: Space, objectives: Objectives) -> Declared:
+    """The recipes of a folder or file, sorted into those the space contains and those it does not.
+
+    They are what is known to do well by the leading objective: where it looks at clean images alone, the ``same_lab`` variants
+    of those that have one.
+
+    Raises:
+        RecipeError: nothing there, or a file that is no valid recipe.
+    """
+    if warm_start == "none":
+        return Declared((), ())
+    path = shipped_folder("trials") if warm_start == "shipped" else Path(warm_start)
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    if not files:
+        raise RecipeError(f"--warm-start {path}: expected .yaml recipes, found none. Check the path, or pass none.")
+    inside, outside = [], []
+    for file in files:
+        recipe = load_recipe(file, same_lab=objectives.first != "shift")
+        name = file.stem if recipe.id == load_recipe(file).id else f"{file.stem} (same lab)"
+        try:
+            parameters_of(space, recipe)
+            inside.append((name, recipe))
+        except NotInSpace as reason:
+            outside.append((name, str(reason)))
+    inside.sort(key=lambda named: num_parameters(named[1].backbone))
+    return Declared(tuple(inside), tuple(outside))
+
+
+def resolve_weights(space: Space, weights_dir: Path | None) -> WeightsFiles:
+    """Finds the weights of every backbone the space can choose.
+
+    Raises:
+        WeightsError: one message that names all that are missing.
+    """
+    found: WeightsFiles = {}
+    missing = []
+    for recipe in corners(space):
+        key = (recipe.backbone.name, recipe.backbone.weights)
+        if key in found:
+            continue
+        try:
+            file = find_weights(*key, weights_dir)
+            found[key] = None if file is None else str(file.resolve())
+        except WeightsError as error:
+            found[key] = None
+            missing.append(str(error))
+    if missing:
+        raise WeightsError("\n".join(missing))
+    return found
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Images, what cleaning says of them, and where each belongs.
+
+    ``target``: uint8 (k, h, w, 3), unlabelled images of the laboratory the network is meant for; k may be 0.
+    """
+
+    cells: Cells
+    cleaning: Cleaning
+    splits: Splits
+    target: np.ndarray
+
+
+def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
+    """Reads, cleans and splits, or checks against the run what it has of these already; writes nothing.
+
+    Raises:
+        DataError: images that cannot be used.
+        RunError: a resume with other images.
+    """
+    cells = read_cells(settings.data, settings.image_size_px)
+    digest = cells.digest()
+    if run.fingerprint.is_file() and read_json(run.fingerprint)["digest"] != digest:
+        raise RunError(
+            f"{settings.data}: expected the images the run was started with, but they have changed. "
+            "Restore them, or start a new run."
+        )
+    target = read_target(settings.target_images, cells, seed=settings.seed)
+    cleaning = clean(cells, enabled=settings.cleaning)
+    if run.splits.is_file():
+        return PreparedData(cells, cleaning, read_splits(run.splits, cells), target)
+    smallest = int(np.bincount(cells.labels[cleaning.keep], minlength=len(cells.class_names)).min())
+    splits = fitting_splits(cells, cleaning, seed=settings.seed, num_folds=max(2, min(_MAX_FOLDS, smallest - 1)))
+    return PreparedData(cells, cleaning, splits, target)
+
+
+def read_target(path: str | None, cells: Cells, *, seed: int) -> np.ndarray:
+    """Unlabelled images in the size of the cells, in random order, no more than are looked at: uint8 (k, h, w, 3).
+
+    Raises:
+        DataError: no usable images there, or cells that are not square.
+    """
+    height, width = cells.images.shape[1:3]
+    if path is None:
+        return np.empty((0, height, width, 3), np.uint8)
+    if height != width:
+        raise DataError(f"--target-images: expected square cells to go with them, got {height} x {width} px.")
+    images, _ = load_images(Path(path), height)
+    return images[np.random.default_rng(seed).permutation(len(images))[:_MAX_TARGET_IMAGES]]
+
+
+def keep_data(run: RunDirectory, data: PreparedData) -> None:
+    """Writes fingerprint, cleaning and splits, once."""
+    if run.splits.is_file():
+        return
+    cells = data.cells
+    # In the order of the labels' numbers: whoever reads the run names the columns of its predictions by it.
+    counts = np.bincount(cells.labels, minlength=len(cells.class_names))
+    write_json(
+        run.fingerprint,
+        {
+            "source": cells.source,
+            "images": len(cells),
+            "height_px": cells.images.shape[1],
+            "width_px": cells.images.shape[2],
+            "classes": dict(zip(cells.class_names, counts.tolist(), strict=True)),
+            "labs": dict(Counter(lab for lab in cells.labs.tolist() if lab)),
+            "left_out": int((~data.cleaning.keep).sum()),
+            "digest": cells.digest(),
+        },
+    )
+    write_cleaning_csv(run.cleaning, cells, data.cleaning)
+    write_splits(run.splits, cells, data.splits)
+
+
+def own_space(run: RunDirectory) -> Path:
+    """Where a run keeps its copy of its space, so that a resume does not depend on a file that may change."""
+    return run.root / "space.yaml"
+
+
+def keep_space(run: RunDirectory, path: Path) -> None:
+    """Copies the space into the run."""
+    with atomic_path(own_space(run)) as temporary:
+        shutil.copyfile(path, temporary)

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bloodauto.config.recipe import (
+    Augmentation,
+    Head,
+    LastBlocks,
+    Loss,
+    Optimizer,
+    RandAugmentSettings,
+    Recipe,
+    WeightedView,
+    load_recipe,
+    shares_of_views,
+    with_changes,
+)
+from bloodauto.config.recipe import parse_recipe as parse
+from bloodauto.errors import RecipeError
+from bloodauto.run.files import shipped_folder
+
+SHIPPED = sorted(shipped_folder("trials").glob("*.yaml"))
+
+MINIMAL = """\
+backbone: {name: mobilenet_0.25}
+stages:
+  - epochs: 1
+    optimizer:
+      learning_rate: 1e-3
+"""
+
+
+def loaded(folder: Path, text: str) -> Recipe:
+    path = folder / "given.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_and_survives_being_written(path, tmp_path):
+    recipe = load_recipe(path)
+    again = loaded(tmp_path, recipe.to_yaml())
+    assert again == recipe
+    assert again.id == recipe.id
+
+
+def test_shipped_recipes_are_all_different():
+    assert len({load_recipe(path).id for path in SHIPPED}) == len(SHIPPED) > 0
+
+
+def test_defaults_and_totals(tmp_path):
+    recipe = loaded(tmp_path, MINIMAL)
+    assert recipe.stages[0].optimizer == Optimizer(learning_rate=1e-3)
+    assert recipe.stages[0].unfreeze == "all"
+    assert (recipe.input.size_px, recipe.batch_size, recipe.total_epochs) == (96, 64, 1)
+
+
+def reordered(value):
+    if isinstance(value, dict):
+        return {key: reordered(value[key]) for key in reversed(value)}
+    return [reordered(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_id_does_not_depend_on_order_name_or_source(path):
+    recipe = load_recipe(path)
+    plain = recipe.model_dump(mode="json")
+    assert parse(reordered(plain), origin="x").id == recipe.id
+    renamed = {**plain, "name": "other", "source": {"title": "other", "published": {"accuracy": 0.5}}}
+    assert parse(renamed, origin="x").id == recipe.id
+    assert parse({**plain, "batch_size": recipe.batch_size + 1}, origin="x").id != recipe.id
+    seen_otherwise = {**plain, "test_time_views": [{"view": "turn_90"}, {"view": "darker", "weight": 3}]}
+    assert parse(seen_otherwise, origin="x").id == recipe.id
+
+
+def test_the_id_does_not_depend_on_how_a_number_is_written(tmp_path):
+    written = loaded(tmp_path, MINIMAL + "head: {dropout: 0}\n")
+    assert written.id == loaded(tmp_path, MINIMAL + "head: {dropout: 0.0}\n").id
+    assert written.id != loaded(tmp_path, MINIMAL + "head: {dropout: 0.1}\n").id
+
+
+@given(
+    dropout=st.floats(0, 0.9),
+    units=st.lists(st.integers(1, 4096), max_size=3),
+    magnitude=st.floats(0, 1),
+    operations=st.sampled_from(["cells", "standard"]) | st.lists(st.sampled_from(["rotate", "contrast"]), min_size=1),
+    unfreeze=st.sampled_from(["none", "all"])
+    | st.builds(dict, blocks=st.integers(1, 32), kinds=st.lists(st.sampled_from(["conv", "dense"]), max_size=2))
+    | st.builds(dict, layers=st.integers(1, 2000)),
+    rate=st.floats(1e-12, 1),
+)
+def test_any_recipe_survives_being_written(tmp_path_factory, dropout, units, magnitude, operations, unfreeze, rate):
+    value = {
+        "backbone": {"name": "mobilenet_0.25"},
+        "head": {"dropout": dropout, "dense_units": units},
+        "augmentation": {"rand_augment": {"num_ops": 2, "magnitude": magnitude, "operations": operations}},
+        "stages": [{"epochs": 3, "unfreeze": unfreeze, "optimizer": {"learning_rate": rate}}],
+    }
+    recipe = parse(value, origin="x")
+    again = loaded(tmp_path_factory.getbasetemp(), recipe.to_yaml())
+    assert again == recipe
+    assert again.id == recipe.id
+
+
+def test_a_recipe_does_not_change_after_creation(tmp_path):
+    recipe = loaded(tmp_path, MINIMAL)
+    with pytest.raises(ValidationError):
+        recipe.batch_size = 2
+    assert hash(recipe) == hash(loaded(tmp_path, MINIMAL))
+
+
+@pytest.mark.parametrize(
+    ("added", "line", "told"),
+    [
+        ("haed: {dropout: 0.1}", 6, "haed: no such field; did you mean 'head'?"),
+        ("head:\n  dropuot: 0.1", 7, "head.dropuot: no such field; did you mean 'dropout'?"),
+        ("head: {xyz: 1}", 6, "valid: activation, dense_dropout, dense_units, dropout"),
+        ("head: 3", 6, "head: expected a group of fields, got 3"),
+        ("head:\n  dropout: '0.1'", 7, "head.dropout: expected a number, got '0.1'"),
+        ("head:\n  dropout: 0.95", 7, "head.dropout: expected at most 0.9, got 0.95"),
+        ("head: {dropout: -0.1}", 6, "head.dropout: expected at least 0.0, got -0.1"),
+        ("head: {dropout: .nan}", 6, "head.dropout: expected a finite number, got nan"),
+        ("head: {dense_units: 5}", 6, "head.dense_units: expected a list, got 5"),
+        ("head:\n  dense_units:\n    - 64\n    - 0", 9, "head.dense_units.1: expected at least 1, got 0"),
+        ("head: {activation: rellu}", 6, "got 'rellu'; did you mean 'relu'?"),
+        ("input: {size_px: 31}", 6, "input.size_px: expected at least 32, got 31"),
+        ("batch_size: 2.5", 6, "batch_size: expected a whole number, got 2.5"),
+        ("batch_size: true", 6, "batch_size: expected a whole number, got True"),
+        ("batch_size:", 6, "batch_size: expected a whole number, got None"),
+        ("name: 3", 6, "name: expected text, got 3"),
+        ("augmentation: {orientation: on}", 6, "augmentation.orientation: expected true or false, got 'on'"),
+        ("augmentation:\n  rand_augment: {num_ops: 1}", 7, "augmentation.rand_augment.magnitude: missing"),
+        (
+            "augmentation: {rand_augment: {num_ops: 1, magnitude: 0, operations: 3}}",
+            6,
+            "augmentation.rand_augment.operations: expected text or a list, got 3",
+        ),
+        (
+            "augmentation: {rand_augment: {num_ops: 1, magnitude: 0, operations: [hue, 1]}}",
+            6,
+            "augmentation.rand_augment.operations.1: expected text, got 1",
+        ),
+        ("loss: {name: focal}", 6, "loss: focal loss needs gamma"),
+        ("loss: {gamma: 1.0}", 6, "loss: gamma belongs to the focal loss, not to cross_entropy"),
+        ("loss: {name: focl}", 6, "expected 'cross_entropy' or 'focal', got 'focl'; did you mean 'focal'?"),
+        ("source: {notes: x}", 6, "source.title: missing"),
+        ("test_time_views:\n  - {view: turn_91}", 7, "got 'turn_91'; did you mean 'turn_90'?"),
+        ("test_time_views: [{view: darker, weight: 0}]", 6, "test_time_views.0.weight: expected more than 0.0, got 0"),
+        ("smoke: {stages.0.epochs: 0}", 6, "stages.0.epochs: expected at least 1, got 0"),
+        ("smoke:\n  batch_size: 8\n  head.dropuot: 0.1", 8, "head.dropuot: no such field; did you mean 'dropout'?"),
+        ("smoke: {stages.1.epochs: 2}", 6, "stages.1: expected the number of one of 1 items, counted from 0, got '1'"),
+        ("smoke: {batch_size.x: 2}\nbatch_size: 3", 6, "batch_size.x: expected a group of fields at batch_size, got 3"),
+        ("smoke: quick", 6, "smoke: expected new values by dotted path, got 'quick'"),
+        ("source: {title: x, published: {a: b}}", 6, "source.published.a: expected a number, got 'b'"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path, added, line, told):
+    with pytest.raises(RecipeError) as caught:
+        loaded(tmp_path, MINIMAL + added + "\n")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'given.yaml'}:{line}: ")
+    assert told in message
+    assert "\n" not in message, "one mistake, one line"
+    assert_plain(message)
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "told"),
+    [
+        ("non", "stages.0.unfreeze: expected 'none' or 'all', got 'non'; did you mean 'none'?"),
+        ("3", "stages.0.unfreeze: expected 'none' or 'all' or a group of fields, got 3"),
+        ("[all]", "stages.0.unfreeze: expected 'none' or 'all' or a group of fields, got ['all']"),
+        ("{}", "stages.0.unfreeze: expected exactly one of blocks and layers"),
+        ("{blocks: 1, layers: 2}", "stages.0.unfreeze: expected exactly one of blocks and layers"),
+        ("{block: 1}", "stages.0.unfreeze: expected exactly one of blocks and layers"),
+        ("{kinds: [conv]}", "stages.0.unfreeze: expected exactly one of blocks and layers"),
+        ("{blocks: 0}", "stages.0.unfreeze.blocks: expected at least 1, got 0"),
+        ("{layers: x}", "stages.0.unfreeze.layers: expected a whole number, got 'x'"),
+        ("{blocks: 1, kinds: [cnv]}", "stages.0.unfreeze.kinds.0: expected 'conv' or 'dense', got 'cnv'; did you mean"),
+        ("{blocks: 1, kinds: conv}", "stages.0.unfreeze.kinds: expected a list, got 'conv'"),
+        ("{blocks: 1, kind: conv}", "stages.0.unfreeze.kind: no such field; did you mean 'kinds'?"),
+    ],
+)
+def test_unfreezing_is_told_for_the_shape_that_came(tmp_path, unfreeze, told):
+    with pytest.raises(RecipeError) as caught:
+        loaded(tmp_path, MINIMAL.replace("  - epochs", f"  - unfreeze: {unfreeze}\n    epochs"))
+    assert str(caught.value).startswith(f"{tmp_path / 'given.yaml'}:3: {told}")
+    assert "\n" not in str(caught.value)
+    assert_plain(str(caught.value))
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    text = (
+        "backbone: {nam: x}\nbatch_size: 0\nstages:\n  - epochs: 1\n  - optimizer: {learning_rate: 0}\n    epochs: 1\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        loaded(tmp_path, text)
+    path = tmp_path / "given.yaml"
+    assert str(caught.value).splitlines() == [
+        f"{path}:1: backbone.name: missing; it has no default and must be given",
+        f"{path}:1: backbone.nam: no such field; did you mean 'name'?",
+        f"{path}:2: batch_size: expected at least 1, got 0",
+        f"{path}:4: stages.0.optimizer: missing; it has no default and must be given",
+        f"{path}:5: stages.1.optimizer.learning_rate: expected more than 0.0, got 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "given.yaml: expected a group of fields, got None"),
+        ("- a\n", "given.yaml: expected a group of fields, got ['a']"),
+        ("hello\n", "given.yaml: expected a group of fields, got 'hello'"),
+        ("{}\n", "backbone: missing"),
+        ("backbone: {name: x}\nstages: []\n", "given.yaml:2: stages: expected at least 1 of them, got []"),
+        ("backbone: {name: x}\nstages: [3]\n", "given.yaml:2: stages.0: expected a group of fields, got 3"),
+    ],
+)
+def test_what_is_no_recipe_at_all(tmp_path, text, told):
+    with pytest.raises(RecipeError) as caught:
+        loaded(tmp_path, text)
+    assert told in str(caught.value)
+    assert_plain(str(caught.value))
+
+
+def test_a_view_is_named_once(tmp_path):
+    with pytest.raises(RecipeError, match="expected each view once, got identity more often"):
+        loaded(tmp_path, MINIMAL + "test_time_views: [{view: identity}, {view: identity, weight: 2}]\n")
+
+
+def test_shares_of_views_sum_to_one():
+    views = [WeightedView(view="identity", weight=2), WeightedView(view="turn_180"), WeightedView(view="darker")]
+    assert shares_of_views(views) == {"identity": 0.5, "turn_180": 0.25, "darker": 0.25}
+    assert shares_of_views(()) == {"identity": 1.0}
+
+
+def test_a_smoke_variant_changes_what_it_names_and_nothing_else(tmp_path):
+    path = tmp_path / "given.yaml"
+    path.write_text(MINIMAL + "batch_size: 16\nsmoke:\n  head.dropout: 0.5\n  stages.0.epochs: 3\n  batch_size: 4\n")
+    declared, quick = load_recipe(path), load_recipe(path, smoke=True)
+    assert (declared.batch_size, declared.head, declared.total_epochs) == (16, Head(), 1)
+    assert (quick.batch_size, quick.head, quick.total_epochs) == (4, Head(dropout=0.5), 3)
+    assert quick.stages[0].optimizer == declared.stages[0].optimizer
+    path.write_text(MINIMAL)
+    with pytest.raises(RecipeError, match="expected a group 'smoke'"):
+        load_recipe(path, smoke=True)
+
+
+def test_a_same_lab_variant_is_taken_where_there_is_one(tmp_path):
+    path = tmp_path / "given.yaml"
+    path.write_text(MINIMAL + "smoke:\n  batch_size: 4\nsame_lab:\n  head.dropout: 0.5\n")
+    declared, light, quick = load_recipe(path), load_recipe(path, same_lab=True), load_recipe(path, smoke=True)
+    assert (declared.head, light.head, quick.head) == (Head(), Head(dropout=0.5), Head())
+    assert (declared.batch_size, light.batch_size, quick.batch_size) == (64, 64, 4)
+    path.write_text(MINIMAL)
+    assert load_recipe(path, same_lab=True) == load_recipe(path)
+
+
+@pytest.mark.parametrize("group", ["smoke", "same_lab"])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(" 3\n", "expected new values by dotted path, got 3"), ("\n  head.dropuot: 0.5\n", "did you mean 'dropout'")],
+)
+def test_variants_are_checked_also_where_nobody_asks_for_them(tmp_path, group, value, told):
+    path = tmp_path / "given.yaml"
+    path.write_text(MINIMAL + f"{group}:{value}")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert told in str(caught.value)
+    assert f"{path}:" in str(caught.value)
+
+
+def test_changes_act_in_their_order_on_a_copy():
+    value = {"stages": [{"epochs": 1}], "loss": None}
+    changes = {"stages.1": {"epochs": 2}, "stages.1.epochs": 5, "loss.name": "focal", "head.dense_units": [8]}
+    changed = with_changes(value, changes, origin="x")
+    assert changed == {
+        "stages": [{"epochs": 1}, {"epochs": 5}],
+        "loss": {"name": "focal"},
+        "head": {"dense_units": [8]},
+    }
+    assert value == {"stages": [{"epochs": 1}], "loss": None}
+    assert changes["stages.1"] == {"epochs": 2}
+    with pytest.raises(RecipeError, match=r"x: stages\.3: expected the number of one of 1 items.*or 1 to add one"):
+        with_changes(value, {"stages.3": {}}, origin="x")
+
+
+def test_long_values_are_cut_in_messages():
+    with pytest.raises(RecipeError) as caught:
+        parse({"backbone": {"name": list(range(1000))}, "stages": []}, origin="x")
+    assert len(str(caught.value).splitlines()[0]) < 200
+
+
+def test_models_say_their_defaults():
+    assert Head() == Head(pooling="avg", dense_units=(), activation="relu", dropout=0.2)
+    assert Loss(name="focal", gamma=0.0).gamma == 0.0
+    assert Augmentation(rand_augment=RandAugmentSettings(num_ops=1, magnitude=0.0)).orientation is True
+    assert LastBlocks(blocks=1).kinds == ()
+
+
+def assert_plain(message: str) -> None:
+    """Told in the words of the file, not in those of the library that checks it."""
+    for word in ("pydantic", "instance of", "Input should", "tuple", "Tuple", "dictionary", "validation", "LastBlocks"):
+        assert word not in message, message

@@ -1,0 +1,217 @@
+"""The generator of synthetic cells: determinism, planted faults, balance, writing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bloodauto.data.dataset import COMPETITION_CLASSES, Cells
+from bloodauto.data.load import load_cells
+from bloodauto.data.synthetic.generator import concatenate, draw_overlay, synthesize, write_dataset
+from bloodauto.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def forty() -> Cells:
+    return synthesize(40, seed=1)
+
+
+def _identical_pairs(images: np.ndarray) -> int:
+    """Images that are a byte-identical copy of an earlier one."""
+    return len(images) - len({image.tobytes() for image in images})
+
+
+def test_same_seed_same_bytes(forty: Cells) -> None:
+    assert synthesize(40, seed=1).digest() == forty.digest()
+
+
+def test_another_seed_draws_other_cells(forty: Cells) -> None:
+    other = synthesize(40, seed=2)
+    assert not any((a == b).all() for a, b in zip(forty.images, other.images, strict=True))
+
+
+def test_result_is_a_valid_set_with_every_class_and_its_laboratory(forty: Cells) -> None:
+    assert forty.images.shape == (40, 96, 96, 3)
+    assert forty.images.dtype == np.uint8
+    assert forty.labels.dtype == np.int64
+    assert forty.class_names == COMPETITION_CLASSES
+    assert set(forty.labels.tolist()) == set(range(8))
+    assert len(set(forty.names.tolist())) == 40
+    assert set(forty.labs.tolist()) == {"lab_a"}
+    # A bright field with dark nuclei in it, not a washed-out or saturated one.
+    assert np.percentile(forty.images, 1) < 80
+    assert np.percentile(forty.images, 90) > 220
+    assert _identical_pairs(forty.images) == 0
+
+
+@settings(max_examples=15)
+@given(
+    short=st.integers(1, 4),
+    more=st.integers(1, 3),
+    first=st.integers(0, 10**6),
+    seed=st.integers(0, 2**31),
+    laboratory=st.sampled_from(["lab_a", "lab_b", "lab_c"]),
+)
+def test_a_longer_set_begins_with_the_shorter_one(
+    short: int, more: int, first: int, seed: int, laboratory: str
+) -> None:
+    whole = synthesize(short + more, laboratory=laboratory, seed=seed, first_index=first, image_size_px=32)
+    start = synthesize(short, laboratory=laboratory, seed=seed, first_index=first, image_size_px=32)
+    rest = synthesize(more, laboratory=laboratory, seed=seed, first_index=first + short, image_size_px=32)
+    joined = concatenate([start, rest])
+    assert joined.digest() == whole.digest()
+
+
+@pytest.mark.parametrize("size", [16, 32, 224])
+def test_other_sizes_show_the_same_cell(size: int) -> None:
+    reference = synthesize(8, seed=3, image_size_px=96)
+    resized = synthesize(8, seed=3, image_size_px=size)
+    assert resized.images.shape == (8, size, size, 3)
+    assert resized.labels.tolist() == reference.labels.tolist()
+    # The same stain and light whatever the size. Textures are sampled anew, so that pixels may differ.
+    difference = resized.images.mean((1, 2)) - reference.images.mean((1, 2))
+    assert np.abs(difference).max() < 12
+
+
+def test_one_image() -> None:
+    assert len(synthesize(1)) == 1
+
+
+def test_default_balance_is_that_of_pbc_and_weights_are_met() -> None:
+    labels = synthesize(400, image_size_px=16).labels
+    expected = 400 * np.array([1218, 3117, 1551, 2895, 1214, 1420, 3329, 2348]) / 17092
+    assert np.abs(np.bincount(labels, minlength=8) - expected).max() <= 3
+    two = synthesize(60, image_size_px=16, class_weights=[1, 0, 0, 0, 0, 0, 0, 3]).labels
+    assert set(two.tolist()) == {0, 7}
+    assert abs(int((two == 7).sum()) - 45) <= 1
+
+
+def test_duplicates_are_exact_copies_and_some_contradict() -> None:
+    cells = synthesize(60, seed=4, image_size_px=32, duplicate_fraction=0.2, contradicting_fraction=0.25)
+    assert _identical_pairs(cells.images) == 12
+    first_label = {image.tobytes(): label for image, label in zip(cells.images[:48], cells.labels[:48], strict=True)}
+    contradictions = sum(
+        first_label[image.tobytes()] != label for image, label in zip(cells.images[48:], cells.labels[48:], strict=True)
+    )
+    assert contradictions == 3
+    plain = synthesize(48, seed=4, image_size_px=32)
+    assert (cells.images[:48] == plain.images).all(), "planting changed the drawn images"
+
+
+def test_outliers_are_copies_over_all_labels_with_colours_no_stain_has() -> None:
+    cells = synthesize(40, seed=5, outlier_copies=(9, 3))
+    first, second = cells.images[28:37], cells.images[37:40]
+    assert (first == first[0]).all()
+    assert (second == second[0]).all()
+    assert (first[0] != second[0]).any()
+    assert set(cells.labels[28:37].tolist()) == set(range(8))
+    saturated = (cells.images.max(3).astype(int) - cells.images.min(3) > 150).mean((1, 2))
+    assert saturated[:28].max() < 0.01 < saturated[28:].min()
+
+
+def test_overlay_leaves_its_input_alone(forty: Cells) -> None:
+    before = forty.images[0].copy()
+    drawn = draw_overlay(np.random.default_rng(0), forty.images[0])
+    assert (forty.images[0] == before).all()
+    assert (drawn != before).any(2).mean() > 0.1
+
+
+def test_label_noise_changes_labels_at_the_given_rate_and_no_image() -> None:
+    clean = synthesize(300, seed=6, image_size_px=16)
+    noisy = synthesize(300, seed=6, image_size_px=16, label_noise_fraction=0.2)
+    assert (clean.images == noisy.images).all()
+    assert 0.13 < (clean.labels != noisy.labels).mean() < 0.27
+    assert (synthesize(20, seed=6, image_size_px=16, label_noise_fraction=1.0).labels != clean.labels[:20]).all()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ""])
+def test_written_sets_are_read_back(forty: Cells, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cells{suffix}"
+    write_dataset(forty, path)
+    read = load_cells(path)
+    by_image = {image.tobytes(): read.class_names[label] for image, label in zip(read.images, read.labels, strict=True)}
+    assert len(read) == 40
+    for image, label in zip(forty.images, forty.labels, strict=True):
+        assert by_image[image.tobytes()] == forty.class_names[label]
+    if suffix:
+        assert read.names.tolist() == forty.names.tolist()
+        assert read.labs.tolist() == forty.labs.tolist()
+        assert read.class_names == forty.class_names
+
+
+def test_file_holds_plain_arrays_only(forty: Cells, tmp_path: Path) -> None:
+    write_dataset(forty, tmp_path / "cells.npz")
+    with np.load(tmp_path / "cells.npz", allow_pickle=False) as archive:
+        assert sorted(archive.files) == ["class_names", "groups", "images", "labels", "labs", "names"]
+        assert all(archive[name].dtype != object for name in archive.files)
+
+
+def test_folder_keeps_rgb_order(forty: Cells, tmp_path: Path) -> None:
+    write_dataset(forty.subset(np.arange(1)), tmp_path / "cells")
+    (file,) = (path for path in (tmp_path / "cells").rglob("*") if path.is_file())
+    assert [folder.name for folder in (tmp_path / "cells").iterdir()] == [forty.class_names[forty.labels[0]]]
+    assert file.parent.parent == tmp_path / "cells"
+    assert (cv2.imread(str(file))[..., ::-1] == forty.images[0]).all()
+
+
+def test_folder_is_never_mixed_with_what_was_there(forty: Cells, tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(DataError, match="empty"):
+        write_dataset(forty, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_names_that_would_become_one_file_are_refused(forty: Cells, tmp_path: Path) -> None:
+    pair = forty.subset(np.array([0, 0]))
+    clash = replace(pair, names=np.array(["a/b", "a_b"]))
+    with pytest.raises(DataError, match="same file"):
+        write_dataset(clash, tmp_path / "cells")
+    assert not (tmp_path / "cells").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"laboratory": "lab_aa"}, "Did you mean 'lab_a'"),
+        ({"laboratory": "zzz"}, "one of lab_a, lab_b, lab_c"),
+        ({"num_images": 0}, "num_images"),
+        ({"seed": -1}, "seed"),
+        ({"image_size_px": 8}, "image_size_px"),
+        ({"first_index": -1}, "first_index"),
+        ({"duplicate_fraction": 1.5}, "duplicate_fraction"),
+        ({"duplicate_fraction": float("nan")}, "duplicate_fraction"),
+        ({"duplicate_fraction": 1.0}, "leave nothing to draw"),
+        ({"label_noise_fraction": -0.1}, "label_noise_fraction"),
+        ({"contradicting_fraction": 2}, "contradicting_fraction"),
+        ({"outlier_copies": (0,)}, "outlier_copies"),
+        ({"outlier_copies": (6, 4)}, "leave nothing to draw"),
+        ({"class_weights": [1, 2]}, "8 finite numbers"),
+        ({"class_weights": [1, 2, 3, 4, 5, 6, 7, -1]}, "8 finite numbers"),
+        ({"class_weights": [0] * 8}, "above 0"),
+    ],
+)
+def test_bad_arguments_say_what_was_expected(arguments: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        synthesize(**{"num_images": 10, **arguments})
+
+
+def test_joining_refuses_what_does_not_fit(forty: Cells) -> None:
+    with pytest.raises(DataError, match="at least one"):
+        concatenate([])
+    with pytest.raises(DataError, match="unique names"):
+        concatenate([forty, forty])
+    with pytest.raises(DataError, match="expected"):
+        concatenate([forty, synthesize(2, seed=9, image_size_px=32)])
+
+
+def test_joined_laboratories_keep_theirs() -> None:
+    parts = [synthesize(3, laboratory=name, image_size_px=32) for name in ("lab_a", "lab_b")]
+    joined = concatenate(parts)
+    assert joined.labs.tolist() == ["lab_a"] * 3 + ["lab_b"] * 3
+    assert (joined.images[3:] == parts[1].images).all()

@@ -1,0 +1,47 @@
+"""The synthetic cells are a fair task: a small network learns one laboratory and does clearly worse on the others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bloodauto.data.synthetic.generator import synthesize
+
+IMAGE_SIZE_PX = 64
+NUM_TRAINING = 2000
+EPOCHS = 10
+BATCH_SIZE = 32
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # about 45 s alone on a core, more on a busy machine
+def test_small_network_learns_a_laboratory_and_loses_accuracy_elsewhere() -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    network = keras.Sequential([layers.Input((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3)), layers.Rescaling(1 / 255)])
+    for filters in (24, 32, 64, 96):
+        network.add(layers.Conv2D(filters, 3, padding="same", use_bias=False))
+        # The default momentum would need more steps than this test has.
+        network.add(layers.BatchNormalization(momentum=0.9))
+        network.add(layers.ReLU())
+        network.add(layers.MaxPooling2D())
+    network.add(layers.GlobalAveragePooling2D())
+    network.add(layers.Dense(8))
+    schedule = keras.optimizers.schedules.PolynomialDecay(
+        2e-3, EPOCHS * NUM_TRAINING // BATCH_SIZE, end_learning_rate=0
+    )
+    network.compile(keras.optimizers.Adam(schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    training = synthesize(NUM_TRAINING, image_size_px=IMAGE_SIZE_PX)
+    network.fit(training.images, training.labels, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0)
+
+    accuracy = {}
+    for laboratory in ("lab_a", "lab_b", "lab_c"):
+        cells = synthesize(400, laboratory=laboratory, image_size_px=IMAGE_SIZE_PX, first_index=NUM_TRAINING)
+        predicted = network.predict(cells.images, verbose=0).argmax(1)
+        accuracy[laboratory] = float(np.mean(predicted == cells.labels))
+    assert accuracy["lab_a"] > 0.8, accuracy
+    assert accuracy["lab_b"] < accuracy["lab_a"] - 0.15, accuracy
+    assert accuracy["lab_c"] < accuracy["lab_a"] - 0.15, accuracy

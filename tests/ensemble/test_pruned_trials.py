@@ -1,0 +1,155 @@
+"""Trials that were stopped at a rung become candidates, judged on what everybody else is judged on."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bloodauto.config.recipe import Recipe, parse_recipe
+from bloodauto.data.clean import clean
+from bloodauto.data.split import make_splits
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.ensemble.assemble import Judged
+from bloodauto.ensemble.pruned_trials import judge_stopped
+from bloodauto.evaluation.fold_data import Material, prepare
+from bloodauto.run.files import RunDirectory, read_arrays, read_json, write_json
+from bloodauto.shift.suite import ShiftSuite
+from bloodauto.training.trainer import TrainOptions, train_epochs
+
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run with one training that was stopped after its second epoch, and what it learnt from."""
+
+    folder: Path
+    material: Material
+
+
+def _recipe() -> Recipe:
+    stage = {"epochs": EPOCHS, "optimizer": {"name": "adam", "learning_rate": 3e-3}, "schedule": {"name": "constant"}}
+    value = {
+        "input": {"size_px": 32},
+        "backbone": {"name": "own_cnn", "weights": "none"},
+        "augmentation": {"orientation": False},
+        "batch_size": 16,
+        "stages": [stage],
+    }
+    return parse_recipe(value, origin="test")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    cells = synthesize(160, seed=3, image_size_px=32)
+    splits = make_splits(cells, clean(cells, enabled=False), seed=0)
+    material = prepare(cells, splits, ShiftSuite(seed=0, num_images=16), target=cells.images[:20])
+    folder = tmp_path_factory.mktemp("trial")
+    epochs = train_epochs(_recipe(), material, seed=0, options=TrainOptions(), folder=folder, should_stop=lambda: False)
+    assert len(list(itertools.islice(epochs, 2))) == 2
+    epochs.close()
+    return Stopped(folder, material)
+
+
+def _trial(run: RunDirectory, stopped: Stopped, number: int, objective: float) -> None:
+    """A copy of the training, with another objective after its epochs."""
+    shutil.copytree(stopped.folder, run.trial(number))
+    path = run.trial(number) / "history.json"
+    history = read_json(path)
+    for report in history:
+        report["objective"] = objective
+    write_json(path, history)
+
+
+@pytest.fixture
+def run(tmp_path: Path, stopped: Stopped) -> RunDirectory:
+    directory = RunDirectory(tmp_path)
+    for number, objective in enumerate((0.8, 0.76, 0.79, 0.3)):
+        _trial(directory, stopped, number, objective)
+    return directory
+
+
+def _judge(run: RunDirectory, stopped: Stopped, *, seconds: float = 1e6, refits: Sequence[str] = ()) -> Judged:
+    return judge_stopped(
+        run,
+        [1, 2, 3, 7],
+        [0],
+        refits,
+        lambda: stopped.material,
+        objective="shift",
+        seconds_left=lambda: seconds,
+        start_seconds=1.0,
+    )
+
+
+def test_the_promising_ones_answer_for_the_same_images_and_views_as_everybody(
+    run: RunDirectory, stopped: Stopped
+) -> None:
+    assert _judge(run, stopped) == Judged(stopped=3, promising=2, numbers=(2, 1))
+    saved, material = read_arrays(run.trial(2) / "predictions.npz"), stopped.material
+    np.testing.assert_array_equal(saved["index"], material.validation_index)
+    np.testing.assert_array_equal(saved["view_families"], material.plan.family_names)
+    assert saved["shifted"].shape == (len(material.views), material.num_classes)
+    assert saved["target"].shape == (20, material.num_classes)
+    np.testing.assert_allclose(saved["clean"].sum(axis=1), 1, atol=1e-5)
+    result = read_json(run.trial(2) / "result.json")
+    assert result["finished"] is False
+    assert result["parameters"] > 0
+    assert result["objective"] == pytest.approx((result["metrics"]["shift"] + result["target_estimate"]) / 2)
+    assert not (run.trial(3) / "predictions.npz").exists()
+
+
+def test_its_answers_are_those_of_the_weights_it_had(run: RunDirectory, stopped: Stopped, tmp_path: Path) -> None:
+    """A training that is gone on with at its end, and does no epoch more, gives the same."""
+    _judge(run, stopped)
+    whole = shutil.copytree(stopped.folder, tmp_path / "whole")
+    ended = train_epochs(
+        _recipe(), stopped.material, seed=0, options=TrainOptions(), folder=whole, should_stop=lambda: True
+    )
+    with pytest.raises(StopIteration):
+        next(ended)
+    for name in ("clean", "shifted", "target"):
+        np.testing.assert_allclose(
+            read_arrays(run.trial(2) / "predictions.npz")[name], read_arrays(whole / "predictions.npz")[name], atol=1e-5
+        )
+
+
+def test_without_time_nothing_is_judged_and_what_an_earlier_session_judged_counts(
+    run: RunDirectory, stopped: Stopped
+) -> None:
+    assert _judge(run, stopped, seconds=0.5) == Judged(stopped=3, promising=2)
+    _judge(run, stopped)
+    assert _judge(run, stopped, seconds=0.5) == Judged(stopped=3, promising=2, numbers=(2, 1))
+
+
+def test_weights_that_do_not_fit_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
+    (run.trial(2) / "best.npz").write_bytes(b"no archive")
+    assert _judge(run, stopped).numbers == (1,)
+
+
+def test_with_nothing_to_compare_with_nothing_is_judged(run: RunDirectory, stopped: Stopped) -> None:
+    shutil.rmtree(run.trial(0))
+    assert _judge(run, stopped) == Judged(stopped=3)
+
+
+def test_answers_that_are_no_numbers_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
+    path = run.trial(2) / "best.npz"
+    weights = dict(np.load(path, allow_pickle=False))
+    np.savez(path, **{name: np.full_like(value, np.nan) for name, value in weights.items()})
+    assert _judge(run, replace(stopped)).numbers == (1,)
+
+
+def test_refits_that_were_ended_before_they_were_judged_come_first(run: RunDirectory, stopped: Stopped) -> None:
+    shutil.copytree(run.trial(1), run.refit("00001-fold0-seed5"))
+    (run.refit("00002-fold0-seed6")).mkdir()  # ended before its first epoch
+    found = _judge(run, stopped, refits=["00001-fold0-seed5", "00002-fold0-seed6"])
+    assert found == Judged(stopped=3, promising=2, numbers=(2, 1), refits=("00001-fold0-seed5",))
+    result = read_json(run.refit("00001-fold0-seed5") / "result.json")
+    assert not result["finished"]
+    assert (run.refit("00001-fold0-seed5") / "predictions.npz").is_file()

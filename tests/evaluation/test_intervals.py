@@ -1,0 +1,64 @@
+"""The bootstrap over images: it must measure the score it claims to, and pair."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bloodauto.data.clean import clean
+from bloodauto.data.split import make_splits
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.evaluation.fold_data import Material, prepare
+from bloodauto.evaluation.intervals import Resampling, percentile_interval, resampling
+from bloodauto.shift.score import score as shift_score
+from bloodauto.shift.suite import ShiftSuite
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    cells = synthesize(400, laboratory="lab_a", seed=5, image_size_px=32)
+    splits = make_splits(cells, clean(cells, enabled=False), seed=0)
+    return prepare(cells, splits, ShiftSuite(seed=0, num_images=40), quick_images=60)
+
+
+def answers(material: Material, skill: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = material.labels[material.validation_index[material.quick_rows]]
+    eye = np.eye(material.num_classes)
+    return (
+        rng.normal(size=(len(labels), material.num_classes)) + skill * eye[labels],
+        rng.normal(size=(len(material.plan), material.num_classes)) + 0.6 * skill * eye[material.view_labels],
+    )
+
+
+def test_drawing_every_image_once_gives_the_score_itself(material: Material) -> None:
+    labels = material.labels[material.validation_index[material.quick_rows]]
+    once = Resampling(material, np.ones((1, len(labels)), dtype=np.int64))
+    for skill in (0.0, 1.5, 4.0):
+        clean_answers, shifted = answers(material, skill, seed=1)
+        wanted = shift_score(labels, clean_answers, material.plan, shifted).objective
+        assert once.shift_scores(clean_answers, shifted) == pytest.approx([wanted])
+
+
+def test_draws_keep_the_size_of_every_class(material: Material) -> None:
+    labels = material.labels[material.validation_index[material.quick_rows]]
+    drawn = resampling(material, seed=3, draws=20)
+    for label in np.unique(labels):
+        assert (drawn.counts[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
+    assert not np.array_equal(drawn.counts[0], drawn.counts[1])
+    assert np.array_equal(drawn.counts, resampling(material, seed=3, draws=20).counts)
+
+
+def test_the_interval_holds_the_score_and_a_pair_is_told_apart_better_than_by_two_intervals(material: Material) -> None:
+    drawn = resampling(material, seed=0, draws=300)
+    clean_answers, shifted = answers(material, 1.5, seed=2)
+    scores = drawn.shift_scores(clean_answers, shifted)
+    interval = percentile_interval(scores)
+    labels = material.labels[material.validation_index[material.quick_rows]]
+    score = shift_score(labels, clean_answers, material.plan, shifted).objective
+    assert interval.low < score < interval.high
+    # Nearly the same network: its difference is known far better than its score.
+    nearly = shifted.copy()
+    nearly[::40] = nearly[::40, ::-1]
+    difference = percentile_interval(drawn.shift_scores(clean_answers, nearly) - scores)
+    assert difference.high - difference.low < 0.5 * (interval.high - interval.low)

@@ -1,0 +1,42 @@
+"""Averaging a network's answers over views of the image."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bloodauto.config.recipe import VIEW_NAMES
+from bloodauto.evaluation.fold_data import probabilities
+from bloodauto.evaluation.tta import batch_of_views, over_views
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    """Its answer depends on where things stand, and on how bright they are."""
+    keras.utils.set_random_seed(3)
+    images = keras.Input((20, 20, 3), dtype="uint8", name="images")
+    x = layers.Conv2D(4, 5, strides=3, activation="relu")(layers.Rescaling(1 / 50)(images))
+    return keras.Model(images, layers.Dense(3, dtype="float32")(layers.Flatten()(layers.Dropout(0.5)(x))))
+
+
+def test_the_answer_is_the_weighted_average_of_what_each_view_gets(network: keras.Model) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 20, 20, 3), dtype=np.uint8)
+    shares = {name: (index + 1) / 66 for index, name in enumerate(VIEW_NAMES)}
+    assert sum(shares.values()) == pytest.approx(1)
+    wanted = sum(
+        share * probabilities(network, np.asarray(batch_of_views(images, [name]))) for name, share in shares.items()
+    )
+    found = probabilities(over_views(network, shares), images)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.abs(found - probabilities(network, images)).max() > 0.01
+    np.testing.assert_allclose(
+        probabilities(over_views(network, {"identity": 1.0}), images), probabilities(network, images), atol=1e-6
+    )
+
+
+def test_its_answers_stay_logits_that_sum_to_one(network: keras.Model) -> None:
+    images = np.zeros((3, 20, 20, 3), dtype=np.uint8)
+    logits = np.asarray(over_views(network, {"identity": 0.5, "turn_90": 0.5}).predict(images, verbose=0))
+    np.testing.assert_allclose(np.exp(logits).sum(axis=1), 1, atol=1e-5)

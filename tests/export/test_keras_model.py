@@ -1,0 +1,236 @@
+import cv2
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bloodauto.config.recipe import VIEW_NAMES, WeightedView
+from bloodauto.errors import RunError
+from bloodauto.evaluation.calibration import apply_temperature
+from bloodauto.evaluation.probability_scaling import Calibration, PerClass
+from bloodauto.evaluation.tta import VIEW_OPERATIONS, batch_of_views
+from bloodauto.export.keras_model import (
+    IDENTITY,
+    Member,
+    View,
+    build_export,
+    check_parity,
+    save_model,
+    views_of,
+)
+
+
+def rotated(degrees):
+    def turn(images):
+        size = images.shape[1]
+        matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), degrees, 1.0)
+        turned = [
+            cv2.warpAffine(np.float32(one), matrix, (size, size), borderMode=cv2.BORDER_REFLECT) for one in images
+        ]
+        return np.uint8(np.clip(np.round(turned), 0, 255))
+
+    return turn
+
+
+#: Each view as numpy and OpenCV have it.
+REFERENCE_VIEWS = {
+    "identity": lambda images: images,
+    "flip_left_right": lambda images: images[:, :, ::-1],
+    "flip_up_down": lambda images: images[:, ::-1],
+    "turn_90": lambda images: np.rot90(images, 1, axes=(1, 2)),
+    "turn_180": lambda images: np.rot90(images, 2, axes=(1, 2)),
+    "turn_270": lambda images: np.rot90(images, 3, axes=(1, 2)),
+    "transpose": lambda images: images.swapaxes(1, 2),
+    "rotate_left": rotated(10),
+    "rotate_right": rotated(-10),
+    "brighter": lambda images: np.uint8(np.minimum(np.round(images * np.float32(1.1)), 255)),
+    "darker": lambda images: np.uint8(np.round(images * np.float32(0.9))),
+}
+HALF_TURNS = (View("identity", 0.5), View("turn_180", 0.5))
+
+
+def softmax(logits):
+    powers = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def by_hand(members, temperature, images):
+    """What the export must answer, computed outside of it."""
+    total = 0.0
+    for member in members:
+        for view in member.views:
+            look = np.ascontiguousarray(REFERENCE_VIEWS[view.name](images))
+            logits = member.network.predict(look, verbose=0)
+            total = total + member.weight * view.share * softmax(logits / member.temperature)
+    return apply_temperature(total, temperature)
+
+
+def test_answers_are_the_calibrated_average(small_pair, make):
+    members = [Member(small_pair[0], 0.7), Member(small_pair[1], 0.3, temperature=2.0)]
+    images = make.images(8, 24)
+    model = build_export(members, temperature=1.7)
+    wanted = by_hand(members, 1.7, images)
+    found = model.predict(images, verbose=0)
+    assert len(set(wanted.argmax(axis=1))) > 1, "the networks must tell images apart, or this test says nothing"
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert found.dtype == np.float32
+    assert model.input_shape == (None, 24, 24, 3)
+    assert model.inputs[0].dtype == "uint8"
+
+
+@pytest.mark.parametrize("name", VIEW_NAMES)
+def test_each_view_is_that_of_numpy_and_opencv(name, make):
+    images = cv2.GaussianBlur(make.images(4, 24).reshape(4 * 24, 24, 3), (0, 0), 2.0).reshape(4, 24, 24, 3)
+    found = np.asarray(batch_of_views(images, [name]))
+    assert found.dtype == np.uint8
+    # OpenCV interpolates with weights in steps of 1/32.
+    tolerance = 2 if name.startswith("rotate") else 0
+    assert np.abs(found.astype(int) - REFERENCE_VIEWS[name](images)).max() <= tolerance
+    assert name == "identity" or (found != images).mean() > 0.3
+
+
+def test_every_name_of_the_grammar_has_an_operation():
+    assert set(VIEW_OPERATIONS) == set(VIEW_NAMES) == set(REFERENCE_VIEWS)
+
+
+def test_each_member_is_averaged_over_its_own_views(small_pair, make):
+    views = (View("identity", 0.6), View("flip_left_right", 0.1), View("turn_90", 0.3))
+    members = [Member(small_pair[0], 0.5, views=views), Member(small_pair[1], 0.5, temperature=2.0, views=HALF_TURNS)]
+    images = make.images(5, 24)
+    found = build_export(members, temperature=0.8).predict(images, verbose=0)
+    np.testing.assert_allclose(found, by_hand(members, 0.8, images), atol=1e-5)
+    assert np.abs(found - build_export([Member(m.network, m.weight) for m in members]).predict(images)).max() > 0.01
+    assert [member.passes for member in members] == [3, 2]
+
+
+def test_a_recipes_views_become_shares():
+    assert views_of(()) == IDENTITY
+    named = (WeightedView(view="identity", weight=3), WeightedView(view="darker"))
+    assert views_of(named) == (View("identity", 0.75), View("darker", 0.25))
+
+
+@pytest.mark.slow
+def test_file_of_two_equal_architectures_loads_without_the_project(mobilenet_pair, tmp_path, make, run_bare):
+    views = (View("identity", 0.4), View("turn_270", 0.3), View("rotate_left", 0.2), View("brighter", 0.1))
+    members = [Member(network, 0.5, views=views) for network in mobilenet_pair]
+    images = make.images(3, 96)
+    path = tmp_path / "model.keras"
+    save_model(build_export(members, temperature=1.3), path)
+    np.save(tmp_path / "images.npy", images)
+    printed = run_bare(
+        "import keras, numpy as np\n"
+        f"model = keras.models.load_model({str(path)!r})\n"
+        f"np.save('found.npy', model.predict(np.load('images.npy'), verbose=0))\n"
+        "print('bloodauto' in sys.modules)\n",
+        tmp_path,
+    )
+    assert printed.split()[-1] == "False"
+    found = np.load(tmp_path / "found.npy")
+    np.testing.assert_allclose(found, by_hand(members, 1.3, images), atol=1e-4)
+    assert [file.name for file in tmp_path.glob(".*")] == []
+
+
+def test_members_are_left_as_they_were(small_pair):
+    before = [variable.numpy().copy() for variable in small_pair[0].weights]
+    names = [layer.name for layer in small_pair[0].layers]
+    trainable = len(small_pair[0].trainable_weights)
+    model = build_export([Member(small_pair[0], 1.0)])
+    for variable in model.weights:
+        variable.assign(variable * 0)
+    for variable, value in zip(small_pair[0].weights, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert [layer.name for layer in small_pair[0].layers] == names
+    assert len(small_pair[0].trainable_weights) == trainable > 0
+
+
+def test_training_mode_of_the_caller_changes_nothing(small_pair, tmp_path, make):
+    save_model(build_export([Member(small_pair[0], 1.0)]), tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    images = make.images(4, 24)
+    statistics = [variable.numpy().copy() for variable in loaded.weights]
+    np.testing.assert_array_equal(loaded(images, training=True), loaded(images, training=False))
+    for variable, value in zip(loaded.weights, statistics, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_networks_trained_in_16_bits_are_exported_in_32(make):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network = make.stir(make.small(), 5)
+        model = build_export([Member(network, 1.0)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in model._flatten_layers() if layer.weights} == {"float32"}
+    images = make.images(4, 24)
+    np.testing.assert_allclose(model.predict(images, verbose=0), softmax(network.predict(images, verbose=0)), atol=0.02)
+
+
+def test_probabilities_of_zero_do_not_break_the_logarithm(small_pair, make):
+    network = make.stir(make.small(), 6)
+    network.get_layer("logits").kernel.assign(network.get_layer("logits").kernel * 1000)
+    found = build_export([Member(network, 1.0)], temperature=0.05).predict(make.images(4, 24), verbose=0)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+def test_parity_passes_the_right_answers_and_tells_the_largest_difference(small_pair, tmp_path, make):
+    members = [Member(small_pair[0], 1.0)]
+    path = tmp_path / "model.keras"
+    save_model(build_export(members), path)
+    images = make.images(6, 24)
+    right = by_hand(members, 1.0, images)
+    assert check_parity(path, images, right) < 1e-5
+    wrong = right.copy()
+    wrong[4] = np.roll(wrong[4], 1)
+    largest = np.abs(wrong - right).max()
+    with pytest.raises(RunError, match=f"image 4 differs by {largest:.3g}"):
+        check_parity(path, images, wrong)
+    with pytest.raises(RunError, match="differs by nan"):
+        check_parity(path, images, right * np.nan)
+    with pytest.raises(RunError, match="expected probabilities of shape"):
+        check_parity(path, images, right[:, :-1])
+
+
+@keras.saving.register_keras_serializable("somewhere")
+class Homemade(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize("layer", [Homemade(name="odd"), layers.Lambda(lambda x: x, name="odd")])
+def test_layers_that_would_not_load_elsewhere_are_refused(layer, make):
+    images = keras.Input((24, 24, 3), dtype="uint8")
+    inner = keras.Sequential([keras.Input((24, 24, 3)), layer, layers.Flatten(), layers.Dense(make.classes)])
+    network = keras.Model(images, inner(layers.Rescaling(1.0)(images)))
+    with pytest.raises(RunError, match="'odd'"):
+        build_export([Member(network, 1.0)])
+
+
+def test_a_network_of_a_class_of_its_own_is_refused(make):
+    class Own(keras.Model):
+        pass
+
+    small = make.small()
+    with pytest.raises(RunError, match="Own"):
+        build_export([Member(Own(small.inputs, small.outputs), 1.0)])
+
+
+def test_members_that_disagree_and_views_that_do_not_fit_are_refused(small_pair, make):
+    with pytest.raises(RunError, match="the same images and classes"):
+        build_export([Member(small_pair[0], 0.5), Member(make.small(classes=3), 0.5)])
+    images = keras.Input((24, 32, 3), dtype="uint8")
+    wide = keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Rescaling(1.0)(images))))
+    with pytest.raises(RunError, match="24 x 32"):
+        build_export([Member(wide, 1.0, views=(View("turn_90", 1.0),))])
+
+
+def test_scales_and_biases_are_those_of_the_calibration(small_pair, make):
+    rng = np.random.default_rng(0)
+    images = make.images(16, 24)
+    per_class = PerClass(
+        tuple(rng.uniform(0.5, 2, make.classes).tolist()), tuple(rng.normal(0, 1, make.classes).tolist())
+    )
+    plain = build_export([Member(small_pair[0], 1.0)]).predict(images, verbose=0)
+    found = build_export([Member(small_pair[0], 1.0)], temperature=1.6, per_class=per_class).predict(images, verbose=0)
+    np.testing.assert_allclose(found, Calibration(1.6, per_class, None).apply(plain), atol=2e-5)
+    assert (found.argmax(axis=1) != plain.argmax(axis=1)).any()

@@ -1,0 +1,117 @@
+"""Pictures that are nothing like the trained cells are found by the networks' features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bloodauto.errors import RunError
+from bloodauto.export.keras_model import Member, build_export
+from bloodauto.export.ood import (
+    FILE_NAME,
+    FeatureSpace,
+    fit_familiarity,
+    made_of,
+    mean_distances,
+    read_familiarity,
+    strangeness,
+    write_familiarity,
+)
+
+SIZE_PX = 24
+
+
+@pytest.fixture(scope="module")
+def cells() -> tuple[np.ndarray, np.ndarray]:
+    """Discs on a light field, dark or pale by their class."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 2
+    y, x = np.mgrid[:SIZE_PX, :SIZE_PX]
+    centres = rng.uniform(10, 14, (240, 2))
+    inside = np.hypot(y - centres[:, :1, None], x - centres[:, 1:, None]) < 7
+    levels = np.where(inside, np.where(labels, 60, 140)[:, None, None], 220)[..., None]
+    return np.clip(levels + rng.normal(0, 6, (240, SIZE_PX, SIZE_PX, 3)), 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def model(small_pair):
+    return build_export([Member(small_pair[0], 0.7), Member(small_pair[1], 0.3)])
+
+
+@pytest.fixture(scope="module")
+def fitted(model, cells):
+    return fit_familiarity(model, *cells, np.arange(160), np.arange(160, 240), seed=0)
+
+
+def answers(model, images: np.ndarray) -> np.ndarray:
+    return np.asarray(model.predict(images, verbose=0))
+
+
+def test_the_limit_leaves_the_own_images_an_answer_and_finds_what_is_no_cell(fitted, model, cells) -> None:
+    rule, measured = fitted
+    own = cells[0][160:]
+    marked = strangeness(rule, model, own, answers(model, own)) > rule.limit
+    assert marked.mean() <= 0.06
+    assert measured.own.answered == pytest.approx(1 - marked.mean())
+    assert measured.own.accuracy == (answers(model, own).argmax(axis=1) == cells[1][160:])[~marked].mean()
+    assert 0 <= measured.elsewhere.answered < measured.own.answered
+    by_kind = {one.kind: one for one in measured.found}
+    assert list(by_kind) == ["background without a cell", "cells in pieces", "noise"]
+    assert by_kind["noise"].auroc > 0.99
+    assert by_kind["noise"].marked > 0.95
+    assert by_kind["cells in pieces"].marked > 0.5
+    assert all(one.images == 80 for one in measured.found)
+
+
+def test_strangeness_is_the_sum_of_both_measures(fitted, model, cells) -> None:
+    rule, _ = fitted
+    some, certain = cells[0][:8], np.tile([1.0, 0.0], (8, 1))
+    far = mean_distances(rule, model, some) / rule.distance_unit
+    np.testing.assert_allclose(strangeness(rule, model, some, certain), far, atol=1e-6)
+    uncertain = strangeness(rule, model, some, np.full((8, 2), 0.5))
+    np.testing.assert_allclose(uncertain, far + np.log(2) / rule.entropy_unit, atol=1e-6)
+
+
+def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
+    rng = np.random.default_rng(1)
+    directions, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    variances, means = np.array([4.0, 1.0]), rng.normal(size=(2, 3))
+    space = FeatureSpace(means, directions[:, :2], variances, 0.25, usual=2.0)
+    covariance = directions @ np.diag([4.0, 1.0, 0.25]) @ directions.T
+    features = rng.normal(size=(5, 3))
+    away = features[:, None] - means
+    wanted = np.einsum("ncd,de,nce->nc", away, np.linalg.inv(covariance), away).min(axis=1) / 2
+    np.testing.assert_allclose(space.distances(features), wanted, rtol=1e-6)
+
+
+def test_the_rule_reads_as_it_was_written(fitted, model, cells, tmp_path) -> None:
+    rule, _ = fitted
+    write_familiarity(tmp_path / FILE_NAME, rule)
+    again = read_familiarity(tmp_path / FILE_NAME)
+    some = cells[0][:8]
+    given = answers(model, some)
+    np.testing.assert_array_equal(strangeness(again, model, some, given), strangeness(rule, model, some, given))
+    assert (again.limit, again.distance_unit, again.entropy_unit) == (
+        rule.limit,
+        rule.distance_unit,
+        rule.entropy_unit,
+    )
+
+
+def test_a_rule_of_another_model_or_no_rule_is_refused(fitted, model, cells, tmp_path) -> None:
+    with pytest.raises(RunError, match="export again"):
+        mean_distances(replace(fitted[0], spaces=fitted[0].spaces[:1]), model, cells[0][:2])
+    np.savez(tmp_path / FILE_NAME, means_0=np.zeros((2, 3)))
+    with pytest.raises(RunError, match="missing or wrong"):
+        read_familiarity(tmp_path / FILE_NAME)
+
+
+def test_made_pictures_keep_their_size_and_pieces_keep_their_pixels() -> None:
+    images = np.random.default_rng(2).integers(0, 256, (3, 30, 26, 3), dtype=np.uint8)
+    made = made_of(images, np.random.default_rng(0))
+    assert all(one.shape == images.shape and one.dtype == np.uint8 for one in made.values())
+    pieces = made["cells in pieces"]
+    np.testing.assert_array_equal(np.sort(pieces.reshape(3, -1)), np.sort(images.reshape(3, -1)))
+    assert not np.array_equal(pieces, images)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bloodauto.errors import DataError
+from bloodauto.models.batch_norm import adapted_statistics
+from bloodauto.models.network import build_network
+from bloodauto.training.trainer import TrainOptions, train
+
+
+def small_network() -> keras.Model:
+    """Convolution without padding, then normalisation, inside a model of its own as a backbone is; then dropout."""
+    keras.utils.set_random_seed(0)
+    inner_input = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, use_bias=False)(inner_input)
+    inner = keras.Model(inner_input, layers.BatchNormalization(name="first")(x), name="inner")
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = inner(layers.Rescaling(1 / 127.5, offset=-1.0)(inputs))
+    x = layers.Dropout(0.5)(layers.ReLU()(x))
+    x = layers.BatchNormalization(name="second")(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+
+def with_weights(network: keras.Model, weights: list[np.ndarray]) -> keras.Model:
+    other = keras.models.clone_model(network)
+    other.set_weights(weights)
+    return other
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    return small_network()
+
+
+def test_the_first_statistics_are_those_of_its_inputs(network, noise):
+    images = noise(50, 8, 8)
+    before = network.get_weights()
+    adapted = adapted_statistics(network, images, batch_size=16)
+    features = network.get_layer("inner").layers[1](images / np.float32(127.5) - 1).numpy()
+    norm = network.get_layer("inner").get_layer("first")
+    places = {id(variable): index for index, variable in enumerate(network.weights)}
+    np.testing.assert_allclose(adapted[places[id(norm.moving_mean)]], features.mean(axis=(0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(adapted[places[id(norm.moving_variance)]], features.var(axis=(0, 1, 2)), rtol=1e-4)
+    for one, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other, err_msg="the network itself is not changed")
+    changed = [not np.array_equal(one, other) for one, other in zip(before, adapted, strict=True)]
+    assert sum(changed) == 4, "mean and variance of both, and nothing else"
+
+
+def test_dropout_plays_no_part(network, noise):
+    images = noise(40, 8, 8)
+    for one, other in zip(adapted_statistics(network, images), adapted_statistics(network, images), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_another_contrast_and_brightness_is_taken_out(network, noise):
+    """A laboratory whose every pixel is 0.5 x + 60 gets the answers of the first one, each with its own statistics."""
+    images = noise(60, 8, 8) // 2 * 2
+    elsewhere = (images // 2 + 60).astype(np.uint8)
+    answers = [
+        with_weights(network, adapted_statistics(network, seen)).predict_on_batch(seen) for seen in (images, elsewhere)
+    ]
+    unadapted = network.predict_on_batch(elsewhere)
+    np.testing.assert_allclose(answers[1], answers[0], atol=2e-2)
+    assert np.abs(unadapted - answers[0]).max() > 0.1
+
+
+def test_frozen_normalisation_adapts_as_well(noise):
+    network = small_network()
+    free = adapted_statistics(network, noise(30, 8, 8))
+    network.trainable = False
+    for one, other in zip(free, adapted_statistics(network, noise(30, 8, 8)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_stored_statistics_count_as_so_many_images(network, noise):
+    images = noise(30, 8, 8)
+    stored, replaced = network.get_weights(), adapted_statistics(network, images)
+    halfway = adapted_statistics(network, images, source_images=30)
+    for one, other, middle in zip(stored, replaced, halfway, strict=True):
+        np.testing.assert_allclose(middle, (one + other) / 2, atol=1e-6)
+
+
+def test_a_network_without_normalisation_stays_as_it_is(noise):
+    inputs = keras.Input((8, 8, 3))
+    network = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
+    for one, other in zip(network.get_weights(), adapted_statistics(network, noise(4, 8, 8)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_images(network, noise, count):
+    with pytest.raises(DataError, match=f"at least 2 images to take statistics from, got {count}"):
+        adapted_statistics(network, noise(count, 8, 8))
+
+
+@pytest.mark.slow
+def test_it_recovers_what_a_change_of_light_cost(material, recipe_of, stage_of, tmp_path):
+    """Cells in dim yellowish light: no label of them is used."""
+    recipe = recipe_of([stage_of(epochs=8, learning_rate=2e-3)], batch_size=4)
+    options = TrainOptions(objective="accuracy")
+    train(recipe, material, seed=0, options=options, folder=tmp_path, report=lambda _: None, should_stop=lambda: False)
+    from bloodauto.evaluation.fold_data import probabilities
+    from bloodauto.training.checkpoint import read_weights
+
+    network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None, to_train=False)
+    network.set_weights(read_weights(tmp_path / "best.npz"))
+    index = material.validation_index
+    elsewhere = (material.images[index] * np.array([0.6, 0.5, 0.3])).astype(np.uint8)
+    before = (probabilities(network, elsewhere).argmax(axis=1) == material.labels[index]).mean()
+    network.set_weights(adapted_statistics(network, elsewhere))
+    after = (probabilities(network, elsewhere).argmax(axis=1) == material.labels[index]).mean()
+    assert after > before + 0.1

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bloodauto.config.recipe import Equalise, Imbalance, OperationStep
+from bloodauto.training.imbalance import blended, endless_order, nearest_rows, training_set
+
+COUNTS = (12, 5, 1, 8)
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 4], COUNTS))
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Each class has grey levels of its own: class c lies between 40 c and 40 c + 30."""
+    rng = np.random.default_rng(1)
+    return (rng.integers(0, 31, (len(LABELS), 20, 20, 3)) + 40 * LABELS[:, None, None, None]).astype(np.uint8)
+
+
+def sampled(images: np.ndarray, sampling: str, seed: int = 0, **fields: object):
+    return training_set(images, LABELS, 5, Imbalance(sampling=sampling, **fields), seed=seed)
+
+
+def test_without_sampling_every_image_is_visited_once(images):
+    found = sampled(images, "none")
+    assert found.images is images
+    np.testing.assert_array_equal(found.rows, np.arange(len(LABELS)))
+    np.testing.assert_array_equal(found.class_counts, [12, 5, 1, 0, 8])
+
+
+def test_oversampling_keeps_every_image_and_makes_classes_equal(images):
+    found = sampled(images, "oversample")
+    assert found.images is images, "no copies are made"
+    np.testing.assert_array_equal(found.class_counts, [12, 12, 12, 0, 12])
+    visits = np.bincount(found.rows, minlength=len(LABELS))
+    assert visits.min() == 1
+    for label in np.unique(LABELS):
+        assert np.ptp(visits[label == LABELS]) <= 1, "within a class none is visited once more often than another"
+
+
+def test_undersampling_leaves_each_class_as_many_as_the_smallest(images):
+    found = sampled(images, "undersample")
+    np.testing.assert_array_equal(found.class_counts, [1, 1, 1, 0, 1])
+    assert len(set(found.rows)) == len(found.rows)
+
+
+@pytest.mark.parametrize("sampling", ["oversample", "undersample", "smote", "borderline_smote", "equalise"])
+def test_a_seed_gives_the_same_set_again(images, sampling):
+    one, same, other = (sampled(images, sampling, seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.rows, same.rows)
+    np.testing.assert_array_equal(one.images, same.images)
+    assert not (np.array_equal(one.rows, other.rows) and np.array_equal(one.images, other.images))
+
+
+@pytest.mark.parametrize("sampling", ["smote", "borderline_smote", "equalise"])
+def test_made_images_fill_up_the_classes_behind_the_given_ones(images, sampling):
+    fields = (
+        {"equalise": Equalise(steps=(OperationStep(operation="flip_horizontal"),))} if sampling == "equalise" else {}
+    )
+    found = sampled(images, sampling, **fields)
+    np.testing.assert_array_equal(found.images[: len(images)], images)
+    np.testing.assert_array_equal(found.class_counts, [12, 12, 12, 0, 12])
+    assert found.images.dtype == np.uint8
+    np.testing.assert_array_equal(np.unique(found.rows, return_counts=True)[1], 1)
+    levels = found.images.reshape(len(found.images), -1) // 40
+    made = found.targets.argmax(axis=1)[:, None]
+    assert (levels == made).all(), "what is made of a class has the class's own levels"
+
+
+def test_a_blend_lies_between_two_images_of_its_class(images):
+    made, made_labels = blended(images, LABELS, np.random.default_rng(0), borderline=False)
+    for image, label in zip(made.astype(float), made_labels, strict=True):
+        own = images[label == LABELS].astype(float).reshape(-1, image.size)
+        between = False
+        for base in own:
+            for partner in own:
+                step = partner - base
+                length = float(step @ step)
+                share = float((image.ravel() - base) @ step) / length if length else 0.0
+                away = np.abs(base + share * step - image.ravel()).max()
+                between = between or (away <= 0.75 and -0.01 <= share <= 1.01)
+        assert between
+
+
+def test_borderline_smote_blends_only_images_near_another_class():
+    """Two clouds of 30; of the small class 20 far from both, and 6 among the second cloud, so half of whose ten nearest
+    are of the other class."""
+    rng = np.random.default_rng(0)
+
+    def level(base: int, n: int) -> np.ndarray:
+        return (base + rng.integers(-2, 3, (n, 16, 16, 3))).astype(np.uint8)
+
+    images = np.concatenate([level(20, 30), level(200, 30), level(110, 20), level(200, 6)])
+    labels = np.repeat([0, 1, 2], [30, 30, 26])
+    made, made_labels = blended(images, labels, np.random.default_rng(0), borderline=True)
+    assert made_labels.tolist() == [2, 2, 2, 2]
+    assert made.min() >= 198
+    anywhere, _ = blended(images, labels, np.random.default_rng(0), borderline=False)
+    assert anywhere.min() < 120
+
+
+def test_a_single_image_is_repeated(images):
+    made, made_labels = blended(images, LABELS, np.random.default_rng(0), borderline=False)
+    alone = images[LABELS == 2][0]
+    assert (made_labels == 2).sum() == 11
+    assert (made[made_labels == 2] == alone).all()
+
+
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_nearest_rows_are_those_of_scikit_learn(count):
+    from sklearn.neighbors import NearestNeighbors
+
+    rng = np.random.default_rng(count)
+    points = rng.normal(size=(700, 4)).astype(np.float32)
+    own = rng.permutation(700)[:600]
+    found = nearest_rows(points[own], points, count, own=own)
+    reference = NearestNeighbors(n_neighbors=count + 1).fit(points).kneighbors(points[own])[1][:, 1:]
+    np.testing.assert_array_equal(found, reference)
+
+
+def test_no_more_neighbours_than_there_are():
+    points = np.array([[0.0], [1.0], [3.0]], np.float32)
+    np.testing.assert_array_equal(nearest_rows(points, points, 5, own=np.arange(3)), [[1, 2], [0, 2], [1, 0]])
+
+
+@given(length=st.integers(1, 30), rows=st.lists(st.integers(0, 50), min_size=1, max_size=40), seed=st.integers(0, 99))
+def test_an_endless_order_visits_rows_round_after_round(length, rows, seed):
+    order = endless_order(np.array(rows), length, seed)
+    stream = np.concatenate([order(epoch) for epoch in range(1, 8)])
+    assert len(stream) == 7 * length
+    for start in range(0, len(stream) - len(rows) + 1, len(rows)):
+        assert sorted(stream[start : start + len(rows)]) == sorted(rows)
+    np.testing.assert_array_equal(order(5), stream[4 * length : 5 * length], "an epoch does not depend on those before")
+
+
+def test_rounds_differ():
+    order = endless_order(np.arange(50), 50, 0)
+    assert not np.array_equal(order(1), order(2))

@@ -1,0 +1,207 @@
+"""What a stage learns from: offline images, equalised classes, a stage's own block, mixing; and what sheets show of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bloodauto.config.recipe import Augmentation, Equalise, Offline, Recipe, parse_recipe
+from bloodauto.config.recipe import Mixing as MixingSettings
+from bloodauto.errors import RecipeError
+from bloodauto.training.augmentation import equalising, mixing_of
+from bloodauto.training.augmentation_preview import shown_change
+from bloodauto.training.epoch_runner import as_dataset
+from bloodauto.training.imbalance import TrainingSet, one_hot
+from bloodauto.training.input_pipeline import (
+    augmentation_of_stage,
+    augmenting_processes,
+    stage_pipeline,
+    with_made_images,
+)
+from bloodauto.transforms import BatchPipeline, Mixing
+
+
+def recipe_with(**fields: object) -> Recipe:
+    value = {
+        "backbone": {"name": "own_cnn", "weights": "none"},
+        "stages": [{"epochs": 1, "optimizer": {"learning_rate": 0.1}}],
+        **fields,
+    }
+    return parse_recipe(value, origin="test")
+
+
+def shades(count: int, classes: int = 3) -> TrainingSet:
+    """Image i is of level 2 i everywhere and of class i modulo ``classes``."""
+    levels = (2 * np.arange(count, dtype=np.uint8))[:, None, None, None]
+    images = np.broadcast_to(levels, (count, 4, 4, 3)).copy()
+    return TrainingSet(images, one_hot(np.arange(count) % classes, classes), np.arange(count))
+
+
+INVERTED = [{"operation": "invert"}]
+
+
+def test_offline_images_come_beside_the_originals():
+    given_set = shades(40)
+    offline = Offline.model_validate({"fraction": 0.5, "steps": INVERTED})
+    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    assert made.images.shape[0] == 60
+    np.testing.assert_array_equal(made.rows, np.arange(60))
+    np.testing.assert_array_equal(made.images[:40], given_set.images)
+    sources = (255 - made.images[40:, 0, 0, 0]) // 2
+    assert len(set(sources.tolist())) == 20
+    np.testing.assert_array_equal(made.targets[40:], given_set.targets[sources])
+
+
+def test_offline_images_take_the_places_of_what_they_were_made_of():
+    given_set = shades(40)
+    offline = Offline.model_validate({"fraction": 0.25, "keep_originals": False, "steps": INVERTED})
+    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    sources = (255 - made.images[40:, 0, 0, 0]) // 2
+    assert sorted([*made.rows[:-10].tolist(), *sources.tolist()]) == list(range(40))
+    np.testing.assert_array_equal(made.rows[-10:], np.arange(40, 50))
+
+
+def test_more_than_all_images_are_made_evenly_and_mixed_labels_are_kept():
+    given_set = shades(30, classes=30)
+    offline = Offline.model_validate({"fraction": 2.5, "steps": INVERTED, "mixing": {"name": "mixup", "alpha": 1.0}})
+    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    assert len(made.rows) == 30 + 75
+    levels = 255 - made.images[30:].astype(float).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(levels, made.targets[30:] @ (2.0 * np.arange(30)), atol=0.51)
+    assert (made.targets[30:].max(axis=1) < 0.99).mean() > 0.7
+    # Before mixing each image was used two or three times, and mixing only moves shares about.
+    np.testing.assert_allclose(made.targets[30:].sum(), 75, rtol=1e-5)
+
+
+def test_equalising_fills_classes_up_within_the_class():
+    labels = np.array([0] * 30 + [1] * 11 + [2] * 1)
+    images = np.broadcast_to((100 * labels[:, None, None, None]).astype(np.uint8), (42, 6, 6, 3)).copy()
+    flips = Augmentation.model_validate({"steps": [{"operation": "flip_horizontal", "rate": 0.5}]}).steps
+    made, made_labels = equalising(images, labels, Equalise(steps=flips), np.random.default_rng(0))
+    np.testing.assert_array_equal(np.bincount(np.concatenate([labels, made_labels])), [30, 30, 30])
+    np.testing.assert_array_equal(made.reshape(len(made), -1).min(axis=1), 100 * made_labels)
+    np.testing.assert_array_equal(made.reshape(len(made), -1).max(axis=1), 100 * made_labels)
+    again = equalising(images, labels, Equalise(), np.random.default_rng(5))[0]
+    np.testing.assert_array_equal(again, equalising(images, labels, Equalise(), np.random.default_rng(5))[0])
+    assert len(equalising(images[:30], labels[:30], Equalise(), np.random.default_rng(0))[0]) == 0
+
+
+def pipeline_of(recipe: Recipe, stage: int, learned_from: TrainingSet) -> BatchPipeline:
+    return stage_pipeline(
+        recipe, stage, learned_from, epoch_images=len(learned_from.rows), seed=3, num_threads=0, on_device=False
+    )
+
+
+def test_a_stages_own_block_takes_the_place_of_the_recipes():
+    stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
+    recipe = recipe_with(
+        augmentation={"orientation": False, "steps": INVERTED},
+        stages=[stage, {**stage, "augmentation": {"orientation": False}}],
+        batch_size=10,
+    )
+    given_set = shades(40)
+    first, second = (next(pipeline_of(recipe, index, given_set).epoch(1)) for index in (0, 1))
+    assert augmentation_of_stage(recipe, 1).steps == ()
+    assert first.images.min() > 255 - 80
+    assert second.images.max() < 80
+
+
+def test_stages_that_share_a_block_share_what_it_made_and_others_do_not():
+    stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
+    offline = {"fraction": 1.0, "keep_originals": False, "steps": [{"operation": "noise", "magnitude": 1.0}]}
+    shared = {"orientation": False, "offline": offline}
+    recipe = recipe_with(
+        augmentation=shared,
+        stages=[stage, stage, {**stage, "augmentation": shared}, {**stage, "augmentation": shared}],
+        batch_size=40,
+    )
+    first, second, third, fourth = (next(pipeline_of(recipe, stage, shades(40)).epoch(1)).images for stage in range(4))
+    np.testing.assert_array_equal(first, second)
+    assert (first != third).any()
+    assert (third != fourth).any()
+
+
+def test_tensorflow_gets_the_pipelines_batches_and_tunes_nothing():
+    """The thread that tunes sleeps for up to a minute, and the end of an epoch waits for it."""
+    pipeline = pipeline_of(recipe_with(batch_size=10), 0, shades(40))
+    dataset = as_dataset(pipeline.epoch(1))
+    assert dataset.options().autotune.enabled is False
+    found, expected = list(dataset.as_numpy_iterator()), list(pipeline.epoch(1))
+    assert len(found) == len(expected) == 4
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, tuple)
+        assert [part.dtype for part in one] == [np.uint8, np.float32, np.float32]
+        for part, wanted in zip(one, other, strict=True):
+            np.testing.assert_array_equal(part, wanted)
+
+
+def test_an_epoch_is_as_long_whatever_is_made_and_visits_all_of_it_in_turn():
+    recipe = recipe_with(
+        augmentation={"orientation": False, "offline": {"fraction": 1.0, "steps": INVERTED}}, batch_size=10
+    )
+    pipeline = pipeline_of(recipe, 0, shades(40))
+    assert pipeline.batches_per_epoch == 4
+    seen = [image[0, 0, 0] for epoch in (1, 2) for batch in pipeline.epoch(epoch) for image in batch.images]
+    levels = np.arange(40) * 2
+    assert sorted(seen) == sorted([*levels, *(255 - levels)])
+
+
+def test_mixing_reaches_the_batches():
+    recipe = recipe_with(
+        augmentation={"orientation": False, "mixing": {"name": "cutmix", "alpha": 1.0, "rate": 0.5}}, batch_size=40
+    )
+    batch = next(pipeline_of(recipe, 0, shades(40, classes=40)).epoch(1))
+    np.testing.assert_allclose(
+        batch.images.astype(float).mean(axis=(1, 2, 3)), batch.targets @ (2.0 * np.arange(40)), atol=1e-3
+    )
+    assert 0.2 < (batch.targets.max(axis=1) < 1).mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "both"])
+def test_mixing_blends_or_patches(name):
+    mixing = mixing_of(MixingSettings(name=name, alpha=1.0))
+    assert isinstance(mixing, Mixing)
+    images = np.zeros((60, 12, 12, 3), np.uint8)
+    images[30:] = 200
+    mixed = mixing(images, np.eye(2, dtype=np.float32)[np.arange(60) // 30], np.random.default_rng(0))[0]
+    spread = np.ptp(mixed.reshape(60, -1), axis=1)
+    middling = (spread == 0) & (mixed[:, 0, 0, 0] > 0) & (mixed[:, 0, 0, 0] < 200)
+    assert middling.any() == (name != "cutmix")
+    assert (spread == 200).any() == (name != "mixup")
+
+
+def test_a_sheet_shows_what_is_made_where_something_is():
+    inverted = {"fraction": 0.5, "keep_originals": False, "steps": INVERTED}
+    stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
+    recipe = recipe_with(
+        augmentation={"orientation": False},
+        stages=[stage, {**stage, "augmentation": {"orientation": False, "offline": inverted}}],
+        imbalance={"sampling": "equalise", "equalise": {"steps": INVERTED}},
+    )
+    images = shades(400).images // 4
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(shown_change(recipe, 0, "seen")(images, rng), images)
+    np.testing.assert_array_equal(shown_change(recipe, 1, "offline")(images, rng), 255 - images)
+    assert (shown_change(recipe, 1, "seen")(images, rng)[:, 0, 0, 0] > 128).mean() == pytest.approx(0.5, abs=0.08)
+    assert shown_change(recipe, 0, "equalising")(images, rng).min() > 128
+    for stage_index, part, message in (
+        (2, "seen", "expected a stage from 1 to 2, got 3"),
+        (0, "offline", r"augmentation\.offline: expected a group"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            shown_change(recipe, stage_index, part)
+    with pytest.raises(RecipeError, match="expected equalise"):
+        shown_change(recipe_with(), 0, "equalising")
+
+
+def test_processes_make_the_same_batches_of_a_stage_and_take_no_core_from_a_small_training():
+    recipe = recipe_with(batch_size=8, augmentation={"stain_jitter": 0.5, "mixing": {"name": "mixup", "alpha": 0.4}})
+    settings = {"epoch_images": 40, "seed": 3, "num_threads": 0, "on_device": False}
+    alone = stage_pipeline(recipe, 0, shades(40), **settings)
+    together = stage_pipeline(recipe, 0, shades(40), num_processes=1, **settings)
+    for left, right in zip(alone.epoch(2), together.epoch(2), strict=True):
+        for one, other in zip(left, right, strict=True):
+            np.testing.assert_array_equal(one, other)
+    together.close()
+    assert [augmenting_processes(cores, on_gpu=False) for cores in (1, 2, 4, 16)] == [0, 0, 0, 2]
+    assert [augmenting_processes(cores, on_gpu=True) for cores in (1, 2, 4)] == [0, 1, 3]

@@ -1,0 +1,84 @@
+"""Training with mixing, offline images, equalised classes, stages of their own augmentation, and the reference engine."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from bloodauto.errors import RecipeError
+from bloodauto.training.trainer import TrainOptions, train
+
+OPTIONS = TrainOptions(objective="accuracy", num_threads=1)
+
+
+def losses(recipe, material, folder, *, stop_after_batches: int = 10**9) -> list[float]:
+    folder.mkdir(exist_ok=True)
+    batches = iter(range(stop_after_batches))
+    result = train(
+        recipe,
+        material,
+        seed=2,
+        options=OPTIONS,
+        folder=folder,
+        report=lambda report: None,
+        should_stop=lambda: next(batches, None) is None,
+    )
+    return [report.train_loss for report in result.history]
+
+
+@pytest.fixture
+def rich(recipe_of, stage_of):
+    offline = {
+        "fraction": 0.5,
+        "steps": [{"operation": "noise", "magnitude": 0.5}],
+        "mixing": {"name": "both", "alpha": 1},
+    }
+    flips = {"orientation": False, "steps": [{"operation": "flip_horizontal", "rate": 0.5}]}
+    return recipe_of(
+        [
+            stage_of(epochs=1, augmentation={**flips, "mixing": {"name": "mixup", "alpha": 0.4}}),
+            stage_of(epochs=2, augmentation={**flips, "offline": offline}),
+        ],
+        batch_size=59,
+        imbalance={"sampling": "equalise"},
+        loss={"name": "focal", "gamma": 2.0, "class_weights": "balanced"},
+    )
+
+
+@pytest.mark.slow
+def test_stopped_in_a_stage_of_made_images_it_goes_on_to_the_same_end(rich, material, tmp_path):
+    straight = losses(rich, material, tmp_path / "straight")
+    assert len(straight) == 3
+    steps = len(material.train_index) // 59
+    # In the first batch of the last epoch.
+    assert len(losses(rich, material, tmp_path / "broken", stop_after_batches=2 * steps)) == 2
+    assert losses(rich, material, tmp_path / "broken") == pytest.approx(straight, rel=1e-3)
+
+
+def test_without_its_package_the_reference_engine_is_refused_before_anything_is_written(recipe_of, material, tmp_path):
+    if importlib.util.find_spec("keras_cv") is not None:
+        pytest.skip("keras-cv is installed")
+    recipe = recipe_of(augmentation={"orientation": False, "engine": "keras_cv"})
+    with pytest.raises(RecipeError, match=r"pip install 'bloodauto\[keras-cv\]'"):
+        losses(recipe, material, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_reference_engine_trains(recipe_of, stage_of, material, tmp_path):
+    pytest.importorskip("keras_cv", reason="keras-cv is not installed: pip install 'bloodauto[keras-cv]'")
+    recipe = recipe_of(
+        [stage_of(epochs=4, learning_rate=2e-3)],
+        augmentation={
+            "orientation": False,
+            "engine": "keras_cv",
+            "steps": [
+                {"operation": "flip_horizontal", "rate": 0.5},
+                {"operation": "cutout", "range_share": [0.1, 0.3]},
+            ],
+            "mixing": {"name": "mixup", "alpha": 0.2, "rate": 0.5},
+        },
+    )
+    history = losses(recipe, material, tmp_path / "run")
+    assert history[-1] < history[0]

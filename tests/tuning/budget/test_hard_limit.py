@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+
+import pytest
+
+from bloodauto.tuning.budget.hard_limit import OutOfBudget, ends_within
+
+
+def compute_for_ever() -> None:
+    while True:
+        sum(range(1000))
+
+
+def compute_and_handle_every_error() -> None:
+    while True:
+        with contextlib.suppress(Exception):
+            time.sleep(0.05)
+
+
+def test_a_block_that_takes_too_long_is_given_up() -> None:
+    started = time.monotonic()
+    with pytest.raises(OutOfBudget), ends_within(0.3):
+        compute_for_ever()
+    assert 0.3 <= time.monotonic() - started < 1.5
+
+
+def test_waiting_for_a_thread_or_a_lock_is_given_up_too() -> None:
+    with pytest.raises(OutOfBudget), ends_within(0.2):
+        threading.Event().wait(20)
+
+
+def test_what_swallows_errors_does_not_swallow_it() -> None:
+    with pytest.raises(OutOfBudget), ends_within(0.2):
+        compute_and_handle_every_error()
+
+
+def test_it_comes_again_when_the_first_was_lost() -> None:
+    lost: list[BaseException] = []
+
+    def lose_one() -> None:
+        try:
+            time.sleep(5)
+        except BaseException as error:
+            lost.append(error)
+        time.sleep(5)
+
+    with pytest.raises(OutOfBudget), ends_within(0.1):
+        lose_one()
+    assert len(lost) == 1
+
+
+def test_a_quick_block_hears_nothing_and_nothing_comes_later() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with ends_within(0.2):
+        pass
+    time.sleep(0.4)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_an_alarm_that_was_set_before_still_rings() -> None:
+    rang: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rang.append(number))
+    others = signal.setitimer(signal.ITIMER_REAL, 0.6)
+    try:
+        with ends_within(0.3):
+            time.sleep(0.1)
+        assert not rang
+        time.sleep(0.8)
+        assert rang == [signal.SIGALRM]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *others)
+
+
+def test_without_any_time_nothing_is_begun() -> None:
+    started = time.monotonic()
+    with pytest.raises(OutOfBudget), ends_within(-3.0):
+        time.sleep(5)
+    assert time.monotonic() - started < 2.5
+
+
+def test_in_another_thread_there_is_no_alarm() -> None:
+    done = []
+
+    def work() -> None:
+        with ends_within(0.05):
+            time.sleep(0.2)
+            done.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [1]

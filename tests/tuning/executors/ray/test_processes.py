@@ -1,0 +1,78 @@
+"""Workers of a real Ray are killed, and Ray lives on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from ray import tune
+
+from bloodauto.tuning.executors.ray.executor import Resources, start_ray
+from bloodauto.tuning.executors.ray.processes import kill_local_workers, kill_remote_workers, write_note
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def trainable() -> type[tune.Trainable]:
+    """A class that Ray sends to its workers as code, for they cannot import tests."""
+
+    class Worker(tune.Trainable):
+        """As the search's own, but that it trains for ever; made by Tune's own wrapper."""
+
+        def setup(self, config: dict, *, folder: str) -> None:  # type: ignore[override]
+            self.folder = Path(folder)
+
+        def step(self) -> dict:
+            folder = self.folder / str(os.getpid())
+            folder.mkdir()
+            write_note(folder)
+            time.sleep(1000)
+            return {}
+
+    return Worker
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started_ray() -> Iterator[None]:
+    start_ray(Resources(2, 1.0, 0.0))
+    yield
+    ray.shutdown()
+
+
+def two_at_work(folder: Path) -> list[psutil.Process]:
+    actors = [ray.remote(num_cpus=1)(tune.with_parameters(trainable(), folder=str(folder))).remote() for _ in range(2)]
+    working = [actor.train.remote() for actor in actors]
+    while len(list(folder.glob("*/worker.json"))) < 2:
+        ready, _ = ray.wait(working, timeout=0.1)
+        assert not ready, ray.get(ready)
+    return [psutil.Process(int(one.name)) for one in folder.iterdir()]
+
+
+def ray_lives() -> bool:
+    return ray.get(ray.remote(num_cpus=1)(lambda: 6 * 7).remote(), timeout=120) == 42
+
+
+@pytest.mark.parametrize("how", ["on this machine", "by their notes"])
+def test_workers_are_gone_and_ray_lives_on(how: str, tmp_path: Path) -> None:
+    workers = two_at_work(tmp_path)
+    if how == "on this machine":
+        kill_local_workers()
+    else:
+        kill_remote_workers(list(tmp_path.iterdir()))
+        psutil.wait_procs(workers, timeout=5)
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+    # Its agents are processes like the workers; the raylet ends some seconds after one of them.
+    time.sleep(8)
+    assert ray_lives()
+
+
+def test_without_workers_nothing_is_killed() -> None:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    kill_local_workers()
+    time.sleep(1)
+    assert before <= {process.pid for process in psutil.Process().children(recursive=True)}

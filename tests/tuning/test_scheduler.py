@@ -1,0 +1,398 @@
+"""The laws of a search, on simulated time."""
+
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from bloodauto.config.space import parameters_of
+from bloodauto.testing.learning_curves import CurvePoint
+from bloodauto.testing.simulated_search import SETTINGS, Search, curves, tiny_recipe, tiny_space
+from bloodauto.tuning.budget.ledger import read_ledger
+from bloodauto.tuning.executors.simulated import Fault, Machine, SimulatedSession
+
+
+def trained(session: SimulatedSession, kind: str) -> list[str]:
+    return [one.assignment.name for one in session.trainings if one.assignment.kind == kind]
+
+
+def most_at_once(session: SimulatedSession) -> int:
+    changes = [(one.started_at, 1) for one in session.trainings] + [(one.ended_at, -1) for one in session.trainings]
+    running = most = 0
+    for _, change in sorted(changes):
+        running += change
+        most = max(most, running)
+    return most
+
+
+def check_states(search: Search) -> None:
+    for trial in search.study.get_trials(deepcopy=False):
+        attributes = trial.user_attrs
+        outcome, reason = attributes["outcome"], attributes["reason"]
+        if outcome == "complete":
+            assert trial.state == TrialState.COMPLETE
+        elif outcome == "pruned":
+            assert trial.state == TrialState.PRUNED
+            assert reason == f"rung_{max(trial.intermediate_values)}"
+        elif outcome == "out_of_budget":
+            assert trial.state == (TrialState.PRUNED if trial.intermediate_values else TrialState.FAIL)
+            assert reason
+        else:
+            assert (outcome, trial.state) == ("failed", TrialState.FAIL)
+            assert reason in {"crash", "abort", "watchdog", "worker_died", "rejected", "nan"}
+
+
+# -- the budget ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=6, phases=[Phase.generate], derandomize=True)
+@given(
+    wall_seconds=st.floats(180, 40 * 3600),
+    cheap_trials_in_budget=st.floats(2, 12),
+    workers=st.integers(1, 8),
+    ratio=st.floats(1, 20),
+    devices=st.sampled_from([0.5, 1.0, 4.0]),
+    num_folds=st.integers(2, 5),
+    seed=st.integers(0, 1000),
+)
+def test_spent_is_never_more_than_the_budget_and_nine_tenths_at_least(
+    memory_folder: Path,
+    wall_seconds: float,
+    cheap_trials_in_budget: float,
+    workers: int,
+    ratio: float,
+    devices: float,
+    num_folds: int,
+    seed: int,
+) -> None:
+    budget = wall_seconds * workers * devices
+    epoch_seconds = wall_seconds / cheap_trials_in_budget / 6
+    search = Search(
+        Path(tempfile.mkdtemp(dir=memory_folder)),
+        budget_device_seconds=budget,
+        curve=curves({"own_cnn_4x16": epoch_seconds, "own_cnn_4x32": epoch_seconds * ratio}, seed=seed, noise=0.3),
+        machine=Machine(tick_seconds=max(wall_seconds / 500, 2.0)),
+    ).with_settings(
+        workers=workers,
+        devices_per_worker=devices,
+        num_folds=num_folds,
+        seed=seed,
+        final_device_seconds=min(30.0 * devices, 0.06 * budget),
+    )
+    session = search.session()
+    for_training = budget - search.settings.final_device_seconds
+    spent = search.ledger.spent_device_seconds
+    charges = read_ledger(search.folder / "ledger.jsonl")
+    assert spent <= budget
+    assert spent - charges.get("idle", 0.0) >= 0.9 * for_training
+    assert spent == pytest.approx(sum(charges.values()), abs=0.01 * len(session.trainings) + 0.1)
+    assert search.last_policy.best() is not None
+    assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
+    assert most_at_once(session) == workers
+    assert trained(session, "refit")
+    check_states(search)
+
+
+@pytest.mark.parametrize("wall_seconds", [30.0, 45.0, 60.0, 90.0])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_budget_too_small_for_any_recipe_still_gives_something_to_export(
+    folder: Path, wall_seconds: float, workers: int
+) -> None:
+    space = tiny_space()
+    search = Search(
+        folder,
+        budget_device_seconds=wall_seconds * workers,
+        curve=curves({"own_cnn_4x16": 60.0, "own_cnn_4x32": 200.0}),
+        machine=Machine(tick_seconds=1.0),
+        declared=(("published", tiny_recipe(space, 32)),),
+    ).with_settings(workers=workers, final_device_seconds=0.06 * wall_seconds * workers)
+    search.session()
+    assert search.study.get_trials(deepcopy=False)[0].state == TrialState.COMPLETE
+    assert search.ledger.spent_device_seconds <= search.budget_device_seconds
+
+
+def test_the_search_goes_on_when_refits_could_not_use_their_share(folder: Path) -> None:
+    search = Search(folder, budget_device_seconds=4000.0, curve=curves({"own_cnn_4x16": 0.2, "own_cnn_4x32": 0.3}))
+    search.with_settings(refit_share=0.9, max_trials=60)
+    session = search.session()
+    refits = [one for one in session.trainings if one.assignment.kind == "refit"]
+    assert search.last_policy.division.search_ends_at > 0.8 * 4000
+    assert len(refits) in {5, 10}
+
+
+def test_two_lanes_end_their_last_refits_together(folder: Path) -> None:
+    search = Search(folder, budget_device_seconds=2400.0, curve=curves(noise=0.1))
+    session = search.session()
+    last = {one.assignment.lane: one.ended_at for one in session.trainings if one.assignment.kind == "refit"}
+    assert len(last) == 2
+    assert max(last.values()) - min(last.values()) < 0.01 * 1200
+
+
+def test_a_refit_whose_worker_died_ends_with_the_others(folder: Path, tmp_path: Path) -> None:
+    """The time it lost is not given to it anew: it would still train when the budget is spent."""
+    undisturbed = Search(tmp_path, budget_device_seconds=2400.0).session()
+    refit = [one for one in undisturbed.trainings if one.assignment.kind == "refit"][-1]
+    fault = Fault(refit.assignment.name, refit.epochs // 2, "dies")
+    search = Search(folder, budget_device_seconds=2400.0, machine=Machine(faults=(fault,)))
+    session = search.session()
+    disturbed = next(one for one in session.trainings if one.assignment.name == refit.assignment.name)
+    assert disturbed.ending is not None
+    assert disturbed.ending.kind == "finished"
+    assert abs(disturbed.ended_at - refit.ended_at) < 0.02 * 1200
+    assert search.ledger.spent_device_seconds <= 2400.0
+
+
+@pytest.mark.parametrize("warm_start_seconds", [0.5, 10.0])
+def test_refits_that_start_otherwise_than_foreseen_use_their_share(folder: Path, warm_start_seconds: float) -> None:
+    search = Search(
+        folder, budget_device_seconds=2400.0, machine=Machine(warm_start_seconds=warm_start_seconds)
+    ).with_settings(workers=2, final_device_seconds=40.0)
+    search.session()
+    assert 0.97 * 2360 < search.ledger.spent_device_seconds <= 2400
+
+
+# -- trials ----------------------------------------------------------------------------------------------------------
+
+
+def test_declared_recipes_come_first_and_in_order(folder: Path) -> None:
+    space = tiny_space()
+    recipes = [tiny_recipe(space, learning_rate=rate) for rate in (2e-3, 5e-3, 3e-3)]
+    search = Search(folder, declared=tuple((f"paper {i}", one) for i, one in enumerate(recipes)))
+    search.session()
+    trials = search.study.get_trials(deepcopy=False)
+    assert [trial.user_attrs["recipe_id"] for trial in trials[:3]] == [one.id for one in recipes]
+    assert {trial.user_attrs["backbone"] for trial in trials} == {"own_cnn_4x16", "own_cnn_4x32"}
+    origins = [trial.user_attrs["origin"] for trial in trials]
+    assert origins[:3] == ["declared: paper 0", "declared: paper 1", "declared: paper 2"]
+    assert {origin for origin in origins[3:] if not origin.startswith("near trial ")} == {"sampled"}
+
+
+def test_suggestions_near_the_best_trial_make_up_their_share(folder: Path) -> None:
+    search = Search(folder, declared=(("paper", tiny_recipe(tiny_space())),), budget_device_seconds=8_000.0)
+    search.session()
+    trials = search.study.get_trials(deepcopy=False)
+    near = [trial for trial in trials if trial.user_attrs["origin"].startswith("near trial ")]
+    assert 0.35 < len(near) / (len(trials) - 1) < 0.65
+    shares = []
+    for trial in near:
+        parent = trials[int(trial.user_attrs["origin"].removeprefix("near trial "))]
+        # Only what ran its course can be a parent, and it was the best that had when the suggestion was made.
+        assert parent.user_attrs["outcome"] == "complete"
+        assert parent.number < trial.number
+        changed = [name for name, value in trial.params.items() if parent.params.get(name) != value]
+        assert changed
+        shares.append(len(changed) / len(trial.params))
+    assert sum(shares) / len(shares) < 0.5
+
+
+def test_the_share_may_be_nothing(folder: Path) -> None:
+    search = Search(folder, declared=(("paper", tiny_recipe(tiny_space())),)).with_settings(local_share=0.0)
+    search.session()
+    assert {trial.user_attrs["origin"] for trial in search.study.get_trials(deepcopy=False)[1:]} == {"sampled"}
+
+
+def test_every_way_a_trial_can_end(folder: Path) -> None:
+    faults = (
+        Fault("00001", 1, "crash"),
+        Fault("00002", 1, "dies", times=1),
+        Fault("00003", 1, "dies", times=9),
+        Fault("00004", 1, "hangs", times=9),
+        Fault("00005", 1, "hangs", times=1),
+    )
+    search = Search(folder, budget_device_seconds=16_000.0, machine=Machine(faults=faults)).with_settings(
+        watchdog_seconds=60.0, max_trials=30
+    )
+    session = search.session()
+    trials = search.study.get_trials(deepcopy=False)
+    reasons = {trial.number: (trial.user_attrs["outcome"], trial.user_attrs["reason"]) for trial in trials}
+    assert reasons[1] == ("failed", "crash")
+    assert reasons[2][0] in {"complete", "pruned"}
+    assert reasons[3] == ("failed", "worker_died")
+    assert reasons[4] == ("failed", "watchdog")
+    assert reasons[5][0] in {"complete", "pruned"}
+    assert {"complete", "pruned", "failed"} <= set(search.outcomes())
+    check_states(search)
+    hanging = next(one for one in session.trainings if one.assignment.name == "00004")
+    # Killed and gone on with twice; each silence is noticed in bounded time, though nobody may have timed its network.
+    assert hanging.ended_at - hanging.started_at < 3 * (600 + 12 + 10) + 100
+
+
+def test_a_healthy_training_may_take_all_the_time_for_one_epoch(folder: Path) -> None:
+    """It is no hanging one: between its batches it says that it works."""
+    seconds = {"own_cnn_4x16": 5_000.0, "own_cnn_4x32": 5_000.0}
+    search = Search(folder, budget_device_seconds=8_000.0, curve=curves(seconds)).with_settings(watchdog_seconds=60.0)
+    search.session()
+    assert "failed" not in search.outcomes()
+    best = search.last_policy.best()
+    assert best is not None
+    assert search.ledger.spent_device_seconds >= 0.9 * (8_000.0 - SETTINGS.final_device_seconds)
+
+
+def test_a_failure_all_would_have_ends_the_search(folder: Path) -> None:
+    search = Search(folder, machine=Machine(faults=(Fault("00002", 1, "abort"),)))
+    session = search.session()
+    assert search.last_policy.abort_reason == "simulated"
+    assert len(session.trainings) <= 4
+    assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
+
+
+def test_a_slow_backbone_nobody_timed_is_not_taken_for_a_dead_one(folder: Path) -> None:
+    space = tiny_space()
+    search = Search(
+        folder,
+        budget_device_seconds=8 * 3600.0,
+        curve=curves({"own_cnn_4x16": 20.0, "own_cnn_4x32": 600.0}),
+        declared=(("fast", tiny_recipe(space, 16)), ("slow", tiny_recipe(space, 32))),
+    ).with_settings(max_trials=4)
+    search.session()
+    assert "failed" not in search.outcomes()
+
+
+def test_only_what_ran_its_course_is_told_a_value_of_its_own(folder: Path) -> None:
+    search = Search(folder, budget_device_seconds=2000.0)
+    session = search.session()
+    course = {int(one.assignment.name): one.ending for one in session.trainings if one.assignment.kind == "trial"}
+    for trial in search.study.get_trials(deepcopy=False):
+        if trial.state == TrialState.COMPLETE:
+            ending = course[trial.number]
+            assert ending is not None
+            assert ending.kind == "finished"
+            assert trial.value == ending.objective
+            limited = next(one for one in session.trainings if one.assignment.name == f"{trial.number:05d}")
+            assert limited.epochs == 6 or limited.assignment.time_limit_seconds is not None
+
+
+def test_not_a_number_is_a_failure(folder: Path) -> None:
+    def broken(recipe: object, seed: int, epoch: int) -> CurvePoint:
+        return CurvePoint(float("nan"), 5.0, 1.0)
+
+    search = Search(folder, budget_device_seconds=600.0, curve=broken).with_settings(max_trials=3)
+    search.session()
+    assert TrialState.COMPLETE not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
+
+
+def test_asking_in_vain_is_cheap_and_leaves_no_trace(folder: Path) -> None:
+    search = Search(folder, curve=curves({"own_cnn_4x16": 10.0, "own_cnn_4x32": 10.0}))
+    search.session()
+    policy, before = search.last_policy, len(search.study.get_trials(deepcopy=False))
+    search.ledger.reserve("worker 0", 1.0, "idle")
+    started = time.perf_counter()
+    assert all(policy.next_assignment("worker 0") is None for _ in range(1000))
+    assert time.perf_counter() - started < 1.0
+    search.ledger.release("worker 0")
+    assert len(search.study.get_trials(deepcopy=False)) == before
+    assert search.outcomes().count("out_of_budget") <= 16 + 2 * SETTINGS.workers
+
+
+# -- the same again --------------------------------------------------------------------------------------------------
+
+
+def parameters(search: Search) -> list[dict[str, object]]:
+    return [trial.params for trial in search.study.get_trials(deepcopy=False) if "started" in trial.user_attrs]
+
+
+def test_the_same_seed_suggests_the_same(folder: Path, tmp_path: Path) -> None:
+    first, second = (Search(place, budget_device_seconds=400.0) for place in (folder, tmp_path))
+    assert first.session() == second.session()
+    assert parameters(first) == parameters(second)
+    other = Search(Path(tempfile.mkdtemp(dir=tmp_path)), budget_device_seconds=400.0).with_settings(seed=8)
+    other.session()
+    assert parameters(other) != parameters(first)
+
+
+@pytest.mark.parametrize("storage", ["memory", "sqlite"])
+def test_a_resumed_search_suggests_what_it_would_have(folder: Path, tmp_path: Path, storage: str) -> None:
+    url = f"sqlite:///{folder / 'study.db'}" if storage == "sqlite" else None
+    whole = Search(tmp_path, budget_device_seconds=2500.0).with_settings(workers=1, max_trials=9)
+    whole.session()
+    parts = Search(folder, budget_device_seconds=2500.0, storage=url).with_settings(workers=1, max_trials=9)
+    assert parts.session(stop_at=100.0).interrupted
+    assert parts.session(stop_at=321.0, kill=True).interrupted
+    parts.session()
+    assert parameters(parts) == parameters(whole)
+
+
+@settings(max_examples=6, phases=[Phase.generate], derandomize=True)
+@given(st.lists(st.tuples(st.floats(5, 400), st.booleans()), min_size=1, max_size=4), st.integers(1, 3))
+def test_after_interruptions_nothing_is_lost_or_repeated(
+    memory_folder: Path, interruptions: list[tuple[float, bool]], workers: int
+) -> None:
+    search = Search(
+        Path(tempfile.mkdtemp(dir=memory_folder)), budget_device_seconds=700.0 * workers, curve=curves(noise=0.2)
+    ).with_settings(workers=workers)
+    sessions: list[SimulatedSession] = []
+    for seconds, kill in interruptions:
+        sessions.append(search.session(stop_at=search.simulator.now() + seconds, kill=kill))
+        if not sessions[-1].interrupted:
+            break
+        search.simulator.wait(86_400.0)
+    if sessions[-1].interrupted:
+        sessions.append(search.session())
+    endings = Counter(
+        one.assignment.name for session in sessions for one in session.trainings if one.ending is not None
+    )
+    assert set(endings.values()) <= {1}
+    epochs_done: Counter[str] = Counter()
+    for session in sessions:
+        for one in session.trainings:
+            assert one.first_epoch == epochs_done[one.assignment.name] + 1
+            epochs_done[one.assignment.name] += one.epochs
+    for trial in search.study.get_trials(deepcopy=False):
+        assert sorted(trial.intermediate_values) == list(range(1, epochs_done[f"{trial.number:05d}"] + 1))
+    plans = {one.assignment.name for session in sessions for one in session.trainings if one.assignment.kind == "refit"}
+    kept = [name for name, *_ in search.study.user_attrs.get("refit_plan", [])]
+    assert plans <= set(kept)
+    assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
+    assert search.ledger.spent_device_seconds <= search.budget_device_seconds
+    check_states(search)
+
+
+def test_a_plan_of_refits_survives_a_resume(folder: Path) -> None:
+    search = Search(folder, budget_device_seconds=2400.0)
+    first = search.session(stop_at=1000.0)
+    assert trained(first, "refit")
+    plan = search.study.user_attrs["refit_plan"]
+    second = search.session()
+    assert search.study.user_attrs["refit_plan"] == plan
+    ended = {one.assignment.name for one in first.trainings if one.assignment.kind == "refit" and one.ending}
+    assert ended.isdisjoint(trained(second, "refit"))
+    assert ended | set(trained(second, "refit")) == {name for name, *_ in plan}
+    folds = Counter(fold for _, _, fold, _ in plan)
+    assert set(folds) == {0} or set(folds) == set(range(5)), "either whole sets of folds, or seeds of fold 0"
+
+
+# -- size ------------------------------------------------------------------------------------------------------------
+
+
+def test_decisions_stay_cheap_with_thousands_of_trials(folder: Path) -> None:
+    search = Search(folder, budget_device_seconds=1e5, curve=curves({"own_cnn_4x16": 1.0, "own_cnn_4x32": 2.0}))
+    space = tiny_space()
+    study = search.study
+    sampled = parameters_of(space, tiny_recipe(space))
+    distributions = {name: optuna.distributions.CategoricalDistribution((value,)) for name, value in sampled.items()}
+    for number in range(2000):
+        study.add_trial(optuna.trial.create_trial(value=number / 1e5, params=sampled, distributions=distributions))
+    policy = search.policy()
+    search.ledger.reserve("worker 0", 1.0, "start-up")
+    assert policy.next_assignment("worker 0") is not None
+    started = time.perf_counter()
+    for _ in range(200):
+        policy.best()
+        policy.overdue()
+        policy.out_of_time()
+        assert policy.division.search_ends_at > 0
+    assert time.perf_counter() - started < 0.5
+    search.ledger.release("worker 0")
+
+
+def test_a_resume_without_time_for_a_training_starts_no_worker(folder: Path) -> None:
+    search = Search(folder)
+    assert not search.policy().is_too_late, "with nothing finished there is nothing to export yet"
+    search.session()
+    assert search.policy().is_too_late

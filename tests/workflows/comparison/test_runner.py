@@ -1,0 +1,186 @@
+"""Whole comparisons, as a user runs them: real trainings on a few small synthetic cells."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bloodauto.cli.main import app
+from bloodauto.config.recipe import load_recipe
+from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.errors import BudgetError, RunError, UserError
+from bloodauto.evaluation.calibration import wilson_interval
+from bloodauto.run.files import read_arrays, read_json
+from bloodauto.workflows.comparison.runner import Experiment
+from bloodauto.workflows.comparison.settings import ExperimentSettings, budget_device_seconds, chosen_cells
+from bloodauto.workflows.comparison.variants import Variant
+from tests.integration.runs import Started, bloodauto, epochs_done
+
+RECIPE = """\
+input: {size_px: 32}
+backbone: {name: own_cnn, weights: none, width: 8, blocks: 3}
+augmentation: {orientation: true}
+batch_size: 16
+stages:
+  - epochs: 3
+    optimizer: {name: adamw, learning_rate: 5e-3}
+    schedule: {name: constant}
+test_time_views: [{view: identity, weight: 2}, {view: flip_up_down}]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("experiment")
+    write_dataset(synthesize(240, laboratory="lab_a", seed=3, image_size_px=32), made / "cells.npz")
+    (made / "recipe.yaml").write_text(RECIPE)
+    (made / "ablation.yaml").write_text(
+        "source: {title: t}\nbase: recipe.yaml\npublished_figure: hidden_accuracy\nvariants:\n"
+        "  - {name: slow, published: 0.2, changes: {stages.0.optimizer.learning_rate: 1e-6}}\n"
+        "  - {name: quick, published: 0.8}\n"
+        "  - {name: hopeless, published: 0.1, changes: {stages.0.optimizer: {name: sgd, learning_rate: 1.0, momentum: 0.99}}}\n"
+    )
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_ablation_is_compared_told_and_kept(folder: Path) -> None:
+    run = folder / "run"
+    arguments = ["ablate", folder / "ablation.yaml", "--data", folder / "cells.npz", "--run", run]
+    answer = bloodauto(*arguments, "--json", timeout_seconds=800)
+    assert answer.code == 0, answer.err[-3000:]
+    told = json.loads(answer.out.splitlines()[-1])
+    rows = {row["name"]: row for row in told["variants"]}
+    assert list(rows) == ["slow", "quick", "hopeless"]
+    quick = rows["quick"]
+    assert quick["epochs"] == 3
+    assert quick["finished"] is True
+    assert quick["passes"] == 2
+    assert quick["accuracy_low"] < quick["accuracy"] < quick["accuracy_high"]
+    assert quick["shift_low"] <= quick["shift"] <= quick["shift_high"]
+    assert rows["slow"]["shift_gain_low"] is None
+    assert quick["shift_gain_low"] < quick["shift_gain_high"]
+    assert told["agreement"]["variants"] == 3
+
+    # The figures are those of the predictions that lie beside them.
+    stored = read_arrays(run / "variants" / "quick" / "predictions.npz")
+    right = int((stored["clean"].argmax(axis=1) == stored["labels"]).sum())
+    assert quick["accuracy"] == pytest.approx(right / len(stored["labels"]))
+    assert (quick["accuracy_low"], quick["accuracy_high"]) == pytest.approx(
+        wilson_interval(right, len(stored["labels"]))
+    )
+    over_views = read_arrays(run / "variants" / "quick" / "over_views.npz")
+    assert over_views["clean"].shape == stored["clean"].shape
+    assert np.abs(over_views["clean"] - stored["clean"]).max() > 1e-4
+
+    # The files say what was printed, and the same command trains nothing again.
+    with (run / "table.csv").open(newline="") as stream:
+        assert [float(row["shift"]) for row in csv.DictReader(stream)] == [row["shift"] for row in told["variants"]]
+    assert "| quick | 0.8 |" in (run / "table.md").read_text()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("best.npz")}
+    again = bloodauto(*arguments, "--json", timeout_seconds=400)
+    assert again.code == 0, again.err[-3000:]
+    assert "epoch" not in again.out.split("same command goes on")[1].split("variant")[0]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("best.npz")} == before
+
+    other = bloodauto(*arguments, "--seed", 1)
+    assert other.code == 2
+    assert "expected the experiment that was begun there, got other settings" in other.err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(folder: Path) -> None:
+    run = folder / "interrupted"
+    arguments = [
+        "ablate",
+        folder / "recipe.yaml",
+        "--vary",
+        "stages.0.epochs=6",
+        "--data",
+        folder / "cells.npz",
+        "--run",
+        run,
+    ]
+    with Started(*arguments) as begun:
+        second = run / "variants" / "stages.0.epochs=6"
+        begun.until(lambda: epochs_done(second) >= 1, "an epoch of the second variant", timeout_seconds=400)
+        begun.signal(signal.SIGINT)
+        answer = begun.end()
+    assert answer.code == 130, answer.err[-3000:]
+    assert "Nothing is lost" in answer.out
+    assert "Traceback" not in answer.err
+    done = epochs_done(second)
+    answer = bloodauto(*arguments, timeout_seconds=600)
+    assert answer.code == 0, answer.err[-3000:]
+    assert f"stages.0.epochs=6: epoch {done} " not in answer.out, "no epoch is trained twice"
+    assert [one["epoch"] for one in read_json(second / "history.json")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_part_of_the_images_keeps_the_classes_shares(folder: Path) -> None:
+    everything = chosen_cells(ExperimentSettings(str(folder / "cells.npz")))
+    part = chosen_cells(ExperimentSettings(str(folder / "cells.npz"), images=120))
+    assert len(part) == 120
+    counts = [np.bincount(cells.labels, minlength=8) / len(cells) for cells in (everything, part)]
+    assert np.abs(counts[0] - counts[1]).max() < 0.02
+    assert set(part.names.tolist()) < set(everything.names.tolist())
+    again = chosen_cells(ExperimentSettings(str(folder / "cells.npz"), images=120))
+    assert part.digest() == again.digest()
+    other = chosen_cells(ExperimentSettings(str(folder / "cells.npz"), images=120, seed=1))
+    assert part.digest() != other.digest()
+    with pytest.raises(UserError, match="at least 10 for each of 8 classes, got 40"):
+        chosen_cells(ExperimentSettings(str(folder / "cells.npz"), images=40))
+
+
+def test_budgets_count_what_the_machine_has() -> None:
+    assert budget_device_seconds("2cpu-min", devices=4.0, on_gpu=False) == 120
+    assert budget_device_seconds("1min", devices=4.0, on_gpu=False) == 240
+    assert budget_device_seconds(None, devices=4.0, on_gpu=False) is None
+    with pytest.raises(BudgetError, match="expected cpu or wall-clock time"):
+        budget_device_seconds("2gpu-h", devices=4.0, on_gpu=False)
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    recipe = load_recipe(folder / "recipe.yaml")
+    with pytest.raises(RunError, match="expected an empty or new folder"):
+        Experiment(tmp_path, ExperimentSettings(str(folder / "cells.npz")), [Variant("a", recipe)])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ablate", "{recipe}"], "expected path=value,value for the recipe"),
+        (["ablate", "{ablation}", "--vary", "batch_size=4,8"], "declares its own variants"),
+        (["ablate", "{recipe}", "--vary", "batch_size=8", "--epochs", "3"], "--epochs: expected --backbone with it"),
+        (["ablate", "{recipe}", "--vary", "batch_size=8", "--budget", "much"], "--budget: expected an amount"),
+        (["ablate", "{recipe}", "--vary", "batch_size=8", "--data", "nowhere.npz"], "nowhere.npz"),
+        (["ablate", "ynwa_laddr"], "did you mean 'ynwa_ladder'"),
+        (["ablate", "ynwa_backbones", "--backbone", "mobilenet_0.25", "--epochs", "2"], "both train the same"),
+        (["ablate", "{recipe}", "--vary", "backbone={{name: mobilnet_0.25}}"], "did you mean 'mobilenet_0.25'"),
+        (["trials", "--reproduce"], "expected --budget or --epochs"),
+        (["trials", "--reproduce", "--epochs", "2", "--backbone", "mobilnet_0.25"], "did you mean 'mobilenet_0.25'"),
+        (["trials", "{recipe}", "--reproduce", "--epochs", "2"], "expected no path"),
+        (["train", "ynwo", "--smoke"], "did you mean 'ynwa'"),
+        (["train", "{recipe}", "--smoke"], "expected a group 'smoke'"),
+        (["export-trained", "nowhere", "--output", "out"], "expected a training of bloodauto train"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"recipe": folder / "recipe.yaml", "ablation": folder / "ablation.yaml"}
+    result = CliRunner().invoke(app, [argument.format(**files) for argument in arguments])
+    assert isinstance(result.exception, UserError), result.output
+    assert result.exception.exit_code == 2
+    assert told in str(result.exception)
+    assert not list(tmp_path.rglob("*.npz"))

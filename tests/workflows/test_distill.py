@@ -1,0 +1,159 @@
+"""One network in place of an ensemble: it learns from the ensemble's answers, inside its own budget."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import bloodauto
+from bloodauto.config.settings import new_settings, write_settings
+from bloodauto.config.space import corners, load_space
+from bloodauto.data.clean import clean
+from bloodauto.data.split import make_splits, write_splits
+from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.ensemble.assemble import assemble
+from bloodauto.ensemble.record import write_ensemble
+from bloodauto.errors import BudgetError, RunError, UserError
+from bloodauto.evaluation.fold_data import prepare
+from bloodauto.run.files import RunDirectory, read_json
+from bloodauto.training.suite_weights import suite_for
+from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.workflows.distill import find_student, student_recipe
+from bloodauto.workflows.prepare import own_space, read_cells
+
+SPACE = """
+input: {size_px: 32}
+backbone: {name: own_cnn, weights: none, width: {choice: [8, 16]}}
+augmentation: {orientation: true}
+batch_size: 16
+stages:
+  - epochs: 6
+    optimizer: {name: adam, learning_rate: 5.0e-3}
+    schedule: {name: constant}
+"""
+
+
+@dataclass(frozen=True)
+class Searched:
+    run: RunDirectory
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """What a search of two trainings leaves: a wide network and a narrow one."""
+    folder = tmp_path_factory.mktemp("searched")
+    write_dataset(synthesize(240, laboratory="lab_a", seed=3, image_size_px=32), folder / "cells.npz")
+    run = RunDirectory(folder / "run")
+    run.root.mkdir()
+    own_space(run).write_text(SPACE, encoding="utf-8")
+    settings = new_settings(
+        {"data": str(folder / "cells.npz"), "budget": "30cpu-s", "workers": 1, "space": str(own_space(run))}
+    )
+    write_settings(run, settings)
+    cells = read_cells(settings.data, None)
+    splits = make_splits(cells, clean(cells, enabled=False), seed=0)
+    write_splits(run.splits, cells, splits)
+    space = load_space(own_space(run))
+    recipes = sorted({one.id: one for one in corners(space)}.values(), key=lambda one: -(one.backbone.width or 0))
+    material = prepare(cells, splits, suite_for(recipes, seed=0))
+    completed = []
+    for number, recipe in enumerate(recipes):
+        run.trial(number).mkdir(parents=True)
+        result = train(
+            recipe, material, seed=number, options=TrainOptions(), folder=run.trial(number),
+            report=lambda epoch: None, should_stop=lambda: False,
+        )  # fmt: skip
+        completed.append((number, result.objective))
+    write_ensemble(run, assemble(run, completed, num_folds=splits.num_folds, metric="shift"))
+    return Searched(run)
+
+
+def test_the_smallest_of_the_runs_own_networks_is_found_and_labels_have_no_part(searched: Searched) -> None:
+    sizes = {
+        number: read_json(searched.run.trial(number) / "result.json")["parameters"]
+        for number in range(len(list((searched.run.root / "trials").iterdir())))
+    }
+    recipe = find_student(searched.run, "smallest")
+    assert sizes[min(sizes, key=lambda number: sizes[number])] < max(sizes.values())
+    assert recipe.backbone.width == 8
+    student = student_recipe(recipe)
+    assert (student.loss.name, student.loss.label_smoothing, student.imbalance.sampling) == (
+        "cross_entropy",
+        0.0,
+        "none",
+    )
+    assert student.backbone == recipe.backbone
+    assert find_student(searched.run, "tiny_cnn").backbone.name == "own_cnn"
+    with pytest.raises(RunError, match="name a recipe"):
+        find_student(RunDirectory(searched.run.root / "nowhere"), "smallest")
+
+
+@pytest.mark.parametrize(
+    "option", [{"views": True}, {"max_members": 1}, {"max_latency_ms": 3.0}, {"target_images": "x"}]
+)
+def test_what_is_for_ensembles_does_not_go_with_a_student(searched: Searched, tmp_path: Path, option: dict) -> None:
+    with pytest.raises(UserError, match="--distill"):
+        bloodauto.export_best(run=searched.run.root, output=tmp_path, distill="smallest", **option)
+
+
+def test_a_budget_is_for_a_student_and_too_little_is_said(searched: Searched, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--budget: expected --distill"):
+        bloodauto.export_best(run=searched.run.root, output=tmp_path, budget="1cpu-min")
+    with pytest.raises(BudgetError, match="expected wall-clock or cpu"):
+        bloodauto.export_best(run=searched.run.root, output=tmp_path, distill="smallest", budget="1gpu-min")
+    with pytest.raises(BudgetError, match="device-seconds are spent"):
+        bloodauto.export_best(run=searched.run.root, output=tmp_path, distill="smallest", budget="2cpu-s")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: Searched, tmp_path: Path) -> None:
+    before = searched.run.ensemble.read_text(encoding="utf-8")
+    output = tmp_path / "small"
+    exported = bloodauto.export_best(run=searched.run.root, output=output, distill="smallest", budget="120cpu-s")
+    found = exported.distilled
+    assert found is not None
+    assert found.parameters < found.teacher_parameters
+    lines = [json.loads(line) for line in (output / "distillation.jsonl").read_text().splitlines()]
+    assert {line["purpose"] for line in lines} == {"distill"}
+    assert found.spent_device_seconds < lines[-1]["spent_device_seconds"] <= 120
+    assert found.epochs > 6
+    both = found.comparison
+    # Eight classes: an eighth by chance.
+    assert both.agreement > 0.5
+    assert both.scores["accuracy"] > both.teacher_scores["accuracy"] - 0.15
+    assert read_json(output / "distilled.json") == read_json(searched.run.root / "distilled.json")
+    assert read_json(output / "distilled.json")["parity_difference"] == found.parity_difference < 1e-3
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# Blood-cell classifier, distilled from an ensemble")
+    assert f"{both.teacher_scores['accuracy']:.4f}" in card
+    model = keras.models.load_model(output / "model.keras")
+    assert model.count_params() == found.parameters
+    assert np.allclose(model.predict(np.zeros((2, 32, 32, 3), np.uint8), verbose=0).sum(axis=1), 1, atol=1e-4)
+    # The run's own ensemble, ledger and sealed test are as they were.
+    assert searched.run.ensemble.read_text(encoding="utf-8") == before
+    assert not searched.run.test_result.exists()
+    assert not searched.run.ledger.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_without_a_budget_what_the_search_left_is_spent_and_not_more(searched: Searched, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(searched.run.root, run.root)
+    settings = run.settings.read_text(encoding="utf-8")
+    run.settings.write_text(settings.replace("30cpu-s", "160cpu-s"), encoding="utf-8")
+    earlier = {"at_unix": 0, "purpose": "trial 0", "device_seconds": 40.0, "spent_device_seconds": 40.0}
+    run.ledger.write_text(json.dumps(earlier) + "\n", encoding="utf-8")
+    exported = bloodauto.export_best(run=run.root, output=tmp_path / "small", distill="smallest")
+    assert exported.distilled is not None
+    assert exported.distilled.budget_device_seconds == 160
+    last = json.loads(run.ledger.read_text().splitlines()[-1])
+    assert last["purpose"] == "distill"
+    assert 40 < last["spent_device_seconds"] <= 160
