@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.data.clean import clean
 from bloodauto.data.dataset import Cells
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.synthetic.site import LABORATORIES, Illumination, Laboratory, Optics, Sensor, Stain
-from bloodauto.run.files import shipped_folder
 from bloodauto.shift.external_estimate import Expectation, ShiftOutcome, expect_elsewhere
 from bloodauto.shift.simulated_sites import draw_compound_shifts
 from bloodauto.shift.suite import ShiftSuite

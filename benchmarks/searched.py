@@ -29,6 +29,7 @@ import keras
 import numpy as np
 
 from bloodauto.config.recipe import load_recipe
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.data.dataset import Cells
 from bloodauto.data.load import load_cells
 from bloodauto.data.split import Splits, read_splits
@@ -37,7 +38,7 @@ from bloodauto.evaluation.fold_data import prepare, probabilities
 from bloodauto.export.predict import open_model
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
-from bloodauto.run.files import RunDirectory, shipped_folder
+from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.transforms.threads import limit_native_threads

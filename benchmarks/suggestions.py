@@ -22,9 +22,9 @@ import numpy as np
 import optuna
 
 from bloodauto.config.recipe import Recipe, load_recipe
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import Choice, NotInSpace, Space, load_space, parameters_of
 from bloodauto.config.space.grammar import Domain, Scalar
-from bloodauto.run.files import shipped_folder
 from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.simulated import Simulator

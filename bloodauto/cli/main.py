@@ -220,7 +220,7 @@ def spaces(
     space: Annotated[str | None, typer.Argument(help="A name or file to check and show; default: list all.")] = None,
 ) -> None:
     """List and check the search spaces."""
-    from bloodauto.run.files import shipped_folder
+    from bloodauto.config.shipped import shipped_folder
     from bloodauto.workflows.prepare import checked_space, find_space
 
     paths = sorted(shipped_folder("search_spaces").glob("*.yaml")) if space is None else [find_space(space)]

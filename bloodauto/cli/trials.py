@@ -206,9 +206,9 @@ def trials(
 
 def _list_trials(path: Path | None) -> None:
     from bloodauto.config.recipe import load_recipe
+    from bloodauto.config.shipped import shipped_folder
     from bloodauto.config.space import NotInSpace, parameters_of
     from bloodauto.models.backbones import check_recipe
-    from bloodauto.run.files import shipped_folder
     from bloodauto.training.augmentation import check_augmentation
     from bloodauto.workflows.compare import HIDDEN_ACCURACY
     from bloodauto.workflows.prepare import checked_space

@@ -14,7 +14,9 @@ import psutil
 from bloodauto.config.budget import parse_budget
 from bloodauto.config.validation import nearest
 from bloodauto.errors import RunError, UserError
-from bloodauto.run.files import RunDirectory, dump_yaml, read_yaml, write_text
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import write_text
+from bloodauto.run.yaml_files import dump_yaml, read_yaml
 from bloodauto.tuning.objectives import Objectives, parse_objectives
 
 #: A worker with TensorFlow, its share of the images and a small network.

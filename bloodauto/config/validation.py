@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from bloodauto.run.files import YamlDocument
+from bloodauto.run.yaml_files import YamlDocument
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -26,7 +26,8 @@ from bloodauto.ensemble.selection_bias import Run, winners_curse
 from bloodauto.errors import RunError
 from bloodauto.evaluation.probability_scaling import Calibration, fit_calibration
 from bloodauto.evaluation.selective import Abstention, fit_abstention
-from bloodauto.run.files import RunDirectory, read_arrays, read_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_arrays, read_json
 
 #: A set of folds must not be worse than the best network on fold 0 by more than noise; else that one is shipped.
 _FOLD_TOLERANCE = 0.01

@@ -12,7 +12,8 @@ from bloodauto.ensemble.record import Trained
 from bloodauto.ensemble.scoring import EnsembleMetric, Places, Scorer, Truth
 from bloodauto.evaluation.calibration import expected_calibration_error
 from bloodauto.evaluation.metrics import measure
-from bloodauto.run.files import RunDirectory, read_arrays, read_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_arrays, read_json
 
 #: Trials beyond the best few only make the selection overfit.
 _MAX_TRIALS = 8

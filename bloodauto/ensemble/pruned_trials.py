@@ -13,7 +13,8 @@ from bloodauto.ensemble.assemble import Judged
 from bloodauto.errors import RunError, TrialFailure, UserError
 from bloodauto.evaluation.fold_data import Material, judge, milliseconds_per_image
 from bloodauto.models.network import trained_network
-from bloodauto.run.files import RunDirectory, read_json, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json, write_json
 from bloodauto.training.checkpoint import EpochReport
 from bloodauto.training.epoch_history import kept_report
 from bloodauto.training.options import Objective

@@ -13,7 +13,8 @@ from bloodauto.ensemble.selection_bias import WinnersCurse
 from bloodauto.errors import RunError
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
 from bloodauto.evaluation.selective import SURENESS_NAMES, Abstention, Part, RiskCoverage
-from bloodauto.run.files import RunDirectory, read_json, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json, write_json
 
 
 @dataclass(frozen=True)

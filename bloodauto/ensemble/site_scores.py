@@ -10,7 +10,8 @@ import numpy as np
 from bloodauto.data.dataset import Cells
 from bloodauto.data.split import Splits
 from bloodauto.evaluation.metrics import balanced_accuracy, confusion_matrix
-from bloodauto.run.files import RunDirectory, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import write_json
 
 LABS_FILE = "labs.json"
 

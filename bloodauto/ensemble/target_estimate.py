@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from bloodauto.ensemble.record import Ensemble
-from bloodauto.run.files import RunDirectory, read_arrays, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_arrays, write_json
 from bloodauto.shift.target_estimators import estimate_by_transport, mean_agreement
 
 TARGET_FILE = "target.json"

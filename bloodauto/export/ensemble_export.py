@@ -32,7 +32,8 @@ from bloodauto.export.tta_evaluation import ViewGain, look_again, view_gain
 from bloodauto.export.write import FORMATS, ExportResult, ParitySample, check_formats, write_export
 from bloodauto.models.batch_norm import adapted_statistics
 from bloodauto.models.network import trained_network
-from bloodauto.run.files import RunDirectory, read_arrays, read_json, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_arrays, read_json, write_json
 
 _PARITY_IMAGES = 32
 #: Writing the card again, as a share of building the model and writing its first file.

@@ -17,7 +17,8 @@ from bloodauto.ensemble.record import Ensemble
 from bloodauto.evaluation.calibration import expected_calibration_error, wilson_interval
 from bloodauto.evaluation.fold_data import answers_of
 from bloodauto.evaluation.metrics import confusion_matrix, measure
-from bloodauto.run.files import RunDirectory, read_json, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json, write_json
 from bloodauto.shift.corruptions.family import GROUPS
 from bloodauto.shift.external_estimate import ShiftOutcome, expect_elsewhere
 from bloodauto.shift.score import score as shift_score

@@ -29,7 +29,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from bloodauto.errors import RunError
 from bloodauto.report.read import require_run
 from bloodauto.report.study import change_mark, mask_passwords, open_storage, snapshot, sqlite_path
-from bloodauto.run.files import RunDirectory, read_yaml
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -16,7 +16,8 @@ from bloodauto.report.headline import headline
 from bloodauto.report.info import RunInfo
 from bloodauto.report.markup import Markup, join, tag
 from bloodauto.report.read import read_run
-from bloodauto.run.files import RunDirectory, write_text
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import write_text
 
 
 def write_report(root: Path, output: Path | None = None) -> Path:

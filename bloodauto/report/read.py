@@ -33,7 +33,9 @@ from bloodauto.report.info import (
     Scores,
     TrialInfo,
 )
-from bloodauto.run.files import RunDirectory, read_arrays, read_json, read_yaml
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_arrays, read_json
+from bloodauto.run.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

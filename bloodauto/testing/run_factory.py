@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from bloodauto.run.files import RunDirectory, append_line, dump_yaml, write_arrays, write_json, write_text
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import append_line, write_arrays, write_json, write_text
+from bloodauto.run.yaml_files import dump_yaml
 
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 RUNGS = (2, 6)

@@ -10,8 +10,8 @@ from pathlib import Path
 import optuna
 
 from bloodauto.config.recipe import Recipe
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import Space, load_space, realise
-from bloodauto.run.files import shipped_folder
 from bloodauto.testing.learning_curves import GeneratedCurves
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.simulated import Curve, Machine, SimulatedSession, Simulator

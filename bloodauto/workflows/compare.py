@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.recipe.experiments import find_declared, load_declared_ensemble
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError
-from bloodauto.run.files import shipped_folder, write_text
+from bloodauto.run.files import write_text
 from bloodauto.workflows.comparison.settings import ExperimentSettings
 from bloodauto.workflows.comparison.variants import (
     Variant,

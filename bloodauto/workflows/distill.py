@@ -14,7 +14,8 @@ from bloodauto.config.budget import parse_budget
 from bloodauto.config.recipe import Imbalance, Loss, Recipe, load_recipe
 from bloodauto.config.settings import SearchSettings
 from bloodauto.errors import BudgetError, RunError
-from bloodauto.run.files import RunDirectory, read_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json
 from bloodauto.tuning.budget.ledger import Ledger
 
 if TYPE_CHECKING:

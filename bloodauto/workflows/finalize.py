@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bloodauto.errors import RunError
-from bloodauto.run.files import RunDirectory
+from bloodauto.run.directory import RunDirectory
 from bloodauto.tuning.objectives import write_front
 
 if TYPE_CHECKING:

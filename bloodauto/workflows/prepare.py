@@ -11,6 +11,7 @@ import numpy as np
 
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.settings import SearchSettings
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import NotInSpace, Space, corners, load_space, parameters_of
 from bloodauto.config.validation import nearest
 from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
@@ -20,7 +21,8 @@ from bloodauto.data.split import Splits, fitting_splits, read_splits, write_spli
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.errors import DataError, RecipeError, RunError, WeightsError
 from bloodauto.models.backbones import check_recipe, find_weights, num_parameters
-from bloodauto.run.files import RunDirectory, atomic_path, read_json, shipped_folder, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import atomic_path, read_json, write_json
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.tuning.objectives import Objectives
 

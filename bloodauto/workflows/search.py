@@ -18,7 +18,8 @@ from bloodauto.config.settings import (
     write_settings,
 )
 from bloodauto.errors import RunError, UserError
-from bloodauto.run.files import RunDirectory, write_text
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import write_text
 from bloodauto.tuning.objectives import read_front
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import optuna
 from bloodauto.config.settings import SearchSettings
 from bloodauto.config.space import Space, corners
 from bloodauto.errors import RunError
-from bloodauto.run.files import RunDirectory
+from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.suite_weights import suite_for
 from bloodauto.tuning.budget.ledger import Ledger

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bloodauto.config.settings import default_workers, gpus_of_this_machine
 from bloodauto.errors import RunError
-from bloodauto.run.files import RunDirectory
+from bloodauto.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from bloodauto.config.recipe import Recipe

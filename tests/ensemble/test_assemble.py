@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.ensemble.assemble import Caps, Judged, assemble, reduced
 from bloodauto.ensemble.predictions import find_trained
 from bloodauto.ensemble.record import Considered, Trained, read_ensemble, write_ensemble
@@ -16,7 +17,8 @@ from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import Predictions
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
-from bloodauto.run.files import RunDirectory, read_arrays, read_json, shipped_folder, write_arrays, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_arrays, read_json, write_arrays, write_json
 from bloodauto.training.checkpoint import write_weights
 
 CLASSES, IMAGES, FOLDS = 4, 200, 2

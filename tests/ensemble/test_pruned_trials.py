@@ -18,7 +18,8 @@ from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.ensemble.assemble import Judged
 from bloodauto.ensemble.pruned_trials import judge_stopped
 from bloodauto.evaluation.fold_data import Material, prepare
-from bloodauto.run.files import RunDirectory, read_arrays, read_json, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_arrays, read_json, write_json
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train_epochs
 

@@ -11,7 +11,8 @@ from bloodauto.data.clean import clean
 from bloodauto.data.split import fitting_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.ensemble.site_scores import score_labs, write_labs
-from bloodauto.run.files import RunDirectory, read_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json
 
 
 def test_each_laboratory_is_judged_on_its_own_images(tmp_path: Path) -> None:

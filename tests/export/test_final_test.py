@@ -18,7 +18,7 @@ from bloodauto.evaluation.probability_scaling import Calibration
 from bloodauto.evaluation.selective import fit_abstention
 from bloodauto.export import final_test as sealed_test
 from bloodauto.export.final_test import open_sealed_test, read_sealed_test
-from bloodauto.run.files import RunDirectory
+from bloodauto.run.directory import RunDirectory
 
 SIZE_PX = 24
 

@@ -17,7 +17,8 @@ from bloodauto.ensemble.assemble import combine
 from bloodauto.ensemble.record import Trained
 from bloodauto.errors import RunError
 from bloodauto.export.ensemble_export import Exported
-from bloodauto.run.files import RunDirectory, read_arrays, read_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_arrays, read_json
 from bloodauto.workflows.prepare import read_cells
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

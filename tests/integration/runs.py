@@ -14,7 +14,8 @@ from pathlib import Path
 
 import optuna
 
-from bloodauto.run.files import RunDirectory, file_digest
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import file_digest
 
 COMMAND = [sys.executable, "-c", "from bloodauto.cli.main import main; main()"]
 #: What a trial leaves for good; its checkpoint and the weights of those not chosen are cleared away at the end.

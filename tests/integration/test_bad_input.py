@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bloodauto.cli.main import main
-from bloodauto.run.files import shipped_folder
+from bloodauto.config.shipped import shipped_folder
 
 from .conftest import Material
 
@@ -113,7 +113,7 @@ def test_a_run_that_has_only_begun(
 ) -> None:
     """Killed before its first trial, say: nothing to export, and no place for another search."""
     from bloodauto.config.settings import write_settings
-    from bloodauto.run.files import RunDirectory
+    from bloodauto.run.directory import RunDirectory
     from bloodauto.workflows.search import new_settings
 
     given = {"data": "cells.npz", "space": "short.yaml", "budget": "1cpu-min", "workers": 1}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bloodauto.run.files import RunDirectory
+from bloodauto.run.directory import RunDirectory
 
 from .conftest import Material
 from .runs import Started, bloodauto, charges

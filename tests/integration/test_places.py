@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bloodauto.data.synthetic.generator import synthesize, write_dataset
-from bloodauto.run.files import RunDirectory, read_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json
 
 from .conftest import Material
 from .runs import Answer, bloodauto

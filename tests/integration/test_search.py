@@ -17,7 +17,8 @@ import pytest
 from optuna.trial import TrialState
 
 from bloodauto.data.load import load_cells
-from bloodauto.run.files import RunDirectory, read_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json
 
 from .conftest import Material
 from .runs import Answer, Started, all_files, bloodauto, charges, epochs_done, kept_files, study_trials

@@ -7,7 +7,7 @@ import pytest
 
 from bloodauto.report.info import RunInfo
 from bloodauto.report.read import read_run
-from bloodauto.run.files import RunDirectory
+from bloodauto.run.directory import RunDirectory
 from bloodauto.testing.run_factory import build_run
 
 

@@ -19,7 +19,9 @@ import pytest
 
 from bloodauto.errors import RunError
 from bloodauto.report.dashboard import HOST, StudyCopy, serve_dashboard
-from bloodauto.run.files import RunDirectory, dump_yaml, file_digest
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import file_digest
+from bloodauto.run.yaml_files import dump_yaml
 from bloodauto.testing.run_factory import build_run
 
 from .browser import browser, console_errors, needs_browser

@@ -15,7 +15,9 @@ from bloodauto.report.html import render, write_report
 from bloodauto.report.info import RunInfo, TrialInfo
 from bloodauto.report.markup import tag
 from bloodauto.report.read import read_run
-from bloodauto.run.files import RunDirectory, dump_yaml, read_json, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json, write_json
+from bloodauto.run.yaml_files import dump_yaml
 from bloodauto.testing.run_factory import build_run
 
 from .browser import browser, console_errors, needs_browser

@@ -12,7 +12,9 @@ import pytest
 from bloodauto.errors import RunError
 from bloodauto.report.info import RunInfo
 from bloodauto.report.read import read_run
-from bloodauto.run.files import RunDirectory, dump_yaml, file_digest
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import file_digest
+from bloodauto.run.yaml_files import dump_yaml
 from bloodauto.testing.run_factory import REFITS
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from bloodauto.errors import RunError
 from bloodauto.report.study import change_mark, frozen_trials, mask_passwords, open_storage, snapshot, sqlite_path
-from bloodauto.run.files import RunDirectory, file_digest
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import file_digest
 
 
 def rows(path: Path) -> int:

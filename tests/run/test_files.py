@@ -13,21 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError, RunError
+from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import (
-    RunDirectory,
     append_line,
     atomic_path,
-    dump_yaml,
     file_digest,
     read_arrays,
     read_json,
-    read_yaml,
-    shipped_folder,
     write_arrays,
     write_json,
     write_text,
 )
+from bloodauto.run.yaml_files import dump_yaml, read_yaml
 
 
 def yaml_of(folder: Path, text: str):

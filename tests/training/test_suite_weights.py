@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import corners, load_space
-from bloodauto.run.files import shipped_folder
 from bloodauto.training.suite_weights import suite_for
 
 LABELS = np.repeat(np.arange(4), 30)

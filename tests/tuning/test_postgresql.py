@@ -17,7 +17,9 @@ from bloodauto.config.settings import SearchSettings, new_settings
 from bloodauto.errors import RunError
 from bloodauto.report.dashboard import serve_dashboard
 from bloodauto.report.read import read_run
-from bloodauto.run.files import RunDirectory, dump_yaml, write_text
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import write_text
+from bloodauto.run.yaml_files import dump_yaml
 from bloodauto.testing.simulated_search import Search
 from bloodauto.workflows.session import open_study
 

@@ -21,7 +21,8 @@ from bloodauto.ensemble.assemble import assemble
 from bloodauto.ensemble.record import write_ensemble
 from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.fold_data import prepare
-from bloodauto.run.files import RunDirectory, read_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json
 from bloodauto.training.suite_weights import suite_for
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.workflows.distill import find_student, student_recipe

@@ -12,7 +12,8 @@ from bloodauto.config.recipe import Recipe
 from bloodauto.config.settings import new_settings
 from bloodauto.config.space import corners, parameters_of
 from bloodauto.data.synthetic.generator import synthesize, write_dataset
-from bloodauto.run.files import RunDirectory, write_text
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import write_text
 from bloodauto.tuning.budget.cost_model import Timing
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.shutdown import DRIVER

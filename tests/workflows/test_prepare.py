@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from bloodauto.config.recipe import Recipe
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import load_space
-from bloodauto.run.files import shipped_folder
 from bloodauto.tuning.objectives import parse_objectives
 from bloodauto.workflows.prepare import declared_recipes
 

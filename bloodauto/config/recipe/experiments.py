@@ -9,9 +9,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from bloodauto.config.base_model import Strict
 from bloodauto.config.recipe.recipe import Source
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.validation import explain, nearest
 from bloodauto.errors import RecipeError
-from bloodauto.run.files import YamlDocument, read_yaml, shipped_folder
+from bloodauto.run.yaml_files import YamlDocument, read_yaml
 
 _Declared = TypeVar("_Declared", bound=Strict)
 

@@ -19,7 +19,7 @@ from bloodauto.config.recipe.stages import Stage
 from bloodauto.config.recipe.tta import WeightedView
 from bloodauto.config.validation import explain
 from bloodauto.errors import RecipeError
-from bloodauto.run.files import YamlDocument, dump_yaml, read_yaml
+from bloodauto.run.yaml_files import YamlDocument, dump_yaml, read_yaml
 
 #: Fields that do not change what is trained: labels, and how the trained network is looked through.
 NOT_TRAINED = frozenset({"name", "source", "test_time_views"})

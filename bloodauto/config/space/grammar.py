@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bloodauto.errors import RecipeError
-from bloodauto.run.files import YamlDocument, read_yaml
+from bloodauto.run.yaml_files import YamlDocument, read_yaml
 
 Scalar = str | int | float | bool | None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.config.space.grammar import Branch, Choice, Domain, IntRange, Leaf, Node, Scalar, Sequence, Space
-from bloodauto.run.files import YamlDocument
+from bloodauto.run.yaml_files import YamlDocument
 
 if TYPE_CHECKING:
     import optuna

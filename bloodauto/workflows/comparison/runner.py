@@ -15,7 +15,8 @@ from bloodauto.config.recipe import shares_of_views
 from bloodauto.config.settings import default_workers, gpus_of_this_machine
 from bloodauto.data.dataset import Cells
 from bloodauto.errors import BudgetError, RunError, TrialRejected
-from bloodauto.run.files import RunDirectory, read_json, write_arrays, write_json
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import read_json, write_arrays, write_json
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.workflows.comparison.settings import ExperimentSettings, Shares, budget_device_seconds, chosen_cells
 from bloodauto.workflows.comparison.variants import Variant

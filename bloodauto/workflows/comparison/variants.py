@@ -12,7 +12,7 @@ from typing import Any
 from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe, with_changes
 from bloodauto.config.recipe.experiments import load_ablation
 from bloodauto.errors import RecipeError
-from bloodauto.run.files import YamlDocument, read_yaml
+from bloodauto.run.yaml_files import YamlDocument, read_yaml
 
 BASE = "base"
 

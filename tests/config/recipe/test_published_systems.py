@@ -8,10 +8,10 @@ import pytest
 
 import bloodauto
 from bloodauto.config.recipe import Recipe, load_recipe
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import parameters_of
 from bloodauto.config.space.sampling import realise
 from bloodauto.models.backbones import check_recipe, num_parameters
-from bloodauto.run.files import shipped_folder
 from bloodauto.tuning.objectives import parse_objectives
 from bloodauto.workflows.prepare import checked_space, declared_recipes, find_space
 

@@ -21,8 +21,8 @@ from bloodauto.config.recipe import (
     with_changes,
 )
 from bloodauto.config.recipe import parse_recipe as parse
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError
-from bloodauto.run.files import shipped_folder
 
 SHIPPED = sorted(shipped_folder("trials").glob("*.yaml"))
 

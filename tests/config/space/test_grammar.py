@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import Choice, FloatRange, IntRange, Space, corners, load_space
 from bloodauto.errors import RecipeError
-from bloodauto.run.files import shipped_folder
 
 SHIPPED = sorted(shipped_folder("search_spaces").glob("*.yaml"))
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.config.recipe import load_recipe
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import load_space, neighbour, parameters_of, realise, sample
-from bloodauto.run.files import shipped_folder
 
 SPACES = {path.stem: load_space(path) for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
 

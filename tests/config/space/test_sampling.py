@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import Choice, NotInSpace, Space, corners, load_space, parameters_of, realise, sample
-from bloodauto.run.files import shipped_folder
 from bloodauto.workflows.prepare import checked_space
 
 SHIPPED = {path.stem: load_space(path) for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}

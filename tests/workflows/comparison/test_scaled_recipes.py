@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bloodauto.config.recipe import LastBlocks, LastLayers, Recipe, load_recipe
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.models.backbones import check_recipe, num_blocks, num_layers
-from bloodauto.run.files import shipped_folder
 from bloodauto.workflows.comparison.scaled_recipes import scaled
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from bloodauto.config.recipe import load_recipe
 from bloodauto.config.recipe.experiments import find_declared, load_ablation, load_declared_ensemble
+from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError
 from bloodauto.models.backbones import check_recipe
-from bloodauto.run.files import shipped_folder
 from bloodauto.workflows.comparison.variants import Variant, check_different, declared_variants, is_ablation, varied
 
 TRIALS = shipped_folder("trials")

@@ -26,7 +26,7 @@ from ray.tune.search import Searcher
 from bloodauto.data.dataset import Cells
 from bloodauto.data.split import Splits
 from bloodauto.errors import RunError
-from bloodauto.run.files import RunDirectory
+from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.checkpoint import EpochReport
 from bloodauto.tuning.budget.ledger import Ledger
