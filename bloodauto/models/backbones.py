@@ -10,7 +10,7 @@ from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe
 from bloodauto.config.validation import nearest
 from bloodauto.errors import RecipeError, WeightsError
 from bloodauto.models.backbone_table import BACKBONES, OWN_CNN, BackboneInfo, Scaling
-from bloodauto.models.small_cnn import LAYERS_PER_BLOCK, build_own_cnn, own_cnn_parameters
+from bloodauto.models.own_cnn import LAYERS_PER_BLOCK, build_own_cnn, own_cnn_parameters
 from bloodauto.models.tensorflow import wake_tensorflow
 
 if TYPE_CHECKING:
