@@ -24,35 +24,35 @@ import bloodauto.training  # noqa: F401
 # TensorFlow is set up before Keras is imported.
 import keras
 import numpy as np
-from objective.record import fitted
+from objective.record import train_network
 
 from bloodauto.config.recipe import Recipe, load_recipe
-from bloodauto.config.recipe.experiments import find_declared
+from bloodauto.config.recipe.experiments import find_recipe_file
 from bloodauto.data.clean import clean
-from bloodauto.data.dataset import Cells
-from bloodauto.data.load import load_cells
+from bloodauto.data.dataset import CellDataset
+from bloodauto.data.load import load_dataset
 from bloodauto.data.split import Splits, make_splits
 from bloodauto.data.synthetic.film import FieldOfView
-from bloodauto.data.synthetic.generator import draw_overlay, synthesize
+from bloodauto.data.synthetic.generator import draw_cartoon_overlay, synthesize
 from bloodauto.data.synthetic.morphology import draw_background
-from bloodauto.data.synthetic.site import LABORATORIES, photograph
+from bloodauto.data.synthetic.site import SYNTHETIC_SITES, render_image
 from bloodauto.evaluation.calibration import apply_temperature, fit_temperature
-from bloodauto.evaluation.fold_data import answers_of, prepare
+from bloodauto.evaluation.fold_data import predict_outputs, prepare_fold
 from bloodauto.evaluation.metrics import softmax
-from bloodauto.evaluation.selective import SURENESS_NAMES, auroc, sureness
+from bloodauto.evaluation.selective import CONFIDENCE_SCORES, auroc, confidence_score
 from bloodauto.export.keras_model import Member, build_export
-from bloodauto.export.ood import fit_familiarity, made_of, mean_distances, strangeness
-from bloodauto.shift.simulated_sites import draw_compound_shifts
+from bloodauto.export.ood import fit_ood_detector, make_synthetic_ood, mean_distances, ood_score
+from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.tuning.refits import stretched
+from bloodauto.tuning.refits import with_extended_epochs
 
-_DRAWN_SIZE_PX = 64
-_THINGS = 200
-_PLACES, _IMAGES_PER_PLACE = 40, 10
+_SYNTHETIC_SIZE_PX = 64
+_OOD_IMAGES = 200
+_SITES, _IMAGES_PER_SITE = 40, 10
 
 
 @dataclass(frozen=True)
-class Question:
+class OodTask:
     """Cells of some types to learn, and what is asked afterwards.
 
     Attributes:
@@ -61,105 +61,107 @@ class Question:
         unknown: uint8 (n, h, w, 3), what the network never saw, by its name.
     """
 
-    learnt: Cells
+    training_set: CellDataset
     splits: Splits
-    known: Cells
-    unknown: dict[str, np.ndarray]
+    in_distribution: CellDataset
+    out_of_distribution: dict[str, np.ndarray]
 
 
-def without(cells: Cells, held_out: str) -> Cells:
+def without_class(dataset: CellDataset, held_out: str) -> CellDataset:
     """The cells of the other types, numbered anew."""
-    number = cells.class_names.index(held_out)
-    kept = cells.subset(np.flatnonzero(cells.labels != number))
-    names = tuple(name for name in cells.class_names if name != held_out)
+    number = dataset.class_names.index(held_out)
+    kept = dataset.subset(np.flatnonzero(dataset.labels != number))
+    names = tuple(name for name in dataset.class_names if name != held_out)
     return replace(kept, labels=kept.labels - (kept.labels > number), class_names=names)
 
 
-def drawn_question(held_out: str, arguments: argparse.Namespace, seed: int) -> Question:
+def synthetic_task(held_out: str, arguments: argparse.Namespace, seed: int) -> OodTask:
     """Drawn cells of one laboratory; the fields without a cell are drawn, too."""
-    size_px = _DRAWN_SIZE_PX
-    learnt = without(synthesize(arguments.cells, seed=seed, image_size_px=size_px), held_out)
-    unseen = synthesize(arguments.unseen, seed=seed, image_size_px=size_px, first_index=arguments.cells)
+    size_px = _SYNTHETIC_SIZE_PX
+    training_set = without_class(synthesize(arguments.dataset, seed=seed, image_size_px=size_px), held_out)
+    unseen = synthesize(arguments.unseen, seed=seed, image_size_px=size_px, first_index=arguments.dataset)
     rng = np.random.default_rng([seed, 5])
-    laboratory = LABORATORIES["lab_a"]
+    site = SYNTHETIC_SITES["lab_a"]
     fields = []
-    for _ in range(_THINGS):
-        field = FieldOfView(size_px, laboratory.optics.field_of_view_um)
+    for _ in range(_OOD_IMAGES):
+        field = FieldOfView(size_px, site.optics.field_of_view_um)
         draw_background(field, rng, np.full(2, field.size_um / 2), 0.0)
-        fields.append(photograph(rng, field.amounts, laboratory))
-    splits = make_splits(learnt, clean(learnt, enabled=False), seed=seed)
-    return _question(learnt, splits, without(unseen, held_out), unseen, held_out, np.stack(fields), rng)
+        fields.append(render_image(rng, field.amounts, site))
+    splits = make_splits(training_set, clean(training_set, enabled=False), seed=seed)
+    return _make_task(training_set, splits, without_class(unseen, held_out), unseen, held_out, np.stack(fields), rng)
 
 
-def real_question(cells: Cells, held_out: str, seed: int) -> Question:
+def real_task(dataset: CellDataset, held_out: str, seed: int) -> OodTask:
     """Cells of a folder; fields without a cell are the least varied corners of images that took no part."""
-    learnt = without(cells, held_out)
-    splits = make_splits(learnt, clean(learnt), seed=seed)
-    known = learnt.subset(splits.test_index())
+    training_set = without_class(dataset, held_out)
+    splits = make_splits(training_set, clean(training_set), seed=seed)
+    in_distribution = training_set.subset(splits.test_index())
     rng = np.random.default_rng([seed, 5])
-    fields = made_of(known.images[rng.permutation(len(known))[:_THINGS]], rng)["background without a cell"]
-    return _question(learnt, splits, known, cells, held_out, fields, rng)
+    fields = make_synthetic_ood(in_distribution.images[rng.permutation(len(in_distribution))[:_OOD_IMAGES]], rng)[
+        "background without a cell"
+    ]
+    return _make_task(training_set, splits, in_distribution, dataset, held_out, fields, rng)
 
 
-def _question(
-    learnt: Cells,
+def _make_task(
+    training_set: CellDataset,
     splits: Splits,
-    known: Cells,
-    unseen: Cells,
+    in_distribution: CellDataset,
+    unseen: CellDataset,
     held_out: str,
     fields: np.ndarray,
     rng: np.random.Generator,
-) -> Question:
+) -> OodTask:
     others = np.flatnonzero(unseen.labels == unseen.class_names.index(held_out))
-    shown = known.images[rng.permutation(len(known))[:_THINGS]]
-    unknown = {
-        "other type": unseen.images[rng.permutation(others)[:_THINGS]],
+    shown = in_distribution.images[rng.permutation(len(in_distribution))[:_OOD_IMAGES]]
+    out_of_distribution = {
+        "other type": unseen.images[rng.permutation(others)[:_OOD_IMAGES]],
         "no cell": fields,
-        "cartoon": np.stack([draw_overlay(rng, image) for image in shown]),
+        "cartoon": np.stack([draw_cartoon_overlay(rng, image) for image in shown]),
         "noise": rng.integers(0, 256, shown.shape, dtype=np.uint8),
     }
-    return Question(learnt, splits, known, unknown)
+    return OodTask(training_set, splits, in_distribution, out_of_distribution)
 
 
 def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    return answers_of(network, images)[0].astype(np.float64)
+    return predict_outputs(network, images)[0].astype(np.float64)
 
 
 def run(
-    question: Question, recipe: Recipe, weights_dir: Path | None, seed: int
+    task: OodTask, recipe: Recipe, weights_dir: Path | None, seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """AUROC by measure and kind of unknown, and the share that the exported rule marks by kind."""
-    material = prepare(question.learnt, question.splits, ShiftSuite(seed=seed))
-    network = fitted(recipe, material, weights_dir, seed)
-    validation = question.splits.validation_index(0)
-    clean_logits = _logits(network, question.learnt.images[validation])
-    labels = question.learnt.labels[validation]
+    fold_data = prepare_fold(task.training_set, task.splits, ShiftSuite(seed=seed))
+    network = train_network(recipe, fold_data, weights_dir, seed)
+    validation = task.splits.validation_index(0)
+    clean_logits = _logits(network, task.training_set.images[validation])
+    labels = task.training_set.labels[validation]
     plan = ShiftSuite(seed=seed).plan(labels)
-    view_logits = _logits(network, plan.render(question.learnt.images[validation]))
-    view_labels = labels[plan.image_index]
+    view_logits = _logits(network, plan.render(task.training_set.images[validation]))
+    shifted_labels = labels[plan.image_index]
     rows = softmax(np.concatenate([clean_logits, view_logits]))
-    temperature = fit_temperature(rows, np.concatenate([labels, view_labels]))
+    temperature = fit_temperature(rows, np.concatenate([labels, shifted_labels]))
     exported = build_export([Member(network, 1.0, temperature)])
-    train = question.splits.train_index(0)
-    images_and_labels = question.learnt.images, question.learnt.labels
-    familiarity, _ = fit_familiarity(exported, *images_and_labels, train, validation, seed=seed)
+    train = task.splits.train_index(0)
+    images_and_labels = task.training_set.images, task.training_set.labels
+    ood_detector, _ = fit_ood_detector(exported, *images_and_labels, train, validation, seed=seed)
 
     def scores(images: np.ndarray) -> dict[str, np.ndarray]:
         logits = _logits(network, images)
         probabilities = apply_temperature(softmax(logits), temperature)
         highest = logits.max(axis=1)
-        found = {name: sureness(probabilities, name) for name in SURENESS_NAMES}
+        found = {name: confidence_score(probabilities, name) for name in CONFIDENCE_SCORES}
         found["energy"] = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-        found["distance"] = -mean_distances(familiarity, exported, images)
-        found["both"] = -strangeness(familiarity, exported, images, probabilities)
-        found["marked"] = -found["both"] > familiarity.limit
+        found["distance"] = -mean_distances(ood_detector, exported, images)
+        found["both"] = -ood_score(ood_detector, exported, images, probabilities)
+        found["marked"] = -found["both"] > ood_detector.threshold
         return found
 
-    of_known = scores(question.known.images)
-    right = _logits(network, question.known.images).argmax(axis=1) == question.known.labels
-    areas: dict[str, dict[str, float]] = {name: {} for name in (*SURENESS_NAMES, "energy", "distance", "both")}
+    of_known = scores(task.in_distribution.images)
+    right = _logits(network, task.in_distribution.images).argmax(axis=1) == task.in_distribution.labels
+    areas: dict[str, dict[str, float]] = {name: {} for name in (*CONFIDENCE_SCORES, "energy", "distance", "both")}
     marked = {"known": float(of_known["marked"].mean())}
-    for kind, images in question.unknown.items():
+    for kind, images in task.out_of_distribution.items():
         of_kind = scores(images)
         marked[kind] = float(of_kind["marked"].mean())
         for name, of in areas.items():
@@ -167,17 +169,19 @@ def run(
     for name, of in areas.items():
         of["own mistake"] = auroc(of_known[name][right], of_known[name][~right])
     marked["own mistake"] = float(of_known["marked"][~right].mean())
-    marked["shifted"] = float(scores(_shifted(question.known, seed))["marked"].mean())
+    marked["shifted"] = float(scores(_shifted(task.in_distribution, seed))["marked"].mean())
     return areas, marked
 
 
-def _shifted(known: Cells, seed: int) -> np.ndarray:
+def _shifted(in_distribution: CellDataset, seed: int) -> np.ndarray:
     """Known cells as laboratories drawn at random would show them."""
-    order = np.random.default_rng([seed, 6]).permutation(len(known))
+    order = np.random.default_rng([seed, 6]).permutation(len(in_distribution))
     return np.concatenate(
         [
-            shift.render(known.images[order[(number * _IMAGES_PER_PLACE + np.arange(_IMAGES_PER_PLACE)) % len(order)]])
-            for number, shift in enumerate(draw_compound_shifts(_PLACES, seed=seed))
+            shift.render(
+                in_distribution.images[order[(number * _IMAGES_PER_SITE + np.arange(_IMAGES_PER_SITE)) % len(order)]]
+            )
+            for number, shift in enumerate(draw_simulated_sites(_SITES, seed=seed))
         ]
     )
 
@@ -193,20 +197,18 @@ def main() -> None:
     parser.add_argument("--unseen", type=int, default=1500, help="drawn ones to judge by")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
-    cells = None if arguments.data is None else load_cells(arguments.data)
-    named = arguments.recipe or ("tiny_cnn" if cells is None else "small_mobilenet_025")
-    recipe = load_recipe(find_declared(named))
+    dataset = None if arguments.data is None else load_dataset(arguments.data)
+    named = arguments.recipe or ("tiny_cnn" if dataset is None else "small_mobilenet_025")
+    recipe = load_recipe(find_recipe_file(named))
     if arguments.epochs is not None:
-        recipe = stretched(recipe, arguments.epochs / recipe.total_epochs)
+        recipe = with_extended_epochs(recipe, arguments.epochs / recipe.total_epochs)
     kinds = ("other type", "no cell", "cartoon", "noise", "own mistake")
     print(f"{'held out':<13}{'':<17}" + "".join(f"{kind:>13}" for kind in kinds))
     everything: dict[str, list[list[float]]] = {}
     for seed in range(arguments.seeds):
         for held_out in arguments.held_out:
-            question = (
-                drawn_question(held_out, arguments, seed) if cells is None else real_question(cells, held_out, seed)
-            )
-            areas, marked = run(question, recipe, arguments.weights_dir, seed)
+            task = synthetic_task(held_out, arguments, seed) if dataset is None else real_task(dataset, held_out, seed)
+            areas, marked = run(task, recipe, arguments.weights_dir, seed)
             for name, of in areas.items():
                 everything.setdefault(name, []).append([of[kind] for kind in kinds])
                 print(f"{held_out:<13}{name:<17}" + "".join(f"{of[kind]:13.3f}" for kind in kinds), flush=True)

@@ -39,7 +39,7 @@ import psutil
 from contenders import OneByOne, Plain
 
 from bloodauto.config.recipe import load_recipe
-from bloodauto.config.recipe.experiments import find_declared
+from bloodauto.config.recipe.experiments import find_recipe_file
 from bloodauto.transforms import BatchPipeline, BatchPolicy, Policy, RandAugment, Symmetries
 from bloodauto.transforms.policies import Apply, Sequence
 
@@ -48,10 +48,10 @@ MAGNITUDE = 0.5
 #: A conventional stack of augmentations for cells, each of which is applied to every image.
 STACK = ("rotate_any", "zoom", "stretch", "translate", "brightness", "contrast", "gamma")
 DECLARED = "small_mobilenet_025"
-_SECONDS_OF_A_TURN = 0.4
+_SECONDS_PER_TURN = 0.4
 
 
-def drawn_images(count: int, side: int) -> np.ndarray:
+def synthetic_images(count: int, side: int) -> np.ndarray:
     """Discs on a textured ground, so that histograms and edges are not those of noise."""
     rng = np.random.default_rng(0)
     images = np.empty((count, side, side, 3), np.uint8)
@@ -77,16 +77,16 @@ def read_images(folder: Path, count: int, side: int) -> np.ndarray:
     return np.stack([cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in pictures])
 
 
-def pipeline_run(images: np.ndarray, policy: BatchPolicy, cores: int, open_ones: ExitStack) -> Callable[[], int]:
+def pipeline_run(images: np.ndarray, policy: BatchPolicy, cores: int, open_operations: ExitStack) -> Callable[[], int]:
     targets = np.ones((len(images), 1), np.float32)
     processes = cores if cores > 1 else 0
     pipeline = BatchPipeline(images, targets, batch_size=BATCH_SIZE, policy=policy, seed=0, num_processes=processes)
-    open_ones.callback(pipeline.close)
+    open_operations.callback(pipeline.close)
     epochs: Iterator[int] = iter(range(10**9))
     return lambda: sum(len(batch.images) for batch in pipeline.epoch(next(epochs)))
 
 
-def floor_run(images: np.ndarray, cores: int) -> Callable[[], int]:
+def lower_bound_run(images: np.ndarray, cores: int) -> Callable[[], int]:
     """One warp and one lookup for each image, prepared beforehand."""
     cv2.setNumThreads(1)
     side = images.shape[1]
@@ -165,7 +165,7 @@ def rates_of(contenders: dict[str, Callable[[], int]], repeats: int) -> dict[str
         for name, run in contenders.items():
             count = 0
             started, core_started = time.perf_counter(), core_seconds()
-            while (seconds := time.perf_counter() - started) < _SECONDS_OF_A_TURN:
+            while (seconds := time.perf_counter() - started) < _SECONDS_PER_TURN:
                 count += run()
             samples[name].append((count / seconds, count / (core_seconds() - core_started)))
     return {name: Rate(*np.median(values, axis=0).tolist()) for name, values in samples.items()}
@@ -175,12 +175,12 @@ def compare(images: np.ndarray, num_ops: int, cores: int, repeats: int) -> None:
     policy = RandAugment(num_ops, MAGNITUDE)
     # Fewer images for those that are slow; whole batches, so that no graph is traced twice, and two for each core.
     few = images[: 2 * cores * BATCH_SIZE]
-    with ExitStack() as open_ones:
+    with ExitStack() as open_operations:
         contenders = {
-            "bloodauto": pipeline_run(images, policy, cores, open_ones),
-            "one by one": pipeline_run(images, OneByOne(policy), cores, open_ones),
-            "plain": pipeline_run(images, Plain(num_ops, MAGNITUDE), cores, open_ones),
-            "floor": floor_run(images, cores),
+            "bloodauto": pipeline_run(images, policy, cores, open_operations),
+            "one by one": pipeline_run(images, OneByOne(policy), cores, open_operations),
+            "plain": pipeline_run(images, Plain(num_ops, MAGNITUDE), cores, open_operations),
+            "floor": lower_bound_run(images, cores),
         }
         layer = keras_cv_layer(num_ops)
         if layer is not None:
@@ -206,15 +206,15 @@ def stacks() -> dict[str, Policy]:
 
     return {
         f"symmetries and {', '.join(STACK)}": Sequence((Symmetries(), *(Apply(name, 0.3) for name in STACK))),
-        f"what {DECLARED} declares": policy_of(load_recipe(find_declared(DECLARED)).augmentation),
+        f"what {DECLARED} declares": policy_of(load_recipe(find_recipe_file(DECLARED)).augmentation),
     }
 
 
 def compare_stack(images: np.ndarray, name: str, policy: Policy, cores: int, repeats: int) -> None:
-    with ExitStack() as open_ones:
+    with ExitStack() as open_operations:
         contenders = {
-            "fused": pipeline_run(images, policy, cores, open_ones),
-            "one by one": pipeline_run(images, OneByOne(policy), cores, open_ones),
+            "fused": pipeline_run(images, policy, cores, open_operations),
+            "one by one": pipeline_run(images, OneByOne(policy), cores, open_operations),
         }
         rates = rates_of(contenders, repeats)
     fused, separate = rates["fused"], rates["one by one"]
@@ -227,8 +227,8 @@ def compare_stack(images: np.ndarray, name: str, policy: Policy, cores: int, rep
 def memory(images: np.ndarray, cores: int) -> None:
     me = psutil.Process()
     held: list[float] = []
-    with ExitStack() as open_ones:
-        run = pipeline_run(images, RandAugment(3, MAGNITUDE), cores, open_ones)
+    with ExitStack() as open_operations:
+        run = pipeline_run(images, RandAugment(3, MAGNITUDE), cores, open_operations)
         for _ in range(40):
             run()
             held.append(sum(process.memory_info().rss for process in (me, *me.children())) / 2**20)
@@ -245,7 +245,9 @@ def measure(arguments: argparse.Namespace) -> None:
         print("keras-cv is not installed here and is left out.")
     for side in arguments.sides:
         count = arguments.count
-        images = drawn_images(count, side) if arguments.images is None else read_images(arguments.images, count, side)
+        images = (
+            synthetic_images(count, side) if arguments.images is None else read_images(arguments.images, count, side)
+        )
         for num_ops in arguments.num_ops:
             compare(images, num_ops, len(cores), arguments.repeats)
         for name, policy in stacks().items():

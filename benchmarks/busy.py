@@ -22,14 +22,14 @@ from pathlib import Path
 
 import psutil
 
-_LOOK_SECONDS = 2.0
+_SAMPLE_SECONDS = 2.0
 _PARTS = 10
 #: How Ray calls the processes that a search's trainings run in.
 _WORKER = "ray::"
 
 
 @dataclass(frozen=True)
-class Look:
+class CpuSample:
     """One look: seconds since the start, and the cores at work since the last one, in trainings and in all."""
 
     at_seconds: float
@@ -37,7 +37,7 @@ class Look:
     everything: float
 
 
-def watch(command: list[str]) -> list[Look]:
+def monitor(command: list[str]) -> list[CpuSample]:
     """Runs a command to its end.
 
     Raises:
@@ -45,13 +45,13 @@ def watch(command: list[str]) -> list[Look]:
     """
     started = looked = time.monotonic()
     spent: dict[int, float] = {}
-    looks = []
+    samples = []
     with subprocess.Popen(command) as process:
         while process.poll() is None:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_SAMPLE_SECONDS)
             now = time.monotonic()
             training = everything = 0.0
-            for one in _family(process.pid):
+            for one in _process_tree(process.pid):
                 try:
                     times, name = one.cpu_times(), " ".join(one.cmdline()[:1])
                 except psutil.Error:
@@ -62,14 +62,14 @@ def watch(command: list[str]) -> list[Look]:
                 spent[one.pid] = total
                 everything += used
                 training += used if name.startswith(_WORKER) else 0.0
-            looks.append(Look(now - started, training / (now - looked), everything / (now - looked)))
+            samples.append(CpuSample(now - started, training / (now - looked), everything / (now - looked)))
             looked = now
     if process.returncode:
         raise SystemExit(process.returncode)
-    return looks
+    return samples
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def _process_tree(pid: int) -> list[psutil.Process]:
     """A process and all it started; Ray's workers are children of its own daemons, which are."""
     try:
         head = psutil.Process(pid)
@@ -78,16 +78,16 @@ def _family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def table(looks: list[Look], cores: int) -> str:
+def table(samples: list[CpuSample], cores: int) -> str:
     """One line for each tenth of the time, one for the whole."""
-    length = looks[-1].at_seconds
+    length = samples[-1].at_seconds
     lines = ["| part of the time | in trainings | in all | looks with less than half at work |", "|---|---|---|---|"]
     parts = [
         (f"{100 * part // _PARTS}-{100 * (part + 1) // _PARTS} %", part / _PARTS, (part + 1) / _PARTS)
         for part in range(_PARTS)
     ]
     for name, begins, ends in [*parts, ("all of it", 0.0, 1.0)]:
-        some = [one for one in looks if begins * length < one.at_seconds <= ends * length]
+        some = [one for one in samples if begins * length < one.at_seconds <= ends * length]
         if not some:
             continue
         training = sum(one.training for one in some) / len(some)
@@ -124,9 +124,9 @@ def main() -> None:
         ]
         if arguments.weights_dir is not None:
             command += ["--weights-dir", arguments.weights_dir]
-        looks = watch(command)
+        samples = monitor(command)
     cores = os.cpu_count() or 1
-    print(f"\n{cores} cores\n\n{table(looks, cores)}")
+    print(f"\n{cores} cores\n\n{table(samples, cores)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import plain_opencv
 
 from bloodauto.transforms import BatchPolicy, Policy
 from bloodauto.transforms.engine import apply_stages, fuse
-from bloodauto.transforms.memory import batch_memory
+from bloodauto.transforms.memory import empty_batch
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class OneByOne(BatchPolicy):
     policy: Policy
 
     def batch(self, images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        out = batch_memory((len(images), *images[0].shape))
+        out = empty_batch((len(images), *images[0].shape))
         scratch = np.empty_like(images[0])
         chains = self.policy.draw(len(images), *images[0].shape[:2], rng)
         for image, target, chain in zip(images, out, chains, strict=True):

@@ -21,42 +21,42 @@ import numpy as np
 from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.data.clean import clean
-from bloodauto.data.dataset import Cells
+from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.data.synthetic.site import LABORATORIES, Illumination, Laboratory, Optics, Sensor, Stain
-from bloodauto.shift.external_estimate import Expectation, ShiftOutcome, expect_elsewhere
-from bloodauto.shift.simulated_sites import draw_compound_shifts
+from bloodauto.data.synthetic.site import SYNTHETIC_SITES, Illumination, Optics, Sensor, Stain, SyntheticSite
+from bloodauto.shift.external_estimate import ExternalEstimate, SiteOutcome, estimate_external_performance
+from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite
 
 IMAGE_SIZE_PX = 64
 SHIFTS = 96
 IMAGES_PER_SHIFT = 12
 #: The cells of other laboratories; those of ``lab_a`` end far below.
-ELSEWHERE_FIRST_INDEX = 100_000
+EXTERNAL_FIRST_INDEX = 100_000
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedRecipe:
     """One trained network: what was expected of it, and what came."""
 
     recipe: str
-    same_laboratory: float
-    expectation: Expectation
-    elsewhere: tuple[float, ...]
+    in_domain: float
+    external_estimate: ExternalEstimate
+    external: tuple[float, ...]
 
 
-def drawn_laboratory(seed: int) -> Laboratory:
+def random_site(seed: int) -> SyntheticSite:
     """A laboratory between and somewhat beyond the three named ones."""
     rng = np.random.default_rng([seed, 77])
-    stains = [one.stain for one in LABORATORIES.values()]
+    stains = [one.stain for one in SYNTHETIC_SITES.values()]
 
     def mixed(name: str) -> tuple[float, float, float]:
         shares = rng.dirichlet([1.0] * len(stains))
         density = shares @ np.array([getattr(stain, name) for stain in stains]) * np.exp(0.15 * rng.standard_normal(3))
         return tuple(density.tolist())
 
-    return Laboratory(
+    return SyntheticSite(
         f"drawn_{seed}",
         Stain(
             mixed("chromatin"), mixed("basophilic"), mixed("eosin"), mixed("haemoglobin"),
@@ -81,34 +81,36 @@ def recipes() -> dict[str, Recipe]:
     }
 
 
-def answers_under_shifts(network, cells: Cells, seed: int) -> list[ShiftOutcome]:
+def outcomes_under_shifts(network, dataset: CellDataset, seed: int) -> list[SiteOutcome]:
     """How the network does in each drawn laboratory."""
-    from bloodauto.evaluation.fold_data import probabilities
+    from bloodauto.evaluation.fold_data import predict_probabilities
 
     found = []
-    for number, shift in enumerate(draw_compound_shifts(SHIFTS, seed=seed)):
-        rows = (number * IMAGES_PER_SHIFT + np.arange(IMAGES_PER_SHIFT)) % len(cells.labels)
-        right = probabilities(network, shift.render(cells.images[rows])).argmax(axis=1) == cells.labels[rows]
-        found.append(ShiftOutcome(shift.groups, int(right.sum()), IMAGES_PER_SHIFT))
+    for number, shift in enumerate(draw_simulated_sites(SHIFTS, seed=seed)):
+        rows = (number * IMAGES_PER_SHIFT + np.arange(IMAGES_PER_SHIFT)) % len(dataset.labels)
+        right = (
+            predict_probabilities(network, shift.render(dataset.images[rows])).argmax(axis=1) == dataset.labels[rows]
+        )
+        found.append(SiteOutcome(shift.groups, int(right.sum()), IMAGES_PER_SHIFT))
     return found
 
 
-def judge_recipe(name: str, recipe: Recipe, arguments: argparse.Namespace, seed: int) -> Judged:
-    from bloodauto.evaluation.fold_data import prepare, probabilities
+def evaluate_recipe(name: str, recipe: Recipe, arguments: argparse.Namespace, seed: int) -> EvaluatedRecipe:
+    from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
     from bloodauto.models.network import build_network
     from bloodauto.training.checkpoint import read_weights
     from bloodauto.training.trainer import TrainOptions, train
 
-    def accuracy(network, cells: Cells) -> float:
-        return float((probabilities(network, cells.images).argmax(axis=1) == cells.labels).mean())
+    def accuracy(network, dataset: CellDataset) -> float:
+        return float((predict_probabilities(network, dataset.images).argmax(axis=1) == dataset.labels).mean())
 
-    learnt = synthesize(arguments.cells, seed=seed, image_size_px=IMAGE_SIZE_PX)
-    unseen = synthesize(arguments.unseen, seed=seed, image_size_px=IMAGE_SIZE_PX, first_index=arguments.cells)
-    splits = make_splits(learnt, clean(learnt, enabled=False), seed=seed)
+    training_set = synthesize(arguments.dataset, seed=seed, image_size_px=IMAGE_SIZE_PX)
+    unseen = synthesize(arguments.unseen, seed=seed, image_size_px=IMAGE_SIZE_PX, first_index=arguments.dataset)
+    splits = make_splits(training_set, clean(training_set, enabled=False), seed=seed)
     with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
         train(
             recipe,
-            prepare(learnt, splits, ShiftSuite(seed=seed, num_images=64)),
+            prepare_fold(training_set, splits, ShiftSuite(seed=seed, num_images=64)),
             seed=seed,
             options=TrainOptions(),
             folder=Path(folder),
@@ -117,31 +119,31 @@ def judge_recipe(name: str, recipe: Recipe, arguments: argparse.Namespace, seed:
         )
         network = build_network(
             recipe,
-            num_classes=len(learnt.class_names),
+            num_classes=len(training_set.class_names),
             image_shape_px=(IMAGE_SIZE_PX, IMAGE_SIZE_PX),
             weights_file=None,
-            to_train=False,
+            for_training=False,
         )
         network.set_weights(read_weights(Path(folder) / "best.npz"))
-    expectation = expect_elsewhere(answers_under_shifts(network, unseen, seed))
-    assert expectation is not None
-    others: list[Laboratory | str] = [
+    external_estimate = estimate_external_performance(outcomes_under_shifts(network, unseen, seed))
+    assert external_estimate is not None
+    others: list[SyntheticSite | str] = [
         "lab_b",
         "lab_c",
-        *(drawn_laboratory(arguments.first_laboratory + one) for one in range(arguments.laboratories)),
+        *(random_site(arguments.first_laboratory + one) for one in range(arguments.laboratories)),
     ]
-    elsewhere = tuple(
+    external = tuple(
         accuracy(
             network,
-            synthesize(150, laboratory=one, seed=1, image_size_px=IMAGE_SIZE_PX, first_index=ELSEWHERE_FIRST_INDEX),
+            synthesize(150, site=one, seed=1, image_size_px=IMAGE_SIZE_PX, first_index=EXTERNAL_FIRST_INDEX),
         )
         for one in others
     )
-    return Judged(name, accuracy(network, unseen), expectation, elsewhere)
+    return EvaluatedRecipe(name, accuracy(network, unseen), external_estimate, external)
 
 
-def _inside(expectation: Expectation, accuracies: tuple[float, ...]) -> float:
-    return float(np.mean([expectation.low <= one <= expectation.high for one in accuracies]))
+def _inside(external_estimate: ExternalEstimate, accuracies: tuple[float, ...]) -> float:
+    return float(np.mean([external_estimate.low <= one <= external_estimate.high for one in accuracies]))
 
 
 def main() -> None:
@@ -155,12 +157,12 @@ def main() -> None:
     print("recipe      seed  same   middle  interval        left-out coverage  elsewhere                   inside")
     for seed in range(arguments.seeds):
         for name, recipe in recipes().items():
-            judged = judge_recipe(name, recipe, arguments, seed)
-            others, one = np.array(judged.elsewhere), judged.expectation
+            evaluated = evaluate_recipe(name, recipe, arguments, seed)
+            others, one = np.array(evaluated.external), evaluated.external_estimate
             spread = f"mean {others.mean():.3f} ({others.min():.2f}-{others.max():.2f})"
             print(
-                f"{name:<11} {seed:<5} {judged.same_laboratory:.3f}  {one.middle:.3f}   {one.low:.3f}-{one.high:.3f}     "
-                f"{one.measured_coverage:<19.3f}{spread}    {_inside(one, judged.elsewhere):.3f}",
+                f"{name:<11} {seed:<5} {evaluated.in_domain:.3f}  {one.mean:.3f}   {one.low:.3f}-{one.high:.3f}     "
+                f"{one.measured_coverage:<19.3f}{spread}    {_inside(one, evaluated.external):.3f}",
                 flush=True,
             )
 

@@ -8,10 +8,10 @@ import numpy as np
 from scipy.stats import norm
 
 #: Shares of exactly 0 or 1 have no probit.
-_LEAST_SHARE = 0.005
+_MIN_FRACTION = 0.005
 
 
-def _sureness(probabilities: np.ndarray) -> np.ndarray:
+def _confidence_score(probabilities: np.ndarray) -> np.ndarray:
     """Negative entropy, float64 (n,), nats: 0 for a sure answer, less for a doubtful one."""
     p = probabilities.astype(np.float64)
     return (p * np.log(np.maximum(p, 1e-12))).sum(axis=1)
@@ -29,13 +29,13 @@ def estimate_by_threshold(labels: np.ndarray, known: np.ndarray, target: np.ndar
         known: float (n, classes), its probabilities for them.
         target: float (m, classes), its probabilities for the target images.
     """
-    sureness = np.sort(_sureness(known))
+    confidence_score = np.sort(_confidence_score(known))
     wrong = int((known.argmax(axis=1) != labels).sum())
     if wrong == 0:
         return 1.0
     # As many known images lie below the threshold as are answered wrongly.
-    threshold = sureness[wrong] if wrong < len(sureness) else np.inf
-    return float((_sureness(target) >= threshold).mean())
+    threshold = confidence_score[wrong] if wrong < len(confidence_score) else np.inf
+    return float((_confidence_score(target) >= threshold).mean())
 
 
 def estimate_by_agreement(
@@ -63,4 +63,4 @@ def _agreement(answers: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _probit(shares: np.ndarray) -> np.ndarray:
-    return norm.ppf(np.clip(shares, _LEAST_SHARE, 1 - _LEAST_SHARE))
+    return norm.ppf(np.clip(shares, _MIN_FRACTION, 1 - _MIN_FRACTION))

@@ -20,24 +20,24 @@ import bloodauto.training  # noqa: F401
 # TensorFlow is set up before Keras is imported.
 import keras
 import numpy as np
-from objective.record import fitted
-from searched import Judge
+from objective.record import train_network
+from searched import Evaluator
 
 from bloodauto.config.recipe import load_recipe
-from bloodauto.config.recipe.experiments import find_declared
+from bloodauto.config.recipe.experiments import find_recipe_file
 from bloodauto.data.clean import clean
-from bloodauto.data.load import load_cells
+from bloodauto.data.load import load_dataset
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.evaluation.fold_data import prepare, probabilities
+from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.transforms.threads import limit_native_threads
-from bloodauto.tuning.refits import stretched
+from bloodauto.tuning.refits import with_extended_epochs
 
-_DRAWN_IMAGES = 1200
+_SYNTHETIC_IMAGES = 1200
 
 
-class Answers:
+class Predictor:
     """A trained network's probabilities, asked once of every set of images."""
 
     def __init__(self, network: keras.Model) -> None:
@@ -48,12 +48,12 @@ class Answers:
         for asked, answers in self._known:
             if asked is images:
                 return answers
-        answers = probabilities(self._network, images)
+        answers = predict_probabilities(self._network, images)
         self._known.append((images, answers))
         return answers
 
 
-def _lines(judge: Judge, networks: dict[str, list[Answers]]) -> list[tuple[str, list[float]]]:
+def _lines(judge: Evaluator, networks: dict[str, list[Predictor]]) -> list[tuple[str, list[float]]]:
     """Every recipe alone, then every pair of networks that are not one; means over the seeds."""
     lines = [(name, np.mean([judge.row(one) for one in seeds], axis=0).tolist()) for name, seeds in networks.items()]
     for first, second in itertools.combinations_with_replacement(networks, 2):
@@ -78,20 +78,20 @@ def main() -> None:
     arguments = parser.parse_args()
     limit_native_threads(1)
 
-    cells = load_cells(arguments.data)
-    material = prepare(cells, make_splits(cells, clean(cells), seed=0), ShiftSuite(seed=0, num_images=128))
-    side_px = cells.images.shape[1]
+    dataset = load_dataset(arguments.data)
+    fold_data = prepare_fold(dataset, make_splits(dataset, clean(dataset), seed=0), ShiftSuite(seed=0, num_images=128))
+    side_px = dataset.images.shape[1]
     drawn = {
-        name: synthesize(_DRAWN_IMAGES, laboratory=name, seed=9, image_size_px=side_px)
+        name: synthesize(_SYNTHETIC_IMAGES, site=name, seed=9, image_size_px=side_px)
         for name in ("lab_a", "lab_b", "lab_c")
     }
-    judge = Judge(cells, material.validation_index, drawn)
-    networks: dict[str, list[Answers]] = {}
+    judge = Evaluator(dataset, fold_data.validation_index, drawn)
+    networks: dict[str, list[Predictor]] = {}
     for given in arguments.recipe:
-        recipe = load_recipe(find_declared(given))
-        recipe = stretched(recipe, arguments.epochs / recipe.total_epochs)
+        recipe = load_recipe(find_recipe_file(given))
+        recipe = with_extended_epochs(recipe, arguments.epochs / recipe.total_epochs)
         networks[recipe.name] = [
-            Answers(fitted(recipe, material, arguments.weights_dir, seed)) for seed in range(arguments.seeds)
+            Predictor(train_network(recipe, fold_data, arguments.weights_dir, seed)) for seed in range(arguments.seeds)
         ]
     print(f"| | {' | '.join(judge.columns)} |\n|{'---|' * (len(judge.columns) + 1)}")
     for name, row in _lines(judge, networks):

@@ -6,7 +6,7 @@
     python benchmarks/searched.py --data ../shared/data/pbc96 --weights-dir ../shared/weights \\
         --run by-shift --run by-accuracy --single-seconds 300 --other other_lab=../shared/data/bccd96
 
-Of each run the exported ensemble and its best member alone are judged, on the run's own sealed test images; a single recipe
+Of each run the exported ensemble and its best member alone are judged, on the run's own held-out test images; a single recipe
 is trained on all cores for the seconds named, with the splits of the first run, and judged likewise. The test is looked at
 after each search has ended, to compare; nothing may be chosen by what is seen. Printed are accuracies: of the test images, of
 views of them that no search has drawn (mean of balanced accuracies of the groups of shifts, severities 3 to 5), and of other
@@ -30,11 +30,11 @@ import numpy as np
 
 from bloodauto.config.recipe import load_recipe
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.data.dataset import Cells
-from bloodauto.data.load import load_cells
+from bloodauto.data.dataset import CellDataset
+from bloodauto.data.load import load_dataset
 from bloodauto.data.split import Splits, read_splits
 from bloodauto.ensemble.record import read_ensemble
-from bloodauto.evaluation.fold_data import prepare, probabilities
+from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
 from bloodauto.export.predict import open_model
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
@@ -42,72 +42,77 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.transforms.threads import limit_native_threads
-from bloodauto.tuning.refits import stretched
+from bloodauto.tuning.refits import with_extended_epochs
 
 #: Of the views: another draw than any search has made.
 _SEED = 2026
 _SEVERITIES = (3, 4, 5)
 _SUITE_IMAGES = 128
 
-Answers = Callable[[np.ndarray], np.ndarray]
+Predictor = Callable[[np.ndarray], np.ndarray]
 
 
-def _balanced(correct: np.ndarray, labels: np.ndarray) -> float:
+def _balanced_accuracy(correct: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
 
 
-class Judge:
+class Evaluator:
     """Some of the images, views of them, and other laboratories."""
 
-    def __init__(self, cells: Cells, index: np.ndarray, others: dict[str, Cells]) -> None:
-        self._images, self._labels = cells.images[index], cells.labels[index]
-        plan = ShiftSuite(seed=_SEED, num_images=_SUITE_IMAGES).thorough_plan(self._labels, severities=_SEVERITIES)
+    def __init__(self, dataset: CellDataset, index: np.ndarray, others: dict[str, CellDataset]) -> None:
+        self._images, self._labels = dataset.images[index], dataset.labels[index]
+        plan = ShiftSuite(seed=_SEED, num_images=_SUITE_IMAGES).exhaustive_plan(self._labels, severities=_SEVERITIES)
         self._views, self._view_labels = plan.render(self._images), self._labels[plan.image_index]
         self._groups = np.array([family.group for family in plan.families])[plan.family_index]
-        self._others = {
-            name: (other.images, np.array([cells.class_names.index(one) for one in other.class_names])[other.labels])
+        self._external_datasets = {
+            name: (other.images, np.array([dataset.class_names.index(one) for one in other.class_names])[other.labels])
             for name, other in others.items()
         }
 
     @property
     def columns(self) -> list[str]:
-        return ["same lab", "shifted", *self._others]
+        return ["in-domain", "shifted", *self._external_datasets]
 
-    def row(self, answers: Answers) -> list[float]:
+    def row(self, answers: Predictor) -> list[float]:
         """Accuracies, in the order of the columns."""
         correct = answers(self._views).argmax(axis=1) == self._view_labels
         groups = [
-            _balanced(correct[self._groups == group], self._view_labels[self._groups == group])
+            _balanced_accuracy(correct[self._groups == group], self._view_labels[self._groups == group])
             for group in np.unique(self._groups)
         ]
         home = float((answers(self._images).argmax(axis=1) == self._labels).mean())
-        away = [float((answers(images).argmax(axis=1) == labels).mean()) for images, labels in self._others.values()]
+        away = [
+            float((answers(images).argmax(axis=1) == labels).mean())
+            for images, labels in self._external_datasets.values()
+        ]
         return [home, float(np.mean(groups)), *away]
 
 
-def _exported(run: RunDirectory) -> Answers:
+def _exported(run: RunDirectory) -> Predictor:
     model = open_model(run.export).network
     return lambda images: np.asarray(model.predict(images, batch_size=64, verbose=0))
 
 
-def _network(recipe_file: Path, weights: Path, cells: Cells) -> Answers:
-    shape = cells.images.shape
+def _network(recipe_file: Path, weights: Path, dataset: CellDataset) -> Predictor:
+    shape = dataset.images.shape
     network = trained_network(
         load_recipe(recipe_file),
         weights,
-        num_classes=len(cells.class_names),
+        num_classes=len(dataset.class_names),
         image_shape_px=(shape[1], shape[2]),
     )
-    return lambda images: probabilities(network, images)
+    return lambda images: predict_probabilities(network, images)
 
 
-def _single(recipe_file: Path, seconds: float, cells: Cells, splits: Splits, weights_dir: Path | None) -> Answers:
+def _single(
+    recipe_file: Path, seconds: float, dataset: CellDataset, splits: Splits, weights_dir: Path | None
+) -> Predictor:
     recipe = load_recipe(recipe_file)
-    material = prepare(cells, splits, ShiftSuite(seed=0, num_images=128), quick_images=256)
+    fold_data = prepare_fold(dataset, splits, ShiftSuite(seed=0, num_images=128), max_subset_images=256)
     with tempfile.TemporaryDirectory() as folder:
         train(
-            stretched(recipe, 1000.0),
-            material,
+            with_extended_epochs(recipe, 1000.0),
+            fold_data,
             seed=0,
             options=TrainOptions(
                 weights_file=find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir),
@@ -118,7 +123,7 @@ def _single(recipe_file: Path, seconds: float, cells: Cells, splits: Splits, wei
             report=lambda report: None,
             should_stop=lambda: False,
         )
-        return _network(recipe_file, Path(folder) / "best.npz", cells)
+        return _network(recipe_file, Path(folder) / "best.npz", dataset)
 
 
 def main() -> None:
@@ -132,18 +137,18 @@ def main() -> None:
     arguments = parser.parse_args()
     limit_native_threads(os.cpu_count() or 1)
 
-    cells = load_cells(arguments.data)
+    dataset = load_dataset(arguments.data)
     runs = [RunDirectory(path) for path in arguments.run]
-    splits = [read_splits(run.splits, cells) for run in runs]
+    splits = [read_splits(run.splits, dataset) for run in runs]
     if any(not np.array_equal(one.test_index(), splits[0].test_index()) for one in splits):
         raise SystemExit("--run: expected runs with the same test images, got different ones; give them the same seed")
     parts = (argument.partition("=") for argument in arguments.other)
-    side_px = cells.images.shape[1]
-    others = {name: load_cells(Path(path), image_size_px=side_px) for name, _, path in parts}
-    judge = Judge(cells, splits[0].test_index(), others)
+    side_px = dataset.images.shape[1]
+    others = {name: load_dataset(Path(path), image_size_px=side_px) for name, _, path in parts}
+    judge = Evaluator(dataset, splits[0].test_index(), others)
     print(f"| | {' | '.join(judge.columns)} |\n|{'---|' * (len(judge.columns) + 1)}", flush=True)
 
-    def show(name: str, answers: Answers) -> None:
+    def show(name: str, answers: Predictor) -> None:
         print(f"| {name} | {' | '.join(f'{100 * share:.1f} %' for share in judge.row(answers))} |", flush=True)
 
     for run in runs:
@@ -151,9 +156,9 @@ def main() -> None:
         chosen = read_ensemble(run)
         single = next(one for one in chosen.members if one.name == chosen.best_single[0])
         folder = run.root / single.networks[0].folder
-        show(f"{run.root.name}: best member alone", _network(folder / "recipe.yaml", folder / "best.npz", cells))
+        show(f"{run.root.name}: best member alone", _network(folder / "recipe.yaml", folder / "best.npz", dataset))
     if arguments.single_seconds > 0:
-        answers = _single(arguments.single, arguments.single_seconds, cells, splits[0], arguments.weights_dir)
+        answers = _single(arguments.single, arguments.single_seconds, dataset, splits[0], arguments.weights_dir)
         show(f"{arguments.single.stem}, {arguments.single_seconds:.0f} s", answers)
 
 

@@ -24,15 +24,15 @@ from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.evaluation.fold_data import Material, prepare, probabilities
-from bloodauto.models.batch_norm import adapted_statistics
+from bloodauto.evaluation.fold_data import FoldData, predict_probabilities, prepare_fold
+from bloodauto.models.batch_norm import adapted_batch_norm_weights
 from bloodauto.models.network import build_network
 from bloodauto.shift.score import score
 from bloodauto.training.checkpoint import read_weights
-from bloodauto.training.suite_weights import suite_for
+from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train_epochs
 
-ELSEWHERE = ("lab_b", "lab_c")
+EXTERNAL_SITES = ("lab_b", "lab_c")
 OPERATIONS: dict[str, list[str]] = {
     "nothing": [],
     "optics and sensor": ["defocus_blur", "motion_blur", "gaussian_blur", "noise", "shot_noise", "jpeg"],
@@ -46,13 +46,13 @@ OPERATIONS: dict[str, list[str]] = {
 _ADAPTATION_IMAGES = 256
 #: The stored statistics count as those of so many images.
 _ADAPTATION_PRIOR = 64
-WEAKLY = 0.3
-STRONGLY = 0.9
+WEAK_MAGNITUDE = 0.3
+STRONG_MAGNITUDE = 0.9
 
 
 def recipe_of(name: str, epochs: int) -> Recipe:
     operations = OPERATIONS[name]
-    magnitude = WEAKLY if name.endswith("weakly") else STRONGLY
+    magnitude = WEAK_MAGNITUDE if name.endswith("weakly") else STRONG_MAGNITUDE
     settings: dict[str, Any] = {"num_ops": 2, "magnitude": magnitude, "operations": operations}
     return parse_recipe(
         {
@@ -66,11 +66,11 @@ def recipe_of(name: str, epochs: int) -> Recipe:
     )
 
 
-def fitted(recipe: Recipe, material: Material, seed: int) -> Any:
+def train_network(recipe: Recipe, fold_data: FoldData, seed: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         for _ in train_epochs(
             recipe,
-            material,
+            fold_data,
             seed=seed,
             # The last epochs are as good as any: no score may choose among them here.
             options=TrainOptions(objective="accuracy"),
@@ -78,9 +78,9 @@ def fitted(recipe: Recipe, material: Material, seed: int) -> Any:
             should_stop=lambda: False,
         ):
             pass
-        side = material.images.shape[1]
+        side = fold_data.images.shape[1]
         network = build_network(
-            recipe, num_classes=material.num_classes, image_shape_px=(side, side), weights_file=None
+            recipe, num_classes=fold_data.num_classes, image_shape_px=(side, side), weights_file=None
         )
         network.set_weights(read_weights(Path(folder) / "best.npz"))
     return network
@@ -95,33 +95,36 @@ def main() -> None:
     arguments = parser.parse_args()
 
     recipes = {name: recipe_of(name, arguments.epochs) for name in OPERATIONS}
-    cells = synthesize(arguments.images, laboratory="lab_a", seed=1, image_size_px=48)
-    splits = make_splits(cells, clean(cells, enabled=False), seed=0)
-    shared = suite_for(recipes.values(), seed=0)
-    material = prepare(cells, splits, shared)
-    index, rows = material.validation_index, material.quick_rows
-    labels = cells.labels[index[rows]]
-    others = [synthesize(600, laboratory=name, seed=7, image_size_px=48) for name in ELSEWHERE]
+    dataset = synthesize(arguments.images, site="lab_a", seed=1, image_size_px=48)
+    splits = make_splits(dataset, clean(dataset, enabled=False), seed=0)
+    shared = shift_suite_for(recipes.values(), seed=0)
+    fold_data = prepare_fold(dataset, splits, shared)
+    index, rows = fold_data.validation_index, fold_data.subset_rows
+    labels = dataset.labels[index[rows]]
+    others = [synthesize(600, site=name, seed=7, image_size_px=48) for name in EXTERNAL_SITES]
 
-    plan = material.plan
+    plan = fold_data.plan
     weightings = {"all views alike": np.ones(len(plan)), "as a search counts": plan.weights}
-    columns = ("clean accuracy", *weightings, "without its own", *ELSEWHERE)
+    columns = ("clean accuracy", *weightings, "without its own", *EXTERNAL_SITES)
     table: dict[str, np.ndarray] = {}
     right: dict[str, np.ndarray] = {}
     rehearsed: dict[str, np.ndarray] = {}
     after_adaptation: dict[str, np.ndarray] = {}
-    kept: dict[str, list[Any]] = {name: [] for name in ("clean", "shown", "objective", *ELSEWHERE)}
+    kept: dict[str, list[Any]] = {name: [] for name in ("clean", "shown", "objective", *EXTERNAL_SITES)}
     for name, recipe in recipes.items():
-        limits = {seen.family: seen.severity for seen in suite_for([recipe], seed=0).seen}
+        limits = {
+            covered_by_training.family: covered_by_training.severity
+            for covered_by_training in shift_suite_for([recipe], seed=0).covered_by_training
+        }
         reach = np.array([limits.get(family, 0.0) for family in plan.family_names.tolist()])
         rehearsed[name] = plan.severities <= reach
         runs, correct, adapted = [], [], []
         for seed in range(arguments.seeds):
-            network = fitted(recipe, material, seed)
+            network = train_network(recipe, fold_data, seed)
             weights = network.get_weights()
-            clean_answers = probabilities(network, cells.images, index[rows])
-            shown = probabilities(network, material.views)
-            theirs = [probabilities(network, other.images) for other in others]
+            clean_answers = predict_probabilities(network, dataset.images, index[rows])
+            shown = predict_probabilities(network, fold_data.shifted_images)
+            theirs = [predict_probabilities(network, other.images) for other in others]
             own = {**weightings, "without its own": (~rehearsed[name]).astype(float)}
             scores = [
                 score(labels, clean_answers, replace(plan, weights=counted), shown).objective
@@ -129,12 +132,14 @@ def main() -> None:
             ]
             truth = [accuracy(answers, other.labels) for answers, other in zip(theirs, others, strict=True)]
             runs.append([accuracy(clean_answers, labels), *scores, *truth])
-            correct.append(shown.argmax(axis=1) == material.view_labels)
+            correct.append(shown.argmax(axis=1) == fold_data.shifted_labels)
             after = []
             for other in others:
                 unlabelled = other.images[:_ADAPTATION_IMAGES]
-                network.set_weights(adapted_statistics(network, unlabelled, source_images=_ADAPTATION_PRIOR))
-                after.append(accuracy(probabilities(network, other.images), other.labels))
+                network.set_weights(
+                    adapted_batch_norm_weights(network, unlabelled, source_pseudo_count=_ADAPTATION_PRIOR)
+                )
+                after.append(accuracy(predict_probabilities(network, other.images), other.labels))
                 network.set_weights(weights)
             adapted.append(after)
             for key, value in zip(kept, (clean_answers, shown, scores[1], *theirs), strict=True):
@@ -148,17 +153,17 @@ def main() -> None:
             arguments.save,
             allow_pickle=False,
             labels=labels,
-            view_labels=material.view_labels,
+            shifted_labels=fold_data.shifted_labels,
             **{key: np.stack(kept[key]) for key in ("clean", "shown", "objective")},
-            **{f"answers_{name}": np.stack(kept[name]) for name in ELSEWHERE},
-            **{f"labels_{name}": other.labels for name, other in zip(ELSEWHERE, others, strict=True)},
+            **{f"answers_{name}": np.stack(kept[name]) for name in EXTERNAL_SITES},
+            **{f"labels_{name}": other.labels for name, other in zip(EXTERNAL_SITES, others, strict=True)},
         )
     print(f"\n| recipe trains on | {' | '.join(columns)} |\n| --- |{' --- |' * len(columns)}")
     for name, row in table.items():
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
-    elsewhere = np.array([row[-len(ELSEWHERE) :].mean() for row in table.values()])
+    elsewhere = np.array([row[-len(EXTERNAL_SITES) :].mean() for row in table.values()])
     print("\nSpearman's correlation with the mean accuracy elsewhere:")
-    for column, label in enumerate(columns[: -len(ELSEWHERE)]):
+    for column, label in enumerate(columns[: -len(EXTERNAL_SITES)]):
         print(f"  {label}: {spearmanr([row[column] for row in table.values()], elsewhere).statistic:.2f}")
     print("\nGain over the recipe that trains on nothing, in points, on the views it rehearsed and on the others:")
     for name, rows_right in right.items():
@@ -172,10 +177,10 @@ def main() -> None:
         f"\nAccuracy with the statistics of {_ADAPTATION_IMAGES} unlabelled images there, and what that changes, in points:"
     )
     for name, after in after_adaptation.items():
-        before = table[name][-len(ELSEWHERE) :]
+        before = table[name][-len(EXTERNAL_SITES) :]
         shown_after = (
-            f"{lab} {value:.3f} ({100 * (value - old):+.1f})"
-            for lab, value, old in zip(ELSEWHERE, after, before, strict=True)
+            f"{site} {value:.3f} ({100 * (value - old):+.1f})"
+            for site, value, old in zip(EXTERNAL_SITES, after, before, strict=True)
         )
         print(f"  {name}: " + ", ".join(shown_after))
 

@@ -2,10 +2,10 @@
 
     python benchmarks/suggestions.py --searches 8
 
-Each search runs on the shipped small space with its first declared recipe, on an artificial landscape over all of the
-space's domains: quality falls with the distance from an optimum that lies off the declared recipe by a random step in every
+Each search runs on the shipped small space with its first initial configuration, on an artificial landscape over all of the
+space's domains: quality falls with the distance from an optimum that lies off the initial configuration by a random step in every
 number and another member in a part of the choices, each domain with a weight of its own. Printed is what the best trial
-gains over the declared recipe, mean and standard error over searches.
+gains over the initial configuration, mean and standard error over searches.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from bloodauto.config.space.grammar import Domain, Scalar
 from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.simulated import Simulator
-from bloodauto.tuning.messages import PolicySettings
+from bloodauto.tuning.messages import SchedulerSettings
 from bloodauto.tuning.pruning import plan_pruning
-from bloodauto.tuning.scheduler import Policy
+from bloodauto.tuning.scheduler import Scheduler
 
 _EPOCHS = 4
 #: Of the greatest distance there is, what a recipe can lose.
 _DEPTH = 0.6
 
 
-def _share(domain: Domain, value: Scalar) -> float:
+def _unit_position(domain: Domain, value: Scalar) -> float:
     assert not isinstance(domain, Choice)
     assert isinstance(value, int | float)
     if domain.log:
@@ -48,20 +48,20 @@ def _share(domain: Domain, value: Scalar) -> float:
 class Landscape:
     """Learning curves of every recipe of a space, with one optimum."""
 
-    def __init__(self, space: Space, declared: Recipe, *, step: float, seed: int) -> None:
+    def __init__(self, space: Space, initial: Recipe, *, step: float, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self._space, self._seed = space, seed
         self._domains = {domain.parameter: domain for domain in space.domains()}
         self._weights = {name: float(rng.exponential()) for name in self._domains}
         self._optimum: dict[str, Scalar] = {}
-        parameters = parameters_of(space, declared)
+        parameters = parameters_of(space, initial)
         for name, value in parameters.items():
             domain = self._domains[name]
             if isinstance(domain, Choice):
                 other = domain.labels[int(rng.integers(len(domain.labels)))]
                 self._optimum[name] = value if rng.random() < 0.6 else other
             else:
-                self._optimum[name] = float(np.clip(_share(domain, value) + step * rng.standard_normal(), 0, 1))
+                self._optimum[name] = float(np.clip(_unit_position(domain, value) + step * rng.standard_normal(), 0, 1))
         self._total = sum(self._weights[name] for name in parameters)
 
     def _distance(self, name: str, value: Scalar) -> float:
@@ -72,7 +72,7 @@ class Landscape:
         if isinstance(domain, Choice):
             return 0.5 * (value != optimum)
         assert isinstance(optimum, float)
-        return min(4 * (_share(domain, value) - optimum) ** 2, 1.0)
+        return min(4 * (_unit_position(domain, value) - optimum) ** 2, 1.0)
 
     def __call__(self, recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
         try:
@@ -88,17 +88,19 @@ class Landscape:
         return CurvePoint(float(np.clip(quality, 0, 1)), 20.0, 2.0)
 
 
-def _gain(space: Space, declared: Recipe, *, budget: float, step: float, local_share: float, seed: int) -> float:
-    landscape = Landscape(space, declared, step=step, seed=seed)
+def _gain(
+    space: Space, initial: Recipe, *, budget: float, step: float, local_perturbation_fraction: float, seed: int
+) -> float:
+    landscape = Landscape(space, initial, step=step, seed=seed)
     simulator = Simulator(landscape)
-    settings = PolicySettings(
+    settings = SchedulerSettings(
         seed=seed,
         workers=2,
         devices_per_worker=1.0,
-        refit_share=0.35,
-        final_device_seconds=30.0,
+        refit_fraction=0.35,
+        finalization_device_seconds=30.0,
         num_folds=5,
-        local_share=local_share,
+        local_perturbation_fraction=local_perturbation_fraction,
     )
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(
@@ -108,19 +110,19 @@ def _gain(space: Space, declared: Recipe, *, budget: float, step: float, local_s
             wall_clock=simulator.now,
         )
         study = optuna.create_study(direction="maximize")
-        policy = Policy(
+        scheduler = Scheduler(
             study=study,
             space=space,
             ledger=ledger,
             pruning=plan_pruning("successive_halving", max_epochs=_EPOCHS),
             settings=settings,
-            declared=(("declared", declared),),
+            initial=(("declared", initial),),
             now=simulator.now,
         )
-        simulator.run(policy, ledger, workers=settings.workers)
-    best = policy.best()
-    assert best is not None
-    return best.objective - landscape(declared, seed, _EPOCHS).objective
+        simulator.run(scheduler, ledger, workers=settings.workers)
+    incumbent = scheduler.incumbent()
+    assert incumbent is not None
+    return incumbent.objective - landscape(initial, seed, _EPOCHS).objective
 
 
 def main() -> None:
@@ -131,19 +133,19 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     space = load_space(shipped_folder("search_spaces") / "small.yaml")
-    declared = load_recipe(shipped_folder("trials") / "small_mobilenet_025.yaml")
-    print("budget   optimum   gain over the declared recipe by the share of suggestions near the best trial")
+    initial = load_recipe(shipped_folder("trials") / "small_mobilenet_025.yaml")
+    print("budget   optimum   gain over the initial configuration by the share of suggestions near the best trial")
     for budget in (1800.0, 9000.0):
         for step in (0.15, 0.3):
-            cells = []
+            dataset = []
             for share in arguments.shares:
                 gains = [
-                    _gain(space, declared, budget=budget, step=step, local_share=share, seed=seed)
+                    _gain(space, initial, budget=budget, step=step, local_perturbation_fraction=share, seed=seed)
                     for seed in range(arguments.searches)
                 ]
                 error = statistics.stdev(gains) / len(gains) ** 0.5
-                cells.append(f"{share:.2f}: {statistics.mean(gains):.4f} +- {error:.4f}")
-            print(f"{budget:>6.0f}   {step:.2f}      {'   '.join(cells)}", flush=True)
+                dataset.append(f"{share:.2f}: {statistics.mean(gains):.4f} +- {error:.4f}")
+            print(f"{budget:>6.0f}   {step:.2f}      {'   '.join(dataset)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ def main() -> None:
         saved = {name: archive[name] for name in archive.files}
     laboratories = [name.removeprefix("labels_") for name in saved if name.startswith("labels_")]
     clean, views = saved["clean"], saved["shown"]
-    labels, view_labels = saved["labels"], saved["view_labels"]
-    both, both_labels = np.concatenate([clean, views], axis=1), np.concatenate([labels, view_labels])
+    labels, shifted_labels = saved["labels"], saved["shifted_labels"]
+    both, both_labels = np.concatenate([clean, views], axis=1), np.concatenate([labels, shifted_labels])
     accuracy = (clean.argmax(axis=2) == labels).mean(axis=1)
     print(
         f"{len(clean)} networks\n\n| estimate | laboratory | Spearman | mean error, points |\n| --- | --- | --- | --- |"

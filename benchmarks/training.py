@@ -40,32 +40,32 @@ class Epoch:
 
     seconds: float
     core_seconds: float
-    waited_seconds: float
+    waiting_seconds: float
 
 
-def cells_of(folder: Path | None, count: int) -> tuple[np.ndarray, np.ndarray, int]:
+def load_images(folder: Path | None, count: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Images uint8 (count, h, w, 3), labels (count,) and the number of classes; drawn cells where no folder is given."""
     if folder is None:
         from bloodauto.data.synthetic.generator import synthesize
 
-        cells = synthesize(count, laboratory="lab_a", seed=SEED, image_size_px=96)
+        dataset = synthesize(count, site="lab_a", seed=SEED, image_size_px=96)
     else:
-        from bloodauto.data.load import load_cells
+        from bloodauto.data.load import load_dataset
 
-        cells = load_cells(folder)
-    rows = np.random.default_rng(SEED).permutation(len(cells.images))[:count]
-    return cells.images[rows], cells.labels[rows], len(cells.class_names)
+        dataset = load_dataset(folder)
+    rows = np.random.default_rng(SEED).permutation(len(dataset.images))[:count]
+    return dataset.images[rows], dataset.labels[rows], len(dataset.class_names)
 
 
 def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> Any:
     """The recipe's network, compiled for its first stage as a training compiles it."""
     import keras
 
-    from bloodauto.models.device import choose_once
+    from bloodauto.models.device import cached_device_settings
     from bloodauto.models.network import apply_unfreeze, build_network
     from bloodauto.training.optimizers import build_loss, build_optimizer
 
-    choice = choose_once(on_gpu=False, image_size_px=max(image_shape_px))
+    choice = cached_device_settings(on_gpu=False, image_size_px=max(image_shape_px))
     keras.config.set_dtype_policy(choice.precision)
     network = build_network(recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None)
     apply_unfreeze(network, recipe.backbone, recipe.stages[0])
@@ -130,7 +130,7 @@ def report(epochs: dict[str, list[Epoch]], images_per_epoch: int) -> None:
         core_seconds = float(np.median([epoch.core_seconds for epoch in own]))
         ratio = np.median([one.seconds / base.seconds for one, base in zip(own, plain, strict=True)])
         core_ratio = np.median([one.core_seconds / base.core_seconds for one, base in zip(own, plain, strict=True)])
-        waiting = sum(epoch.waited_seconds for epoch in own) / sum(epoch.seconds for epoch in own)
+        waiting = sum(epoch.waiting_seconds for epoch in own) / sum(epoch.seconds for epoch in own)
         print(f"  {name:<10}{images_per_epoch / seconds:>10,.0f}{images_per_epoch / core_seconds:>15,.0f}"
               f"{ratio:>7.2f}x{core_ratio:>10.2f}x{waiting:>8.1%}")  # fmt: skip
 
@@ -151,13 +151,13 @@ def main() -> None:
     os.sched_setaffinity(0, cores)
 
     from bloodauto.config.recipe import load_recipe
-    from bloodauto.config.recipe.experiments import find_declared
+    from bloodauto.config.recipe.experiments import find_recipe_file
     from bloodauto.models.device import claim_device
 
-    claim_device(cores=len(cores), gpu_share=0.0)
-    recipe = load_recipe(find_declared(arguments.recipe))
+    claim_device(cores=len(cores), gpu_fraction=0.0)
+    recipe = load_recipe(find_recipe_file(arguments.recipe))
     count, turns = (640, 3) if arguments.quick else (arguments.count, arguments.turns)
-    images, labels, num_classes = cells_of(arguments.images, count)
+    images, labels, num_classes = load_images(arguments.images, count)
     network = build(recipe, (images.shape[1], images.shape[2]), num_classes)
     pipelines = pipelines_of(recipe, images, np.eye(num_classes, dtype=np.float32)[labels], arguments.processes)
     steps = pipelines["none"].batches_per_epoch

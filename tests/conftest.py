@@ -13,7 +13,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from bloodauto.config.recipe import Recipe
-    from bloodauto.evaluation.fold_data import Material
+    from bloodauto.evaluation.fold_data import FoldData
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
@@ -33,17 +33,17 @@ def _restored_precision() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def material() -> Material:
+def fold_data() -> FoldData:
     """260 synthetic cells of 32 px: 177 to train on, 44 to validate on."""
     from bloodauto.data.clean import clean
     from bloodauto.data.split import make_splits
     from bloodauto.data.synthetic.generator import synthesize
-    from bloodauto.evaluation.fold_data import prepare
+    from bloodauto.evaluation.fold_data import prepare_fold
     from bloodauto.shift.suite import ShiftSuite
 
-    cells = synthesize(260, seed=3, image_size_px=32)
-    splits = make_splits(cells, clean(cells, enabled=False), seed=0)
-    return prepare(cells, splits, ShiftSuite(seed=0, num_images=16), quick_images=32)
+    dataset = synthesize(260, seed=3, image_size_px=32)
+    splits = make_splits(dataset, clean(dataset, enabled=False), seed=0)
+    return prepare_fold(dataset, splits, ShiftSuite(seed=0, num_images=16), max_subset_images=32)
 
 
 def _recipe(stages: list[dict] | None = None, **fields: object) -> Recipe:

@@ -27,20 +27,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from forms import DEFAULT, FORMS, LABORATORY, Form, Scores, mean_of_groups
+from forms import COMBINED, DEFAULT, FORMS, Form, Scores, mean_of_groups
 from scipy.stats import rankdata
 
 _RESAMPLES = 2000
 _INTERVAL = (0.05, 0.95)
-_SEEN_WEIGHTS = (0.5, 0.25, 0.0)
-_DEFAULT_SEEN_WEIGHT = 0.25
+_COVERED_WEIGHTS = (0.5, 0.25, 0.0)
+_DEFAULT_COVERED_WEIGHT = 0.25
 _TRIALS = (4, 8, 16)
 _HALVES = 8
-_HARSH = slice(2, None)
+_HIGH_SEVERITIES = slice(2, None)
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedScores:
     """The recorded table; ``others``: accuracy, float (recipes,), by the name of another laboratory's set.
 
     ``beyond`` and ``places``: of ``forms.Scores``.
@@ -50,67 +50,69 @@ class Recorded:
     groups: np.ndarray
     clean: np.ndarray
     balanced: np.ndarray
-    others: dict[str, np.ndarray]
-    rehearsed: np.ndarray
-    beyond: np.ndarray
-    places: np.ndarray
+    external: dict[str, np.ndarray]
+    covered: np.ndarray
+    harsher: np.ndarray
+    site_accuracy: np.ndarray
 
-    def scores(self, families: np.ndarray, seen_weight: float = 1.0, *, own: bool = False) -> Scores:
+    def scores(self, families: np.ndarray, covered_weight: float = 1.0, *, own: bool = False) -> Scores:
         """What a candidate may look at when only ``families`` are shown to it.
 
         Args:
             families: bool (families,).
-            seen_weight: of what recipes may train on.
+            covered_weight: of what recipes may train on.
             own: whether each recipe's own training decides, or that of all recipes together.
         """
-        seen = self.rehearsed if own else self.rehearsed.any(axis=0, keepdims=True)
-        weights = np.where(seen, seen_weight, 1.0)[:, families]
-        together = bool((self.groups[families] == LABORATORY).any())
+        seen = self.covered if own else self.covered.any(axis=0, keepdims=True)
+        weights = np.where(seen, covered_weight, 1.0)[:, families]
+        together = bool((self.groups[families] == COMBINED).any())
         return Scores(
             self.clean,
             self.balanced[:, families],
             self.groups[families],
             weights,
-            beyond=self.beyond if together else None,
-            places=self.places if together else None,
+            harsher=self.harsher if together else None,
+            site_accuracy=self.site_accuracy if together else None,
         )
 
 
 @dataclass(frozen=True)
-class Line:
+class CandidateResult:
     """One candidate's rank correlations, each with its interval (low, high)."""
 
     name: str
     held_out: float
     held_out_interval: tuple[float, float]
     held_out_half: tuple[float, float, float]
-    others: dict[str, tuple[float, float, float]]
+    external: dict[str, tuple[float, float, float]]
 
     @property
-    def mean_of_drawn(self) -> float:
+    def mean_over_synthetic_sites(self) -> float:
         """Over the drawn laboratories; real ones judge the choice and have no part in it."""
-        drawn = [value for name, (value, _, _) in self.others.items() if name.startswith("synthetic")]
+        drawn = [value for name, (value, _, _) in self.external.items() if name.startswith("synthetic")]
         return float(np.mean(drawn)) if drawn else 0.0
 
 
-def read_table(path: Path) -> Recorded:
+def read_table(path: Path) -> RecordedScores:
     """Reads what ``record.py`` wrote."""
     table = json.loads(path.read_text(encoding="utf-8"))
     entries = table["recipes"]
     severities = table["severities"]
-    return Recorded(
+    return RecordedScores(
         names=tuple(entry["name"] for entry in entries),
         groups=np.array([family["group"] for family in table["families"]]),
         clean=np.array([entry["clean"]["balanced_accuracy"] for entry in entries]),
         balanced=np.array([entry["balanced"] for entry in entries]),
-        others={name: np.array([entry["others"][name] for entry in entries]) for name in entries[0]["others"]},
-        beyond=np.array([entry["beyond"] for entry in entries]),
-        places=np.array([entry["places"] for entry in entries]),
-        rehearsed=np.stack([_rehearsed(entry["recipe"], table["families"], severities) for entry in entries]),
+        external={name: np.array([entry["external"][name] for entry in entries]) for name in entries[0]["external"]},
+        harsher=np.array([entry["harsher"] for entry in entries]),
+        site_accuracy=np.array([entry["site_accuracy"] for entry in entries]),
+        covered=np.stack([_covered_by_training(entry["recipe"], table["families"], severities) for entry in entries]),
     )
 
 
-def _rehearsed(recipe: dict[str, object], families: list[dict[str, str]], severities: list[int]) -> np.ndarray:
+def _covered_by_training(
+    recipe: dict[str, object], families: list[dict[str, str]], severities: list[int]
+) -> np.ndarray:
     """Whether a recipe trains on each family and severity: bool (families, severities)."""
     from bloodauto.config.recipe import parse_recipe
     from bloodauto.shift.overlap import trained_severities
@@ -129,50 +131,56 @@ def _correlations(candidate: np.ndarray, truth: np.ndarray, rows: np.ndarray) ->
     return (centred[0] * centred[1]).sum(axis=1) / np.where(spread > 0, spread, np.inf)
 
 
-def compare(table: Recorded, *, seed: int = 0) -> list[Line]:
+def compare(table: RecordedScores, *, seed: int = 0) -> list[CandidateResult]:
     """Every candidate, the highest sum of the held-out half and the mean of the drawn laboratories first."""
     count = len(table.names)
     drawn = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
     # The first row is the table itself, the others its resamples.
     rows = np.concatenate([np.arange(count)[None], drawn])
-    lines = [_line(name, form, table, rows, 1.0, own=False) for name, form in FORMS.items()]
-    for weight in _SEEN_WEIGHTS:
+    lines = [_candidate_result(name, form, table, rows, 1.0, own=False) for name, form in FORMS.items()]
+    for weight in _COVERED_WEIGHTS:
         for kind, form in (
             ("mean of groups and clean", mean_of_groups),
             ("half laboratory, severities 3 to 5", DEFAULT),
         ):
-            lines.append(_line(f"{kind}, rehearsed views count {weight:g}", form, table, rows, weight, own=False))
+            lines.append(
+                _candidate_result(f"{kind}, rehearsed views count {weight:g}", form, table, rows, weight, own=False)
+            )
     name = "mean of groups and clean, each recipe without what itself rehearsed"
-    lines.append(_line(name, mean_of_groups, table, rows, 0.0, own=True))
-    return sorted(lines, key=lambda line: -line.held_out_half[0] - line.mean_of_drawn)
+    lines.append(_candidate_result(name, mean_of_groups, table, rows, 0.0, own=True))
+    return sorted(lines, key=lambda line: -line.held_out_half[0] - line.mean_over_synthetic_sites)
 
 
-def _line(name: str, form: Form, table: Recorded, rows: np.ndarray, seen_weight: float, *, own: bool) -> Line:
+def _candidate_result(
+    name: str, form: Form, table: RecordedScores, rows: np.ndarray, covered_weight: float, *, own: bool
+) -> CandidateResult:
     per_group = []
     for group in dict.fromkeys(table.groups.tolist()):
         left_out = table.groups == group
         truth = table.balanced[:, left_out].mean(axis=(1, 2))
-        per_group.append(_correlations(form(table.scores(~left_out, seen_weight, own=own)), truth, rows))
+        per_group.append(_correlations(form(table.scores(~left_out, covered_weight, own=own)), truth, rows))
     held_out = np.mean(per_group, axis=0)
     halves = [
         _correlations(
-            form(table.scores(~half, seen_weight, own=own)), table.balanced[:, half, _HARSH].mean(axis=(1, 2)), rows
+            form(table.scores(~half, covered_weight, own=own)),
+            table.balanced[:, half, _HIGH_SEVERITIES].mean(axis=(1, 2)),
+            rows,
         )
-        for half in _drawn_halves(table.groups)
+        for half in _random_halves(table.groups)
     ]
-    everything = form(table.scores(np.ones(len(table.groups), bool), seen_weight, own=own))
-    others = {}
-    for other, truth in table.others.items():
+    everything = form(table.scores(np.ones(len(table.groups), bool), covered_weight, own=own))
+    external = {}
+    for other, truth in table.external.items():
         found = _correlations(everything, truth, rows)
         low, high = np.quantile(found[1:], _INTERVAL)
-        others[other] = (float(found[0]), float(low), float(high))
+        external[other] = (float(found[0]), float(low), float(high))
     low, high = np.quantile(held_out[1:], _INTERVAL)
     half = np.mean(halves, axis=0)
     of_half = (float(half[0]), *(float(bound) for bound in np.quantile(half[1:], _INTERVAL)))
-    return Line(name, float(held_out[0]), (float(low), float(high)), of_half, others)
+    return CandidateResult(name, float(held_out[0]), (float(low), float(high)), of_half, external)
 
 
-def _drawn_halves(groups: np.ndarray) -> list[np.ndarray]:
+def _random_halves(groups: np.ndarray) -> list[np.ndarray]:
     """Half of the families of each group but the laboratory, again and again: bool (families,) each."""
     rng = np.random.default_rng(0)
     halves = []
@@ -180,14 +188,14 @@ def _drawn_halves(groups: np.ndarray) -> list[np.ndarray]:
         half = np.zeros(len(groups), bool)
         for group in dict.fromkeys(groups.tolist()):
             members = np.flatnonzero(groups == group)
-            if group != LABORATORY:
+            if group != COMBINED:
                 half[rng.permutation(members)[: len(members) // 2]] = True
         halves.append(half)
     return halves
 
 
 @dataclass(frozen=True)
-class Worth:
+class ObjectiveGain:
     """Mean accuracies of what is chosen among so many recipes, by clean accuracy and by the default objective."""
 
     trials: int
@@ -195,7 +203,7 @@ class Worth:
     by_objective: dict[str, float]
 
 
-def worth(table: Recorded, trials: int, *, seed: int = 0) -> Worth:
+def objective_gain(table: RecordedScores, trials: int, *, seed: int = 0) -> ObjectiveGain:
     """What the objective gains over clean accuracy, when the best of ``trials`` random recipes is taken."""
     rng = np.random.default_rng(seed)
     drawn = np.stack([rng.permutation(len(table.names))[:trials] for _ in range(_RESAMPLES)])
@@ -204,45 +212,45 @@ def worth(table: Recorded, trials: int, *, seed: int = 0) -> Worth:
         return drawn[np.arange(_RESAMPLES), score[drawn].argmax(axis=1)]
 
     by_accuracy, by_objective = chosen(table.clean), {}
-    everything = chosen(DEFAULT(table.scores(np.ones(len(table.groups), bool), _DEFAULT_SEEN_WEIGHT)))
+    everything = chosen(DEFAULT(table.scores(np.ones(len(table.groups), bool), _DEFAULT_COVERED_WEIGHT)))
     held_out, objective_held_out = [], []
     for group in dict.fromkeys(table.groups.tolist()):
         left_out = table.groups == group
         truth = table.balanced[:, left_out].mean(axis=(1, 2))
         held_out.append(truth[by_accuracy].mean())
-        objective_held_out.append(truth[chosen(DEFAULT(table.scores(~left_out, _DEFAULT_SEEN_WEIGHT)))].mean())
+        objective_held_out.append(truth[chosen(DEFAULT(table.scores(~left_out, _DEFAULT_COVERED_WEIGHT)))].mean())
     by_objective["held-out causes"] = float(np.mean(objective_held_out))
     accuracies = {"held-out causes": float(np.mean(held_out))}
-    for other, truth in table.others.items():
+    for other, truth in table.external.items():
         accuracies[other], by_objective[other] = float(truth[by_accuracy].mean()), float(truth[everything].mean())
     accuracies["clean"], by_objective["clean"] = table.clean[by_accuracy].mean(), table.clean[everything].mean()
-    return Worth(trials, accuracies, by_objective)
+    return ObjectiveGain(trials, accuracies, by_objective)
 
 
-def worth_as_markdown(worths: list[Worth]) -> str:
+def gains_as_markdown(gains: list[ObjectiveGain]) -> str:
     """The second table of the documents."""
-    columns = list(worths[0].by_accuracy)
+    columns = list(gains[0].by_accuracy)
     rows = [["recipes", "chosen by", *(column.replace("_", " ") for column in columns)], ["---"] * (len(columns) + 2)]
-    for one in worths:
+    for one in gains:
         for name, found in (("clean accuracy", one.by_accuracy), ("the objective", one.by_objective)):
             rows.append([str(one.trials), name, *(f"{found[column]:.3f}" for column in columns)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _shown(value: float, low: float, high: float) -> str:
+def _format_interval(value: float, low: float, high: float) -> str:
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
-def as_markdown(lines: list[Line]) -> str:
+def as_markdown(lines: list[CandidateResult]) -> str:
     """The table as it stands in the documents."""
-    others = list(lines[0].others)
+    external = list(lines[0].external)
     rows = [
         [
             "objective",
             "held-out causes",
             "held-out half",
             "mean of drawn labs",
-            *(other.replace("_", " ") for other in others),
+            *(other.replace("_", " ") for other in external),
         ]
     ]
     rows.append(["---"] * len(rows[0]))
@@ -250,10 +258,10 @@ def as_markdown(lines: list[Line]) -> str:
         rows.append(
             [
                 line.name,
-                _shown(line.held_out, *line.held_out_interval),
-                _shown(*line.held_out_half),
-                f"{line.mean_of_drawn:.2f}",
-                *(_shown(*line.others[one]) for one in others),
+                _format_interval(line.held_out, *line.held_out_interval),
+                _format_interval(*line.held_out_half),
+                f"{line.mean_over_synthetic_sites:.2f}",
+                *(_format_interval(*line.external[one]) for one in external),
             ]
         )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -268,7 +276,7 @@ def main() -> None:
     print(f"{len(table.names)} recipes, {len(table.groups)} families; Spearman's correlation (90 % interval)\n")
     print(as_markdown(compare(table, seed=arguments.seed)))
     print("\nWhat the choice is worth: mean accuracy of the best of some recipes drawn from the table\n")
-    print(worth_as_markdown([worth(table, trials, seed=arguments.seed) for trials in _TRIALS]))
+    print(gains_as_markdown([objective_gain(table, trials, seed=arguments.seed) for trials in _TRIALS]))
 
 
 if __name__ == "__main__":

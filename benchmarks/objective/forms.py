@@ -28,8 +28,8 @@ class Scores:
     balanced: np.ndarray
     groups: np.ndarray
     weights: np.ndarray
-    beyond: np.ndarray | None = None
-    places: np.ndarray | None = None
+    harsher: np.ndarray | None = None
+    site_accuracy: np.ndarray | None = None
 
     @property
     def families(self) -> np.ndarray:
@@ -94,7 +94,7 @@ def by_severity(scores: Scores, weights: tuple[float, ...]) -> np.ndarray:
     return np.average(scores.balanced.mean(axis=1), axis=1, weights=np.array(weights[: scores.balanced.shape[2]]))
 
 
-def harsh(scores: Scores, form: Form, severities: slice = slice(2, None)) -> np.ndarray:
+def high_severities(scores: Scores, form: Form, severities: slice = slice(2, None)) -> np.ndarray:
     """Another form, seen at the harsher severities alone."""
     weights = np.broadcast_to(scores.weights, scores.balanced.shape)
     return form(replace(scores, balanced=scores.balanced[:, :, severities], weights=weights[:, :, severities]))
@@ -112,43 +112,45 @@ def mean_log_odds(scores: Scores) -> np.ndarray:
     return np.log(shares / (1 - shares)).mean(axis=1)
 
 
-LABORATORY = "laboratory"
+COMBINED = "combined"
 
 
-def laboratory_and_others(scores: Scores, laboratory_share: float = 0.5) -> np.ndarray:
-    """All causes at once by ``laboratory_share``, the other groups and the clean images by the rest."""
-    ours = scores.groups == LABORATORY
+def combined_and_others(scores: Scores, combined_weight: float = 0.5) -> np.ndarray:
+    """All causes at once by ``combined_weight``, the other groups and the clean images by the rest."""
+    ours = scores.groups == COMBINED
     if not ours.any():
         return mean_of_groups(scores)
     weights = np.broadcast_to(scores.weights, scores.balanced.shape)
     apart = replace(scores, balanced=scores.balanced[:, ~ours], groups=scores.groups[~ours], weights=weights[:, ~ours])
     others = mean_of_groups(apart) if (~ours).any() else scores.clean
-    return laboratory_share * scores.balanced[:, ours].mean(axis=(1, 2)) + (1 - laboratory_share) * others
+    return combined_weight * scores.balanced[:, ours].mean(axis=(1, 2)) + (1 - combined_weight) * others
 
 
-def beyond_and_others(scores: Scores, levels: slice, share: float = 0.5) -> np.ndarray:
+def harsher_and_others(scores: Scores, levels: slice, share: float = 0.5) -> np.ndarray:
     """Harsher laboratories than the suite's by ``share``; the other groups and the clean images by the rest."""
-    others = laboratory_and_others(scores, 0.0)
-    if scores.beyond is None:
+    others = combined_and_others(scores, 0.0)
+    if scores.harsher is None:
         return others
-    return share * scores.beyond[:, levels].mean(axis=1) + (1 - share) * others
+    return share * scores.harsher[:, levels].mean(axis=1) + (1 - share) * others
 
 
-def places_and_others(scores: Scores, quantile: float | None = None, share: float = 0.5) -> np.ndarray:
+def sites_and_others(scores: Scores, quantile: float | None = None, share: float = 0.5) -> np.ndarray:
     """Whole laboratories, their mean or a quantile, by ``share``; the other groups and the clean images by the rest."""
-    others = laboratory_and_others(scores, 0.0)
-    if scores.places is None:
+    others = combined_and_others(scores, 0.0)
+    if scores.site_accuracy is None:
         return others
-    places = scores.places.mean(axis=1) if quantile is None else np.quantile(scores.places, quantile, axis=1)
-    return share * places + (1 - share) * others
+    site_accuracy = (
+        scores.site_accuracy.mean(axis=1) if quantile is None else np.quantile(scores.site_accuracy, quantile, axis=1)
+    )
+    return share * site_accuracy + (1 - share) * others
 
 
-def _with_beyond(levels: slice, share: float) -> Form:
-    return partial(harsh, form=partial(beyond_and_others, levels=levels, share=share))
+def _with_harsher(levels: slice, share: float) -> Form:
+    return partial(high_severities, form=partial(harsher_and_others, levels=levels, share=share))
 
 
-def _with_laboratory(severities: slice, share: float) -> Form:
-    return partial(harsh, form=partial(laboratory_and_others, laboratory_share=share), severities=severities)
+def _with_combined(severities: slice, share: float) -> Form:
+    return partial(high_severities, form=partial(combined_and_others, combined_weight=share), severities=severities)
 
 
 FORMS: dict[str, Form] = {
@@ -165,27 +167,27 @@ FORMS: dict[str, Form] = {
     "severities by their number": partial(by_severity, weights=(1, 2, 3, 4, 5)),
     "mild severities 1 and 2": partial(by_severity, weights=(1, 1, 0, 0, 0)),
     "mean log odds of families": mean_log_odds,
-    "half laboratory, half the rest": laboratory_and_others,
-    "a third laboratory, severities 3 to 5": _with_laboratory(slice(2, None), 1 / 3),
-    "half laboratory, severities 3 to 5": _with_laboratory(slice(2, None), 0.5),
-    "half laboratory, severities 4 and 5": _with_laboratory(slice(3, None), 0.5),
-    "laboratory alone, severities 3 to 5": _with_laboratory(slice(2, None), 1.0),
-    "laboratory alone, severities 4 and 5": _with_laboratory(slice(3, None), 1.0),
-    "half beyond, 3.2 to 4.1": _with_beyond(slice(0, 3), 0.5),
-    "half beyond, 3.7 to 4.6": _with_beyond(slice(1, 4), 0.5),
-    "half beyond, 4.1 to 5": _with_beyond(slice(2, 5), 0.5),
-    "a third beyond, 3.7 to 4.6": _with_beyond(slice(1, 4), 1 / 3),
-    "two thirds beyond, 3.7 to 4.6": _with_beyond(slice(1, 4), 2 / 3),
-    "beyond alone, 3.7 to 4.6": _with_beyond(slice(1, 4), 1.0),
-    "half places": partial(harsh, form=places_and_others),
-    "half lower quartile of places": partial(harsh, form=partial(places_and_others, quantile=0.25)),
+    "half laboratory, half the rest": combined_and_others,
+    "a third laboratory, severities 3 to 5": _with_combined(slice(2, None), 1 / 3),
+    "half laboratory, severities 3 to 5": _with_combined(slice(2, None), 0.5),
+    "half laboratory, severities 4 and 5": _with_combined(slice(3, None), 0.5),
+    "laboratory alone, severities 3 to 5": _with_combined(slice(2, None), 1.0),
+    "laboratory alone, severities 4 and 5": _with_combined(slice(3, None), 1.0),
+    "half beyond, 3.2 to 4.1": _with_harsher(slice(0, 3), 0.5),
+    "half beyond, 3.7 to 4.6": _with_harsher(slice(1, 4), 0.5),
+    "half beyond, 4.1 to 5": _with_harsher(slice(2, 5), 0.5),
+    "a third beyond, 3.7 to 4.6": _with_harsher(slice(1, 4), 1 / 3),
+    "two thirds beyond, 3.7 to 4.6": _with_harsher(slice(1, 4), 2 / 3),
+    "beyond alone, 3.7 to 4.6": _with_harsher(slice(1, 4), 1.0),
+    "half places": partial(high_severities, form=sites_and_others),
+    "half lower quartile of places": partial(high_severities, form=partial(sites_and_others, quantile=0.25)),
     "mean of groups and worst group": mean_and_worst_group,
-    "mean of groups, severities 3 to 5": partial(harsh, form=partial(mean_of_groups, clean_weight=0.0)),
-    "mean of groups and clean, severities 3 to 5": partial(harsh, form=mean_of_groups),
-    "worst group, severities 3 to 5": partial(harsh, form=worst_group),
-    "mean of groups and worst group, severities 3 to 5": partial(harsh, form=mean_and_worst_group),
+    "mean of groups, severities 3 to 5": partial(high_severities, form=partial(mean_of_groups, clean_weight=0.0)),
+    "mean of groups and clean, severities 3 to 5": partial(high_severities, form=mean_of_groups),
+    "worst group, severities 3 to 5": partial(high_severities, form=worst_group),
+    "mean of groups and worst group, severities 3 to 5": partial(high_severities, form=mean_and_worst_group),
     "mean of groups and worst group, severities 4 and 5": partial(
-        harsh, form=mean_and_worst_group, severities=slice(3, None)
+        high_severities, form=mean_and_worst_group, severities=slice(3, None)
     ),
 }
 

@@ -29,18 +29,18 @@ import numpy as np
 
 from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
-from bloodauto.data.dataset import Cells
-from bloodauto.data.load import load_cells
+from bloodauto.data.dataset import CellDataset
+from bloodauto.data.load import load_dataset
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.evaluation.fold_data import Material, prepare, probabilities
+from bloodauto.evaluation.fold_data import FoldData, predict_probabilities, prepare_fold
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
 from bloodauto.run.files import read_json, write_json
 from bloodauto.shift.corruptions.family import SEVERITIES
-from bloodauto.shift.corruptions.registry import family_named
-from bloodauto.shift.simulated_sites import draw_compound_shifts
-from bloodauto.shift.suite import ShiftSuite, ViewPlan
+from bloodauto.shift.corruptions.registry import find_family
+from bloodauto.shift.simulated_sites import draw_simulated_sites
+from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.transforms.threads import limit_native_threads
 
@@ -84,12 +84,12 @@ def _rand(num_ops: int, magnitude: float, operations: Any = "cells") -> dict[str
 _ADAMW = {"name": "adamw", "learning_rate": 2.0e-3, "weight_decay": 0.02}
 _HEAD_ONLY = {"epochs": 1, "unfreeze": "none", "optimizer": {"name": "adam", "learning_rate": 3.0e-3}}
 _PLAIN = {"orientation": False}
-_TURNED = {"orientation": True}
+_ORIENTATION = {"orientation": True}
 
 #: Severity of all causes at once: the suite's harshest, and up to the harshest of each alone.
-BEYOND = (3.2, 3.65, 4.1, 4.55, 5.0)
-_PLACES = 48
-_IMAGES_PER_PLACE = 24
+HARSHER_SEVERITIES = (3.2, 3.65, 4.1, 4.55, 5.0)
+_SITES = 48
+_IMAGES_PER_SITE = 24
 _STANDARD = {"filters": ["standardise"]}
 _DENSITY = {"filters": ["standardise_density"]}
 _BLUR_AND_NOISE = _rand(2, 0.7, ["gaussian_blur", "motion_blur", "noise", "jpeg"])
@@ -99,18 +99,20 @@ _MOBILENET_100 = {"backbone.name": "mobilenet_1.0", "stages.0.epochs": 2, "stage
 RECIPES: dict[str, dict[str, Any]] = {
     "declared": {},
     "no_augmentation": {"augmentation": _PLAIN},
-    "orientation_only": {"augmentation": _TURNED},
+    "orientation_only": {"augmentation": _ORIENTATION},
     "weak_cells": {"augmentation.rand_augment": _rand(2, 0.3), "augmentation.stain_jitter": 0.3},
     "strong_cells": {"augmentation.rand_augment": _rand(6, 0.9)},
-    "standard_3": {"augmentation": {**_TURNED, "rand_augment": _rand(3, 0.5, "standard")}},
-    "paper_2": {"augmentation": {**_TURNED, "rand_augment": _rand(2, 0.5, "paper")}},
-    "stain_only": {"augmentation": {**_TURNED, "stain_jitter": 1.0}},
-    "framing_only": {"augmentation": {**_TURNED, "framing": 1.0}},
-    "geometry_only": {"augmentation": {**_TURNED, "rand_augment": _rand(3, 0.7, ["rotate_any", "zoom", "translate"])}},
-    "colour_only": {
-        "augmentation": {**_TURNED, "rand_augment": _rand(3, 0.7, ["hue", "saturation", "white_balance", "gamma"])}
+    "standard_3": {"augmentation": {**_ORIENTATION, "rand_augment": _rand(3, 0.5, "standard")}},
+    "paper_2": {"augmentation": {**_ORIENTATION, "rand_augment": _rand(2, 0.5, "paper")}},
+    "stain_only": {"augmentation": {**_ORIENTATION, "stain_jitter": 1.0}},
+    "framing_only": {"augmentation": {**_ORIENTATION, "framing": 1.0}},
+    "geometry_only": {
+        "augmentation": {**_ORIENTATION, "rand_augment": _rand(3, 0.7, ["rotate_any", "zoom", "translate"])}
     },
-    "blur_noise_only": {"augmentation": {**_TURNED, "rand_augment": _BLUR_AND_NOISE}},
+    "colour_only": {
+        "augmentation": {**_ORIENTATION, "rand_augment": _rand(3, 0.7, ["hue", "saturation", "white_balance", "gamma"])}
+    },
+    "blur_noise_only": {"augmentation": {**_ORIENTATION, "rand_augment": _BLUR_AND_NOISE}},
     "grey_and_colour": {
         "augmentation.rand_augment": _rand(4, 0.7, ["color", "hue", "white_balance", "gamma", "contrast", "invert"])
     },
@@ -120,11 +122,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "last_three_blocks": {"stages": [_HEAD_ONLY, {"epochs": 3, "unfreeze": {"blocks": 3}, "optimizer": _ADAMW}]},
     "three_blocks_plain": {
         "stages": [_HEAD_ONLY, {"epochs": 3, "unfreeze": {"blocks": 3}, "optimizer": _ADAMW}],
-        "augmentation": _TURNED,
+        "augmentation": _ORIENTATION,
     },
     "batch_norm_frozen": {"backbone.batch_norm": "freeze"},
     "batch_norm_statistics_frozen": {"backbone.batch_norm": "freeze_statistics"},
-    "batch_norm_frozen_plain": {"backbone.batch_norm": "freeze", "augmentation": _TURNED},
+    "batch_norm_frozen_plain": {"backbone.batch_norm": "freeze", "augmentation": _ORIENTATION},
     "slow": {"stages.0.optimizer.learning_rate": 2.0e-4},
     "fast": {"stages.0.optimizer.learning_rate": 8.0e-3},
     "lion": {"stages.0.optimizer": {"name": "lion", "learning_rate": 2.0e-4, "weight_decay": 0.1}},
@@ -133,43 +135,43 @@ RECIPES: dict[str, dict[str, Any]] = {
     "dropout_and_dense": {"head": {"dropout": 0.5, "dense_units": [128]}},
     "max_pooling": {"head": {"dropout": 0.2, "pooling": "max"}},
     "one_epoch": {"stages.0.epochs": 1},
-    "one_epoch_plain": {"stages.0.epochs": 1, "augmentation": _TURNED},
-    "twelve_epochs_plain": {"stages.0.epochs": 12, "augmentation": _TURNED},
+    "one_epoch_plain": {"stages.0.epochs": 1, "augmentation": _ORIENTATION},
+    "twelve_epochs_plain": {"stages.0.epochs": 12, "augmentation": _ORIENTATION},
     "ten_epochs": {"stages.0.epochs": 10},
     "random_start": {"backbone.weights": "none"},
     "mobilenet_v2_035": {"backbone.name": "mobilenet_v2_0.35"},
-    "mobilenet_v2_035_plain": {"backbone.name": "mobilenet_v2_0.35", "augmentation": _TURNED},
+    "mobilenet_v2_035_plain": {"backbone.name": "mobilenet_v2_0.35", "augmentation": _ORIENTATION},
     "mobilenet_100": _MOBILENET_100,
-    "mobilenet_100_plain": {**_MOBILENET_100, "augmentation": _TURNED},
+    "mobilenet_100_plain": {**_MOBILENET_100, "augmentation": _ORIENTATION},
     "small_input": {"input": {"size_px": 64}},
     "standardised": {"input": _STANDARD},
     "standardised_no_augmentation": {"input": _STANDARD, "augmentation": _PLAIN},
-    "standardised_orientation_only": {"input": _STANDARD, "augmentation": _TURNED},
+    "standardised_orientation_only": {"input": _STANDARD, "augmentation": _ORIENTATION},
     "standardised_weak": {
         "input": _STANDARD,
         "augmentation.rand_augment": _rand(2, 0.3),
         "augmentation.stain_jitter": 0.3,
     },
     "standardised_strong": {"input": _STANDARD, **_STRONG},
-    "standardised_stain_only": {"input": _STANDARD, "augmentation": {**_TURNED, "stain_jitter": 1.0}},
+    "standardised_stain_only": {"input": _STANDARD, "augmentation": {**_ORIENTATION, "stain_jitter": 1.0}},
     "standardised_blur_noise_only": {
         "input": _STANDARD,
-        "augmentation": {**_TURNED, "rand_augment": _BLUR_AND_NOISE},
+        "augmentation": {**_ORIENTATION, "rand_augment": _BLUR_AND_NOISE},
     },
     "standardised_frozen": {"input": _STANDARD, "stages": [{**_HEAD_ONLY, "epochs": 4}]},
     "standardised_ten_epochs": {"input": _STANDARD, "stages.0.epochs": 10},
-    "standardised_twelve_epochs_plain": {"input": _STANDARD, "stages.0.epochs": 12, "augmentation": _TURNED},
+    "standardised_twelve_epochs_plain": {"input": _STANDARD, "stages.0.epochs": 12, "augmentation": _ORIENTATION},
     "standardised_density": {"input": _DENSITY},
-    "standardised_density_orientation_only": {"input": _DENSITY, "augmentation": _TURNED},
+    "standardised_density_orientation_only": {"input": _DENSITY, "augmentation": _ORIENTATION},
     "standardised_mobilenet_v2_035": {"input": _STANDARD, "backbone.name": "mobilenet_v2_0.35"},
     "standardised_mobilenet_v2_035_strong": {"input": _STANDARD, "backbone.name": "mobilenet_v2_0.35", **_STRONG},
     "standardised_mobilenet_v2_035_plain": {
         "input": _STANDARD,
         "backbone.name": "mobilenet_v2_0.35",
-        "augmentation": _TURNED,
+        "augmentation": _ORIENTATION,
     },
     "standardised_mobilenet_100": {"input": _STANDARD, **_MOBILENET_100},
-    "standardised_mobilenet_100_plain": {"input": _STANDARD, **_MOBILENET_100, "augmentation": _TURNED},
+    "standardised_mobilenet_100_plain": {"input": _STANDARD, **_MOBILENET_100, "augmentation": _ORIENTATION},
     "mobilenet_v2_035_strong": {"backbone.name": "mobilenet_v2_0.35", **_STRONG},
     "stain_normalised": {"input": {"filters": ["normalise_stain"]}},
     "grey": {"input": {"filters": ["grey"]}},
@@ -177,18 +179,18 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def _balanced(correct: np.ndarray, labels: np.ndarray) -> float:
+def _balanced_accuracy(correct: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
 
 
-def _table(network: keras.Model, plan: ViewPlan, views: np.ndarray, labels: np.ndarray) -> list[list[float]]:
+def _table(network: keras.Model, plan: ShiftPlan, views: np.ndarray, labels: np.ndarray) -> list[list[float]]:
     """Balanced accuracy, family by severity."""
-    correct = probabilities(network, views).argmax(axis=1) == labels
+    correct = predict_probabilities(network, views).argmax(axis=1) == labels
     table = []
     for index in range(len(plan.families)):
         of_family = plan.family_index == index
         rows = [of_family & (plan.severities == severity) for severity in SEVERITIES]
-        table.append([round(_balanced(correct[row], labels[row]), 4) for row in rows])
+        table.append([round(_balanced_accuracy(correct[row], labels[row]), 4) for row in rows])
     return table
 
 
@@ -196,58 +198,60 @@ class Candidates:
     """Views that the suite does not have, all causes at once, drawn once: harsher ones, and whole laboratories."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, view_images: int, seed: int) -> None:
-        family = family_named("another_laboratory")
+        family = find_family("combined_shift")
         order = np.random.default_rng([seed, 2]).permutation(len(labels))
-        beyond = order[: min(4 * view_images, len(order))]
-        self._labels = [labels[beyond]] * len(BEYOND)
+        harsher = order[: min(4 * view_images, len(order))]
+        self._labels = [labels[harsher]] * len(HARSHER_SEVERITIES)
         self._views = [
-            np.stack([family.corrupt(images[one], level, np.random.default_rng([seed, one])) for one in beyond])
-            for level in BEYOND
+            np.stack([family.corrupt(images[one], level, np.random.default_rng([seed, one])) for one in harsher])
+            for level in HARSHER_SEVERITIES
         ]
-        for number, shift in enumerate(draw_compound_shifts(_PLACES, seed=seed)):
-            rows = order[(number * _IMAGES_PER_PLACE + np.arange(_IMAGES_PER_PLACE)) % len(order)]
+        for number, shift in enumerate(draw_simulated_sites(_SITES, seed=seed)):
+            rows = order[(number * _IMAGES_PER_SITE + np.arange(_IMAGES_PER_SITE)) % len(order)]
             self._labels.append(labels[rows])
             self._views.append(shift.render(images[rows]))
 
-    def judge(self, network: keras.Model) -> dict[str, list[float]]:
+    def evaluate(self, network: keras.Model) -> dict[str, list[float]]:
         """Balanced accuracy for each level beyond, plain accuracy for each place: it has too few images for more."""
         rights = np.split(
-            probabilities(network, np.concatenate(self._views)).argmax(axis=1) == np.concatenate(self._labels),
+            predict_probabilities(network, np.concatenate(self._views)).argmax(axis=1) == np.concatenate(self._labels),
             np.cumsum([len(labels) for labels in self._labels])[:-1],
         )
-        levels = len(BEYOND)
+        levels = len(HARSHER_SEVERITIES)
         return {
-            "beyond": [round(_balanced(*one), 4) for one in zip(rights[:levels], self._labels[:levels], strict=True)],
-            "places": [round(float(right.mean()), 4) for right in rights[levels:]],
+            "harsher": [
+                round(_balanced_accuracy(*one), 4) for one in zip(rights[:levels], self._labels[:levels], strict=True)
+            ],
+            "site_accuracy": [round(float(right.mean()), 4) for right in rights[levels:]],
         }
 
 
-def fitted(recipe: Recipe, material: Material, weights_dir: Path | None, seed: int) -> keras.Model:
+def train_network(recipe: Recipe, fold_data: FoldData, weights_dir: Path | None, seed: int) -> keras.Model:
     """The network of a recipe, trained; the folder of the training is gone."""
     with tempfile.TemporaryDirectory() as folder:
         weights = find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir)
         train(
             recipe,
-            material,
+            fold_data,
             seed=seed,
             options=TrainOptions(weights_file=weights),
             folder=Path(folder),
             report=lambda report: None,
             should_stop=lambda: False,
         )
-        shape = material.images.shape
+        shape = fold_data.images.shape
         return trained_network(
-            recipe, Path(folder) / "best.npz", num_classes=material.num_classes, image_shape_px=(shape[1], shape[2])
+            recipe, Path(folder) / "best.npz", num_classes=fold_data.num_classes, image_shape_px=(shape[1], shape[2])
         )
 
 
-def _others(arguments: list[str], names: tuple[str, ...], size_px: int) -> dict[str, Cells]:
-    others = {f"synthetic_{name}": synthesize(400, laboratory=name, seed=9) for name in ("lab_a", "lab_b", "lab_c")}
+def _external_datasets(arguments: list[str], names: tuple[str, ...], size_px: int) -> dict[str, CellDataset]:
+    others = {f"synthetic_{name}": synthesize(400, site=name, seed=9) for name in ("lab_a", "lab_b", "lab_c")}
     for argument in arguments:
         name, _, path = argument.partition("=")
-        others[name] = load_cells(Path(path), image_size_px=size_px)
-    for name, cells in others.items():
-        unknown = set(cells.class_names) - set(names)
+        others[name] = load_dataset(Path(path), image_size_px=size_px)
+    for name, dataset in others.items():
+        unknown = set(dataset.class_names) - set(names)
         if unknown:
             raise SystemExit(f"{name}: expected classes of {', '.join(names)}, got {', '.join(sorted(unknown))}")
     return others
@@ -266,32 +270,32 @@ def main() -> None:
     arguments = parser.parse_args()
     limit_native_threads(1)
 
-    cells = load_cells(arguments.data)
-    splits = make_splits(cells, clean(cells), seed=arguments.seed)
-    material = prepare(cells, splits, ShiftSuite(seed=arguments.seed, num_images=96), quick_images=512)
+    dataset = load_dataset(arguments.data)
+    splits = make_splits(dataset, clean(dataset), seed=arguments.seed)
+    fold_data = prepare_fold(dataset, splits, ShiftSuite(seed=arguments.seed, num_images=96), max_subset_images=512)
     rng = np.random.default_rng(arguments.seed)
-    kept = np.sort(rng.permutation(len(material.train_index))[: arguments.train_images])
-    material = Material(
+    kept = np.sort(rng.permutation(len(fold_data.train_index))[: arguments.train_images])
+    fold_data = FoldData(
         **{
-            **{name: getattr(material, name) for name in Material.__dataclass_fields__},
-            "train_index": material.train_index[kept],
-            "train_images": material.train_images[kept],
+            **{name: getattr(fold_data, name) for name in FoldData.__dataclass_fields__},
+            "train_index": fold_data.train_index[kept],
+            "train_images": fold_data.train_images[kept],
         }
     )
     # The recorded views are another draw than those that choose the epoch to keep.
-    validation = material.validation_index
+    validation = fold_data.validation_index
     suite = ShiftSuite(seed=arguments.seed + 1000, num_images=arguments.view_images)
-    plan = suite.thorough_plan(cells.labels[validation], severities=SEVERITIES)
-    views = plan.render(cells.images[validation])
-    view_labels = cells.labels[validation][plan.image_index]
-    candidates = Candidates(cells.images[validation], cells.labels[validation], arguments.view_images, suite.seed)
-    others = _others(arguments.other, cells.class_names, cells.images.shape[1])
+    plan = suite.exhaustive_plan(dataset.labels[validation], severities=SEVERITIES)
+    views = plan.render(dataset.images[validation])
+    shifted_labels = dataset.labels[validation][plan.image_index]
+    candidates = Candidates(dataset.images[validation], dataset.labels[validation], arguments.view_images, suite.seed)
+    others = _external_datasets(arguments.other, dataset.class_names, dataset.images.shape[1])
 
     record: dict[str, Any] = {
         "families": [{"name": family.name, "group": family.group} for family in plan.families],
         "severities": list(SEVERITIES),
-        "beyond": list(BEYOND),
-        "images_per_place": _IMAGES_PER_PLACE,
+        "harsher": list(HARSHER_SEVERITIES),
+        "images_per_site": _IMAGES_PER_SITE,
         "view_images": arguments.view_images,
         "train_images": len(kept),
         "validation_images": len(validation),
@@ -306,27 +310,27 @@ def main() -> None:
             continue
         recipe = parse_recipe(_with(changes), origin=name)
         started = time.process_time()
-        network = fitted(recipe, material, arguments.weights_dir, arguments.seed)
+        network = train_network(recipe, fold_data, arguments.weights_dir, arguments.seed)
         seconds = time.process_time() - started
-        answers = probabilities(network, cells.images, validation).argmax(axis=1)
-        correct = answers == cells.labels[validation]
+        answers = predict_probabilities(network, dataset.images, validation).argmax(axis=1)
+        correct = answers == dataset.labels[validation]
         entry: dict[str, Any] = {
             "name": name,
             "recipe": recipe.canonical(),
             "core_seconds": round(seconds, 1),
             "clean": {
                 "accuracy": round(float(correct.mean()), 4),
-                "balanced_accuracy": round(_balanced(correct, cells.labels[validation]), 4),
+                "balanced_accuracy": round(_balanced_accuracy(correct, dataset.labels[validation]), 4),
             },
-            "balanced": _table(network, plan, views, view_labels),
-            **candidates.judge(network),
-            "others": {},
+            "balanced": _table(network, plan, views, shifted_labels),
+            **candidates.evaluate(network),
+            "external": {},
         }
         for other, other_cells in others.items():
-            names = np.array([cells.class_names.index(class_name) for class_name in other_cells.class_names])
+            names = np.array([dataset.class_names.index(class_name) for class_name in other_cells.class_names])
             labels = names[other_cells.labels]
-            right = probabilities(network, other_cells.images).argmax(axis=1) == labels
-            entry["others"][other] = round(float(right.mean()), 4)
+            right = predict_probabilities(network, other_cells.images).argmax(axis=1) == labels
+            entry["external"][other] = round(float(right.mean()), 4)
         record["recipes"].append(entry)
         write_json(arguments.output, record)
         mean = float(np.mean(entry["balanced"]))

@@ -11,25 +11,31 @@ from typing import Annotated, Any
 
 import typer
 
-from bloodauto.cli.data import Size, data_app
+from bloodauto.cli.data import ImageSize, data_app
 from bloodauto.cli.experiments import ablate
-from bloodauto.cli.options import Distill, Formats, NoCleaning, StudentBudget, Views, WeightsDir, console_of
-from bloodauto.cli.trials import export_trained, tell_exported, train, trials
+from bloodauto.cli.options import (
+    Distill,
+    Formats,
+    NoCleaning,
+    StudentBudget,
+    TestTimeAugmentation,
+    WeightsDir,
+    make_console,
+)
+from bloodauto.cli.trials import export_trained, print_exported, train, trials
 from bloodauto.errors import BloodautoError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-_WITH_ROOM = (
+_DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_FULL_HINT = (
     "Nothing that was written before is lost. Make room, then give the command again: a search goes on with "
     "bloodauto search --resume --run DIR, or, when its trainings are over, with bloodauto export-best --run DIR --output DIR."
 )
 
 Run = Annotated[Path, typer.Option("--run", help="Directory of the run.")]
-TargetImages = Annotated[
-    Path | None, typer.Option("--target-images", help="Unlabelled images of the laboratory it is meant for.")
-]
+TargetImages = Annotated[Path | None, typer.Option("--target-images", help="Unlabelled images of the target site.")]
 MaxMembers = Annotated[int | None, typer.Option("--max-members", help="Most members of the ensemble.")]
 MaxLatency = Annotated[
     float | None,
@@ -38,7 +44,7 @@ MaxLatency = Annotated[
 
 
 @app.callback()
-def _root() -> None:
+def _main_help() -> None:
     """AutoML for blood-cell images: searches for what holds in another laboratory, inside a fixed budget."""
 
 
@@ -71,13 +77,14 @@ def search(
     pruner: Annotated[
         str | None, typer.Option("--pruner", help="successive_halving, hyperband, median or none.")
     ] = None,
-    refit_share: Annotated[
-        float | None, typer.Option("--refit-share", help="Share of the budget kept for the ensemble's trainings.")
+    refit_fraction: Annotated[
+        float | None,
+        typer.Option("--refit-fraction", help="Fraction of the budget reserved for the ensemble's trainings."),
     ] = None,
     max_trials: Annotated[int | None, typer.Option("--max-trials")] = None,
     max_members: MaxMembers = None,
     max_latency_ms: MaxLatency = None,
-    image_size: Size = None,
+    image_size: ImageSize = None,
     no_cleaning: NoCleaning = False,
     storage: Annotated[
         str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the run.")
@@ -91,7 +98,7 @@ def search(
 
     if run is None:
         run = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    console = console_of()
+    console = make_console()
     progress = TerminalProgress(console)
     try:
         summary = bloodauto.search(
@@ -111,7 +118,7 @@ def search(
             warm_start=warm_start,
             objective=objective,
             pruner=pruner,
-            refit_share=refit_share,
+            refit_fraction=refit_fraction,
             max_trials=max_trials,
             max_members=max_members,
             max_latency_ms=max_latency_ms,
@@ -155,7 +162,7 @@ def export_best(
     run: Run,
     output: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
     formats: Formats = "keras,codabench",
-    views: Views = False,
+    tta: TestTimeAugmentation = False,
     max_members: MaxMembers = None,
     max_latency_ms: MaxLatency = None,
     target_images: TargetImages = None,
@@ -169,14 +176,14 @@ def export_best(
         run=run,
         output=output,
         formats=[one.strip() for one in formats.split(",") if one.strip()],
-        views=views,
+        tta=tta,
         max_members=max_members,
         max_latency_ms=max_latency_ms,
         target_images=target_images,
         distill=distill,
         budget=budget,
     )
-    tell_exported(exported)
+    print_exported(exported)
 
 
 @app.command()
@@ -221,11 +228,11 @@ def spaces(
 ) -> None:
     """List and check the search spaces."""
     from bloodauto.config.shipped import shipped_folder
-    from bloodauto.workflows.prepare import checked_space, find_space
+    from bloodauto.workflows.prepare import find_space, load_checked_space
 
     paths = sorted(shipped_folder("search_spaces").glob("*.yaml")) if space is None else [find_space(space)]
     for path in paths:
-        checked = checked_space(path)
+        checked = load_checked_space(path)
         domains = list(checked.domains())
         typer.echo(f"{checked.name}: {len(domains)} domains  ({path})")
         if space is not None:
@@ -252,10 +259,10 @@ def main() -> None:
 def _full_disk(error: BaseException | None) -> str | None:
     """What to say when an error comes of a disk that takes no more, also if a library has wrapped it; else None."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
             place = f"{error.filename}: " if error.filename is not None else ""
-            return f"{place}expected room to write, got: {error.strerror}. {_WITH_ROOM}"
+            return f"{place}expected room to write, got: {error.strerror}. {_DISK_FULL_HINT}"
         if "database or disk is full" in str(error):
-            return f"expected room to write the study, got: the disk is full. {_WITH_ROOM}"
+            return f"expected room to write the study, got: the disk is full. {_DISK_FULL_HINT}"
         error = error.__cause__ or error.__context__
     return None

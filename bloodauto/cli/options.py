@@ -19,8 +19,8 @@ WeightsDir = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Formats = Annotated[str, typer.Option("--format", help="Comma-separated: keras, codabench.")]
-Views = Annotated[
-    bool, typer.Option("--views/--no-views", help="Average over test-time views: slower, often a little better.")
+TestTimeAugmentation = Annotated[
+    bool, typer.Option("--tta/--no-tta", help="Average over test-time transforms: slower, often a little better.")
 ]
 Distill = Annotated[
     str | None,
@@ -41,20 +41,20 @@ Budget = Annotated[
 Epochs = Annotated[
     int | None, typer.Option("--epochs", help="Of each training, shared among its stages; needs --backbone.", min=1)
 ]
-Factor = Annotated[
+LearningRateFactor = Annotated[
     float,
     typer.Option("--learning-rate-factor", help="On every rate, up to 3e-3 (lion 5e-4); with --backbone.", min=0.01),
 ]
 
 
-def console_of(*, quiet: bool = False) -> Any:
+def make_console(*, quiet: bool = False) -> Any:
     """Of standard output, or with ``quiet`` of standard error, where it does not mix with what others read."""
     from rich.console import Console
 
     return Console(stderr=quiet, soft_wrap=True)
 
 
-def new_run(run: Path | None) -> Path:
+def run_directory(run: Path | None) -> Path:
     """What was given, or a folder named by the time."""
     return Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S") if run is None else run
 

@@ -16,8 +16,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from bloodauto.tuning.budget.ledger import Ledger
-    from bloodauto.tuning.scheduler import Policy
-    from bloodauto.workflows.session import Plan
+    from bloodauto.tuning.scheduler import Scheduler
+    from bloodauto.workflows.session import SearchPlan
 
 _REFRESH_SECONDS = 1.0
 _LOG_SECONDS = 30.0
@@ -33,14 +33,14 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def outside_lines(outside: Sequence[tuple[str, str]]) -> list[str]:
-    """The declared recipes that a space does not contain, those that differ in the same field in one line.
+def incompatible_recipe_lines(not_in_space: Sequence[tuple[str, str]]) -> list[str]:
+    """The initial configurations that a space does not contain, those that differ in the same field in one line.
 
     Args:
         outside: name, and reason: the field and, after a colon, what differs.
     """
     by_field: dict[str, list[tuple[str, str]]] = {}
-    for name, reason in outside:
+    for name, reason in not_in_space:
         by_field.setdefault(reason.partition(": ")[0], []).append((name, reason))
     return [
         f"{found[0][0]} ({found[0][1]})" if len(found) == 1 else f"{', '.join(name for name, _ in found)} (by {field})"
@@ -58,31 +58,31 @@ class TerminalProgress:
         self._console = console
         self._live: Live | None = None
         self._device = "cpu"
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._last_shown = float("-inf")
 
-    def planned(self, plan: Plan, ledger: Ledger) -> None:
+    def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
         """One paragraph before the budget starts to run."""
         say, settings = self._console.print, plan.settings
         self._device = settings.device
-        summary = plan.data.cleaning.summary(plan.data.cells)
+        summary = plan.data.cleaning.summary(plan.data.dataset)
         splits = plan.data.splits
         train, validation, test = (
             len(i) for i in (splits.train_index(), splits.validation_index(), splits.test_index())
         )
-        say(f"[bold]{settings.data}[/]: {summary.images} images, {summary.left_out} left out by cleaning")
+        say(f"[bold]{settings.data}[/]: {summary.images} images, {summary.excluded} excluded by cleaning")
         for finding in summary.findings:
             say(f"  {finding.count} x {finding.finding.replace('_', ' ')}: {finding.action.replace('_', ' ')}")
         for note in splits.notes:
             say(f"  note: {note}")
-        say(f"  {train} to train on, {validation} to validate, {test} sealed until the end")
+        say(f"  {train} to train on, {validation} to validate, {test} held out until the end")
         domains = sum(1 for _ in plan.space.domains())
         say(
             f"[bold]space {settings.space}[/]: {domains} domains; objective {settings.objective}; {plan.pruning.table()}"
         )
-        if plan.declared.inside:
-            say("  declared recipes first: " + ", ".join(name for name, _ in plan.declared.inside))
-        for line in outside_lines(plan.declared.outside):
+        if plan.initial.in_space:
+            say("  initial configurations: " + ", ".join(name for name, _ in plan.initial.in_space))
+        for line in incompatible_recipe_lines(plan.initial.not_in_space):
             say(f"  [dim]not in this space: {escape(line)}[/]")
         spent = ledger.spent_device_seconds
         used = f", {duration(spent)} of it spent already" if spent > 0 else ""
@@ -95,20 +95,20 @@ class TerminalProgress:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
 
-    def running(self, policy: Policy, ledger: Ledger) -> None:
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
         """Called several times a second; draws about once."""
         now = time.monotonic()
         interval = _REFRESH_SECONDS if self._live is not None else _LOG_SECONDS
         if now - self._last_shown < _REFRESH_SECONDS:
             return
-        self._tell_ended(policy, ledger)
+        self._print_ended(scheduler, ledger)
         if now - self._last_shown < interval:
             return
         self._last_shown = now
         if self._live is not None:
-            self._live.update(self._picture(policy, ledger), refresh=True)
+            self._live.update(self._live_view(scheduler, ledger), refresh=True)
         else:
-            self._console.print(self._one_line(policy, ledger), highlight=False)
+            self._console.print(self._status_line(scheduler, ledger), highlight=False)
 
     def phase(self, name: str) -> None:
         """What comes after the trainings."""
@@ -121,11 +121,11 @@ class TerminalProgress:
             self._live.stop()
             self._live = None
 
-    def _tell_ended(self, policy: Policy, ledger: Ledger) -> None:
-        for ended in policy.ended():
-            if ended.number in self._told:
+    def _print_ended(self, scheduler: Scheduler, ledger: Ledger) -> None:
+        for ended in scheduler.ended():
+            if ended.number in self._reported:
                 continue
-            self._told.add(ended.number)
+            self._reported.add(ended.number)
             if ended.outcome == "out_of_budget" and ended.device_seconds == 0:
                 # A suggestion that was never started; the summary counts it.
                 continue
@@ -137,30 +137,34 @@ class TerminalProgress:
                 highlight=False,
             )
 
-    def _one_line(self, policy: Policy, ledger: Ledger) -> str:
-        best = policy.best()
-        found = f"best {best.objective:.4f} (trial {best.number})" if best is not None else "nothing finished yet"
+    def _status_line(self, scheduler: Scheduler, ledger: Ledger) -> str:
+        incumbent = scheduler.incumbent()
+        found = (
+            f"best {incumbent.objective:.4f} (trial {incumbent.number})"
+            if incumbent is not None
+            else "nothing finished yet"
+        )
         return (
             f"spent {duration(ledger.spent_device_seconds)} of {duration(ledger.budget_device_seconds)}, "
-            f"{duration(ledger.left_device_seconds)} left; {len(policy.running())} running; {found}"
+            f"{duration(ledger.remaining_device_seconds)} left; {len(scheduler.running())} running; {found}"
         )
 
-    def _picture(self, policy: Policy, ledger: Ledger) -> Group:
+    def _live_view(self, scheduler: Scheduler, ledger: Ledger) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("running", "backbone", "epoch", "objective", "accuracy"):
             table.add_column(heading)
-        for one in policy.running():
+        for one in scheduler.running():
             last, recipe = one.last, one.assignment.recipe
             limited = one.assignment.kind == "refit"
             table.add_row(
-                one.assignment.purpose,
+                one.assignment.phase,
                 recipe.backbone.label,
                 "-" if last is None else f"{last.epoch}" if limited else f"{last.epoch}/{recipe.total_epochs}",
                 "-" if last is None else f"{last.objective:.4f}",
                 "-" if last is None else f"{last.accuracy:.4f}",
             )
-        counts = Counter(ended.outcome for ended in policy.ended())
+        counts = Counter(ended.outcome for ended in scheduler.ended())
         tally = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
         total = ledger.budget_device_seconds
         bar = ProgressBar(total=total, completed=min(ledger.spent_device_seconds, total), width=40)
-        return Group(table, Text(self._one_line(policy, ledger) + (f"; {tally}" if tally else "")), bar)
+        return Group(table, Text(self._status_line(scheduler, ledger) + (f"; {tally}" if tally else "")), bar)

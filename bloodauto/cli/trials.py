@@ -8,22 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from bloodauto.cli.data import Data, Size
-from bloodauto.cli.experiments import Teller, epoch_line, settings_of
+from bloodauto.cli.data import Data, ImageSize
+from bloodauto.cli.experiments import ExperimentPrinter, epoch_line, experiment_settings
 from bloodauto.cli.options import (
     AsJson,
     Budget,
     Epochs,
-    Factor,
     Formats,
     Images,
+    LearningRateFactor,
     NewRun,
     NoCleaning,
     Seed,
-    Views,
+    TestTimeAugmentation,
     WeightsDir,
-    console_of,
-    new_run,
+    make_console,
+    run_directory,
     stop_on_interrupt,
 )
 from bloodauto.errors import UserError
@@ -35,7 +35,7 @@ def train(
     data: Data = "synthetic",
     weights_dir: WeightsDir = None,
     seed: Seed = 0,
-    image_size: Size = None,
+    image_size: ImageSize = None,
     no_cleaning: NoCleaning = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Its quick variant, in seconds, without weights.")] = False,
     as_json: AsJson = False,
@@ -43,8 +43,8 @@ def train(
     """Train one recipe; goes on where an earlier run in the same directory stopped."""
     import bloodauto
 
-    console = console_of()
-    given, run = run is not None, new_run(run)
+    console = make_console()
+    given, run = run is not None, run_directory(run)
     summary = bloodauto.train(
         recipe=recipe,
         run=run,
@@ -60,22 +60,24 @@ def train(
     result = summary.result
     console.print(
         f"{'finished' if result.finished else 'stopped'} after {len(result.history)} epochs: "
-        f"accuracy {result.judgement.metrics.accuracy:.4f}, shift {result.judgement.shift:.4f}, "
+        f"accuracy {result.evaluation.metrics.accuracy:.4f}, shift {result.evaluation.shift:.4f}, "
         f"{result.parameters:,} parameters; {run}",
         highlight=False,
     )
-    seen = summary.over_views
+    seen = summary.with_tta
     if seen is not None:
         console.print(
-            f"averaged over its {summary.passes} test-time views, {summary.passes} passes an image: "
+            f"averaged over its {summary.forward_passes} test-time transforms, {summary.forward_passes} passes an image: "
             f"accuracy {seen.metrics.accuracy:.4f}, shift {seen.shift:.4f}",
             highlight=False,
         )
     if not result.finished:
         console.print("Go on with the same command." if given else f"Go on with the same command and --run {run}")
     if as_json:
-        views = None if seen is None else {"accuracy": seen.metrics.accuracy, "shift": seen.shift}
-        typer.echo(json.dumps({"run": str(run), **result.to_json(), "over_views": views, "passes": summary.passes}))
+        tta = None if seen is None else {"accuracy": seen.metrics.accuracy, "shift": seen.shift}
+        typer.echo(
+            json.dumps({"run": str(run), **result.to_json(), "with_tta": tta, "forward_passes": summary.forward_passes})
+        )
     if not result.finished:
         raise typer.Exit(130)
 
@@ -84,11 +86,11 @@ def export_trained(
     trainings: Annotated[list[Path], typer.Argument(help="Folders that bloodauto train wrote (its --run).")],
     output: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
     data: Data = "synthetic",
-    image_size: Size = None,
+    image_size: ImageSize = None,
     seed: Seed = 0,
     weights: Annotated[str | None, typer.Option("--weights", help="Of each, e.g. 2,1; default: equal.")] = None,
     formats: Formats = "keras,codabench",
-    views: Views = False,
+    tta: TestTimeAugmentation = False,
 ) -> None:
     """Average trainings into one calibrated model, with the images and the seed that they were trained with."""
     import bloodauto
@@ -100,46 +102,46 @@ def export_trained(
         image_size_px=image_size,
         weights=None if weights is None else _numbers(weights),
         seed=seed,
-        formats=_words(formats),
-        views=views,
+        formats=_split_names(formats),
+        tta=tta,
     )
-    tell_exported(exported)
+    print_exported(exported)
 
 
-def _words(text: str) -> list[str]:
+def _split_names(text: str) -> list[str]:
     return [one.strip() for one in text.split(",") if one.strip()]
 
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(one) for one in _words(text)]
+        return [float(one) for one in _split_names(text)]
     except ValueError:
         raise UserError(f"--weights: expected numbers such as 2,1, got {text!r}.") from None
 
 
-def tell_exported(exported: Any) -> None:
-    """The files, and what test-time views change and cost."""
+def print_exported(exported: Any) -> None:
+    """The files, and what test-time transforms change and cost."""
     gain = exported.gain
     if gain is not None:
-        console = console_of(quiet=True)
-        before, after = gain.scores_without, gain.scores
+        console = make_console(quiet=True)
+        before, after = gain.scores_without_tta, gain.scores
         console.print(
-            f"test-time views: {gain.passes} passes an image instead of {gain.passes_without}, {gain.time_ratio:.1f} times "
+            f"test-time transforms: {gain.forward_passes} passes an image instead of {gain.forward_passes_without_tta}, {gain.time_ratio:.1f} times "
             f"the time; on {gain.images} images kept apart: accuracy {before['accuracy']:.4f} -> {after['accuracy']:.4f}, "
             f"shift {before['shift']:.4f} -> {after['shift']:.4f}",
             highlight=False,
         )
         if not gain.helps:
-            console.print("They do not help here; --no-views exports without them.")
+            console.print("They do not help here; --no-tta exports without them.")
     if exported.distilled is not None:
-        _tell_distilled(exported.distilled)
+        _print_distilled(exported.distilled)
     for file in exported.result.files:
         typer.echo(file)
 
 
-def _tell_distilled(distilled: Any) -> None:
+def _print_distilled(distilled: Any) -> None:
     """The student beside its ensemble, and what it cost."""
-    both, console = distilled.comparison, console_of(quiet=True)
+    both, console = distilled.comparison, make_console(quiet=True)
     scores = ", ".join(
         f"{name.replace('_', ' ')} {both.scores[name]:.4f} ({both.teacher_scores[name]:.4f})"
         for name in ("accuracy", "shifted_accuracy", "shift", "ece", "ece_shifted")
@@ -153,7 +155,7 @@ def _tell_distilled(distilled: Any) -> None:
         highlight=False,
     )
     console.print(
-        f"on {both.images} images kept apart and {both.views} views of them, in brackets its ensemble: {scores}; "
+        f"on {both.images} images kept apart and {both.tta} views of them, in brackets its ensemble: {scores}; "
         f"same answer for {both.agreement:.1%} and {both.agreement_shifted:.1%}{parity}",
         highlight=False,
     )
@@ -169,19 +171,19 @@ def trials(
     run: NewRun = None,
     data: Data = "synthetic",
     images: Images = None,
-    image_size: Size = None,
+    image_size: ImageSize = None,
     weights_dir: WeightsDir = None,
     backbone: Annotated[str, typer.Option("--backbone", help="That takes the place of the published ones.")] = (
         "mobilenet_0.25"
     ),
     epochs: Epochs = None,
-    learning_rate_factor: Factor = 10.0,
+    learning_rate_factor: LearningRateFactor = 10.0,
     budget: Budget = None,
     seed: Seed = 0,
     no_cleaning: NoCleaning = False,
     as_json: AsJson = False,
 ) -> None:
-    """List and check the declared recipes and the spaces that contain them; or reproduce the published ones, made small."""
+    """List and check the initial configurations and the spaces that contain them; or reproduce the published ones, made small."""
     if not reproduce:
         _list_trials(path)
         return
@@ -189,19 +191,19 @@ def trials(
         raise UserError("--reproduce: expected no path; it trains the published systems that are shipped.")
     if epochs is None and budget is None:
         raise UserError("--reproduce: expected --budget or --epochs; as published the systems train for days.")
-    from bloodauto.workflows.compare import Scale
+    from bloodauto.workflows.compare import ScaledTraining
     from bloodauto.workflows.compare import reproduce as reproduce_all
 
-    run = new_run(run)
-    teller = Teller()
+    run = run_directory(run)
+    printer = ExperimentPrinter()
     comparison = reproduce_all(
         run=run,
-        settings=settings_of(data, images, image_size, weights_dir, budget, seed, no_cleaning),
-        scale=Scale(backbone, epochs, learning_rate_factor),
-        listener=teller,
+        settings=experiment_settings(data, images, image_size, weights_dir, budget, seed, no_cleaning),
+        scale=ScaledTraining(backbone, epochs, learning_rate_factor),
+        listener=printer,
         should_stop=stop_on_interrupt(),
     )
-    teller.conclude(comparison, run, as_json=as_json)
+    printer.print_result(comparison, run, as_json=as_json)
 
 
 def _list_trials(path: Path | None) -> None:
@@ -211,10 +213,10 @@ def _list_trials(path: Path | None) -> None:
     from bloodauto.models.backbones import check_recipe
     from bloodauto.training.augmentation import check_augmentation
     from bloodauto.workflows.compare import HIDDEN_ACCURACY
-    from bloodauto.workflows.prepare import checked_space
+    from bloodauto.workflows.prepare import load_checked_space
 
     folder = shipped_folder("trials") if path is None else path
-    shipped_spaces = [checked_space(file) for file in sorted(shipped_folder("search_spaces").glob("*.yaml"))]
+    shipped_spaces = [load_checked_space(file) for file in sorted(shipped_folder("search_spaces").glob("*.yaml"))]
     for file in sorted(folder.glob("*.yaml")) if folder.is_dir() else [folder]:
         recipe = load_recipe(file)
         check_recipe(recipe)

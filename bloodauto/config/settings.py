@@ -12,7 +12,7 @@ from typing import Any, get_args
 import psutil
 
 from bloodauto.config.budget import parse_budget
-from bloodauto.config.validation import nearest
+from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import RunError, UserError
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
@@ -29,7 +29,7 @@ class SearchSettings:
 
     Attributes:
         data: a path, or ``synthetic``.
-        image_size_px: side the images are resized to; None: see ``load_cells``.
+        image_size_px: side the images are resized to; None: see ``load_dataset``.
         cleaning: whether findings of the cleaning are acted upon.
         target_images: unlabelled images of the laboratory the network is meant for, a path; None: there are none.
         space: name of a shipped space or path; the run keeps its own copy.
@@ -39,9 +39,9 @@ class SearchSettings:
         seed: of splits, views, suggestions and trainings.
         objective: what the search maximises: a score, or several objectives with commas, the leading score first.
         pruner: which pruner stops bad trials.
-        warm_start: folder or file of declared recipes; ``none``.
+        warm_start: folder or file of initial configurations; ``none``.
         weights_dir: folder of pre-trained weights that is looked in first.
-        refit_share: share of the budget kept for the ensemble's trainings, 0-1.
+        refit_fraction: share of the budget kept for the ensemble's trainings, 0-1.
         max_trials: most trials; None: as many as the budget affords.
         max_members: most members of the ensemble; a set of networks, one for each fold, is one.
         max_latency_ms: most milliseconds that one image may take the ensemble, measured on the machine that concludes the
@@ -63,7 +63,7 @@ class SearchSettings:
     pruner: str
     warm_start: str
     weights_dir: str | None
-    refit_share: float
+    refit_fraction: float
     max_trials: int | None
     max_members: int
     max_latency_ms: float | None
@@ -101,8 +101,8 @@ class SearchSettings:
             raise UserError(f"--gpus-per-trial: expected 0 or more, got {self.gpus_per_trial:g}.")
         if self.seed < 0:
             raise UserError(f"--seed: expected 0 or more, got {self.seed}.")
-        if not 0 < self.refit_share < 1:
-            raise UserError(f"--refit-share: expected a share between 0 and 1, got {self.refit_share:g}.")
+        if not 0 < self.refit_fraction < 1:
+            raise UserError(f"--refit-fraction: expected a fraction between 0 and 1, got {self.refit_fraction:g}.")
         if self.max_trials is not None and self.max_trials < 1:
             raise UserError(f"--max-trials: expected at least 1, got {self.max_trials}.")
         check_caps(self.max_members, self.max_latency_ms)
@@ -140,7 +140,7 @@ def check_caps(max_members: int | None, max_latency_ms: float | None) -> None:
 def _check_name(option: str, name: str, valid: tuple[str, ...]) -> None:
     if name not in valid:
         expected = ", ".join(valid[:-1]) + f" or {valid[-1]}"
-        raise UserError(f"{option}: expected {expected}, got {name!r}; {nearest(name, valid)}")
+        raise UserError(f"{option}: expected {expected}, got {name!r}; {did_you_mean(name, valid)}")
 
 
 def default_workers(cpus_per_trial: float, gpus_per_trial: float, gpus: int) -> int:
@@ -171,12 +171,12 @@ def read_settings(run: RunDirectory) -> SearchSettings:
     if not isinstance(value, dict) or not names <= set(value):
         raise RunError(f"{run.settings}: expected the settings {sorted(names)}; the file was changed or is too old.")
     known: dict[str, Any] = {name: value[name] for name in names}
-    for name in ("cpus_per_trial", "gpus_per_trial", "refit_share"):
+    for name in ("cpus_per_trial", "gpus_per_trial", "refit_fraction"):
         known[name] = float(known[name])
     return SearchSettings(**known)
 
 
-def check_same(saved: SearchSettings, given: dict[str, Any]) -> None:
+def check_settings_unchanged(saved: SearchSettings, requested: dict[str, Any]) -> None:
     """Compares the settings a resume was given with the run's own; those that were not given do not count.
 
     Raises:
@@ -184,7 +184,7 @@ def check_same(saved: SearchSettings, given: dict[str, Any]) -> None:
     """
     differences = [
         f"  {name}: the run has {getattr(saved, name)!r}, you gave {value!r}"
-        for name, value in given.items()
+        for name, value in requested.items()
         if getattr(saved, name) != value
     ]
     if differences:
@@ -195,7 +195,7 @@ def check_same(saved: SearchSettings, given: dict[str, Any]) -> None:
         )
 
 
-def gpus_of_this_machine() -> int:
+def count_local_gpus() -> int:
     """GPUs that the NVIDIA driver lists; 0 without one."""
     try:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True)
@@ -204,16 +204,16 @@ def gpus_of_this_machine() -> int:
     return len(listed.stdout.splitlines())
 
 
-def new_settings(given: Mapping[str, Any]) -> SearchSettings:
+def new_settings(requested: Mapping[str, Any]) -> SearchSettings:
     """Fills in what was not given: devices from the machine, everything else from fixed defaults.
 
     Raises:
         UserError: no budget, or values that do not fit together.
     """
-    if given.get("budget") is None:
+    if requested.get("budget") is None:
         raise UserError("--budget: missing; give what the search may spend, for example 30cpu-min, 40gpu-h or 2h.")
-    known = {name: value for name, value in given.items() if value is not None}
-    gpus = gpus_of_this_machine() if "gpus_per_trial" not in known or "workers" not in known else 0
+    known = {name: value for name, value in requested.items() if value is not None}
+    gpus = count_local_gpus() if "gpus_per_trial" not in known or "workers" not in known else 0
     wants_cpu = "cpu-" in str(known["budget"]).lower()
     gpus_per_trial = float(known.get("gpus_per_trial", 0.0 if wants_cpu or gpus == 0 else 1.0))
     cpus_per_trial = float(known.get("cpus_per_trial", 1.0))
@@ -231,7 +231,7 @@ def new_settings(given: Mapping[str, Any]) -> SearchSettings:
         "pruner": "successive_halving",
         "warm_start": "shipped",
         "weights_dir": None,
-        "refit_share": 0.5,
+        "refit_fraction": 0.5,
         "max_trials": None,
         "max_members": 4,
         "max_latency_ms": None,
@@ -247,9 +247,9 @@ def new_settings(given: Mapping[str, Any]) -> SearchSettings:
     return settings
 
 
-def absolute_paths(given: Mapping[str, Any]) -> dict[str, Any]:
+def absolute_paths(requested: Mapping[str, Any]) -> dict[str, Any]:
     """Paths as absolute ones, so that a resume may come from another folder; names stay names."""
-    result = dict(given)
+    result = dict(requested)
     for name in ("data", "target_images", "weights_dir", "warm_start"):
         value = result.get(name)
         if value is not None and value not in ("synthetic", "none", "shipped"):

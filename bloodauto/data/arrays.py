@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bloodauto.data.dataset import Cells
+from bloodauto.data.dataset import CellDataset
 from bloodauto.data.decode import to_square
-from bloodauto.data.labels import class_names_for, make_cells, named_labels, whole_labels
+from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names, make_dataset
 from bloodauto.errors import DataError
 
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, NotImplementedError)
@@ -63,7 +63,7 @@ def _broken_array(where: str, error: BaseException) -> DataError:
     return DataError(f"{where}: the array is damaged ({error}). Copy or download the file again.")
 
 
-def _found(path: Path) -> str:
+def _array_names(path: Path) -> str:
     with np.load(path, allow_pickle=False) as archive:
         names = sorted(archive.files)
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
@@ -94,11 +94,11 @@ def rgb_images(array: np.ndarray, where: str) -> np.ndarray:
     if 0 in array.shape:
         raise DataError(f"{where}: expected at least one image with at least one pixel, got shape {array.shape}.")
     if array.dtype != np.uint8:
-        array = _whole_bytes(array, where)
+        array = _exact_uint8(array, where)
     return np.repeat(array, 3, axis=3) if array.shape[3] == 1 else array
 
 
-def _whole_bytes(array: np.ndarray, where: str) -> np.ndarray:
+def _exact_uint8(array: np.ndarray, where: str) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise DataError(f"{where}: expected pixel values 0-255 as uint8, got {array.dtype}.")
     low, high = array.min(), array.max()
@@ -122,7 +122,7 @@ def _whole_bytes(array: np.ndarray, where: str) -> np.ndarray:
     return as_bytes
 
 
-def resized(images: np.ndarray, image_size_px: int | None) -> np.ndarray:
+def resize_images(images: np.ndarray, image_size_px: int | None) -> np.ndarray:
     """uint8 (n, h, w, 3) -> squares of ``image_size_px``, or of the longer side when that is None."""
     side = max(images.shape[1:3]) if image_size_px is None else image_size_px
     if images.shape[1:3] == (side, side):
@@ -148,9 +148,9 @@ def text_column(array: np.ndarray | None, count: int, where: str) -> np.ndarray 
     return array.astype(np.str_)
 
 
-def load_npz(path: Path, image_size_px: int | None) -> Cells:
+def load_npz(path: Path, image_size_px: int | None) -> CellDataset:
     """A ``.npz`` with ``images`` and ``labels``, or one of MedMNIST with its own splits."""
-    arrays = read_archive(path, ("images", "labels", "class_names", "names", "groups", "labs"))
+    arrays = read_archive(path, ("images", "labels", "class_names", "names", "groups", "sites"))
     if "images" in arrays and "labels" in arrays:
         return _labelled_arrays(path, arrays, image_size_px)
     medmnist = read_archive(
@@ -160,30 +160,30 @@ def load_npz(path: Path, image_size_px: int | None) -> Cells:
     if not present:
         raise DataError(
             f"{path}: expected arrays images and labels, or train_images, train_labels, ... as in MedMNIST; "
-            f"found {_found(path)}."
+            f"found {_array_names(path)}."
         )
     images, labels, names, splits = [], [], [], []
     for prefix, split in present:
         part = rgb_images(medmnist.pop(f"{prefix}_images"), f"{path}: {prefix}_images")
-        images.append(resized(part, image_size_px))
-        labels.append(whole_labels(medmnist[f"{prefix}_labels"], len(part), f"{path}: {prefix}_labels"))
+        images.append(resize_images(part, image_size_px))
+        labels.append(integer_labels(medmnist[f"{prefix}_labels"], len(part), f"{path}: {prefix}_labels"))
         names += [f"{split}/{index:05d}" for index in range(len(part))]
         splits += [split] * len(part)
     sizes = {part.shape[1] for part in images}
     if len(sizes) > 1:
         raise DataError(f"{path}: expected one image size, got {sorted(sizes)} px. Give the size you want.")
     joined = np.concatenate(labels)
-    return make_cells(
+    return make_dataset(
         images=np.concatenate(images),
         labels=joined,
         class_names=class_names_for(joined, None, str(path)),
         names=np.array(names),
-        given_splits=np.array(splits),
+        predefined_splits=np.array(splits),
         source=str(path),
     )
 
 
-def _labelled_arrays(path: Path, arrays: dict[str, np.ndarray], image_size_px: int | None) -> Cells:
+def _labelled_arrays(path: Path, arrays: dict[str, np.ndarray], image_size_px: int | None) -> CellDataset:
     images = rgb_images(arrays["images"], f"{path}: images")
     count = len(images)
     given = arrays.get("class_names")
@@ -191,18 +191,18 @@ def _labelled_arrays(path: Path, arrays: dict[str, np.ndarray], image_size_px: i
     if arrays["labels"].dtype.kind in "US":
         words = text_column(arrays["labels"], count, f"{path}: labels")
         assert words is not None
-        labels, class_names = named_labels(words.tolist(), class_names, f"{path}: labels")
+        labels, class_names = labels_from_names(words.tolist(), class_names, f"{path}: labels")
     else:
-        labels = whole_labels(arrays["labels"], count, f"{path}: labels")
+        labels = integer_labels(arrays["labels"], count, f"{path}: labels")
         class_names = class_names_for(labels, class_names, f"{path}: labels")
     names = text_column(arrays.get("names"), count, f"{path}: names")
-    return make_cells(
-        images=resized(images, image_size_px),
+    return make_dataset(
+        images=resize_images(images, image_size_px),
         labels=labels,
         class_names=class_names,
         names=np.array([f"images/{index:05d}" for index in range(count)]) if names is None else names,
         groups=text_column(arrays.get("groups"), count, f"{path}: groups"),
-        labs=text_column(arrays.get("labs"), count, f"{path}: labs"),
+        sites=text_column(arrays.get("sites"), count, f"{path}: labs"),
         source=str(path),
     )
 
@@ -212,7 +212,7 @@ def load_image_array(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".npz":
         arrays = read_archive(path, ("images",))
         if "images" not in arrays:
-            raise DataError(f"{path}: expected an array images, found {_found(path)}.")
+            raise DataError(f"{path}: expected an array images, found {_array_names(path)}.")
         return rgb_images(arrays["images"], f"{path}: images")
     try:
         array = np.load(path, allow_pickle=False)

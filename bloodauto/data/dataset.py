@@ -33,7 +33,7 @@ class FileProblem:
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellDataset:
     """Labelled images and what is known of each.
 
     Attributes:
@@ -43,7 +43,7 @@ class Cells:
         names: str, (n,), unique; the file's relative path or ``split/index`` of an array.
         groups: str, (n,), patient or slide; empty where unknown. No group ever stands on both sides of a split.
         labs: str, (n,), laboratory; empty where unknown.
-        given_splits: str, (n,), ``train``, ``validation``, ``test``, or empty where the data do not say.
+        predefined_splits: str, (n,), ``train``, ``validation``, ``test``, or empty where the data do not say.
         source: what the cells were read from, for messages and reports.
         problems: files that were left out or repaired while loading.
     """
@@ -53,8 +53,8 @@ class Cells:
     class_names: tuple[str, ...]
     names: np.ndarray
     groups: np.ndarray
-    labs: np.ndarray
-    given_splits: np.ndarray
+    sites: np.ndarray
+    predefined_splits: np.ndarray
     source: str
     problems: tuple[FileProblem, ...] = field(default=())
 
@@ -65,7 +65,7 @@ class Cells:
                 f"{self.source}: expected images as uint8 (n, height, width, 3), "
                 f"got {self.images.dtype} {self.images.shape}."
             )
-        for name in ("labels", "names", "groups", "labs", "given_splits"):
+        for name in ("labels", "names", "groups", "sites", "predefined_splits"):
             assert getattr(self, name).shape == (n,), f"{name}: expected ({n},), got {getattr(self, name).shape}"
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
             raise DataError(
@@ -80,7 +80,7 @@ class Cells:
         """How many of the cells at ``index`` (integers or a boolean mask) are of each class, int64 (classes,)."""
         return np.bincount(self.labels[index], minlength=len(self.class_names))
 
-    def subset(self, index: np.ndarray) -> Cells:
+    def subset(self, index: np.ndarray) -> CellDataset:
         """The cells at ``index`` (integers or a boolean mask), in that order."""
         return replace(
             self,
@@ -88,8 +88,8 @@ class Cells:
             labels=self.labels[index],
             names=self.names[index],
             groups=self.groups[index],
-            labs=self.labs[index],
-            given_splits=self.given_splits[index],
+            sites=self.sites[index],
+            predefined_splits=self.predefined_splits[index],
         )
 
     def digest(self) -> str:
@@ -98,6 +98,6 @@ class Cells:
         hasher.update(repr((self.images.shape, self.class_names)).encode())
         hasher.update(np.ascontiguousarray(self.images).data)
         hasher.update(np.ascontiguousarray(self.labels, dtype=np.int64).data)
-        for column in (self.names, self.groups, self.labs, self.given_splits):
+        for column in (self.names, self.groups, self.sites, self.predefined_splits):
             hasher.update("\0".join(column.tolist()).encode())
         return hasher.hexdigest()

@@ -22,8 +22,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 2**20
 #: 16-bit files whose brightest value stays below this use only a corner of their range (12-bit cameras do that).
-_DIMMEST_16_BIT_MAXIMUM = 8192
-_EXIF_TURNS = {
+_MIN_16_BIT_MAXIMUM = 8192
+_EXIF_TRANSFORMS = {
     2: (None, 1),
     3: (cv2.ROTATE_180, None),
     4: (None, 0),
@@ -85,23 +85,23 @@ def decode_image(data: bytes, name: str, side_px: int) -> DecodedFile:
     background of a smear is.
     """
 
-    def left_out(finding: str, detail: str) -> DecodedFile:
-        return DecodedFile(None, (FileProblem(name, finding, "left_out", detail),))
+    def excluded(finding: str, detail: str) -> DecodedFile:
+        return DecodedFile(None, (FileProblem(name, finding, "excluded", detail),))
 
     try:
         header = read_header(data)
     except HeaderError as error:
-        return left_out("unreadable", str(error))
+        return excluded("unreadable", str(error))
     if header.width * header.height > MAX_PIXELS:
-        return left_out("too_large", f"{header.width} x {header.height} pixels; at most {MAX_PIXELS:,} are decoded")
+        return excluded("too_large", f"{header.width} x {header.height} pixels; at most {MAX_PIXELS:,} are decoded")
     if not header.is_complete:
-        return left_out("truncated", f"the {header.format} ends early or is damaged")
+        return excluded("truncated", f"the {header.format} ends early or is damaged")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        return left_out("unreadable", f"OpenCV: {error.err}")
+        return excluded("unreadable", f"OpenCV: {error.err}")
     if pixels is None or pixels.size == 0:
-        return left_out("unreadable", f"the {header.format} could not be decoded")
+        return excluded("unreadable", f"the {header.format} could not be decoded")
 
     problems: list[FileProblem] = []
 
@@ -110,14 +110,14 @@ def decode_image(data: bytes, name: str, side_px: int) -> DecodedFile:
 
     if pixels.dtype == np.uint16:
         brightest = int(pixels.max())
-        if 0 < brightest < _DIMMEST_16_BIT_MAXIMUM:
-            return left_out(
+        if 0 < brightest < _MIN_16_BIT_MAXIMUM:
+            return excluded(
                 "narrow_range", f"16-bit values reach only {brightest} of 65535; scale them to the full range and save"
             )
         pixels = np.rint(pixels / 257.0).astype(np.uint8)
         converted("sixteen_bit", "divided by 257 to 0-255")
     elif pixels.dtype != np.uint8:
-        return left_out("unsupported_depth", f"expected 8 or 16 bits per channel, got {pixels.dtype}")
+        return excluded("unsupported_depth", f"expected 8 or 16 bits per channel, got {pixels.dtype}")
     if header.is_palette:
         converted("palette", "colours looked up")
     if header.format == "JPEG" and header.channels == 4:
@@ -140,10 +140,10 @@ def decode_image(data: bytes, name: str, side_px: int) -> DecodedFile:
     elif channels == 3:
         rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     else:
-        return left_out("unsupported_channels", f"expected 1, 3 or 4 channels, got {channels}")
+        return excluded("unsupported_channels", f"expected 1, 3 or 4 channels, got {channels}")
 
     if header.orientation != 1:
-        rotation, flip_axis = _EXIF_TURNS[header.orientation]
+        rotation, flip_axis = _EXIF_TRANSFORMS[header.orientation]
         if rotation is not None:
             rgb = cv2.rotate(rgb, rotation)
         if flip_axis is not None:
@@ -160,7 +160,7 @@ def _read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def commonest_side(paths: Sequence[Path]) -> int:
+def most_common_side(paths: Sequence[Path]) -> int:
     """The longer side of the commonest image size among the files, in pixels.
 
     Raises:
@@ -193,7 +193,7 @@ def decode_files(paths: Sequence[Path], names: Sequence[str], side_px: int) -> D
         try:
             decoded = decode_image(_read_bytes(paths[index]), names[index], side_px)
         except OSError as error:
-            return False, (FileProblem(names[index], "unreadable", "left_out", str(error)),)
+            return False, (FileProblem(names[index], "unreadable", "excluded", str(error)),)
         if decoded.image is not None:
             images[index] = decoded.image
         return decoded.image is not None, decoded.problems

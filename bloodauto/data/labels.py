@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bloodauto.data.dataset import COMPETITION_CLASSES, Cells, FileProblem
+from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset, FileProblem
 from bloodauto.errors import DataError
 
 
-def whole_labels(array: np.ndarray, count: int, where: str) -> np.ndarray:
+def integer_labels(array: np.ndarray, count: int, where: str) -> np.ndarray:
     """Labels (n,) or (n, 1) of any numeric dtype -> int64 (n,).
 
     Raises:
@@ -40,14 +40,14 @@ def whole_labels(array: np.ndarray, count: int, where: str) -> np.ndarray:
     return labels
 
 
-def class_names_for(labels: np.ndarray, given: Sequence[str] | None, where: str) -> tuple[str, ...]:
+def class_names_for(labels: np.ndarray, known_names: Sequence[str] | None, where: str) -> tuple[str, ...]:
     """Class names for whole-number labels: the given ones, the competition's for eight classes, or ``class_0``, ...
 
     Raises:
         DataError: a label without a name, a repeated or empty name, or labels that leave numbers out.
     """
-    if given is not None:
-        names = tuple(given)
+    if known_names is not None:
+        names = tuple(known_names)
         if len(set(names)) != len(names) or not all(name.strip() for name in names):
             raise DataError(f"{where}: expected class names that differ and are not empty, got {list(names)}.")
         if labels.max() >= len(names):
@@ -68,9 +68,11 @@ def class_names_for(labels: np.ndarray, given: Sequence[str] | None, where: str)
     return tuple(f"class_{label}" for label in range(number))
 
 
-def named_labels(words: Sequence[str], given: Sequence[str] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def labels_from_names(
+    words: Sequence[str], known_names: Sequence[str] | None, where: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels written as words -> int64 (n,) and class names: the given ones, or those found, sorted."""
-    names = tuple(given) if given is not None else tuple(sorted(set(words)))
+    names = tuple(known_names) if known_names is not None else tuple(sorted(set(words)))
     place = {name: label for label, name in enumerate(names)}
     unknown = sorted(set(words) - place.keys())
     if unknown:
@@ -78,7 +80,7 @@ def named_labels(words: Sequence[str], given: Sequence[str] | None, where: str) 
     return np.array([place[word] for word in words], np.int64), names
 
 
-def make_cells(
+def make_dataset(
     *,
     images: np.ndarray,
     labels: np.ndarray,
@@ -86,10 +88,10 @@ def make_cells(
     names: np.ndarray,
     source: str,
     groups: np.ndarray | None = None,
-    labs: np.ndarray | None = None,
-    given_splits: np.ndarray | None = None,
+    sites: np.ndarray | None = None,
+    predefined_splits: np.ndarray | None = None,
     problems: Sequence[FileProblem] = (),
-) -> Cells:
+) -> CellDataset:
     """Checks what a search needs of any data set, then makes the value.
 
     Raises:
@@ -102,8 +104,8 @@ def make_cells(
     counts = np.bincount(labels, minlength=len(class_names))
     sparse = [f"{name} ({count})" for name, count in zip(class_names, counts.tolist(), strict=True) if count < 2]
     if sparse:
-        left_out = sum(problem.action == "left_out" for problem in problems)
-        because = f" {left_out} files could not be used." if left_out else ""
+        excluded = sum(problem.action == "excluded" for problem in problems)
+        because = f" {excluded} files could not be used." if excluded else ""
         raise DataError(
             f"{source}: expected at least two images of each class, one to learn from and one to judge by; too few of "
             f"{', '.join(sparse)}.{because} Add images or leave the class out."
@@ -112,14 +114,14 @@ def make_cells(
     if repeated:
         raise DataError(f"{source}: expected a different name for each image, these stand twice: {repeated[:5]}.")
     unknown = np.full(len(images), "", np.str_)
-    return Cells(
+    return CellDataset(
         images=images,
         labels=labels,
         class_names=tuple(class_names),
         names=names.astype(np.str_),
         groups=unknown if groups is None else groups,
-        labs=unknown if labs is None else labs,
-        given_splits=unknown if given_splits is None else given_splits,
+        sites=unknown if sites is None else sites,
+        predefined_splits=unknown if predefined_splits is None else predefined_splits,
         source=source,
         problems=tuple(problems),
     )

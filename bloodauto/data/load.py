@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bloodauto.data.arrays import load_image_array, load_npz, resized
-from bloodauto.data.dataset import Cells, FileProblem
-from bloodauto.data.decode import IMAGE_SUFFIXES, commonest_side, decode_files
-from bloodauto.data.labels import class_names_for, make_cells, named_labels
+from bloodauto.data.arrays import load_image_array, load_npz, resize_images
+from bloodauto.data.dataset import CellDataset, FileProblem
+from bloodauto.data.decode import IMAGE_SUFFIXES, decode_files, most_common_side
+from bloodauto.data.labels import class_names_for, labels_from_names, make_dataset
 from bloodauto.errors import DataError
 
-_SPLIT_WORDS = {
+_SPLIT_NAMES = {
     "": "",
     "train": "train",
     "training": "train",
@@ -28,9 +28,9 @@ _SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
-_MANIFEST_COLUMNS = ("path", "label", "group", "lab", "split")
+_MANIFEST_COLUMNS = ("path", "label", "group", "site", "split")
 # What operating systems leave in any folder they show: not worth a word.
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class _ListedFile:
     name: str
     label: str
     group: str = ""
-    lab: str = ""
+    site: str = ""
     split: str = ""
 
 
-def load_cells(path: Path, *, image_size_px: int | None = None) -> Cells:
+def load_dataset(path: Path, *, image_size_px: int | None = None) -> CellDataset:
     """Reads labelled images.
 
     Args:
         path: one of
             - a folder with one folder per class, named after it (JPEG, PNG, TIFF, BMP); or such a folder each in
               ``train``, ``validation`` and ``test``, which are then kept as given splits;
-            - a ``.csv`` manifest with the columns path and label, and optionally group, lab and split; paths are
+            - a ``.csv`` manifest with the columns path and label, and optionally group, site and split; paths are
               relative to the manifest;
-            - an ``.npz`` with ``images`` and ``labels``, optionally ``class_names``, ``names``, ``groups``, ``labs``;
+            - an ``.npz`` with ``images`` and ``labels``, optionally ``class_names``, ``names``, ``groups``, ``sites``;
             - an ``.npz`` of MedMNIST; its splits are kept as given splits.
         image_size_px: side of the square images. None: for files the longer side of the commonest size, for arrays
             their own longer side. Images that are not square get their outermost pixels repeated (``to_square``).
@@ -95,7 +95,7 @@ def load_images(path: Path, image_size_px: int) -> tuple[np.ndarray, np.ndarray]
     else:
         _require_file(path)
         if path.suffix.lower() in (".npz", ".npy"):
-            images = resized(load_image_array(path), image_size_px)
+            images = resize_images(load_image_array(path), image_size_px)
             return images, np.array([f"images/{index:05d}" for index in range(len(images))])
         if not _is_image(path):
             raise DataError(
@@ -104,7 +104,7 @@ def load_images(path: Path, image_size_px: int) -> tuple[np.ndarray, np.ndarray]
             )
         found, names = [path], [path.name]
     decoded = decode_files(found, names, image_size_px)
-    lost = [f"{problem.name}: {problem.detail}" for problem in decoded.problems if problem.action == "left_out"]
+    lost = [f"{problem.name}: {problem.detail}" for problem in decoded.problems if problem.action == "excluded"]
     if len(decoded.kept) == 0:
         raise DataError(f"{path}: expected images, none of {len(found)} files can be read. First: {lost[0]}.")
     if lost:
@@ -134,14 +134,14 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(
         entry
         for entry in folder.iterdir()
-        if not entry.name.startswith((".", "__MACOSX")) and entry.name.lower() not in _CLUTTER
+        if not entry.name.startswith((".", "__MACOSX")) and entry.name.lower() not in _SYSTEM_FILES
     )
 
 
-def _load_folder(root: Path, image_size_px: int | None) -> Cells:
+def _load_folder(root: Path, image_size_px: int | None) -> CellDataset:
     entries = _visible(root)
     folders = [entry for entry in entries if entry.is_dir()]
-    splits = [_SPLIT_WORDS.get(folder.name.lower()) for folder in folders]
+    splits = [_SPLIT_NAMES.get(folder.name.lower()) for folder in folders]
     problems = [_unused(file, root) for file in entries if not file.is_dir()]
     files: list[_ListedFile] = []
     if folders and all(splits):
@@ -176,24 +176,24 @@ def _list_classes(folder: Path, root: Path, split: str, files: list[_ListedFile]
                 problems.append(_unused(entry, root))
         if len(files) == count:
             name = class_folder.relative_to(root).as_posix()
-            problems.append(FileProblem(name, "empty_class_folder", "left_out", "no images in this folder"))
+            problems.append(FileProblem(name, "empty_class_folder", "excluded", "no images in this folder"))
 
 
 def _unused(path: Path, root: Path) -> FileProblem:
     name = path.relative_to(root).as_posix()
     if path.is_dir():
         return FileProblem(
-            name, "nested_folder", "left_out", "folders within a class are not read; list them in a .csv manifest"
+            name, "nested_folder", "excluded", "folders within a class are not read; list them in a .csv manifest"
         )
     if _is_image(path):
-        return FileProblem(name, "no_label", "left_out", "lies outside the class folders")
-    return FileProblem(name, "not_an_image", "left_out", f"read are {', '.join(sorted(IMAGE_SUFFIXES))}")
+        return FileProblem(name, "no_label", "excluded", "lies outside the class folders")
+    return FileProblem(name, "not_an_image", "excluded", f"read are {', '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def _read_files(
     files: Sequence[_ListedFile], source: str, image_size_px: int | None, problems: Sequence[FileProblem]
-) -> Cells:
-    side = commonest_side([file.path for file in files]) if image_size_px is None else image_size_px
+) -> CellDataset:
+    side = most_common_side([file.path for file in files]) if image_size_px is None else image_size_px
     decoded = decode_files([file.path for file in files], [file.name for file in files], side)
     if len(decoded.kept) == 0:
         first = decoded.problems[0]
@@ -206,22 +206,22 @@ def _read_files(
         labels = np.array([int(word) for word in words], np.int64)
         class_names = class_names_for(labels, None, source)
     else:
-        labels, class_names = named_labels(words, None, source)
+        labels, class_names = labels_from_names(words, None, source)
     kept = decoded.kept
-    return make_cells(
+    return make_dataset(
         images=decoded.images,
         labels=labels[kept],
         class_names=class_names,
         names=np.array([file.name for file in files])[kept],
         groups=np.array([file.group for file in files])[kept],
-        labs=np.array([file.lab for file in files])[kept],
-        given_splits=np.array([file.split for file in files])[kept],
+        sites=np.array([file.site for file in files])[kept],
+        predefined_splits=np.array([file.split for file in files])[kept],
         source=source,
         problems=(*problems, *decoded.problems),
     )
 
 
-def _load_manifest(path: Path, image_size_px: int | None) -> Cells:
+def _load_manifest(path: Path, image_size_px: int | None) -> CellDataset:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
@@ -261,9 +261,9 @@ def _listed_row(path: Path, row: dict[str | None, str | None], line: int) -> _Li
         raise DataError(f"{path}:{line}: expected a path and a label, got {values['path']!r} and {values['label']!r}.")
     if None in row:
         raise DataError(f"{path}:{line}: expected as many values as columns, got more. Quote values that hold commas.")
-    split = _SPLIT_WORDS.get(values["split"].lower())
+    split = _SPLIT_NAMES.get(values["split"].lower())
     if split is None:
         raise DataError(f"{path}:{line}: expected split train, validation, test or empty, got {values['split']!r}.")
     return _ListedFile(
-        path.parent / values["path"], values["path"], values["label"], values["group"], values["lab"], split
+        path.parent / values["path"], values["path"], values["label"], values["group"], values["site"], split
     )

@@ -25,22 +25,22 @@ _THUMBNAIL_PX = 12
 _DETAIL_PX = 48
 _DETAIL_BLUR_PX = 2.0
 #: Standard deviation of the fine detail, in grey levels, below which there is none to compare.
-_LEAST_DETAIL = 0.2
+_MIN_DETAIL = 0.2
 _COMPONENTS = 64
 _THUMBNAIL_COSINE = 0.93
 _DETAIL_CORRELATION = 0.90
 # A shift by half a pixel of the 48 px grid takes most of the agreement away, so what is not hopeless there is compared
 # once more at 96 px, without the finest grain, which half a pixel of that grid would spoil in turn.
-_LEAST_CORRELATION = 0.5
+_MIN_CORRELATION = 0.5
 _FINE_PX = 96
 _FINE_BLURS_PX = (0.8, 4.0)
 _FINE_CORRELATION = 0.885
 # A cluster joins another only if the detail of their first images still agrees, so that a chain of small steps can not
 # tie together cells that have nothing in common. Between two alterations of one picture it stays above.
-_LEADER_CORRELATION = 0.7
+_ROOT_CORRELATION = 0.7
 _BLOCK_ROWS = 1024
 # The likeliest partners that are verified for each image and orientation, besides the first one in the data.
-_MOST_PARTNERS = 8
+_MAX_PARTNERS = 8
 
 
 def _oriented(images: np.ndarray, orientation: int) -> np.ndarray:
@@ -79,13 +79,13 @@ def _thumbnail_and_detail(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _best_partners(rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row's pairs, the first column and the ``_MOST_PARTNERS`` of the largest values."""
+    """Of each row's pairs, the first column and the ``_MAX_PARTNERS`` of the largest values."""
     order = np.lexsort((-values, rows))
     sorted_rows = rows[order]
     starts = np.flatnonzero(np.r_[True, sorted_rows[1:] != sorted_rows[:-1]]) if len(rows) else np.empty(0, np.int64)
     rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
     chosen = np.zeros(len(rows), bool)
-    chosen[order[rank < _MOST_PARTNERS]] = True
+    chosen[order[rank < _MAX_PARTNERS]] = True
     _, first = np.unique(rows, return_index=True)
     chosen[first] = True
     return rows[chosen], columns[chosen]
@@ -150,14 +150,14 @@ def near_duplicate_clusters(images: np.ndarray) -> np.ndarray:
     thumbnails = np.stack([thumbnail for thumbnail, _ in prepared]).astype(np.float32)
     details = np.stack([detail for _, detail in prepared])
     # Where nothing varies, the correlation is 0/0 and OpenCV answers 1.
-    has_detail = (details.std(axis=(1, 2)) >= _LEAST_DETAIL).tolist()
+    has_detail = (details.std(axis=(1, 2)) >= _MIN_DETAIL).tolist()
     has_fine_detail = min(images.shape[1:3]) >= _FINE_PX
 
     def are_same(first: int, second: int, orientation: int) -> bool:
         coarse = _correlation(details[first], details[second], orientation)
         if coarse >= _DETAIL_CORRELATION:
             return True
-        if not has_fine_detail or coarse < _LEAST_CORRELATION:
+        if not has_fine_detail or coarse < _MIN_CORRELATION:
             return False
         fine = _correlation(_fine_detail(images[first]), _fine_detail(images[second]), orientation)
         return fine >= _FINE_CORRELATION
@@ -169,7 +169,7 @@ def near_duplicate_clusters(images: np.ndarray) -> np.ndarray:
         if not are_same(later, earlier, orientation):
             continue
         are_ends_alike = {later, earlier} == set(leaders) or any(
-            _correlation(details[leaders[0]], details[leaders[1]], turn) >= _LEADER_CORRELATION for turn in range(8)
+            _correlation(details[leaders[0]], details[leaders[1]], turn) >= _ROOT_CORRELATION for turn in range(8)
         )
         if are_ends_alike:
             sets.union(later, earlier)

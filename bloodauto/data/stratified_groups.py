@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def deal(
-    labels: np.ndarray, units: np.ndarray, shares: Sequence[float], num_classes: int, rng: np.random.Generator
+def stratified_group_split(
+    labels: np.ndarray, group_ids: np.ndarray, fractions: Sequence[float], num_classes: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Deals whole units (images that must stay together) into parts.
 
@@ -29,8 +29,8 @@ def deal(
     Returns:
         int64 (n,): the part of each image, an index into ``shares``.
     """
-    wanted = np.asarray(shares, np.float64)
-    unit_ids, unit_of = np.unique(units, return_inverse=True)
+    wanted = np.asarray(fractions, np.float64)
+    unit_ids, unit_of = np.unique(group_ids, return_inverse=True)
     counts = np.zeros((len(unit_ids), num_classes), np.int64)
     np.add.at(counts, (unit_of, labels), 1)
     targets = np.outer(wanted / wanted.sum(), counts.sum(axis=0))

@@ -10,19 +10,19 @@ import numpy as np
 
 from bloodauto.config.recipe import load_recipe
 from bloodauto.ensemble.predictions import (
-    Answers,
-    Looked,
-    answers_of,
+    OofPredictions,
+    TtaPredictions,
     candidates_of,
-    find_trained,
+    find_trained_networks,
+    join_predictions,
     metric_of,
-    own_scores,
     scores_of,
+    uncalibrated_scores,
 )
-from bloodauto.ensemble.record import Considered, Ensemble, Member, Trained
-from bloodauto.ensemble.scoring import NO_PLACES, EnsembleMetric, Places
+from bloodauto.ensemble.record import CandidateCounts, Ensemble, Member, TrainedNetwork
+from bloodauto.ensemble.scoring import NO_SITE_INFO, EnsembleMetric, SiteInfo
 from bloodauto.ensemble.selection import Candidate, Selection, select
-from bloodauto.ensemble.selection_bias import Run, winners_curse
+from bloodauto.ensemble.selection_bias import TrainingScore, winners_curse
 from bloodauto.errors import RunError
 from bloodauto.evaluation.probability_scaling import Calibration, fit_calibration
 from bloodauto.evaluation.selective import Abstention, fit_abstention
@@ -47,7 +47,7 @@ class Caps:
 
 
 @dataclass(frozen=True)
-class Judged:
+class PrunedEvaluation:
     """What became of the trials that were stopped at a rung, and of refits that were ended before they were judged.
 
     Attributes:
@@ -57,17 +57,19 @@ class Judged:
         refits: the names of refits that have.
     """
 
-    stopped: int = 0
+    pruned: int = 0
     promising: int = 0
-    numbers: tuple[int, ...] = ()
+    trial_numbers: tuple[int, ...] = ()
     refits: tuple[str, ...] = ()
 
 
 #: Milliseconds that one image takes a training's network, measured where it is asked for.
-Latency = Callable[[Trained], float]
+Latency = Callable[[TrainedNetwork], float]
 
 
-def _select(pool: dict[str, Answers], metric: EnsembleMetric, caps: Caps, latency_ms: Mapping[str, float]) -> Selection:
+def _select(
+    pool: dict[str, OofPredictions], metric: EnsembleMetric, caps: Caps, latency_ms: Mapping[str, float]
+) -> Selection:
     candidates = [
         Candidate(name, one.clean, one.shifted, one.parameters, latency_ms=latency_ms.get(name, 0.0), target=one.target)
         for name, one in pool.items()
@@ -81,7 +83,7 @@ def _select(pool: dict[str, Answers], metric: EnsembleMetric, caps: Caps, latenc
     )
 
 
-def _measured(pool: dict[str, Answers], caps: Caps, latency: Latency | None) -> dict[str, float]:
+def _measure_latencies(pool: dict[str, OofPredictions], caps: Caps, latency: Latency | None) -> dict[str, float]:
     """Of each candidate; networks of one recipe are measured once. Empty without a cap."""
     if caps.max_latency_ms is None:
         return {}
@@ -104,82 +106,88 @@ def assemble(
     metric: EnsembleMetric,
     caps: Caps = Caps(),
     latency: Latency | None = None,
-    places: Places = NO_PLACES,
-    judge_stopped: Callable[[], Judged] | None = None,
+    site_info: SiteInfo = NO_SITE_INFO,
+    evaluate_pruned: Callable[[], PrunedEvaluation] | None = None,
 ) -> Ensemble:
-    """Chooses members and weights by greedy selection on out-of-fold answers, then calibrates their average.
+    """Chooses members and weights by greedy selection on out-of-fold predictions, then calibrates their average.
 
     With whole sets of folds the candidates are recipes, each with a network per fold and an answer for every training
     image; otherwise they are single networks that all left out fold 0, refits, trials and the best of the stopped trials
     alike, so that the ensemble is never worse on those images than the best of them that is fast enough.
 
     Args:
-        completed: number and objective of the trials that ran their course.
+        completed: number and objective of the completed trials.
         num_folds: of the run's splits.
         metric: what to choose by.
         caps: where no training is fast enough for them, the fastest is taken.
         latency: needed for a cap on it.
         places: what is known beside the labels.
-        judge_stopped: makes candidates of trainings that were stopped; asked only where single networks are chosen among. None:
+        evaluate_pruned: makes candidates of trainings that were stopped; asked only where single networks are chosen among. None:
             there are none.
 
     Raises:
-        RunError: no training ran its course.
+        RunError: no training was completed.
     """
-    trained = find_trained(run, completed)
-    holdout, folds = candidates_of(trained, num_folds, places)
+    trained = find_trained_networks(run, completed)
+    holdout, folds = candidates_of(trained, num_folds, site_info)
     if not holdout:
         raise RunError(
-            f"{run.root}: expected at least one training that ran its course, found none, so there is nothing to export. "
+            f"{run.root}: expected at least one completed training, found none, so there is nothing to export. "
             "Give a larger budget: bloodauto search --run with a new folder."
         )
-    pool, judged = holdout, Judged()
-    if folds and _folds_hold(folds, holdout, metric):
+    pool, evaluated = holdout, PrunedEvaluation()
+    if folds and _folds_are_good_enough(folds, holdout, metric):
         pool = folds
-    elif judge_stopped is not None:
-        judged = judge_stopped()
-        found = [one for one in find_trained(run, (), judged.numbers) if one.fold == 0 and one.name not in holdout]
-        pool = {**holdout, **{one.name: answers_of([one], places) for one in found}}
-    considered = Considered(
+    elif evaluate_pruned is not None:
+        evaluated = evaluate_pruned()
+        found = [
+            one
+            for one in find_trained_networks(run, (), evaluated.trial_numbers)
+            if one.fold == 0 and one.name not in holdout
+        ]
+        pool = {**holdout, **{one.name: join_predictions([one], site_info) for one in found}}
+    candidate_counts = CandidateCounts(
         trials=sum(one.kind == "trial" for one in trained),
-        refits=sum(one.kind == "refit" for one in trained) + len(judged.refits),
-        stopped=judged.stopped,
-        promising=judged.promising,
-        judged=len(judged.numbers),
+        refits=sum(one.kind == "refit" for one in trained) + len(evaluated.refits),
+        pruned=evaluated.pruned,
+        promising=evaluated.promising,
+        evaluated=len(evaluated.trial_numbers),
     )
     return replace(
-        _chosen(pool, metric, caps, latency),
-        winners_curse=winners_curse(_judged_runs(run, completed)),
-        considered=considered,
+        _select_and_calibrate(pool, metric, caps, latency),
+        winners_curse=winners_curse(_training_scores(run, completed)),
+        candidate_counts=candidate_counts,
     )
 
 
-def reduced(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensemble:
+def restricted(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensemble:
     """The best of an ensemble's members under tighter caps, weighted and calibrated anew.
 
     Raises:
         RunError: none of them is fast enough; or a member's predictions are missing or damaged.
     """
-    pool = {member.name: answers_of(member.networks, ensemble.places) for member in ensemble.members}
+    pool = {member.name: join_predictions(member.networks, ensemble.site_info) for member in ensemble.members}
     metric: EnsembleMetric = ensemble.metric  # type: ignore[assignment]
-    found = _chosen(pool, metric, caps, latency)
+    found = _select_and_calibrate(pool, metric, caps, latency)
     fastest = min((one.latency_ms for one in found.members if one.latency_ms is not None), default=0.0)
     if caps.max_latency_ms is not None and fastest > caps.max_latency_ms:
         raise RunError(
             f"--max-latency-ms {caps.max_latency_ms:g}: expected a member that takes no longer for an image, but the fastest "
             f"takes {fastest:.3g} ms on this machine. Allow more, or search with this cap."
         )
-    return replace(found, winners_curse=ensemble.winners_curse, considered=ensemble.considered)
+    return replace(found, winners_curse=ensemble.winners_curse, candidate_counts=ensemble.candidate_counts)
 
 
-def _chosen(pool: dict[str, Answers], metric: EnsembleMetric, caps: Caps, latency: Latency | None) -> Ensemble:
-    latency_ms = _measured(pool, caps, latency)
+def _select_and_calibrate(
+    pool: dict[str, OofPredictions], metric: EnsembleMetric, caps: Caps, latency: Latency | None
+) -> Ensemble:
+    latency_ms = _measure_latencies(pool, caps, latency)
     selection = _select(pool, metric, caps, latency_ms)
     members = [
         replace(_as_member(name, weight, pool[name]), latency_ms=latency_ms.get(name))
         for name, weight in zip(selection.names, selection.weights, strict=True)
     ]
-    fitted = _fitted([(member.weight, pool[member.name]) for member in members], metric)
+    fitted = _fit_average([(member.weight, pool[member.name]) for member in members], metric)
     best = pool[selection.best_single.added]
     return Ensemble(
         metric=metric,
@@ -187,32 +195,34 @@ def _chosen(pool: dict[str, Answers], metric: EnsembleMetric, caps: Caps, latenc
         calibration=fitted.calibration,
         abstention=fitted.abstention,
         scores=fitted.scores,
-        best_single=(selection.best_single.added, own_scores(best)),
+        best_single=(selection.best_single.added, uncalibrated_scores(best)),
         trace=tuple((i, step.added, step.score.metric) for i, step in enumerate(selection.trace, start=1)),
         images=len(best.clean),
-        views=len(best.shifted),
-        places=best.places,
+        shifted_images=len(best.shifted),
+        site_info=best.site_info,
     )
 
 
-def _judged_runs(run: RunDirectory, completed: list[tuple[int, float]]) -> list[Run]:
+def _training_scores(run: RunDirectory, completed: list[tuple[int, float]]) -> list[TrainingScore]:
     """All trainings that were judged on fold 0; weights may be gone, a result is enough."""
     found = []
     for number, objective in completed:
         recipe = run.trial(number) / "recipe.yaml"
         if recipe.is_file():
-            found.append(Run(load_recipe(recipe).id, False, objective))
+            found.append(TrainingScore(load_recipe(recipe).id, False, objective))
     for folder in sorted((run.root / "refits").glob("*-fold0-*")):
         if (folder / "recipe.yaml").is_file() and (folder / "result.json").is_file():
             trial_recipe = run.trial(int(folder.name.split("-")[0])) / "recipe.yaml"
             if trial_recipe.is_file():
                 found.append(
-                    Run(load_recipe(trial_recipe).id, True, float(read_json(folder / "result.json")["objective"]))
+                    TrainingScore(
+                        load_recipe(trial_recipe).id, True, float(read_json(folder / "result.json")["objective"])
+                    )
                 )
     return found
 
 
-def _as_member(name: str, weight: float, one: Answers) -> Member:
+def _as_member(name: str, weight: float, one: OofPredictions) -> Member:
     first = one.networks[0]
     return Member(
         name=name,
@@ -221,13 +231,13 @@ def _as_member(name: str, weight: float, one: Answers) -> Member:
         weight=weight,
         parameters=one.parameters,
         recipe_id=load_recipe(first.folder / "recipe.yaml").id,
-        scores=own_scores(one),
+        scores=uncalibrated_scores(one),
         networks=one.networks,
     )
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class _FittedAverage:
     """What is fitted to a weighted average of answers, and its scores under it."""
 
     calibration: Calibration
@@ -235,14 +245,14 @@ class _Fitted:
     scores: dict[str, float]
 
 
-def _fitted(weighted: Sequence[tuple[float, Answers]], metric: EnsembleMetric) -> _Fitted:
+def _fit_average(weighted: Sequence[tuple[float, OofPredictions]], metric: EnsembleMetric) -> _FittedAverage:
     """Scales and biases can change which class is likeliest; they are left out where that lowers the metric."""
     of = weighted[0][1]
     average = tuple(
         np.asarray(sum(weight * getattr(one, name).astype(np.float64) for weight, one in weighted))
         for name in ("clean", "shifted", "target")
     )
-    calibration = fit_calibration(average[0], of.labels, average[1], of.view_labels, of.view_groups)
+    calibration = fit_calibration(average[0], of.labels, average[1], of.shifted_labels, of.shifted_groups)
     if calibration.per_class is not None:
         scaled = [calibration.apply(part) for part in average]
         if metric_of(of, metric, *scaled) < metric_of(of, metric, *average):
@@ -252,14 +262,16 @@ def _fitted(weighted: Sequence[tuple[float, Answers]], metric: EnsembleMetric) -
     if calibration.per_class is None and "target_estimate" in scores:
         # A temperature leaves what an ensemble is chosen by, but for the last digits of the estimate's own.
         scores["target_estimate"] = scores_of(of, *average)["target_estimate"]
-    return _Fitted(calibration, fit_abstention(clean, of.labels, shifted, of.view_labels), scores)
+    return _FittedAverage(calibration, fit_abstention(clean, of.labels, shifted, of.shifted_labels), scores)
 
 
-def looked_again(ensemble: Ensemble, looked: Looked) -> Ensemble:
+def with_tta_predictions(ensemble: Ensemble, tta_predictions: TtaPredictions) -> Ensemble:
     """The same members and weights with other answers of theirs: calibration, abstention and scores are new."""
-    answers = [(member, answers_of(member.networks, ensemble.places, looked)) for member in ensemble.members]
+    answers = [
+        (member, join_predictions(member.networks, ensemble.site_info, tta_predictions)) for member in ensemble.members
+    ]
     metric: EnsembleMetric = ensemble.metric  # type: ignore[assignment]
-    fitted = _fitted([(member.weight, one) for member, one in answers], metric)
+    fitted = _fit_average([(member.weight, one) for member, one in answers], metric)
     members = tuple(_as_member(member.name, member.weight, one) for member, one in answers)
     return replace(
         ensemble,
@@ -270,7 +282,7 @@ def looked_again(ensemble: Ensemble, looked: Looked) -> Ensemble:
     )
 
 
-def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
+def combine(trained: Sequence[TrainedNetwork], weights: Sequence[float]) -> Ensemble:
     """An ensemble of given members and weights, for systems whose members somebody else chose.
 
     Args:
@@ -280,7 +292,7 @@ def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
     Raises:
         RunError: they left out different images, or a file of theirs is missing or damaged.
     """
-    answers = [answers_of([one], NO_PLACES) for one in trained]
+    answers = [join_predictions([one], NO_SITE_INFO) for one in trained]
     first = read_arrays(trained[0].folder / "predictions.npz")["index"]
     for one in trained[1:]:
         if not np.array_equal(read_arrays(one.folder / "predictions.npz")["index"], first):
@@ -292,7 +304,7 @@ def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
         _as_member(one.name, weight / sum(weights), answer)
         for one, weight, answer in zip(trained, weights, answers, strict=True)
     ]
-    fitted = _fitted([(member.weight, one) for member, one in zip(members, answers, strict=True)], "shift")
+    fitted = _fit_average([(member.weight, one) for member, one in zip(members, answers, strict=True)], "shift")
     best = max(members, key=lambda member: member.scores["shift"])
     return Ensemble(
         metric="shift",
@@ -303,11 +315,13 @@ def combine(trained: Sequence[Trained], weights: Sequence[float]) -> Ensemble:
         best_single=(best.name, best.scores),
         trace=(),
         images=len(answers[0].clean),
-        views=len(answers[0].shifted),
+        shifted_images=len(answers[0].shifted),
     )
 
 
-def _folds_hold(folds: dict[str, Answers], holdout: dict[str, Answers], metric: EnsembleMetric) -> bool:
+def _folds_are_good_enough(
+    folds: dict[str, OofPredictions], holdout: dict[str, OofPredictions], metric: EnsembleMetric
+) -> bool:
     """Whether the networks of the folds are as good on fold 0 as what the search saw there."""
     single = _select(holdout, metric, Caps(1), {}).best_single
     first_of_sets = {one.networks[0].name for one in folds.values()}
@@ -318,7 +332,7 @@ def _folds_hold(folds: dict[str, Answers], holdout: dict[str, Answers], metric: 
     )
 
 
-def out_of_fold_answers(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
+def out_of_fold_probabilities(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
     """What the ensemble answers for the images it was chosen by, calibrated.
 
     Returns:
@@ -327,6 +341,6 @@ def out_of_fold_answers(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         RunError: a member's predictions are missing or damaged.
     """
-    answers = [(member.weight, answers_of(member.networks, ensemble.places)) for member in ensemble.members]
+    answers = [(member.weight, join_predictions(member.networks, ensemble.site_info)) for member in ensemble.members]
     average = sum(weight * one.clean.astype(np.float64) for weight, one in answers)
     return answers[0][1].labels, ensemble.calibration.apply(np.asarray(average))

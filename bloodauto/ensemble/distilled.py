@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bloodauto.ensemble.predictions import Answers, answers_of, scores_of
+from bloodauto.ensemble.predictions import OofPredictions, join_predictions, scores_of
 from bloodauto.ensemble.record import Ensemble
 from bloodauto.run.files import write_json
 
@@ -22,8 +22,8 @@ class Comparison:
 
     Attributes:
         scores, teacher_scores: as in ``Ensemble``; the teacher's are those of its networks that left out the same images.
-        agreement, agreement_shifted: how often both give the same answer, 0-1, on these images and on shifted views.
-        images, views: how many there are.
+        agreement, agreement_shifted: how often both give the same answer, 0-1, on these images and on shifted shifted_images.
+        images, shifted_images: how many there are.
     """
 
     scores: dict[str, float]
@@ -31,11 +31,11 @@ class Comparison:
     agreement: float
     agreement_shifted: float
     images: int
-    views: int
+    shifted_images: int
 
 
 @dataclass(frozen=True)
-class Distilled:
+class DistillationResult:
     """What a distillation came to.
 
     Attributes:
@@ -77,14 +77,14 @@ def compare(student: Ensemble, teacher: Ensemble) -> Comparison:
         agreement=agreement(0),
         agreement_shifted=agreement(1),
         images=len(own[0].clean),
-        views=len(own[0].shifted),
+        shifted_images=len(own[0].shifted),
     )
 
 
-def _calibrated(ensemble: Ensemble, places_of: Ensemble) -> tuple[Answers, Sequence[np.ndarray]]:
-    """The images of the fold, and the ensemble's answers for them, their views and the target images."""
+def _calibrated(ensemble: Ensemble, site_info_of: Ensemble) -> tuple[OofPredictions, Sequence[np.ndarray]]:
+    """The images of the fold, and the ensemble's answers for them, their shifted_images and the target images."""
     parts = [
-        (member.weight, answers_of([one for one in member.networks if one.fold == _FOLD], places_of.places))
+        (member.weight, join_predictions([one for one in member.networks if one.fold == _FOLD], site_info_of.site_info))
         for member in ensemble.members
     ]
     averages = [
@@ -94,6 +94,6 @@ def _calibrated(ensemble: Ensemble, places_of: Ensemble) -> tuple[Answers, Seque
     return parts[0][1], [ensemble.calibration.apply(average) for average in averages]
 
 
-def write_distilled(folder: Path, distilled: Distilled) -> None:
+def write_distilled(folder: Path, distilled: DistillationResult) -> None:
     """Writes ``distilled.json``."""
     write_json(folder / DISTILLED_FILE, asdict(distilled))

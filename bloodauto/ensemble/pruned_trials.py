@@ -9,9 +9,9 @@ from pathlib import Path
 import keras
 
 from bloodauto.config.recipe import Recipe, load_recipe
-from bloodauto.ensemble.assemble import Judged
+from bloodauto.ensemble.assemble import PrunedEvaluation
 from bloodauto.errors import RunError, TrialFailure, UserError
-from bloodauto.evaluation.fold_data import Material, judge, milliseconds_per_image
+from bloodauto.evaluation.fold_data import FoldData, evaluate, milliseconds_per_image
 from bloodauto.models.network import trained_network
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_json
@@ -23,22 +23,22 @@ from bloodauto.training.result import TrialResult, objective_of
 #: No further than this behind the best training, by what was judged after their epochs: one that errs differently may
 #: still gain something beside it.
 _CLOSE_ENOUGH = 0.05
-_MOST_JUDGED = 4
+_MAX_EVALUATED = 4
 #: Something may take so much longer than it was measured or predicted to.
 _MARGIN = 1.3
 
 
-def judge_stopped(
+def evaluate_pruned(
     run: RunDirectory,
     stopped: Sequence[int],
     completed: Sequence[int],
     refits: Sequence[str],
-    material: Callable[[], Material],
+    fold_data: Callable[[], FoldData],
     *,
     objective: Objective,
     seconds_left: Callable[[], float],
     start_seconds: float,
-) -> Judged:
+) -> PrunedEvaluation:
     """Gives the best stopped trainings predictions for the images that all candidates answer for, as long as time lasts.
 
     Refits come before trials: they have trained longest. A training is as good as the epoch whose weights it kept, by the
@@ -58,34 +58,34 @@ def judge_stopped(
     scores = {one: score for one, folder in folders.items() if (score := _kept_score(folder)) is not None}
     rivals = [score for number in completed if (score := _kept_score(run.trial(number))) is not None]
     if not rivals:
-        return Judged(stopped=len(scores))
+        return PrunedEvaluation(pruned=len(scores))
     close = [one for one, score in scores.items() if score >= max(rivals) - _CLOSE_ENOUGH]
-    promising = sorted(close, key=lambda one: (isinstance(one, int), -scores[one], str(one)))[:_MOST_JUDGED]
-    judged: list[int | str] = []
+    promising = sorted(close, key=lambda one: (isinstance(one, int), -scores[one], str(one)))[:_MAX_EVALUATED]
+    evaluated: list[int | str] = []
     needed = start_seconds
     for one in promising:
         folder = folders[one]
         if (folder / "predictions.npz").is_file() and (folder / "result.json").is_file():
             # An earlier session came that far.
-            judged.append(one)
+            evaluated.append(one)
             continue
         recipe = load_recipe(folder / "recipe.yaml")
         if seconds_left() < _MARGIN * needed:
             break
         started = time.monotonic()
         try:
-            if not _judge_one(folder, recipe, material(), objective, seconds_left):
+            if not _evaluate_one(folder, recipe, fold_data(), objective, seconds_left):
                 break
         except (TrialFailure, UserError):
             # Weights that do not fit, or answers that are no numbers; others may do.
             continue
         needed = time.monotonic() - started
-        judged.append(one)
-    return Judged(
+        evaluated.append(one)
+    return PrunedEvaluation(
         sum(isinstance(one, int) for one in scores),
         sum(isinstance(one, int) for one in close),
-        tuple(one for one in judged if isinstance(one, int)),
-        tuple(one for one in judged if isinstance(one, str)),
+        tuple(one for one in evaluated if isinstance(one, int)),
+        tuple(one for one in evaluated if isinstance(one, str)),
     )
 
 
@@ -104,24 +104,24 @@ def _kept_score(folder: Path) -> float | None:
         return None
 
 
-def _judge_one(
-    folder: Path, recipe: Recipe, material: Material, objective: Objective, seconds_left: Callable[[], float]
+def _evaluate_one(
+    folder: Path, recipe: Recipe, fold_data: FoldData, objective: Objective, seconds_left: Callable[[], float]
 ) -> bool:
     """Whether there was time for it."""
-    shape = material.images.shape
+    shape = fold_data.images.shape
     network = trained_network(
-        recipe, folder / "best.npz", num_classes=material.num_classes, image_shape_px=(shape[1], shape[2])
+        recipe, folder / "best.npz", num_classes=fold_data.num_classes, image_shape_px=(shape[1], shape[2])
     )
-    images = len(material.validation_index) + len(material.views) + len(material.target)
+    images = len(fold_data.validation_index) + len(fold_data.shifted_images) + len(fold_data.target)
     # Its latency is measured once more when it is judged.
-    if seconds_left() < _MARGIN * images * milliseconds_per_image(network, material.views) / 1000:
+    if seconds_left() < _MARGIN * images * milliseconds_per_image(network, fold_data.shifted_images) / 1000:
         return False
-    judgement, predictions = judge(network, material, quick=False)
+    evaluation, predictions = evaluate(network, fold_data, subset_only=False)
     history = _history(folder)
     result = TrialResult(
         finished=False,
-        objective=objective_of(judgement, objective),
-        judgement=judgement,
+        objective=objective_of(evaluation, objective),
+        evaluation=evaluation,
         history=history,
         parameters=network.count_params(),
         seconds=sum(report.seconds for report in history),

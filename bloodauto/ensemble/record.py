@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bloodauto.ensemble.scoring import NO_PLACES, Places
+from bloodauto.ensemble.scoring import NO_SITE_INFO, SiteInfo
 from bloodauto.ensemble.selection_bias import WinnersCurse
 from bloodauto.errors import RunError
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
-from bloodauto.evaluation.selective import SURENESS_NAMES, Abstention, Part, RiskCoverage
+from bloodauto.evaluation.selective import CONFIDENCE_SCORES, Abstention, RiskCoverage, SelectiveAccuracy
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_json
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedNetwork:
     """A training whose weights and predictions lie in the run.
 
     Attributes:
@@ -53,25 +53,25 @@ class Member:
     parameters: int
     recipe_id: str
     scores: dict[str, float]
-    networks: tuple[Trained, ...]
+    networks: tuple[TrainedNetwork, ...]
     latency_ms: float | None = None
 
 
 @dataclass(frozen=True)
-class Considered:
+class CandidateCounts:
     """How many trainings an ensemble was chosen from.
 
     Attributes:
-        trials, refits: that ran their course and were good enough.
+        trials, refits: that completed and were good enough.
         stopped: trials that were stopped at a rung; promising: of these, as good as the best one there, or nearly;
             judged: of these, those the time was long enough for. All 0 where sets of folds were chosen among.
     """
 
     trials: int
     refits: int
-    stopped: int
+    pruned: int
     promising: int
-    judged: int
+    evaluated: int
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class Ensemble:
 
     Attributes:
         metric: what it was chosen by.
-        calibration, abstention: fitted to the members' average, on clean images and shifted views.
+        calibration, abstention: fitted to the members' average, on clean images and shifted shifted_images.
         best_single: name and scores of the best candidate alone.
         trace: (step, who was added, score of the average) of the selection.
-        images, views: how many it was chosen by.
+        images, shifted_images: how many it was chosen by.
         winners_curse: None where no recipe was trained twice.
         places: what it was chosen by beside the labels.
         considered: what it was chosen from; None where somebody else chose.
@@ -97,13 +97,13 @@ class Ensemble:
     best_single: tuple[str, dict[str, float]]
     trace: tuple[tuple[int, str, float], ...]
     images: int
-    views: int
+    shifted_images: int
     winners_curse: WinnersCurse | None = None
-    places: Places = NO_PLACES
-    considered: Considered | None = None
+    site_info: SiteInfo = NO_SITE_INFO
+    candidate_counts: CandidateCounts | None = None
 
     @property
-    def identity(self) -> str:
+    def ensemble_id(self) -> str:
         """Tells apart what answers differently: members, weights and calibration; twelve hexadecimal digits."""
         said = [[one.name, one.weight] for one in self.members], asdict(self.calibration)
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
@@ -140,10 +140,10 @@ def write_ensemble(run: RunDirectory, ensemble: Ensemble) -> None:
             "best_single": {"name": name, "scores": scores},
             "trace": [{"step": step, "added": added, "score": score} for step, added, score in ensemble.trace],
             "images": ensemble.images,
-            "views": ensemble.views,
+            "shifted_images": ensemble.shifted_images,
             "winners_curse": None if ensemble.winners_curse is None else asdict(ensemble.winners_curse),
-            "places": asdict(ensemble.places),
-            "considered": None if ensemble.considered is None else asdict(ensemble.considered),
+            "site_info": asdict(ensemble.site_info),
+            "candidate_counts": None if ensemble.candidate_counts is None else asdict(ensemble.candidate_counts),
         },
     )
 
@@ -164,7 +164,11 @@ def read_ensemble(run: RunDirectory) -> Ensemble:
         members = tuple(_member(run, one) for one in value["members"])
         if not members:
             raise ValueError("no members")
-        curse, considered, places = value["winners_curse"], value.get("considered"), value.get("places")
+        curse, candidate_counts, site_info = (
+            value["winners_curse"],
+            value.get("candidate_counts"),
+            value.get("site_info"),
+        )
         return Ensemble(
             metric=value["metric"],
             members=members,
@@ -174,10 +178,10 @@ def read_ensemble(run: RunDirectory) -> Ensemble:
             best_single=(value["best_single"]["name"], value["best_single"]["scores"]),
             trace=tuple((one["step"], one["added"], one["score"]) for one in value["trace"]),
             images=int(value["images"]),
-            views=int(value["views"]),
+            shifted_images=int(value["shifted_images"]),
             winners_curse=None if curse is None else WinnersCurse(**curse),
-            places=NO_PLACES if places is None else _places(places),
-            considered=None if considered is None else Considered(**considered),
+            site_info=NO_SITE_INFO if site_info is None else _site_info(site_info),
+            candidate_counts=None if candidate_counts is None else CandidateCounts(**candidate_counts),
         )
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise RunError(f"{run.ensemble}: expected an ensemble, something is missing or wrong ({error!r}).") from None
@@ -185,16 +189,16 @@ def read_ensemble(run: RunDirectory) -> Ensemble:
 
 def _member(run: RunDirectory, value: dict[str, Any]) -> Member:
     networks = tuple(
-        Trained(one["name"], value["kind"], int(value["trial"]), int(one["fold"]), run.root / one["folder"])
+        TrainedNetwork(one["name"], value["kind"], int(value["trial"]), int(one["fold"]), run.root / one["folder"])
         for one in value["networks"]
     )
     known = {name: value[name] for name in ("name", "kind", "trial", "weight", "parameters", "recipe_id", "scores")}
     return Member(**known, networks=networks, latency_ms=value["latency_ms"])
 
 
-def _places(value: dict[str, Any]) -> Places:
-    shares = value["class_shares"]
-    return Places(bool(value["folds_are_labs"]), None if shares is None else tuple(float(share) for share in shares))
+def _site_info(value: dict[str, Any]) -> SiteInfo:
+    shares = value["class_fractions"]
+    return SiteInfo(bool(value["folds_are_sites"]), None if shares is None else tuple(float(share) for share in shares))
 
 
 def _calibration(value: dict[str, Any]) -> Calibration:
@@ -206,13 +210,15 @@ def _calibration(value: dict[str, Any]) -> Calibration:
 
 
 def _abstention(value: dict[str, Any]) -> Abstention:
-    if value["sureness"] not in SURENESS_NAMES:
+    if value["confidence_score"] not in CONFIDENCE_SCORES:
         raise ValueError(f"sureness {value['sureness']!r}")
-    shifted = None if value["shifted"] is None else _part(value["shifted"])
-    return Abstention(value["sureness"], float(value["threshold"]), _part(value["clean"]), shifted)
+    shifted = None if value["shifted"] is None else _selective_accuracy(value["shifted"])
+    return Abstention(
+        value["confidence_score"], float(value["threshold"]), _selective_accuracy(value["clean"]), shifted
+    )
 
 
-def _part(value: dict[str, Any]) -> Part:
+def _selective_accuracy(value: dict[str, Any]) -> SelectiveAccuracy:
     curve = value["curve"]
-    known = RiskCoverage(tuple(curve["answered"]), tuple(curve["wrong"]), float(curve["area"]))
-    return Part(int(value["images"]), float(value["answered"]), value["accuracy"], known)
+    known = RiskCoverage(tuple(curve["coverage"]), tuple(curve["risk"]), float(curve["aurc"]))
+    return SelectiveAccuracy(int(value["images"]), float(value["coverage"]), value["accuracy"], known)

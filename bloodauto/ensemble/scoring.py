@@ -10,28 +10,28 @@ import numpy as np
 
 from bloodauto.evaluation.calibration import PROBABILITY_FLOOR, apply_temperature, balanced_weights, fit_temperature
 from bloodauto.evaluation.metrics import balanced_accuracy, macro_f1
-from bloodauto.shift.score import LEFT_OUT_LAB_SHARE
+from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT
 from bloodauto.shift.target_estimators import estimate_by_transport
 
 EnsembleMetric = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
 
 @dataclass(frozen=True)
-class Places:
+class SiteInfo:
     """What is known of where images come from and are meant for, beside their labels.
 
     Attributes:
-        folds_are_labs: each fold is a laboratory of its own, so that clean images come from one that was left out.
-        class_shares: (c,), how often each class is expected where the unlabelled target images come from; None: there are
+        folds_are_sites: each fold is a laboratory of its own, so that clean images come from one that was left out.
+        class_fractions: (c,), how often each class is expected where the unlabelled target images come from; None: there are
             none.
     """
 
-    folds_are_labs: bool = False
-    class_shares: tuple[float, ...] | None = None
+    folds_are_sites: bool = False
+    class_fractions: tuple[float, ...] | None = None
 
 
 #: Nothing is known but the labels.
-NO_PLACES = Places()
+NO_SITE_INFO = SiteInfo()
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,22 @@ class Truth:
         shifted_labels: int, (m,), of shifted views; m may be 0.
         shifted_groups: int or str, (m,), the kind of shift (for example its family) of each view.
         shifted_weights: float, (m,), 0 or more, what each view counts; see ``shift.score``.
-        left_out_labs: int or str, (n,), the laboratory of each clean image, where its answers come from networks that saw
+        left_out_sites: int or str, (n,), the laboratory of each clean image, where its answers come from networks that saw
             none from there; None: the images are of the training's own laboratories.
-        target_class_shares: of ``Places``, where candidates answered for unlabelled target images, too; else None.
+        target_class_priors: of ``Places``, where candidates answered for unlabelled target images, too; else None.
     """
 
     labels: np.ndarray
     shifted_labels: np.ndarray
     shifted_groups: np.ndarray
     shifted_weights: np.ndarray
-    left_out_labs: np.ndarray | None = None
-    target_class_shares: Sequence[float] | None = None
+    left_out_sites: np.ndarray | None = None
+    target_class_priors: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         assert self.labels.ndim == 1, f"labels: expected (n,), got {self.labels.shape}"
         assert len(self.labels), "labels: expected at least one clean image"
-        assert self.left_out_labs is None or self.left_out_labs.shape == self.labels.shape, "left_out_labs: one each"
+        assert self.left_out_sites is None or self.left_out_sites.shape == self.labels.shape, "left_out_sites: one each"
         shapes = (self.shifted_labels.shape, self.shifted_groups.shape, self.shifted_weights.shape)
         assert len(set(shapes)) == 1, f"shifted: labels, groups and weights of {shapes}"
         assert not len(self.shifted_weights) or self.shifted_weights.min() >= 0, "shifted: a negative weight"
@@ -108,24 +108,24 @@ class Scorer:
         groups = truth.shifted_groups if with_shift else truth.shifted_groups[:0]
         labels = np.concatenate([truth.labels, truth.shifted_labels[: len(groups)]]).astype(np.int64)
         names, group_of = np.unique(groups, return_inverse=True)
-        in_labs = metric == "shift" and truth.left_out_labs is not None
-        of_labs = truth.left_out_labs if in_labs and truth.left_out_labs is not None else np.zeros(len(truth.labels))
-        labs, lab_of = np.unique(of_labs, return_inverse=True)
+        in_labs = metric == "shift" and truth.left_out_sites is not None
+        of_labs = truth.left_out_sites if in_labs and truth.left_out_sites is not None else np.zeros(len(truth.labels))
+        sites, lab_of = np.unique(of_labs, return_inverse=True)
         # The first blocks are the clean images, one for each left-out laboratory; then comes one for each group.
-        self._block_count = len(labs) + len(names)
-        block_of = np.concatenate([lab_of.astype(np.int64), len(labs) + group_of.astype(np.int64)])
+        self._block_count = len(sites) + len(names)
+        block_of = np.concatenate([lab_of.astype(np.int64), len(sites) + group_of.astype(np.int64)])
         self._labels = labels
-        view_weights = truth.shifted_weights[: len(groups)].astype(np.float64)
-        self._counts = np.concatenate([np.ones(len(truth.labels)), view_weights])
-        of_group = np.bincount(group_of, view_weights, minlength=len(names)) / np.maximum(np.bincount(group_of), 1)
+        shifted_weights = truth.shifted_weights[: len(groups)].astype(np.float64)
+        self._counts = np.concatenate([np.ones(len(truth.labels)), shifted_weights])
+        of_group = np.bincount(group_of, shifted_weights, minlength=len(names)) / np.maximum(np.bincount(group_of), 1)
         of_lab = 1.0
         if in_labs and of_group.sum() > 0:
-            of_lab = LEFT_OUT_LAB_SHARE / (1 - LEFT_OUT_LAB_SHARE) * of_group.sum() / len(labs)
-        self._block_weights = np.concatenate([np.full(len(labs), of_lab), of_group])
+            of_lab = HELD_OUT_SITE_WEIGHT / (1 - HELD_OUT_SITE_WEIGHT) * of_group.sum() / len(sites)
+        self._block_weights = np.concatenate([np.full(len(sites), of_lab), of_group])
         self._cell_of = (block_of * class_count + labels) * class_count
         self._image_weights = balanced_weights(len(truth.labels), groups)
-        shares = truth.target_class_shares if metric == "shift" else None
-        self._target_shares = None if shares is None else np.asarray(shares, dtype=np.float64)
+        shares = truth.target_class_priors if metric == "shift" else None
+        self._target_priors = None if shares is None else np.asarray(shares, dtype=np.float64)
 
     @property
     def image_count(self) -> int:
@@ -135,16 +135,16 @@ class Scorer:
     def rows(self, clean: np.ndarray, shifted: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Answers, float (n, c), (m, c) and (k, c), as ``score`` takes them."""
         labelled = np.concatenate([clean, shifted])[: self.image_count]
-        return labelled if self._target_shares is None else np.concatenate([labelled, target])
+        return labelled if self._target_priors is None else np.concatenate([labelled, target])
 
     def score(self, probabilities: np.ndarray) -> Score:
         """Scores float (image_count, c), or (image_count + k, c) with target images; rows sum to 1."""
         classes = self._class_count
         labelled, target = probabilities[: self.image_count], probabilities[self.image_count :]
-        cells = np.bincount(
+        dataset = np.bincount(
             self._cell_of + labelled.argmax(axis=1), self._counts, minlength=self._block_count * classes * classes
         )
-        confusions = cells.reshape(self._block_count, classes, classes)
+        confusions = dataset.reshape(self._block_count, classes, classes)
         if self._metric == "accuracy":
             metric = float(np.trace(confusions[0]) / confusions[0].sum())
         elif self._metric == "macro_f1":
@@ -153,7 +153,7 @@ class Scorer:
             counted = self._block_weights > 0
             blocks = [balanced_accuracy(confusion) for confusion in confusions[counted]]
             metric = float(np.average(blocks, weights=self._block_weights[counted]))
-        if self._target_shares is not None:
+        if self._target_priors is not None:
             metric = (metric + self.estimate_target(labelled, target)) / 2
         of_truth = labelled[np.arange(len(self._labels)), self._labels]
         log_loss = float(-(self._image_weights @ np.log(np.maximum(of_truth, PROBABILITY_FLOOR))))
@@ -161,6 +161,6 @@ class Scorer:
 
     def estimate_target(self, labelled: np.ndarray, target: np.ndarray) -> float:
         """The estimate of the accuracy on target images, 0-1, from answers (image_count, c) and (k, c)."""
-        assert self._target_shares is not None, "there are no target images"
+        assert self._target_priors is not None, "there are no target images"
         temperature = fit_temperature(labelled, self._labels, self._image_weights)
-        return estimate_by_transport(apply_temperature(target, temperature), self._target_shares)
+        return estimate_by_transport(apply_temperature(target, temperature), self._target_priors)

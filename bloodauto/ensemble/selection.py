@@ -42,7 +42,7 @@ class Candidate:
         """float32, (n + m, c): clean, then shifted, under the model's own temperature."""
         return self._tempered(np.concatenate([self.probabilities, self.shifted]))
 
-    def rows_of(self, scorer: Scorer) -> np.ndarray:
+    def comparison_rows(self, scorer: Scorer) -> np.ndarray:
         """What a scorer looks at, under the model's own temperature."""
         target = self.probabilities[:0] if self.target is None else self.target
         return self._tempered(scorer.rows(self.probabilities, self.shifted, target))
@@ -124,7 +124,7 @@ def select(
         wanted = ((len(truth.labels), class_count), (len(truth.shifted_labels), class_count))
         assert shapes == wanted, f"{candidate.name}: expected probabilities of {wanted}, got {shapes}"
     scorer = Scorer(truth, metric=metric, class_count=class_count, log_loss_weight=log_loss_weight)
-    tables = [candidate.rows_of(scorer) for candidate in ordered]
+    tables = [candidate.comparison_rows(scorer) for candidate in ordered]
     for candidate, table in zip(ordered, tables, strict=True):
         assert np.isfinite(table).all(), f"{candidate.name}: probabilities that are not finite"
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 _GRID_POINTS = 200
-_ROUNDS = 300
+_EM_ITERATIONS = 300
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingScore:
     """One training judged on the validation images that all trials are judged on.
 
     Attributes:
@@ -37,7 +37,7 @@ class WinnersCurse:
         best: its objective as it was measured, 0-1.
         shrunk: what another seed of it can be expected to reach.
         noise: standard deviation of the objective from seed to seed.
-        noise_comparisons: degrees of freedom the noise was estimated with; few are little to go by.
+        noise_degrees_of_freedom: degrees of freedom the noise was estimated with; few are little to go by.
         refits: mean objective of the best trial's refits, which train longer; None where it has none.
     """
 
@@ -45,11 +45,11 @@ class WinnersCurse:
     best: float
     shrunk: float
     noise: float
-    noise_comparisons: int
+    noise_degrees_of_freedom: int
     refits: float | None
 
 
-def winners_curse(runs: Sequence[Run]) -> WinnersCurse | None:
+def winners_curse(trainings: Sequence[TrainingScore]) -> WinnersCurse | None:
     """Takes the luck out of the best trial's score.
 
     The best of many noisy scores was lucky more often than not. What the recipes are worth is estimated as a distribution
@@ -57,29 +57,29 @@ def winners_curse(runs: Sequence[Run]) -> WinnersCurse | None:
     given the winner's score: no normal distribution is presumed, since trials have many failures and few good ones.
 
     Args:
-        runs: trials that ran their course, and refits, all judged on the same images.
+        runs: completed trials, and refits, all judged on the same images.
 
     Returns:
         None where no recipe was trained twice, so that nothing is known of the noise, or there is no second trial to win
         against.
     """
-    trials = [run for run in runs if not run.refit]
-    noise = seed_noise(runs)
+    trials = [run for run in trainings if not run.refit]
+    noise = seed_noise(trainings)
     if len(trials) < 2 or noise is None:
         return None
     best = max(trials, key=lambda run: run.objective)
-    again = [run.objective for run in runs if run.refit and run.recipe_id == best.recipe_id]
+    again = [run.objective for run in trainings if run.refit and run.recipe_id == best.recipe_id]
     return WinnersCurse(
         trials=len(trials),
         best=best.objective,
-        shrunk=_without_luck(np.array([run.objective for run in trials]), noise[0], best.objective),
+        shrunk=_shrunk_score(np.array([run.objective for run in trials]), noise[0], best.objective),
         noise=noise[0],
-        noise_comparisons=noise[1],
+        noise_degrees_of_freedom=noise[1],
         refits=float(np.mean(again)) if again else None,
     )
 
 
-def seed_noise(runs: Sequence[Run]) -> tuple[float, int] | None:
+def seed_noise(trainings: Sequence[TrainingScore]) -> tuple[float, int] | None:
     """Standard deviation of the objective between trainings of one recipe, and the degrees of freedom it rests on.
 
     What a refit gains over its trial by training longer is estimated along (one number for all recipes) and taken out. Where
@@ -88,8 +88,8 @@ def seed_noise(runs: Sequence[Run]) -> tuple[float, int] | None:
     Returns:
         None where no recipe was trained twice.
     """
-    by_recipe: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
+    by_recipe: dict[str, list[TrainingScore]] = defaultdict(list)
+    for run in trainings:
         by_recipe[run.recipe_id].append(run)
     repeated = [group for group in by_recipe.values() if len(group) > 1]
     freedom = sum(len(group) - 1 for group in repeated)
@@ -108,7 +108,7 @@ def _centred(values: Sequence[float]) -> np.ndarray:
     return array - array.mean()
 
 
-def _without_luck(scores: np.ndarray, noise: float, score: float) -> float:
+def _shrunk_score(scores: np.ndarray, noise: float, score: float) -> float:
     """Mean worth, given one of the scores, under the distribution of worths that makes all scores likeliest."""
     if noise <= 0:
         return score
@@ -116,7 +116,7 @@ def _without_luck(scores: np.ndarray, noise: float, score: float) -> float:
     likelihood = np.exp(-0.5 * ((scores[:, None] - grid) / noise) ** 2)
     # A score far from every point of the grid cannot happen: the grid spans them all.
     shares = np.full(_GRID_POINTS, 1 / _GRID_POINTS)
-    for _ in range(_ROUNDS):
+    for _ in range(_EM_ITERATIONS):
         belonging = likelihood * shares
         belonging /= np.maximum(belonging.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         shares = belonging.mean(axis=0)

@@ -31,11 +31,11 @@ class TargetEstimate:
     agreement: float | None
 
 
-def estimate_target(ensemble: Ensemble, class_shares: np.ndarray) -> TargetEstimate:
+def estimate_target(ensemble: Ensemble, class_fractions: np.ndarray) -> TargetEstimate:
     """Estimates from what the members' networks answered when they were trained.
 
     Args:
-        class_shares: float (classes,), how often each class is expected in the target laboratory.
+        class_fractions: float (classes,), how often each class is expected in the target laboratory.
 
     Raises:
         RunError: a member's predictions are missing or damaged.
@@ -48,7 +48,7 @@ def estimate_target(ensemble: Ensemble, class_shares: np.ndarray) -> TargetEstim
     together = np.average(answers, axis=0, weights=weights)
     return TargetEstimate(
         images=len(together),
-        accuracy=estimate_by_transport(together, class_shares),
+        accuracy=estimate_by_transport(together, class_fractions),
         confidence=float(together.max(axis=1).mean()),
         agreement=mean_agreement(answers) if len(answers) > 1 else None,
     )

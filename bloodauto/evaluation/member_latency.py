@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from bloodauto.config.recipe import load_recipe
-from bloodauto.data.dataset import Cells
-from bloodauto.ensemble.record import Trained
+from bloodauto.data.dataset import CellDataset
+from bloodauto.ensemble.record import TrainedNetwork
 from bloodauto.models.network import build_network
 
 _WARM_UP = 3
@@ -35,17 +35,17 @@ def single_image_ms(model: keras.Model) -> float:
     return 1000 * statistics.median(taken)
 
 
-def latency_of(cells: Cells) -> Callable[[Trained], float]:
+def latency_of(dataset: CellDataset) -> Callable[[TrainedNetwork], float]:
     """What measures the network of a training for images of this size; its weights do not matter."""
-    _, height, width, _ = cells.images.shape
+    _, height, width, _ = dataset.images.shape
 
-    def measure(trained: Trained) -> float:
+    def measure(trained: TrainedNetwork) -> float:
         network = build_network(
             load_recipe(trained.folder / "recipe.yaml"),
-            num_classes=len(cells.class_names),
+            num_classes=len(dataset.class_names),
             image_shape_px=(height, width),
             weights_file=None,
-            to_train=False,
+            for_training=False,
         )
         return single_image_ms(network)
 

@@ -22,9 +22,9 @@ class Metrics:
     macro_f1: float
 
 
-def confusion_matrix(labels: np.ndarray, answers: np.ndarray, num_classes: int) -> np.ndarray:
+def confusion_matrix(labels: np.ndarray, predicted_classes: np.ndarray, num_classes: int) -> np.ndarray:
     """Counts, int64 (c, c): rows are the true classes, columns the answers."""
-    cells = np.bincount(labels.astype(np.int64) * num_classes + answers, minlength=num_classes * num_classes)
+    cells = np.bincount(labels.astype(np.int64) * num_classes + predicted_classes, minlength=num_classes * num_classes)
     return cells.reshape(num_classes, num_classes)
 
 
@@ -48,7 +48,7 @@ def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> fl
     return float(-np.log(np.maximum(of_truth, 1e-7)).mean())
 
 
-def measure(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
+def compute_metrics(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
     """Metrics of float (n, c) probabilities against int (n,) labels."""
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
     return Metrics(

@@ -48,7 +48,7 @@ class Calibration:
 
 
 def fit_calibration(
-    clean: np.ndarray, labels: np.ndarray, shifted: np.ndarray, view_labels: np.ndarray, view_groups: np.ndarray
+    clean: np.ndarray, labels: np.ndarray, shifted: np.ndarray, shifted_labels: np.ndarray, shifted_groups: np.ndarray
 ) -> Calibration:
     """Fits on clean images and shifted views together, and chooses between the two forms by cross-validation.
 
@@ -58,24 +58,26 @@ def fit_calibration(
 
     Args:
         clean, shifted: float, (n, c) and (m, c), averaged out-of-fold probabilities; n at least 1, m may be 0.
-        labels, view_labels: int, (n,) and (m,).
-        view_groups: (m,), the kind of each shifted view.
+        labels, shifted_labels: int, (n,) and (m,).
+        shifted_groups: (m,), the kind of each shifted view.
     """
     rows = np.concatenate([clean, shifted]).astype(np.float64)
-    truth = np.concatenate([labels, view_labels]).astype(np.int64)
-    weights = balanced_weights(len(labels), view_groups)
+    truth = np.concatenate([labels, shifted_labels]).astype(np.int64)
+    weights = balanced_weights(len(labels), shifted_groups)
     temperature = fit_temperature(rows, truth, weights)
-    blocks = np.concatenate([np.zeros(len(labels), np.int64), 1 + np.unique(view_groups, return_inverse=True)[1]])
-    nats = _left_out_nats(rows, truth, weights, blocks)
+    blocks = np.concatenate([np.zeros(len(labels), np.int64), 1 + np.unique(shifted_groups, return_inverse=True)[1]])
+    nats = _cross_validated_nats(rows, truth, weights, blocks)
     if nats is None or nats[1] >= nats[0] - _MIN_GAIN_NATS:
         return Calibration(temperature, None, nats)
     tempered = apply_temperature(rows, temperature)
     per_class = _fit_per_class(tempered, truth, weights)
-    before, after = (_balanced_right(table, truth, weights) for table in (tempered, _scaled(tempered, per_class)))
+    before, after = (
+        _weighted_balanced_accuracy(table, truth, weights) for table in (tempered, _scaled(tempered, per_class))
+    )
     return Calibration(temperature, per_class if after >= before - 1e-12 else None, nats)
 
 
-def _left_out_nats(
+def _cross_validated_nats(
     rows: np.ndarray, truth: np.ndarray, weights: np.ndarray, blocks: np.ndarray
 ) -> tuple[float, float] | None:
     """Mean loss over left-out blocks of both forms; None with a single block."""
@@ -131,7 +133,7 @@ def _nats(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], PROBABILITY_FLOOR)).mean())
 
 
-def _balanced_right(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:
+def _weighted_balanced_accuracy(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:
     """Mean over the classes of the weighted share that is right."""
     right = np.bincount(truth, weights * (probabilities.argmax(axis=1) == truth))
     total = np.bincount(truth, weights)

@@ -10,15 +10,15 @@ import numpy as np
 
 from bloodauto.evaluation.calibration import PROBABILITY_FLOOR
 
-SurenessName = Literal["max_probability", "margin", "entropy"]
-SURENESS_NAMES: tuple[SurenessName, ...] = get_args(SurenessName)
+ConfidenceScore = Literal["max_probability", "margin", "entropy"]
+CONFIDENCE_SCORES: tuple[ConfidenceScore, ...] = get_args(ConfidenceScore)
 #: Share of the training laboratory's images that get an answer; the usual point of comparison of methods that detect what
 #: a model has not seen (Hendrycks and Gimpel, arXiv:1610.02136; Liu et al., arXiv:2010.03759: "FPR at 95 % TPR").
-ANSWERED_SHARE = 0.95
+DEFAULT_COVERAGE = 0.95
 _CURVE_POINTS = 40
 
 
-def sureness(probabilities: np.ndarray, name: SurenessName) -> np.ndarray:
+def confidence_score(probabilities: np.ndarray, name: ConfidenceScore) -> np.ndarray:
     """How sure answers are, larger is surer.
 
     Args:
@@ -48,17 +48,17 @@ class RiskCoverage:
         area: mean of the wrong shares over all numbers of answered images; smaller is better.
     """
 
-    answered: tuple[float, ...]
-    wrong: tuple[float, ...]
-    area: float
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    aurc: float
 
 
 @dataclass(frozen=True)
-class Part:
+class SelectiveAccuracy:
     """What the threshold does to some images: how many there are, the share answered, and how often these are right."""
 
     images: int
-    answered: float
+    coverage: float
     accuracy: float | None
     curve: RiskCoverage
 
@@ -72,28 +72,28 @@ class Abstention:
         clean, shifted: what it does to the images it was set by, and to shifted views of them (None without views).
     """
 
-    sureness: SurenessName
+    confidence_score: ConfidenceScore
     threshold: float
-    clean: Part
-    shifted: Part | None
+    clean: SelectiveAccuracy
+    shifted: SelectiveAccuracy | None
 
 
-def risk_coverage(sure: np.ndarray, correct: np.ndarray) -> RiskCoverage:
+def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
     """The curve of answers taken from the surest on; equally sure ones share the mean of their errors.
 
     Args:
         sure: float, (n,), n at least 1.
         correct: bool, (n,).
     """
-    order = np.argsort(-sure, kind="stable")
-    _, group_of, sizes = np.unique(-sure[order], return_inverse=True, return_counts=True)
+    order = np.argsort(-confidence, kind="stable")
+    _, group_of, sizes = np.unique(-confidence[order], return_inverse=True, return_counts=True)
     shared = np.bincount(group_of, ~correct[order]) / sizes
-    wrong = np.cumsum(shared[group_of]) / np.arange(1, len(sure) + 1)
-    points = np.unique(np.linspace(0, len(sure) - 1, _CURVE_POINTS).round().astype(int))
+    risk = np.cumsum(shared[group_of]) / np.arange(1, len(confidence) + 1)
+    points = np.unique(np.linspace(0, len(confidence) - 1, _CURVE_POINTS).round().astype(int))
     return RiskCoverage(
-        answered=tuple(((points + 1) / len(sure)).tolist()),
-        wrong=tuple(wrong[points].tolist()),
-        area=float(wrong.mean()),
+        coverage=tuple(((points + 1) / len(confidence)).tolist()),
+        risk=tuple(risk[points].tolist()),
+        aurc=float(risk.mean()),
     )
 
 
@@ -101,10 +101,10 @@ def fit_abstention(
     clean: np.ndarray,
     labels: np.ndarray,
     shifted: np.ndarray,
-    view_labels: np.ndarray,
+    shifted_labels: np.ndarray,
     *,
-    name: SurenessName = "entropy",
-    answered_share: float = ANSWERED_SHARE,
+    name: ConfidenceScore = "entropy",
+    coverage: float = DEFAULT_COVERAGE,
 ) -> Abstention:
     """Sets the threshold so that this share of the training laboratory's own images is answered.
 
@@ -113,28 +113,28 @@ def fit_abstention(
 
     Args:
         clean, shifted: float, (n, c) and (m, c), calibrated answers for images that were not trained on; n at least 1.
-        labels, view_labels: int, (n,) and (m,).
+        labels, shifted_labels: int, (n,) and (m,).
         name: which measure; why this one, see ``docs/expectation.md``.
-        answered_share: above 0, at most 1.
+        coverage: above 0, at most 1.
     """
-    sure = sureness(clean, name)
-    threshold = float(np.quantile(sure, 1 - answered_share, method="lower"))
+    confidence = confidence_score(clean, name)
+    threshold = float(np.quantile(confidence, 1 - coverage, method="lower"))
     of_views = (
-        part_answered(sureness(shifted, name), shifted.argmax(axis=1) == view_labels, threshold)
-        if len(view_labels)
+        selective_accuracy(confidence_score(shifted, name), shifted.argmax(axis=1) == shifted_labels, threshold)
+        if len(shifted_labels)
         else None
     )
     return Abstention(
-        sureness=name,
+        confidence_score=name,
         threshold=threshold,
-        clean=part_answered(sure, clean.argmax(axis=1) == labels, threshold),
+        clean=selective_accuracy(confidence, clean.argmax(axis=1) == labels, threshold),
         shifted=of_views,
     )
 
 
-def is_sure(probabilities: np.ndarray, name: SurenessName, threshold: float) -> np.ndarray:
+def is_confident(probabilities: np.ndarray, name: ConfidenceScore, threshold: float) -> np.ndarray:
     """Which answers stand, bool (n,); the others are to be marked."""
-    return sureness(probabilities, name) >= threshold
+    return confidence_score(probabilities, name) >= threshold
 
 
 def auroc(known: Sequence[float] | np.ndarray, unknown: Sequence[float] | np.ndarray) -> float:
@@ -146,17 +146,17 @@ def auroc(known: Sequence[float] | np.ndarray, unknown: Sequence[float] | np.nda
     return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(unknown)))
 
 
-def part_answered(sure: np.ndarray, correct: np.ndarray, threshold: float) -> Part:
+def selective_accuracy(confidence: np.ndarray, correct: np.ndarray, threshold: float) -> SelectiveAccuracy:
     """What a threshold does to some images.
 
     Args:
         sure: float, (n,), n at least 1, larger is surer; images at or above the threshold are answered.
         correct: bool, (n,).
     """
-    stands = sure >= threshold
-    return Part(
-        images=len(sure),
-        answered=float(stands.mean()),
+    stands = confidence >= threshold
+    return SelectiveAccuracy(
+        images=len(confidence),
+        coverage=float(stands.mean()),
         accuracy=float(correct[stands].mean()) if stands.any() else None,
-        curve=risk_coverage(sure, correct),
+        curve=risk_coverage(confidence, correct),
     )

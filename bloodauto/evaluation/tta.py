@@ -10,14 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from bloodauto.config.recipe import ViewName
+from bloodauto.config.recipe import TransformName
 
 #: Before a logarithm.
 _FLOOR = 1e-12
 _ROTATION_DEGREES = 10.0
 _BRIGHTNESS = 0.1
 #: Views that exchange height and width.
-OF_SQUARES = frozenset({"turn_90", "turn_270", "transpose"})
+SQUARE_ONLY_TRANSFORMS = frozenset({"turn_90", "turn_270", "transpose"})
 
 
 def _rotated(degrees: float) -> Callable[[Any], Any]:
@@ -33,22 +33,22 @@ def _rotated(degrees: float) -> Callable[[Any], Any]:
             interpolation="bilinear",
             fill_mode="reflect",
         )
-        return _whole(turned)
+        return _to_grey_levels(turned)
 
     return view
 
 
 def _scaled(factor: float) -> Callable[[Any], Any]:
-    return lambda images: _whole(images * factor)
+    return lambda images: _to_grey_levels(images * factor)
 
 
-def _whole(values: Any) -> Any:
+def _to_grey_levels(values: Any) -> Any:
     return ops.clip(ops.round(values), 0, 255)
 
 
 #: Each view as the operation that makes it from (n, height, width, 3), float32 whole numbers of 0-255, and answers with the
 #: like. Turns are counter-clockwise, as numpy's.
-VIEW_OPERATIONS: Mapping[ViewName, Callable[[Any], Any]] = {
+TTA_OPERATIONS: Mapping[TransformName, Callable[[Any], Any]] = {
     "identity": lambda images: images,
     "flip_left_right": lambda images: ops.flip(images, axis=2),
     "flip_up_down": lambda images: ops.flip(images, axis=1),
@@ -63,16 +63,16 @@ VIEW_OPERATIONS: Mapping[ViewName, Callable[[Any], Any]] = {
 }
 
 
-def batch_of_views(images: Any, names: Sequence[ViewName]) -> Any:
+def tta_batch(images: Any, names: Sequence[TransformName]) -> Any:
     """All views of a batch, one view after another: uint8 (n, h, w, 3) -> uint8 (views x n, h, w, 3)."""
     if list(names) == ["identity"]:
         return images
     # On a CPU TensorFlow moves floats faster than bytes, and complains of bytes.
     values = ops.cast(images, "float32")
-    return ops.cast(ops.concatenate([VIEW_OPERATIONS[name](values) for name in names], axis=0), "uint8")
+    return ops.cast(ops.concatenate([TTA_OPERATIONS[name](values) for name in names], axis=0), "uint8")
 
 
-def over_views(network: keras.Model, shares: Mapping[ViewName, float]) -> keras.Model:
+def with_tta(network: keras.Model, shares: Mapping[TransformName, float]) -> keras.Model:
     """A network that answers with the average over views of what ``network`` answers; the weights are shared.
 
     Args:
@@ -83,9 +83,9 @@ def over_views(network: keras.Model, shares: Mapping[ViewName, float]) -> keras.
         A model of the same kind: its softmax is the average of the views' softmaxes.
     """
     images = keras.Input(network.input_shape[1:], dtype="uint8", name="images")
-    batch = batch_of_views(images, list(shares))
+    batch = tta_batch(images, list(shares))
     answers = ops.softmax(ops.cast(network(batch, training=False), "float32"), axis=-1)
     by_view = ops.reshape(answers, (len(shares), -1, network.output_shape[-1]))
     weights = np.array(list(shares.values()), dtype=np.float32).reshape(-1, 1, 1)
     average = ops.sum(by_view * weights, axis=0)
-    return keras.Model(images, ops.log(ops.maximum(average, _FLOOR)), name=f"{network.name}_over_views")
+    return keras.Model(images, ops.log(ops.maximum(average, _FLOOR)), name=f"{network.name}_with_tta")

@@ -13,35 +13,35 @@ from typing import Any
 import keras
 import numpy as np
 
-from bloodauto.config.recipe import STANDARD_VIEWS, load_recipe
-from bloodauto.data.dataset import Cells
+from bloodauto.config.recipe import DEFAULT_TTA_TRANSFORMS, load_recipe
+from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.assemble import Caps, Looked, looked_again, reduced
-from bloodauto.ensemble.distilled import Distilled
-from bloodauto.ensemble.record import Ensemble, Trained, read_ensemble
+from bloodauto.ensemble.assemble import Caps, TtaPredictions, restricted, with_tta_predictions
+from bloodauto.ensemble.distilled import DistillationResult
+from bloodauto.ensemble.record import Ensemble, TrainedNetwork, read_ensemble
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import probabilities
+from bloodauto.evaluation.fold_data import predict_probabilities
 from bloodauto.evaluation.member_latency import latency_of, single_image_ms
-from bloodauto.evaluation.tta import over_views
-from bloodauto.export.final_test import open_sealed_test, read_sealed_test
-from bloodauto.export.keras_model import IDENTITY, Member, View, build_export, views_of
-from bloodauto.export.labels import Unsure
+from bloodauto.evaluation.tta import with_tta
+from bloodauto.export.final_test import evaluate_held_out_test, read_held_out_test
+from bloodauto.export.keras_model import IDENTITY, Member, TtaTransform, build_export, tta_transforms_of
+from bloodauto.export.labels import AbstentionRule
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts
-from bloodauto.export.ood import Familiarity, Measured, fit_familiarity
-from bloodauto.export.tta_evaluation import ViewGain, look_again, view_gain
+from bloodauto.export.ood import OodDetector, OodEvaluation, fit_ood_detector
+from bloodauto.export.tta_evaluation import TtaGain, predict_with_tta, tta_gain
 from bloodauto.export.write import FORMATS, ExportResult, ParitySample, check_formats, write_export
-from bloodauto.models.batch_norm import adapted_statistics
+from bloodauto.models.batch_norm import adapted_batch_norm_weights
 from bloodauto.models.network import trained_network
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json, write_json
 
 _PARITY_IMAGES = 32
 #: Writing the card again, as a share of building the model and writing its first file.
-_CARD_SHARE = 0.1
+_CARD_FRACTION = 0.1
 #: The test may take a moment longer than it was given, and must not cost a format.
-_KEPT_FOR_FORMATS = 1.3
+_FORMATS_MARGIN = 1.3
 #: Looking at four thousand images, over building the model, with room for a slow moment; the model is written before.
-_FAMILIARITY_OVER_BUILDING = 3.0
+_OOD_FIT_TIME_FACTOR = 3.0
 #: The statistics a network was trained with count as those of so many target images.
 _SOURCE_IMAGES = 64
 
@@ -51,7 +51,7 @@ class BuiltEnsemble:
     """The exported model in memory, with what the search says it must answer.
 
     Attributes:
-        plain: the same without test-time views; the same object where there are none.
+        plain: the same without test-time transforms; the same object where there are none.
         gain: what the views change; None without views.
     """
 
@@ -60,27 +60,27 @@ class BuiltEnsemble:
     ensemble: Ensemble
     members: tuple[Member, ...]
     sample: ParitySample
-    gain: ViewGain | None
+    gain: TtaGain | None
 
 
 def build_ensemble(
-    ensemble: Ensemble, cells: Cells, splits: Splits, *, seed: int, views: bool, target: np.ndarray | None = None
+    ensemble: Ensemble, dataset: CellDataset, splits: Splits, *, seed: int, tta: bool, target: np.ndarray | None = None
 ) -> BuiltEnsemble:
     """Builds the model of an ensemble.
 
-    With ``views`` every member looks at those its recipe names, or all at ``STANDARD_VIEWS`` where no recipe names any;
+    With ``views`` every member looks at those its recipe names, or all at ``DEFAULT_TTA_TRANSFORMS`` where no recipe names any;
     probabilities are averaged over them before they are calibrated, and the calibration is fitted anew to that.
 
     With ``target``, unlabelled images uint8 (k, h, w, 3), every network gets the batch-normalisation statistics that go with
-    them (``adapted_statistics``): better there, worse where it was trained. The calibration stays that of the training's
+    them (``adapted_batch_norm_weights``): better there, worse where it was trained. The calibration stays that of the training's
     laboratory, of which alone labels are known.
 
     Raises:
         RunError: a member's files are missing, or do not belong to the images.
     """
-    shape = cells.images.shape
+    shape = dataset.images.shape
     recipes = {one.name: load_recipe(one.folder / "recipe.yaml") for part in ensemble.members for one in part.networks}
-    named = any(recipe.test_time_views for recipe in recipes.values())
+    named = any(recipe.tta_transforms for recipe in recipes.values())
     members = {}
     for part in ensemble.members:
         for one in part.networks:
@@ -88,23 +88,23 @@ def build_ensemble(
             network = trained_network(
                 recipe,
                 one.folder / "best.npz",
-                num_classes=len(cells.class_names),
+                num_classes=len(dataset.class_names),
                 image_shape_px=(shape[1], shape[2]),
             )
             if target is not None:
-                network.set_weights(adapted_statistics(network, target, source_images=_SOURCE_IMAGES))
-            looks = views_of(recipe.test_time_views if named else STANDARD_VIEWS) if views else IDENTITY
-            members[one.name] = Member(network, part.weight / len(part.networks), views=looks)
+                network.set_weights(adapted_batch_norm_weights(network, target, source_pseudo_count=_SOURCE_IMAGES))
+            looks = tta_transforms_of(recipe.tta_transforms if named else DEFAULT_TTA_TRANSFORMS) if tta else IDENTITY
+            members[one.name] = Member(network, part.weight / len(part.networks), tta=looks)
     everyone = tuple(members.values())
-    plain = _model([replace(member, views=IDENTITY) for member in everyone], ensemble)
-    if not views:
-        sample = _parity_sample(ensemble, cells, members, None, adapted=target is not None)
+    plain = _model([replace(member, tta=IDENTITY) for member in everyone], ensemble)
+    if not tta:
+        sample = _parity_sample(ensemble, dataset, members, None, adapted=target is not None)
         return BuiltEnsemble(plain, plain, ensemble, everyone, sample, None)
-    looked = look_again(ensemble, members, cells, splits, seed=seed)
-    calibrated = looked_again(ensemble, looked)
+    tta_predictions = predict_with_tta(ensemble, members, dataset, splits, seed=seed)
+    calibrated = with_tta_predictions(ensemble, tta_predictions)
     model = _model(everyone, calibrated)
-    sample = _parity_sample(calibrated, cells, members, looked)
-    gain = view_gain(ensemble, looked, everyone, (model, plain), sample.images)
+    sample = _parity_sample(calibrated, dataset, members, tta_predictions)
+    gain = tta_gain(ensemble, tta_predictions, everyone, (model, plain), sample.images)
     return BuiltEnsemble(model, plain, calibrated, everyone, sample, gain)
 
 
@@ -115,9 +115,9 @@ def _model(members: Sequence[Member], ensemble: Ensemble) -> keras.Model:
 
 def _parity_sample(
     ensemble: Ensemble,
-    cells: Cells,
+    dataset: CellDataset,
     members: Mapping[str, Member],
-    looked: Looked | None,
+    tta_predictions: TtaPredictions | None,
     *,
     adapted: bool = False,
 ) -> ParitySample:
@@ -128,14 +128,14 @@ def _parity_sample(
     """
     first = read_arrays(ensemble.members[0].networks[0].folder / "predictions.npz")
     spread = np.linspace(0, len(first["index"]) - 1, min(_PARITY_IMAGES, len(first["index"]))).round().astype(int)
-    images = cells.images[first["index"][spread]]
+    images = dataset.images[first["index"][spread]]
     anew = adapted or any(len(member.networks) > 1 for member in ensemble.members)
 
-    def answers(one: Trained) -> np.ndarray:
+    def answers(one: TrainedNetwork) -> np.ndarray:
         if anew:
-            shares = {view.name: view.share for view in members[one.name].views}
-            return probabilities(over_views(members[one.name].network, shares), images)
-        stored = read_arrays(one.folder / "predictions.npz") if looked is None else looked[one.name]
+            shares = {view.name: view.weight for view in members[one.name].tta}
+            return predict_probabilities(with_tta(members[one.name].network, shares), images)
+        stored = read_arrays(one.folder / "predictions.npz") if tta_predictions is None else tta_predictions[one.name]
         return np.asarray(stored["clean"][spread])
 
     trained = [one for member in ensemble.members for one in member.networks]
@@ -151,12 +151,12 @@ def _tolerance() -> float:
 def _card(
     test: dict[str, Any] | None,
     built: BuiltEnsemble,
-    cells: Cells,
+    dataset: CellDataset,
     splits: Splits,
     *,
     latency_ms: float,
-    distilled: Distilled | None,
-    measured: Measured | None,
+    distilled: DistillationResult | None,
+    ood_evaluation: OodEvaluation | None,
 ) -> CardFacts:
     ensemble = built.ensemble
     members = tuple(
@@ -166,9 +166,9 @@ def _card(
             weight=member.weight,
             temperature=1.0,
             parameters=member.parameters,
-            views=looks,
+            tta=looks,
         )
-        for member, looks in zip(ensemble.members, _views_of_members(built), strict=True)
+        for member, looks in zip(ensemble.members, _tta_of_members(built), strict=True)
     )
     scores = [
         ScoreFacts(
@@ -178,58 +178,66 @@ def _card(
             None,
             ensemble.images,
         ),
-        ScoreFacts("shifted views of them", "accuracy", ensemble.scores["shifted_accuracy"], None, ensemble.views),
+        ScoreFacts(
+            "shifted views of them", "accuracy", ensemble.scores["shifted_accuracy"], None, ensemble.shifted_images
+        ),
         ScoreFacts("images it was chosen by", "calibration error", ensemble.scores["ece"], None, ensemble.images),
-        ScoreFacts("shifted views of them", "calibration error", ensemble.scores["ece_shifted"], None, ensemble.views),
+        ScoreFacts(
+            "shifted views of them", "calibration error", ensemble.scores["ece_shifted"], None, ensemble.shifted_images
+        ),
     ]
     if test is not None:
         without = ", without views" if built.gain is not None else ""
         interval = (test["accuracy_low"], test["accuracy_high"])
         scores += [
             ScoreFacts(
-                f"same laboratory, sealed test images{without}", "accuracy", test["accuracy"], interval, test["images"]
+                f"same laboratory, held-out test images{without}",
+                "accuracy",
+                test["accuracy"],
+                interval,
+                test["images"],
             ),
             ScoreFacts(
-                f"shifted views of the sealed test images{without}",
+                f"shifted views of the held-out test images{without}",
                 "accuracy",
                 test["shifted_accuracy"],
                 None,
-                test["shifted_views"],
+                test["shifted_images"],
             ),
         ]
     kept = np.flatnonzero(splits.fold >= 0)
-    counts = np.bincount(cells.labels[kept], minlength=len(cells.class_names))
+    counts = np.bincount(dataset.labels[kept], minlength=len(dataset.class_names))
     return CardFacts(
         members=members,
         calibration=ensemble.calibration,
         abstention=ensemble.abstention,
         winners_curse=ensemble.winners_curse,
-        considered=ensemble.considered,
+        candidate_counts=ensemble.candidate_counts,
         distilled=distilled,
-        measured=measured,
+        ood_evaluation=ood_evaluation,
         latency_ms=latency_ms,
         test=test,
-        view_gain=built.gain,
+        tta_gain=built.gain,
         scores=tuple(scores),
-        data_source=cells.source,
-        data_digest=cells.digest(),
+        data_source=dataset.source,
+        data_digest=dataset.digest(),
         training_images=len(kept),
         class_counts=tuple(int(count) for count in counts),
         written_with=", ".join(f"{name} {version(name)}" for name in ("bloodauto", "keras", "tensorflow")),
     )
 
 
-def _views_of_members(built: BuiltEnsemble) -> list[tuple[View, ...]]:
+def _tta_of_members(built: BuiltEnsemble) -> list[tuple[TtaTransform, ...]]:
     """Of each member of the ensemble; the networks of its folds have one recipe."""
     firsts = np.cumsum([0, *(len(member.networks) for member in built.ensemble.members[:-1])])
-    return [built.members[first].views for first in firsts]
+    return [built.members[first].tta for first in firsts]
 
 
 def _describe(folders: Sequence[Path]) -> str:
     recipe = load_recipe(folders[0] / "recipe.yaml")
     often = f", one network for each of {len(folders)} folds" if len(folders) > 1 else ""
     averaged = [read_json(one / "result.json").get("averaged_epochs") for one in folders]
-    taken = any(one is not None and one["taken"] for one in averaged)
+    taken = any(one is not None and one["adopted"] for one in averaged)
     weights = ", weights averaged over its last epochs" if taken else ""
     return f"{recipe.backbone.label} at {recipe.input.size_px} px{weights}{often}"
 
@@ -242,40 +250,40 @@ class Exported:
     """
 
     result: ExportResult
-    gain: ViewGain | None
-    left_out: tuple[str, ...] = ()
-    distilled: Distilled | None = None
+    gain: TtaGain | None
+    skipped: tuple[str, ...] = ()
+    distilled: DistillationResult | None = None
 
 
 def export_run(
     run: RunDirectory,
     output: Path,
-    cells: Cells,
+    dataset: CellDataset,
     splits: Splits,
     formats: Sequence[str],
     *,
     seed: int,
-    views: bool = False,
+    tta: bool = False,
     ensemble: Ensemble | None = None,
     caps: Caps | None = None,
     target: np.ndarray | None = None,
     seconds_left: Callable[[], float] | None = None,
-    distilled: Distilled | None = None,
+    distilled: DistillationResult | None = None,
 ) -> Exported:
-    """Builds an ensemble, looks once at the sealed test, and writes model, labels, card and further formats.
+    """Builds an ensemble, looks once at the held-out test, and writes model, labels, card and further formats.
 
     What is needed most is written first; what follows is begun only when the seconds left will probably carry it, and a later
     export makes up for the rest. The card says what there is at each point.
 
     Args:
-        run: keeps ``test.json``, and what the rule for marking images does in ``familiar.json``.
-        views: whether the model averages over test-time views; see ``build_ensemble``.
+        run: keeps ``test.json``, and what the rule for marking images does in ``ood.json``.
+        views: whether the model averages over test-time transforms; see ``build_ensemble``.
         ensemble: None: the run's own.
-        caps: tighter ones than the ensemble was chosen under; None: none. The sealed test then stays closed, unless it has
+        caps: tighter ones than the ensemble was chosen under; None: none. The held-out test then stays closed, unless it has
             been opened: it is kept for what the search itself chose.
-        target: see ``build_ensemble``; the sealed test stays closed likewise.
+        target: see ``build_ensemble``; the held-out test stays closed likewise.
         seconds_left: wall seconds until the budget is spent; None: no limit.
-        distilled: where the ensemble is a student, what it came to; the sealed test stays closed likewise.
+        distilled: where the ensemble is a student, what it came to; the held-out test stays closed likewise.
 
     Raises:
         UserError: an unknown format.
@@ -284,29 +292,31 @@ def export_run(
     wanted = check_formats(formats)
     chosen = read_ensemble(run) if ensemble is None else ensemble
     if caps is not None:
-        chosen = reduced(chosen, caps, latency_of(cells))
+        chosen = restricted(chosen, caps, latency_of(dataset))
     started = time.perf_counter()
-    built = build_ensemble(chosen, cells, splits, seed=seed, views=views, target=target)
+    built = build_ensemble(chosen, dataset, splits, seed=seed, tta=tta, target=target)
     rule = built.ensemble.abstention
-    unsure = Unsure(rule.sureness, rule.threshold)
+    abstention_rule = AbstentionRule(rule.confidence_score, rule.threshold)
     latency_ms = single_image_ms(built.model)
     building_seconds = time.perf_counter() - started
-    familiarity: Familiarity | None = None
-    measured: Measured | None = None
+    ood_detector: OodDetector | None = None
+    ood_evaluation: OodEvaluation | None = None
 
     def write(formats: Sequence[str], written: Sequence[str]) -> ExportResult:
-        test = read_sealed_test(run, chosen)
-        facts = _card(test, built, cells, splits, latency_ms=latency_ms, distilled=distilled, measured=measured)
+        test = read_held_out_test(run, chosen)
+        facts = _card(
+            test, built, dataset, splits, latency_ms=latency_ms, distilled=distilled, ood_evaluation=ood_evaluation
+        )
         return write_export(
             output,
             built.model,
-            cells.class_names,
-            unsure,
+            dataset.class_names,
+            abstention_rule,
             facts,
             formats,
             built.sample,
             written=written,
-            familiarity=familiarity,
+            ood_detector=ood_detector,
         )
 
     first, *others = sorted(wanted, key=tuple(FORMATS).index)
@@ -314,27 +324,29 @@ def export_run(
     # Building the model and writing and reading back one format: another format takes no longer, the card alone far less.
     stage_seconds = time.perf_counter() - started
     seconds = (lambda: math.inf) if seconds_left is None else seconds_left
-    if seconds() > stage_seconds * len(others) + _FAMILIARITY_OVER_BUILDING * building_seconds:
+    if seconds() > stage_seconds * len(others) + _OOD_FIT_TIME_FACTOR * building_seconds:
         rows = splits.train_index(0), splits.validation_index(0)
-        familiarity, measured = fit_familiarity(built.model, cells.images, cells.labels, *rows, seed=seed)
+        ood_detector, ood_evaluation = fit_ood_detector(built.model, dataset.images, dataset.labels, *rows, seed=seed)
     own = caps is None and target is None and distilled is None
-    if own and not views:
+    if own and not tta:
         # That of an earlier ensemble would tell of another rule.
-        run.familiar.unlink(missing_ok=True)
-        if measured is not None:
-            write_json(run.familiar, asdict(measured))
+        run.ood.unlink(missing_ok=True)
+        if ood_evaluation is not None:
+            write_json(run.ood, asdict(ood_evaluation))
     closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
     if closed:
         # Better the test without the other formats than the other way round; better they than more laboratories.
-        left, kept = seconds() - _CARD_SHARE * stage_seconds, _KEPT_FOR_FORMATS * stage_seconds * len(others)
-        open_sealed_test(run, built.plain, chosen, cells, splits, seed=seed, seconds=left, spare_seconds=kept)
+        left, kept = seconds() - _CARD_FRACTION * stage_seconds, _FORMATS_MARGIN * stage_seconds * len(others)
+        evaluate_held_out_test(
+            run, built.plain, chosen, dataset, splits, seed=seed, seconds=left, reserved_seconds=kept
+        )
     affordable = [one for number, one in enumerate(others, start=1) if seconds() > number * stage_seconds]
     still_closed = closed and not run.test_result.is_file()
-    more = affordable or closed != still_closed or familiarity is not None
+    more = affordable or closed != still_closed or ood_detector is not None
     rest = write(affordable, (first,)) if more else result
-    left_out = [one for one in others if one not in affordable] + (["test"] if still_closed else [])
+    skipped = [one for one in others if one not in affordable] + (["test"] if still_closed else [])
     files = tuple(dict.fromkeys((*result.files, *rest.files)))
-    return Exported(ExportResult(files, result.parity_difference), built.gain, tuple(left_out))
+    return Exported(ExportResult(files, result.parity_difference), built.gain, tuple(skipped))
 
 
 def check_exportable(run: RunDirectory) -> None:

@@ -12,28 +12,28 @@ import keras
 import numpy as np
 from keras import ops
 
-from bloodauto.config.recipe import ViewName, WeightedView, shares_of_views
+from bloodauto.config.recipe import TransformName, WeightedTransform, tta_weights
 from bloodauto.errors import RunError
 from bloodauto.evaluation.calibration import PROBABILITY_FLOOR
 from bloodauto.evaluation.probability_scaling import PerClass
-from bloodauto.evaluation.tta import OF_SQUARES, batch_of_views
+from bloodauto.evaluation.tta import SQUARE_ONLY_TRANSFORMS, tta_batch
 from bloodauto.run.files import atomic_path
 
 
 @dataclass(frozen=True)
-class View:
+class TtaTransform:
     """A view of the image for test-time augmentation and its share, above 0; shares of all views sum to 1."""
 
-    name: ViewName
-    share: float
+    name: TransformName
+    weight: float
 
 
-IDENTITY = (View("identity", 1.0),)
+IDENTITY = (TtaTransform("identity", 1.0),)
 
 
-def views_of(recipe_views: Sequence[WeightedView]) -> tuple[View, ...]:
+def tta_transforms_of(recipe_views: Sequence[WeightedTransform]) -> tuple[TtaTransform, ...]:
     """A recipe's views with their shares; no views are the image itself."""
-    return tuple(View(name, share) for name, share in shares_of_views(recipe_views).items())
+    return tuple(TtaTransform(name, weight) for name, weight in tta_weights(recipe_views).items())
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Member:
     network: keras.Model
     weight: float
     temperature: float = 1.0
-    views: tuple[View, ...] = IDENTITY
+    tta: tuple[TtaTransform, ...] = IDENTITY
 
     @property
-    def passes(self) -> int:
+    def forward_passes(self) -> int:
         """Forward passes through the network for one image."""
-        return len(self.views)
+        return len(self.tta)
 
 
 def build_export(
@@ -81,13 +81,16 @@ def build_export(
             classes; a view that turns images which are not square.
     """
     assert members, "expected at least one member"
-    assert all(member.views for member in members), "expected at least one view"
-    for shares in ([member.weight for member in members], *([view.share for view in one.views] for one in members)):
+    assert all(member.tta for member in members), "expected at least one view"
+    for shares in (
+        [member.weight for member in members],
+        *([transform.weight for transform in one.tta] for one in members),
+    ):
         assert min(shares) > 0, f"shares: expected numbers above 0, got {shares}"
         assert abs(sum(shares) - 1) < 1e-6, f"shares: expected a sum of 1, got {sum(shares)}"
     with _float32_by_default():
         networks = [_portable_copy(member.network, f"member_{index}") for index, member in enumerate(members)]
-        _check_shapes(networks, [view for member in members for view in member.views])
+        _check_shapes(networks, [transform for member in members for transform in member.tta])
         return _combine(networks, members, temperature, per_class)
 
 
@@ -97,12 +100,12 @@ def _combine(
     images = keras.Input(networks[0].input_shape[1:], dtype="uint8", name="images")
     parts = []
     for network, member in zip(networks, members, strict=True):
-        batch = batch_of_views(images, [view.name for view in member.views])
-        view_shares = np.array([view.share for view in member.views], dtype=np.float32).reshape(-1, 1, 1)
+        batch = tta_batch(images, [transform.name for transform in member.tta])
+        view_shares = np.array([transform.weight for transform in member.tta], dtype=np.float32).reshape(-1, 1, 1)
         logits = ops.cast(network(batch, training=False), "float32")
         probabilities = ops.softmax(logits / float(member.temperature), axis=-1)
-        if member.passes > 1:
-            by_view = ops.reshape(probabilities, (member.passes, -1, network.output_shape[-1]))
+        if member.forward_passes > 1:
+            by_view = ops.reshape(probabilities, (member.forward_passes, -1, network.output_shape[-1]))
             probabilities = ops.sum(by_view * view_shares, axis=0)
         parts.append(probabilities * float(member.weight))
     average = parts[0]
@@ -166,27 +169,27 @@ def _portable_copy(network: keras.Model, name: str) -> keras.Model:
 
     Names inside stay: each member is a namespace.
     """
-    _refuse_unportable(network)
-    copy = type(network).from_config({**_settled(network.get_config()), "name": name})
+    _check_portable(network)
+    copy = type(network).from_config({**_inference_config(network.get_config()), "name": name})
     copy.set_weights(network.get_weights())
     # Batch normalisation that is not trainable keeps to its stored statistics whatever the caller says.
     copy.trainable = False
     return copy
 
 
-def _settled(config: Any) -> Any:
+def _inference_config(config: Any) -> Any:
     """The configuration with 16-bit precision policies replaced and dropout rates set to 0.
 
     The uint8 of an Input is no policy and stays. Calling a nested model with ``training=False`` would not be enough
     against dropout: Keras lets ``training=True`` of the outermost call override it.
     """
     if isinstance(config, list | tuple):
-        return type(config)(_settled(value) for value in config)
+        return type(config)(_inference_config(value) for value in config)
     if not isinstance(config, dict):
         return config
     if config.get("class_name") == "DTypePolicy":
         return {**config, "config": {**config["config"], "name": "float32"}}
-    settled: dict[str, Any] = {key: _settled(value) for key, value in config.items()}
+    settled: dict[str, Any] = {key: _inference_config(value) for key, value in config.items()}
     if str(config.get("class_name")).endswith("Dropout") and "rate" in config["config"]:
         settled["config"]["rate"] = 0.0
     return settled
@@ -203,8 +206,8 @@ def _float32_by_default() -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _refuse_unportable(network: keras.Model) -> None:
-    for layer in _with_all_inside(network):
+def _check_portable(network: keras.Model) -> None:
+    for layer in _flat_layers(network):
         home = type(layer).__module__.partition(".")[0]
         if home != "keras" or isinstance(layer, keras.layers.Lambda):
             raise RunError(
@@ -214,13 +217,13 @@ def _refuse_unportable(network: keras.Model) -> None:
             )
 
 
-def _with_all_inside(layer: keras.Layer) -> Iterator[keras.Layer]:
+def _flat_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     yield layer
     for inner in getattr(layer, "layers", ()):
-        yield from _with_all_inside(inner)
+        yield from _flat_layers(inner)
 
 
-def _check_shapes(networks: Sequence[keras.Model], views: Sequence[View]) -> None:
+def _check_shapes(networks: Sequence[keras.Model], tta: Sequence[TtaTransform]) -> None:
     found = {(network.input_shape[1:], network.output_shape[1:]) for network in networks}
     if len(found) != 1:
         raise RunError(
@@ -232,9 +235,9 @@ def _check_shapes(networks: Sequence[keras.Model], views: Sequence[View]) -> Non
     assert channels == 3, f"members: expected RGB images, got {channels} channels"
     assert height is not None, "members: expected images of known height"
     assert width is not None, "members: expected images of known width"
-    for view in views:
-        if view.name in OF_SQUARES and height != width:
+    for transform in tta:
+        if transform.name in SQUARE_ONLY_TRANSFORMS and height != width:
             raise RunError(
-                f"test-time view {view.name}: expected square images, since every view must keep the shape, got "
-                f"{height} x {width} px. Leave out {', '.join(sorted(OF_SQUARES))}."
+                f"test-time view {transform.name}: expected square images, since every view must keep the shape, got "
+                f"{height} x {width} px. Leave out {', '.join(sorted(SQUARE_ONLY_TRANSFORMS))}."
             )

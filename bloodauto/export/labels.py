@@ -11,19 +11,19 @@ import keras
 
 from bloodauto.data.dataset import COMPETITION_CLASSES
 from bloodauto.errors import RunError
-from bloodauto.evaluation.selective import SURENESS_NAMES, SurenessName
+from bloodauto.evaluation.selective import CONFIDENCE_SCORES, ConfidenceScore
 from bloodauto.run.files import read_json, write_json
 
 
 @dataclass(frozen=True)
-class Unsure:
-    """When an image is marked "not sure, or none of these cells": its sureness is below a threshold.
+class AbstentionRule:
+    """When an image is marked "not sure, or none of these cells": its confidence is below a threshold.
 
     See ``ensemble.abstention.sureness`` for the measures.
     """
 
-    sureness: SurenessName
-    below: float
+    confidence_score: ConfidenceScore
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Labels:
     class_names: tuple[str, ...]
     height_px: int
     width_px: int
-    unsure: Unsure | None = None
+    abstention_rule: AbstentionRule | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What ``labels.json`` holds."""
@@ -48,16 +48,16 @@ class Labels:
                 "highest": 255,
             },
             "competition_labels": list(competition_labels(self.class_names)),
-            "not_sure": None if self.unsure is None else asdict(self.unsure),
+            "abstention": None if self.abstention_rule is None else asdict(self.abstention_rule),
         }
 
 
-def labels_of(model: keras.Model, class_names: Sequence[str], unsure: Unsure | None = None) -> Labels:
+def labels_of(model: keras.Model, class_names: Sequence[str], abstention_rule: AbstentionRule | None = None) -> Labels:
     """The labels of a model of ``build_export``."""
     _, height_px, width_px, _ = model.input_shape
     classes = model.output_shape[-1]
     assert len(class_names) == classes, f"expected {classes} class names, got {len(class_names)}"
-    return Labels(tuple(class_names), height_px, width_px, unsure)
+    return Labels(tuple(class_names), height_px, width_px, abstention_rule)
 
 
 def competition_labels(class_names: Sequence[str]) -> tuple[int, ...]:
@@ -95,20 +95,24 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def read_unsure(path: Path) -> Unsure | None:
+def read_abstention_rule(path: Path) -> AbstentionRule | None:
     """The rule in a ``labels.json``; None where it has none.
 
     Raises:
-        RunError: it is no JSON, or its ``not_sure`` is no such rule.
+        RunError: it is no JSON, or its ``abstention`` is no such rule.
     """
     value = read_json(path)
-    rule = value.get("not_sure") if isinstance(value, dict) else None
+    rule = value.get("abstention") if isinstance(value, dict) else None
     if rule is None:
         return None
-    below = rule.get("below") if isinstance(rule, dict) else None
-    if not isinstance(below, int | float) or isinstance(below, bool) or rule.get("sureness") not in SURENESS_NAMES:
+    threshold = rule.get("threshold") if isinstance(rule, dict) else None
+    if (
+        not isinstance(threshold, int | float)
+        or isinstance(threshold, bool)
+        or rule.get("confidence_score") not in CONFIDENCE_SCORES
+    ):
         raise RunError(
-            f'{path}: expected {{"not_sure": {{"sureness": one of {", ".join(SURENESS_NAMES)}, "below": a number}}}}, got '
-            f"{str(rule)[:80]!r} there. Restore the file, or remove not_sure to have no image marked."
+            f'{path}: expected {{"not_sure": {{"confidence_score": one of {", ".join(CONFIDENCE_SCORES)}, "threshold": a number}}}}, got '
+            f"{str(rule)[:80]!r} there. Restore the file, or remove abstention to have no image marked."
         )
-    return Unsure(rule["sureness"], float(below))
+    return AbstentionRule(rule["confidence_score"], float(threshold))

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bloodauto.ensemble.distilled import Distilled
-from bloodauto.ensemble.record import Considered
+from bloodauto.ensemble.distilled import DistillationResult
+from bloodauto.ensemble.record import CandidateCounts
 from bloodauto.ensemble.selection_bias import WinnersCurse
 from bloodauto.evaluation.probability_scaling import Calibration
-from bloodauto.evaluation.selective import Abstention, SurenessName
-from bloodauto.export.keras_model import View
+from bloodauto.evaluation.selective import Abstention, ConfidenceScore
+from bloodauto.export.keras_model import TtaTransform
 from bloodauto.export.labels import Labels
-from bloodauto.export.ood import Measured
-from bloodauto.export.tta_evaluation import ViewGain
-from bloodauto.shift.external_estimate import COVERED, coverage_words, expectation_words
+from bloodauto.export.ood import OodEvaluation
+from bloodauto.export.tta_evaluation import TtaGain
+from bloodauto.shift.external_estimate import ESTIMATE_SCOPE, coverage_text, external_estimate_text
 
-_MEASURES: dict[SurenessName, str] = {
+_MEASURES: dict[ConfidenceScore, str] = {
     "max_probability": "highest probability",
     "margin": "distance between the two highest probabilities",
     "entropy": "sum over the classes of p log p (minus the entropy, in nats)",
@@ -33,7 +33,7 @@ class MemberFacts:
     weight: float
     temperature: float
     parameters: int
-    views: tuple[View, ...]
+    tta: tuple[TtaTransform, ...]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class CardFacts:
         calibration, abstention: of the average.
         winners_curse: what the best trial's score is worth; None where it is not known.
         latency_ms: for one image alone, on the machine that exported.
-        test: what ``test.json`` says of this very ensemble; None where the sealed test was not opened for it.
-        view_gain: what test-time views change and cost; None without.
+        test: what ``test.json`` says of this very ensemble; None where the held-out test was not opened for it.
+        tta_gain: what test-time transforms change and cost; None without.
         scores: same laboratory and shift suite; an empty tuple is said, not hidden.
         data_source: what the training images were.
         data_digest: their SHA-256, of ``Cells.digest``.
@@ -83,16 +83,16 @@ class CardFacts:
     winners_curse: WinnersCurse | None
     latency_ms: float
     test: Mapping[str, Any] | None
-    view_gain: ViewGain | None
+    tta_gain: TtaGain | None
     scores: tuple[ScoreFacts, ...]
     data_source: str
     data_digest: str
     training_images: int
     class_counts: tuple[int, ...]
     written_with: str
-    measured: Measured | None = None
-    considered: Considered | None = None
-    distilled: Distilled | None = None
+    ood_evaluation: OodEvaluation | None = None
+    candidate_counts: CandidateCounts | None = None
+    distilled: DistillationResult | None = None
 
 
 def render_card(labels: Labels, facts: CardFacts, formats: Sequence[str]) -> str:
@@ -130,9 +130,13 @@ def render_card(labels: Labels, facts: CardFacts, formats: Sequence[str]) -> str
         _expectation(facts),
         "## How good it is",
         _scores(facts.scores),
-        *([_student(facts.distilled)] if facts.distilled is not None else [_choice(facts.considered), _luck(facts)]),
+        *(
+            [_student(facts.distilled)]
+            if facts.distilled is not None
+            else [_choice(facts.candidate_counts), _selection_bias(facts)]
+        ),
         "## When it is not sure",
-        _unsure(facts),
+        _abstention_text(facts),
         "## Training data",
         f"{facts.training_images} images from {_cell(facts.data_source)}. SHA-256 of the images, labels and names: "
         f"`{facts.data_digest}`.",
@@ -157,16 +161,16 @@ def _calibration(facts: CardFacts) -> str:
 
 
 def _expectation(facts: CardFacts) -> str:
-    elsewhere = facts.test.get("elsewhere") if facts.test is not None else None
-    if facts.test is None or elsewhere is None:
+    external = facts.test.get("external") if facts.test is not None else None
+    if facts.test is None or external is None:
         return (
-            "Not known: the sealed test images, from which it is estimated, were not opened for this very ensemble. Expect "
+            "Not known: the held-out test images, from which it is estimated, were not opened for this very ensemble. Expect "
             "less than the figures below, and in another laboratory much less."
         )
-    return f"**{expectation_words(facts.test)}.** {COVERED} {coverage_words(elsewhere)}"
+    return f"**{external_estimate_text(facts.test)}.** {ESTIMATE_SCOPE} {coverage_text(external)}"
 
 
-def _student(distilled: Distilled) -> str:
+def _student(distilled: DistillationResult) -> str:
     both = distilled.comparison
     shown = ("accuracy", "shifted_accuracy", "shift", "target_estimate", "ece", "ece_shifted")
     names = [name for name in shown if name in both.scores]
@@ -174,54 +178,56 @@ def _student(distilled: Distilled) -> str:
     return (
         f"This is one small network, {_cell(distilled.network)} with {distilled.parameters:,} parameters, that learnt for "
         f"{distilled.epochs} epochs to answer as an ensemble of {distilled.teacher_parameters:,} parameters does, on the same "
-        f"views of the images; labels took no part. On {both.images} images that it did not learn from, and {both.views} "
+        f"views of the images; labels took no part. On {both.images} images that it did not learn from, and {both.shifted_images} "
         "shifted views of them:\n\n"
         + _table(("", "this network", "its ensemble"), rows)
         + f"\n\nThey give the same answer for {both.agreement:.1%} of the images and {both.agreement_shifted:.1%} of the views."
     )
 
 
-def _choice(considered: Considered | None) -> str:
-    if considered is None:
+def _choice(candidate_counts: CandidateCounts | None) -> str:
+    if candidate_counts is None:
         return "Its members were not chosen by a search."
-    text = f"The members were chosen among {considered.trials} trials and {considered.refits} longer trainings"
-    if considered.stopped:
+    text = (
+        f"The members were chosen among {candidate_counts.trials} trials and {candidate_counts.refits} longer trainings"
+    )
+    if candidate_counts.pruned:
         text += (
-            f", and {considered.judged} trials that had been stopped early: of {considered.stopped} of these, "
-            f"{considered.promising} were promising"
+            f", and {candidate_counts.evaluated} trials that had been stopped early: of {candidate_counts.pruned} of these, "
+            f"{candidate_counts.promising} were promising"
         )
     return text + "."
 
 
-def _luck(facts: CardFacts) -> str:
+def _selection_bias(facts: CardFacts) -> str:
     curse = facts.winners_curse
     if curse is None:
         return "How far the search's best score is luck is unknown: it takes two trials and a recipe that was trained twice."
     return (
         f"The best of {curse.trials} trials scored {curse.best:.4f} in the search's objective; the best of many is lucky, and "
         f"without its luck {curse.shrunk:.4f} is to be expected. From seed to seed the objective varies by {curse.noise:.4f} "
-        f"(one standard deviation, from {curse.noise_comparisons} comparisons): smaller differences say nothing."
+        f"(one standard deviation, from {curse.noise_degrees_of_freedom} comparisons): smaller differences say nothing."
     )
 
 
-def _unsure(facts: CardFacts) -> str:
+def _abstention_text(facts: CardFacts) -> str:
     rule = facts.abstention
     lines = [
-        f"An image whose {_MEASURES[rule.sureness]} is below {rule.threshold:.4g} should be looked at by a person: it is hard, "
+        f"An image whose {_MEASURES[rule.confidence_score]} is below {rule.threshold:.4g} should be looked at by a person: it is hard, "
         "or none of these cells. The line is drawn so that 95 % of the training laboratory's own images get an answer "
-        f"({rule.clean.answered:.1%} of {rule.clean.images} did). `labels.json` holds it."
+        f"({rule.clean.coverage:.1%} of {rule.clean.images} did). `labels.json` holds it."
     ]
     if rule.clean.accuracy is not None:
         lines.append(f"Of these answers {rule.clean.accuracy:.2%} are right.")
     if rule.shifted is not None and rule.shifted.accuracy is not None:
         lines.append(
-            f"Of shifted views it answers {rule.shifted.answered:.1%}, and of these answers {rule.shifted.accuracy:.2%} are "
+            f"Of shifted views it answers {rule.shifted.coverage:.1%}, and of these answers {rule.shifted.accuracy:.2%} are "
             "right."
         )
     lines.append(
-        "`bloodauto predict` marks such images in the column `sure`."
-        if facts.measured is None
-        else _both_measures(facts.measured)
+        "`bloodauto predict` marks such images in the column `confident`."
+        if facts.ood_evaluation is None
+        else _ood_text(facts.ood_evaluation)
     )
     lines.append(
         "Calibration error: " + ", ".join(
@@ -231,17 +237,17 @@ def _unsure(facts: CardFacts) -> str:
     return " ".join(lines)
 
 
-def _both_measures(measured: Measured) -> str:
-    own, elsewhere = measured.own, measured.elsewhere
-    kinds = "; ".join(f"{one.kind} {one.marked:.0%} (AUROC {one.auroc:.3f})" for one in measured.found)
-    right = ["none" if part.accuracy is None else f"{part.accuracy:.1%}" for part in (own, elsewhere)]
+def _ood_text(ood_evaluation: OodEvaluation) -> str:
+    in_domain, external = ood_evaluation.in_domain, ood_evaluation.external
+    kinds = "; ".join(f"{one.kind} {one.flagged:.0%} (AUROC {one.auroc:.3f})" for one in ood_evaluation.synthetic_ood)
+    right = ["none" if part.accuracy is None else f"{part.accuracy:.1%}" for part in (in_domain, external)]
     return (
-        "`bloodauto predict` has a better rule, in `familiar.npz`: it also looks at how far an image lies from the trained "
-        "classes in the networks' own features. The column `sure` marks an image when distance and entropy together are "
-        f"larger than for 95 % of images they were not trained on. Of {own.images} such images it answers "
-        f"{own.answered:.1%}, {right[0]} of the answers right; of {elsewhere.images} as simulated laboratories show them "
-        f"{elsewhere.answered:.1%}, {right[1]} right. Of pictures made from such images it marks: {kinds}, "
-        f"{measured.found[0].images} of each. How well it finds a cell of another type was not measured here; expect less."
+        "`bloodauto predict` has a better rule, in `ood.npz`: it also looks at how far an image lies from the trained "
+        "classes in the networks' own features. The column `confident` marks an image when distance and entropy together are "
+        f"larger than for 95 % of images they were not trained on. Of {in_domain.images} such images it answers "
+        f"{in_domain.coverage:.1%}, {right[0]} of the answers right; of {external.images} as simulated sites show them "
+        f"{external.coverage:.1%}, {right[1]} right. Of pictures made from such images it marks: {kinds}, "
+        f"{ood_evaluation.synthetic_ood[0].images} of each. How well it finds a cell of another type was not measured here; expect less."
     )
 
 
@@ -250,7 +256,7 @@ def _calibration_errors(facts: CardFacts) -> list[tuple[float, str]]:
         return [
             (score.value, f"on {score.images_from}") for score in facts.scores if score.metric == "calibration error"
         ]
-    return [(facts.test["ece"], "on sealed test images"), (facts.test["ece_shifted"], "on shifted views of them")]
+    return [(facts.test["ece"], "on held-out test images"), (facts.test["ece_shifted"], "on shifted views of them")]
 
 
 def _usage(labels: Labels, formats: Sequence[str]) -> str:
@@ -275,20 +281,20 @@ def _usage(labels: Labels, formats: Sequence[str]) -> str:
 
 
 def _views(facts: CardFacts) -> str:
-    gain = facts.view_gain
+    gain = facts.tta_gain
     if gain is None:
         return "Each image is looked at once by each network."
     lines = [
-        f"Each image is looked at in several views, whose probabilities are averaged before that: {gain.passes} passes "
-        f"through networks rather than {gain.passes_without}, {gain.time_ratio:.1f} times the time as measured."
+        f"Each image is looked at in several views, whose probabilities are averaged before that: {gain.forward_passes} passes "
+        f"through networks rather than {gain.forward_passes_without_tta}, {gain.time_ratio:.1f} times the time as measured."
     ]
     for member in facts.members:
-        shares = ", ".join(f"{view.name} {view.share:.2f}" for view in member.views)
+        shares = ", ".join(f"{view.name} {view.weight:.2f}" for view in member.tta)
         lines.append(f"- {member.name}: {shares}")
     lines.append(
         f"\nOn {gain.images} images that the networks were not trained on, accuracy is {gain.scores['accuracy']:.4f} with "
-        f"these views and {gain.scores_without['accuracy']:.4f} without; the shift score {gain.scores['shift']:.4f} and "
-        f"{gain.scores_without['shift']:.4f}. The views were not chosen by these figures."
+        f"these views and {gain.scores_without_tta['accuracy']:.4f} without; the shift score {gain.scores['shift']:.4f} and "
+        f"{gain.scores_without_tta['shift']:.4f}. The views were not chosen by these figures."
     )
     return "\n".join(lines)
 

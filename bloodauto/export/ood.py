@@ -14,20 +14,26 @@ import keras
 import numpy as np
 
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import answers_of
-from bloodauto.evaluation.selective import ANSWERED_SHARE, Part, auroc, part_answered, sureness
+from bloodauto.evaluation.fold_data import predict_outputs
+from bloodauto.evaluation.selective import (
+    DEFAULT_COVERAGE,
+    SelectiveAccuracy,
+    auroc,
+    confidence_score,
+    selective_accuracy,
+)
 from bloodauto.run.files import read_arrays, write_arrays
-from bloodauto.shift.simulated_sites import draw_compound_shifts
+from bloodauto.shift.simulated_sites import draw_simulated_sites
 
-FILE_NAME = "familiar.npz"
-_FIT_IMAGES, _HELD_OUT_IMAGES, _MADE_IMAGES = 1024, 512, 128
+OOD_FILE = "ood.npz"
+_FIT_IMAGES, _HELD_OUT_IMAGES, _SYNTHETIC_OOD_IMAGES = 1024, 512, 128
 #: Simulated laboratories, and images of each: known cells of another laboratory are not to look like something else.
-_FIT_PLACES, _HELD_OUT_PLACES, _IMAGES_PER_PLACE = 32, 48, 8
+_FIT_SITES, _HELD_OUT_SITES, _IMAGES_PER_SITE = 32, 48, 8
 #: Both measures are counted in what this share of images that were not trained on stays below: where their tails begin, since a
 #: sure ensemble's entropy is next to nothing for most images and large for some.
-_UNIT_SHARE = 0.99
+_UNIT_QUANTILE = 0.99
 #: Directions in which a class varies that are told apart; in all others it is taken to vary alike.
-_DIRECTIONS = 16
+_PRINCIPAL_DIRECTIONS = 16
 _SMALLEST_VARIANCE = 1e-12
 _BATCH = 64
 
@@ -48,7 +54,7 @@ class FeatureSpace:
     directions: np.ndarray
     variances: np.ndarray
     other_variance: float
-    usual: float = 1.0
+    typical_distance: float = 1.0
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Squared Mahalanobis distance to the nearest class, in units of ``usual``: float64 (n,), from features (n, d)."""
@@ -58,28 +64,28 @@ class FeatureSpace:
             along = (away @ self.directions) ** 2
             other = np.maximum((away**2).sum(axis=1) - along.sum(axis=1), 0)
             nearest = np.minimum(nearest, (along / self.variances).sum(axis=1) + other / self.other_variance)
-        return nearest / self.usual
+        return nearest / self.typical_distance
 
 
 @dataclass(frozen=True)
-class Familiarity:
+class OodDetector:
     """A rule for marking answers that are not sure, and what is none of the trained cells.
 
     Attributes:
         spaces: of the exported model's members, in their order.
         distance_unit, entropy_unit: what both measures are counted in, above 0: of a hundred images that were not trained on
             one is further, and one answered with more (nats).
-        limit: images are marked whose strangeness is above this.
+        limit: images are marked whose OOD score is above this.
     """
 
     spaces: tuple[FeatureSpace, ...]
     distance_unit: float
     entropy_unit: float
-    limit: float
+    threshold: float
 
 
 @dataclass(frozen=True)
-class Found:
+class SyntheticOodResult:
     """How well pictures of one made kind are told from images that were not trained on.
 
     Attributes:
@@ -89,42 +95,45 @@ class Found:
 
     kind: str
     images: int
-    marked: float
+    flagged: float
     auroc: float
 
 
 @dataclass(frozen=True)
-class Measured:
+class OodEvaluation:
     """What a rule does.
 
     Attributes:
         own: to images of the training laboratory that were not trained on.
-        elsewhere: to some of these, as simulated laboratories show them.
+        elsewhere: to some of these, as simulated sites show them.
         found: to pictures made of them that are no cells.
     """
 
-    own: Part
-    elsewhere: Part
-    found: tuple[Found, ...]
+    in_domain: SelectiveAccuracy
+    external: SelectiveAccuracy
+    synthetic_ood: tuple[SyntheticOodResult, ...]
 
 
-def mean_distances(rule: Familiarity, model: keras.Model, images: np.ndarray) -> np.ndarray:
+def mean_distances(rule: OodDetector, model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Distance to the trained classes, a mean over the members of a model of ``build_export``: float64 (n,).
 
     Raises:
         RunError: the rule is that of another model.
     """
     network = _feature_network(model)
-    found, wanted = [output.shape[-1] for output in network.outputs], [space.means.shape[1] for space in rule.spaces]
-    if found != wanted:
+    synthetic_ood, wanted = (
+        [output.shape[-1] for output in network.outputs],
+        [space.means.shape[1] for space in rule.spaces],
+    )
+    if synthetic_ood != wanted:
         raise RunError(
-            f"{FILE_NAME}: expected features of {found} numbers, as this model's members have, got {wanted}. The two files do "
+            f"{OOD_FILE}: expected features of {synthetic_ood} numbers, as this model's members have, got {wanted}. The two files do "
             "not belong together; export again."
         )
     return _mean_distances(rule.spaces, _features(network, images))
 
 
-def strangeness(rule: Familiarity, model: keras.Model, images: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def ood_score(rule: OodDetector, model: keras.Model, images: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Distance and entropy, each over its unit, added: float64 (n,), larger is stranger.
 
     What is somewhat far *and* somewhat unsure is strange, too, as cells of a type that was never shown are.
@@ -135,17 +144,17 @@ def strangeness(rule: Familiarity, model: keras.Model, images: np.ndarray, proba
     Raises:
         RunError: the rule is that of another model.
     """
-    return _strangeness(rule, mean_distances(rule, model, images), _entropy(probabilities))
+    return _ood_score(rule, mean_distances(rule, model, images), _entropy(probabilities))
 
 
-def fit_familiarity(
+def fit_ood_detector(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, train: np.ndarray, held_out: np.ndarray, *, seed: int
-) -> tuple[Familiarity, Measured]:
+) -> tuple[OodDetector, OodEvaluation]:
     """Measures where a model puts its training images, and sets the limit by images that it was not trained on.
 
     Lee et al., arXiv:1807.03888: class means and one covariance for all classes. Ours is the mean over several networks,
     looks at the last features alone, and the covariance has some directions of its own and one variance for the rest: that
-    needs fewer images than there are features. Some of the training images are added as simulated laboratories would show
+    needs fewer images than there are features. Some of the training images are added as simulated sites would show
     them, one for every four: more would hide empty fields, fewer would take other laboratories for something else.
 
     Args:
@@ -159,7 +168,7 @@ def fit_familiarity(
     rng = np.random.default_rng([seed, 60])
     train, held_out = rng.permutation(train)[:_FIT_IMAGES], rng.permutation(held_out)[:_HELD_OUT_IMAGES]
     network = _feature_network(model)
-    views, shown = _elsewhere(images, train, _FIT_PLACES, seed=int(rng.integers(2**31)))
+    views, shown = _simulated_site_images(images, train, _FIT_SITES, seed=int(rng.integers(2**31)))
     learnt = [
         np.concatenate(both) for both in zip(_features(network, images[train]), _features(network, views), strict=True)
     ]
@@ -167,31 +176,33 @@ def fit_familiarity(
     spaces = []
     for of_learnt, of_kept_out in zip(learnt, kept_out, strict=True):
         space = _space_of(of_learnt, labels[np.concatenate([train, shown])])
-        spaces.append(replace(space, usual=float(np.median(space.distances(of_kept_out)))))
-    distances, answers = _mean_distances(spaces, kept_out), answers_of(model, images[held_out])[0]
+        spaces.append(replace(space, typical_distance=float(np.median(space.distances(of_kept_out)))))
+    distances, answers = _mean_distances(spaces, kept_out), predict_outputs(model, images[held_out])[0]
     distance_unit, entropy_unit = (
-        max(float(np.quantile(one, _UNIT_SHARE)), _SMALLEST_VARIANCE) for one in (distances, _entropy(answers))
+        max(float(np.quantile(one, _UNIT_QUANTILE)), _SMALLEST_VARIANCE) for one in (distances, _entropy(answers))
     )
-    rule = Familiarity(tuple(spaces), distance_unit, entropy_unit, limit=0.0)
-    own = _strangeness(rule, distances, _entropy(answers))
-    rule = replace(rule, limit=float(np.quantile(own, ANSWERED_SHARE)))
+    rule = OodDetector(tuple(spaces), distance_unit, entropy_unit, threshold=0.0)
+    in_domain = _ood_score(rule, distances, _entropy(answers))
+    rule = replace(rule, threshold=float(np.quantile(in_domain, DEFAULT_COVERAGE)))
 
-    def judged(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        given = answers_of(model, pictures)[0]
-        return _strangeness(rule, _mean_distances(spaces, _features(network, pictures)), _entropy(given)), given
+    def evaluated(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        given = predict_outputs(model, pictures)[0]
+        return _ood_score(rule, _mean_distances(spaces, _features(network, pictures)), _entropy(given)), given
 
-    views, shown = _elsewhere(images, held_out, _HELD_OUT_PLACES, seed=int(rng.integers(2**31)))
-    strange, given = judged(views)
-    of_own = part_answered(-own, answers.argmax(axis=1) == labels[held_out], -rule.limit)
-    of_views = part_answered(-strange, given.argmax(axis=1) == labels[shown], -rule.limit)
-    found = []
-    for kind, made in made_of(images[held_out[:_MADE_IMAGES]], rng).items():
-        strange, _ = judged(made)
-        found.append(Found(kind, len(made), float((strange > rule.limit).mean()), auroc(-own, -strange)))
-    return rule, Measured(of_own, of_views, tuple(found))
+    views, shown = _simulated_site_images(images, held_out, _HELD_OUT_SITES, seed=int(rng.integers(2**31)))
+    strange, given = evaluated(views)
+    of_own = selective_accuracy(-in_domain, answers.argmax(axis=1) == labels[held_out], -rule.threshold)
+    of_views = selective_accuracy(-strange, given.argmax(axis=1) == labels[shown], -rule.threshold)
+    synthetic_ood = []
+    for kind, made in make_synthetic_ood(images[held_out[:_SYNTHETIC_OOD_IMAGES]], rng).items():
+        strange, _ = evaluated(made)
+        synthetic_ood.append(
+            SyntheticOodResult(kind, len(made), float((strange > rule.threshold).mean()), auroc(-in_domain, -strange))
+        )
+    return rule, OodEvaluation(of_own, of_views, tuple(synthetic_ood))
 
 
-def made_of(images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def make_synthetic_ood(images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Pictures that are no cells, by their kind: uint8 (n, h, w, 3) each, as many and as large as the images.
 
     The background is the least varied corner, a quarter of the side long, mirrored until it fills the frame; the pieces are
@@ -221,16 +232,16 @@ def made_of(images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarra
     }
 
 
-def write_familiarity(path: Path, rule: Familiarity) -> None:
+def write_ood_detector(path: Path, rule: OodDetector) -> None:
     """Writes the rule as plain arrays, atomically."""
-    arrays = {name: np.array(getattr(rule, name)) for name in ("distance_unit", "entropy_unit", "limit")}
+    arrays = {name: np.array(getattr(rule, name)) for name in ("distance_unit", "entropy_unit", "threshold")}
     for number, space in enumerate(rule.spaces):
         arrays |= {f"{name}_{number}": np.asarray(getattr(space, name)) for name in space.__dataclass_fields__}
     write_arrays(path, **arrays)
 
 
-def read_familiarity(path: Path) -> Familiarity:
-    """Reads what ``write_familiarity`` wrote.
+def read_ood_detector(path: Path) -> OodDetector:
+    """Reads what ``write_ood_detector`` wrote.
 
     Raises:
         RunError: it is no such file.
@@ -243,12 +254,12 @@ def read_familiarity(path: Path) -> Familiarity:
                 arrays[f"directions_{number}"],
                 arrays[f"variances_{number}"],
                 float(arrays[f"other_variance_{number}"]),
-                float(arrays[f"usual_{number}"]),
+                float(arrays[f"typical_distance_{number}"]),
             )
             for number in range(sum(name.startswith("means_") for name in arrays))
         )
-        return Familiarity(
-            spaces, float(arrays["distance_unit"]), float(arrays["entropy_unit"]), float(arrays["limit"])
+        return OodDetector(
+            spaces, float(arrays["distance_unit"]), float(arrays["entropy_unit"]), float(arrays["threshold"])
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
@@ -266,21 +277,23 @@ def _feature_network(model: keras.Model) -> keras.Model:
 
 
 def _features(network: keras.Model, images: np.ndarray) -> list[np.ndarray]:
-    return answers_of(network, images, batch_size=_BATCH)
+    return predict_outputs(network, images, batch_size=_BATCH)
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    return -sureness(probabilities, "entropy")
+    return -confidence_score(probabilities, "entropy")
 
 
-def _strangeness(rule: Familiarity, distances: np.ndarray, entropy: np.ndarray) -> np.ndarray:
+def _ood_score(rule: OodDetector, distances: np.ndarray, entropy: np.ndarray) -> np.ndarray:
     return np.asarray(distances / rule.distance_unit + entropy / rule.entropy_unit)
 
 
-def _elsewhere(images: np.ndarray, rows: np.ndarray, places: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Some images as simulated laboratories show them, and their rows."""
-    shown = np.resize(rows, (places, _IMAGES_PER_PLACE))
-    shifts = draw_compound_shifts(places, seed=seed)
+def _simulated_site_images(
+    images: np.ndarray, rows: np.ndarray, places: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Some images as simulated sites show them, and their rows."""
+    shown = np.resize(rows, (places, _IMAGES_PER_SITE))
+    shifts = draw_simulated_sites(places, seed=seed)
     views = [shift.render(images[some]) for shift, some in zip(shifts, shown, strict=True)]
     return np.concatenate(views), shown.reshape(-1)
 
@@ -294,7 +307,7 @@ def _space_of(features: np.ndarray, labels: np.ndarray) -> FeatureSpace:
     means = np.stack([features[class_of == number].mean(axis=0) for number in range(len(classes))])
     within = (features - means[class_of]).astype(np.float64)
     _, lengths, directions = np.linalg.svd(within / np.sqrt(len(within)), full_matrices=False)
-    kept = min(_DIRECTIONS, len(lengths) - 1, features.shape[1] - 1)
+    kept = min(_PRINCIPAL_DIRECTIONS, len(lengths) - 1, features.shape[1] - 1)
     variances = np.maximum(lengths**2, _SMALLEST_VARIANCE)
     other = max(float(variances[kept:].sum()) / (features.shape[1] - kept), _SMALLEST_VARIANCE)
     return FeatureSpace(means, directions[:kept].T.astype(np.float32), variances[:kept].astype(np.float32), other)

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from bloodauto.errors import DataError, RunError, UserError
-from bloodauto.evaluation.fold_data import answers_of
-from bloodauto.evaluation.selective import is_sure
-from bloodauto.export.labels import Unsure, read_class_names, read_unsure
-from bloodauto.export.ood import FILE_NAME, Familiarity, read_familiarity, strangeness
+from bloodauto.evaluation.fold_data import predict_outputs
+from bloodauto.evaluation.selective import is_confident
+from bloodauto.export.labels import AbstentionRule, read_abstention_rule, read_class_names
+from bloodauto.export.ood import OOD_FILE, OodDetector, ood_score, read_ood_detector
 from bloodauto.run.files import atomic_path
 
 
@@ -37,8 +37,8 @@ class ExportedModel:
     class_names: tuple[str, ...]
     height_px: int
     width_px: int
-    unsure: Unsure | None = None
-    familiarity: Familiarity | None = None
+    abstention_rule: AbstentionRule | None = None
+    ood_detector: OodDetector | None = None
 
 
 def open_model(path: Path) -> ExportedModel:
@@ -75,10 +75,10 @@ def open_model(path: Path) -> ExportedModel:
                 f"{shapes[0]} -> {shapes[1]}. Was it written by bloodauto export-best?"
             )
     names = path.with_name("labels.json")
-    unsure = read_unsure(names) if names.is_file() else None
-    known = path.with_name(FILE_NAME)
-    familiarity = read_familiarity(known) if known.is_file() else None
-    return ExportedModel(path, network, _class_names(path, classes), height, width, unsure, familiarity)
+    abstention_rule = read_abstention_rule(names) if names.is_file() else None
+    known = path.with_name(OOD_FILE)
+    ood_detector = read_ood_detector(known) if known.is_file() else None
+    return ExportedModel(path, network, _class_names(path, classes), height, width, abstention_rule, ood_detector)
 
 
 def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
@@ -87,7 +87,7 @@ def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int 
     Args:
         model: of ``open_model``.
         images: uint8, (n, height_px, width_px, 3), RGB, 0-255; n may be 0.
-        batch_size: images at a time; with test-time views a multiple of it is in memory.
+        batch_size: images at a time; with test-time transforms a multiple of it is in memory.
 
     Returns:
         float32, (n, c), rows sum to 1.
@@ -104,7 +104,7 @@ def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int 
         )
     if not len(images):
         return np.zeros((0, len(model.class_names)), dtype=np.float32)
-    probabilities = answers_of(model.network, images, batch_size=batch_size)[0]
+    probabilities = predict_outputs(model.network, images, batch_size=batch_size)[0]
     if not (np.isfinite(probabilities).all() and np.abs(probabilities.sum(axis=1) - 1).max() < 1e-3):
         raise RunError(
             f"{model.path}: expected probabilities that sum to 1, got rows that sum to "
@@ -114,10 +114,10 @@ def predict_images(model: ExportedModel, images: np.ndarray, *, batch_size: int 
     return probabilities
 
 
-def which_are_sure(model: ExportedModel, images: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
+def which_are_confident(model: ExportedModel, images: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
     """Which answers stand: the model is sure of them, and the images are like those that were trained on.
 
-    Looking at both, as ``familiar.npz`` says, costs about as much as the answers did. Where there is no such file, the line
+    Looking at both, as ``ood.npz`` says, costs about as much as the answers did. Where there is no such file, the line
     of ``labels.json`` counts, which looks at the answers alone.
 
     Args:
@@ -129,13 +129,13 @@ def which_are_sure(model: ExportedModel, images: np.ndarray, probabilities: np.n
     Raises:
         RunError: the rule is that of another model.
     """
-    if model.familiarity is not None:
+    if model.ood_detector is not None:
         if not len(images):
             return np.ones(0, dtype=bool)
-        return strangeness(model.familiarity, model.network, images, probabilities) <= model.familiarity.limit
-    if model.unsure is None:
+        return ood_score(model.ood_detector, model.network, images, probabilities) <= model.ood_detector.threshold
+    if model.abstention_rule is None:
         return None
-    return is_sure(probabilities, model.unsure.sureness, model.unsure.below)
+    return is_confident(probabilities, model.abstention_rule.confidence_score, model.abstention_rule.threshold)
 
 
 def write_predictions_csv(
@@ -147,7 +147,7 @@ def write_predictions_csv(
 ) -> None:
     """Writes one line an image, atomically.
 
-    The columns: name, label (the likeliest class), ``probability_<class>`` for each class, and ``sure``: ``yes``, ``no``
+    The columns: name, label (the likeliest class), ``probability_<class>`` for each class, and ``confident``: ``yes``, ``no``
     (not sure, or none of these cells: look at it), or empty without a rule.
 
     Args:
@@ -155,14 +155,14 @@ def write_predictions_csv(
         names: n, one for each image.
         class_names: c.
         probabilities: float, (n, c); written with six decimals.
-        sure: bool, (n,), of ``which_are_sure``; None without a rule.
+        sure: bool, (n,), of ``which_are_confident``; None without a rule.
     """
     assert probabilities.shape == (len(names), len(class_names)), (
         f"expected probabilities ({len(names)}, {len(class_names)}), got {probabilities.shape}"
     )
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["name", "label", *(f"probability_{name}" for name in class_names), "sure"])
+        writer.writerow(["name", "label", *(f"probability_{name}" for name in class_names), "confident"])
         words = [""] * len(names) if sure is None else ["yes" if one else "no" for one in sure]
         for name, row, word in zip(names, probabilities, words, strict=True):
             writer.writerow([name, class_names[int(row.argmax())], *(f"{value:.6f}" for value in row), word])

@@ -1,4 +1,4 @@
-"""What test-time views change on images that were kept apart, and what they cost."""
+"""What test-time transforms change on images that were kept apart, and what they cost."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from bloodauto.data.dataset import Cells
+from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.assemble import Looked, looked_again
+from bloodauto.ensemble.assemble import TtaPredictions, with_tta_predictions
 from bloodauto.ensemble.record import Ensemble
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import prepare, probabilities
-from bloodauto.evaluation.tta import over_views
+from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
+from bloodauto.evaluation.tta import with_tta
 from bloodauto.export.keras_model import Member
 from bloodauto.run.files import read_arrays
 from bloodauto.shift.suite import ShiftSuite
@@ -25,30 +25,32 @@ _TIMINGS = 3
 
 
 @dataclass(frozen=True)
-class ViewGain:
+class TtaGain:
     """An ensemble with its views and without.
 
     Attributes:
-        passes, passes_without: forward passes through networks that one image costs.
+        passes, forward_passes_without_tta: forward passes through networks that one image costs.
         time_ratio: measured, of the exported models on this machine.
-        scores, scores_without: as in ``Ensemble``, each calibrated for itself, on images no member was trained on.
+        scores, scores_without_tta: as in ``Ensemble``, each calibrated for itself, on images no member was trained on.
         images: how many of them are unchanged validation images.
     """
 
-    passes: int
-    passes_without: int
+    forward_passes: int
+    forward_passes_without_tta: int
     time_ratio: float
     scores: Mapping[str, float]
-    scores_without: Mapping[str, float]
+    scores_without_tta: Mapping[str, float]
     images: int
 
     @property
     def helps(self) -> bool:
         """Whether the shift score is higher with the views; differences of a point or less may be chance."""
-        return self.scores["shift"] > self.scores_without["shift"]
+        return self.scores["shift"] > self.scores_without_tta["shift"]
 
 
-def look_again(ensemble: Ensemble, members: Mapping[str, Member], cells: Cells, splits: Splits, *, seed: int) -> Looked:
+def predict_with_tta(
+    ensemble: Ensemble, members: Mapping[str, Member], dataset: CellDataset, splits: Splits, *, seed: int
+) -> TtaPredictions:
     """Every network's answers for the images it was not trained on and their shifted views, averaged over its views.
 
     Args:
@@ -58,20 +60,20 @@ def look_again(ensemble: Ensemble, members: Mapping[str, Member], cells: Cells, 
     Raises:
         RunError: the images or the seed are not those of the run.
     """
-    looked = {}
+    tta_predictions = {}
     trained = [one for member in ensemble.members for one in member.networks]
     for fold in sorted({one.fold for one in trained}):
-        material = prepare(cells, splits, ShiftSuite(seed=seed), fold=fold)
+        fold_data = prepare_fold(dataset, splits, ShiftSuite(seed=seed), fold=fold)
         for one in trained:
             if one.fold != fold:
                 continue
             stored = read_arrays(one.folder / "predictions.npz")
-            plan = material.plan
+            plan = fold_data.plan
             expected = {
-                "index": material.validation_index,
-                "view_labels": material.view_labels,
-                "view_families": plan.family_names,
-                "view_severities": plan.severities,
+                "index": fold_data.validation_index,
+                "shifted_labels": fold_data.shifted_labels,
+                "shifted_families": plan.family_names,
+                "shifted_severities": plan.severities,
             }
             if not all(np.array_equal(stored[name], value) for name, value in expected.items()):
                 raise RunError(
@@ -79,22 +81,22 @@ def look_again(ensemble: Ensemble, members: Mapping[str, Member], cells: Cells, 
                     "Give the --seed and the images that it was trained with."
                 )
             member = members[one.name]
-            shares = {view.name: view.share for view in member.views}
-            network = over_views(member.network, shares)
-            looked[one.name] = {
-                "clean": probabilities(network, cells.images, material.validation_index),
-                "shifted": probabilities(network, material.views),
+            shares = {view.name: view.weight for view in member.tta}
+            network = with_tta(member.network, shares)
+            tta_predictions[one.name] = {
+                "clean": predict_probabilities(network, dataset.images, fold_data.validation_index),
+                "shifted": predict_probabilities(network, fold_data.shifted_images),
             }
-    return looked
+    return tta_predictions
 
 
-def view_gain(
+def tta_gain(
     without: Ensemble,
-    looked: Looked,
+    tta_predictions: TtaPredictions,
     members: Sequence[Member],
     models: tuple[keras.Model, keras.Model],
     images: np.ndarray,
-) -> ViewGain:
+) -> TtaGain:
     """Compares.
 
     Args:
@@ -104,12 +106,12 @@ def view_gain(
     """
     batch = np.resize(images, (_TIMED_IMAGES, *images.shape[1:]))
     with_views, plain = (_seconds(model, batch) for model in models)
-    return ViewGain(
-        passes=sum(member.passes for member in members),
-        passes_without=len(members),
+    return TtaGain(
+        forward_passes=sum(member.forward_passes for member in members),
+        forward_passes_without_tta=len(members),
         time_ratio=with_views / plain,
-        scores=looked_again(without, looked).scores,
-        scores_without=without.scores,
+        scores=with_tta_predictions(without, tta_predictions).scores,
+        scores_without_tta=without.scores,
         images=without.images,
     )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from bloodauto.config.validation import nearest
+from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import UserError
 from bloodauto.export.codabench import check_submission, write_submission
 from bloodauto.export.keras_model import check_parity, save_model
-from bloodauto.export.labels import Unsure, labels_of, write_labels
+from bloodauto.export.labels import AbstentionRule, labels_of, write_labels
 from bloodauto.export.model_card import CardFacts, render_card
-from bloodauto.export.ood import FILE_NAME, Familiarity, write_familiarity
+from bloodauto.export.ood import OOD_FILE, OodDetector, write_ood_detector
 from bloodauto.run.files import write_text
 
 #: The file of each format.
@@ -54,7 +54,7 @@ def check_formats(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in FORMATS:
-            raise UserError(f"format: expected a known one, got {name!r}; {nearest(name, FORMATS)}")
+            raise UserError(f"format: expected a known one, got {name!r}; {did_you_mean(name, FORMATS)}")
     if not names:
         raise UserError(f"format: expected at least one of {', '.join(FORMATS)}, got none.")
     return tuple(dict.fromkeys(names))
@@ -64,13 +64,13 @@ def write_export(
     folder: Path,
     model: keras.Model,
     class_names: Sequence[str],
-    unsure: Unsure | None,
+    abstention_rule: AbstentionRule | None,
     facts: CardFacts,
     formats: Sequence[str],
     sample: ParitySample,
     *,
     written: Sequence[str] = (),
-    familiarity: Familiarity | None = None,
+    ood_detector: OodDetector | None = None,
 ) -> ExportResult:
     """Writes model, ``labels.json`` (with the rule for marking images as not sure) and ``README.md`` into ``folder``.
 
@@ -87,7 +87,7 @@ def write_export(
     """
     wanted = check_formats([*written, *formats])
     assert len(sample.images), "parity: expected at least one image"
-    labels = labels_of(model, class_names, unsure)
+    labels = labels_of(model, class_names, abstention_rule)
     folder.mkdir(parents=True, exist_ok=True)
     difference = None
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
@@ -101,11 +101,11 @@ def write_export(
             write_submission(model, labels, path)
             check_submission(path, sample.images, sample.probabilities, sample.tolerance)
         write_labels(staged / "labels.json", labels)
-        if familiarity is not None:
-            write_familiarity(staged / FILE_NAME, familiarity)
+        if ood_detector is not None:
+            write_ood_detector(staged / OOD_FILE, ood_detector)
         write_text(staged / "README.md", render_card(labels, facts, wanted))
         files = tuple(path.replace(folder / path.name) for path in sorted(staged.iterdir()))
-    if familiarity is None:
+    if ood_detector is None:
         # That of a model that is no longer here.
-        (folder / FILE_NAME).unlink(missing_ok=True)
+        (folder / OOD_FILE).unlink(missing_ok=True)
     return ExportResult(files, difference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Scaling = Literal["inside", "inside_but_for_root", "signed", "imagenet_statistics", "caffe"]
+PixelScaling = Literal["in_network", "in_network_except_sqrt_std", "signed", "imagenet_statistics", "caffe"]
 
 #: Of our own network; ``recipe.Backbone`` gives its blocks and width.
 OWN_CNN = "own_cnn"
@@ -18,7 +18,7 @@ class BackboneInfo:
     Attributes:
         constructor: its name in ``keras.applications``.
         alpha: its width multiplier, where it has one.
-        scaling: how 0-255 becomes what it was trained on. ``inside``: the network does it; ``inside_but_for_root``: it does,
+        scaling: how 0-255 becomes what it was trained on. ``in_network``: the network does it; ``in_network_except_sqrt_std``: it does,
             but for a division by the root of ImageNet's standard deviation, a layer that Keras adds only to an
             EfficientNet that it loads the weights of itself; ``signed``: to -1..1; ``imagenet_statistics``: to 0..1,
             then by ImageNet's mean and standard deviation per channel; ``caffe``: BGR less ImageNet's mean grey levels.
@@ -34,7 +34,7 @@ class BackboneInfo:
 
     constructor: str
     alpha: float | None = None
-    scaling: Scaling
+    pixel_scaling: PixelScaling
     block_starts: tuple[str, ...] = ()
     block_ends: tuple[str, ...] = ()
     weights_file: str
@@ -59,7 +59,7 @@ def _numbered(count: int, suffix: str = "a_") -> tuple[str, ...]:
 def _vgg(depth: int, parameters: int, num_layers: int) -> BackboneInfo:
     return BackboneInfo(
         constructor=f"VGG{depth}",
-        scaling="caffe",
+        pixel_scaling="caffe",
         block_starts=_numbered(5, "_"),
         weights_file=f"vgg{depth}{_TF_FILE}",
         parameters=parameters,
@@ -71,7 +71,7 @@ def _mobilenet(alpha: float, code: str, parameters: int) -> BackboneInfo:
     return BackboneInfo(
         constructor="MobileNet",
         alpha=alpha,
-        scaling="signed",
+        pixel_scaling="signed",
         block_starts=("conv1", "conv_pad_2", "conv_pad_4", "conv_pad_6", "conv_pad_12"),
         weights_file=f"mobilenet_{code}_224_tf_no_top.h5",
         parameters=parameters,
@@ -83,7 +83,7 @@ def _mobilenet_v2(alpha: float, parameters: int) -> BackboneInfo:
     return BackboneInfo(
         constructor="MobileNetV2",
         alpha=alpha,
-        scaling="signed",
+        pixel_scaling="signed",
         block_starts=("Conv1", "block_1_", "block_3_", "block_6_", "block_13_"),
         weights_file=f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5",
         parameters=parameters,
@@ -94,7 +94,7 @@ def _mobilenet_v2(alpha: float, parameters: int) -> BackboneInfo:
 def _mobilenet_v3(size: str, block_starts: tuple[str, ...], parameters: int, num_layers: int) -> BackboneInfo:
     return BackboneInfo(
         constructor=f"MobileNetV3{size}",
-        scaling="inside",
+        pixel_scaling="in_network",
         block_starts=("conv", *block_starts),
         weights_file=f"weights_mobilenet_v3_{size.lower()}_224_1.0_float_no_top_v2.h5",
         parameters=parameters,
@@ -107,7 +107,7 @@ def _nasnet(size: str, cells: int, parameters: int, num_layers: int) -> Backbone
     ends = ("reduction_concat_stem_2", f"normal_concat_{cells - 1}", f"normal_concat_{2 * cells}")
     return BackboneInfo(
         constructor=f"NASNet{size}",
-        scaling="signed",
+        pixel_scaling="signed",
         block_ends=ends,
         weights_file=f"nasnet_{size.lower()}_no_top.h5",
         parameters=parameters,
@@ -118,7 +118,7 @@ def _nasnet(size: str, cells: int, parameters: int, num_layers: int) -> Backbone
 def _efficientnet(size: str, parameters: int, num_layers: int) -> BackboneInfo:
     return BackboneInfo(
         constructor=f"EfficientNet{size}",
-        scaling="inside_but_for_root",
+        pixel_scaling="in_network_except_sqrt_std",
         block_starts=_numbered(7),
         weights_file=f"efficientnet{size.lower()}_notop.h5",
         parameters=parameters,
@@ -129,7 +129,7 @@ def _efficientnet(size: str, parameters: int, num_layers: int) -> BackboneInfo:
 def _efficientnet_v2(size: str, blocks: int, parameters: int, num_layers: int) -> BackboneInfo:
     return BackboneInfo(
         constructor=f"EfficientNetV2{size}",
-        scaling="inside",
+        pixel_scaling="in_network",
         block_starts=_numbered(blocks),
         weights_file=f"efficientnetv2-{size.lower()}_notop.h5",
         parameters=parameters,
@@ -141,7 +141,7 @@ def _convnext(size: str, parameters: int, num_layers: int) -> BackboneInfo:
     name = f"convnext_{size.lower()}"
     return BackboneInfo(
         constructor=f"ConvNeXt{size}",
-        scaling="inside",
+        pixel_scaling="in_network",
         block_starts=(f"{name}_stem", *(f"{name}_downsampling_block_{index}" for index in range(3))),
         weights_file=f"{name}_notop.h5",
         parameters=parameters,
@@ -154,7 +154,7 @@ BACKBONES: dict[str, BackboneInfo] = {
     "vgg19": _vgg(19, 20_024_384, 22),
     "xception": BackboneInfo(
         constructor="Xception",
-        scaling="signed",
+        pixel_scaling="signed",
         block_starts=_numbered(14, "_"),
         weights_file=f"xception{_TF_FILE}",
         parameters=20_861_480,
@@ -163,7 +163,7 @@ BACKBONES: dict[str, BackboneInfo] = {
     ),
     "inception_v3": BackboneInfo(
         constructor="InceptionV3",
-        scaling="signed",
+        pixel_scaling="signed",
         block_ends=tuple(f"mixed{index}" for index in range(10)),
         weights_file=f"inception_v3{_TF_FILE}",
         parameters=21_802_784,
@@ -172,7 +172,7 @@ BACKBONES: dict[str, BackboneInfo] = {
     ),
     "inception_resnet_v2": BackboneInfo(
         constructor="InceptionResNetV2",
-        scaling="signed",
+        pixel_scaling="signed",
         block_ends=("mixed_5b", "block35_10_ac", "mixed_6a", "block17_20_ac", "mixed_7a"),
         weights_file=f"inception_resnet_v2{_TF_FILE}",
         parameters=54_336_736,
@@ -181,7 +181,7 @@ BACKBONES: dict[str, BackboneInfo] = {
     ),
     "resnet50": BackboneInfo(
         constructor="ResNet50",
-        scaling="caffe",
+        pixel_scaling="caffe",
         block_starts=_RESNET_BLOCKS,
         weights_file=f"resnet50{_TF_FILE}",
         parameters=23_587_712,
@@ -189,7 +189,7 @@ BACKBONES: dict[str, BackboneInfo] = {
     ),
     "resnet50_v2": BackboneInfo(
         constructor="ResNet50V2",
-        scaling="signed",
+        pixel_scaling="signed",
         block_starts=_RESNET_BLOCKS,
         weights_file=f"resnet50v2{_TF_FILE}",
         parameters=23_564_800,
@@ -197,7 +197,7 @@ BACKBONES: dict[str, BackboneInfo] = {
     ),
     "densenet121": BackboneInfo(
         constructor="DenseNet121",
-        scaling="imagenet_statistics",
+        pixel_scaling="imagenet_statistics",
         block_starts=_RESNET_BLOCKS,
         weights_file=f"densenet121{_TF_FILE}",
         parameters=7_037_504,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe
-from bloodauto.config.validation import nearest
+from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import RecipeError, WeightsError
-from bloodauto.models.backbone_table import BACKBONES, OWN_CNN, BackboneInfo, Scaling
+from bloodauto.models.backbone_table import BACKBONES, OWN_CNN, BackboneInfo, PixelScaling
 from bloodauto.models.own_cnn import LAYERS_PER_BLOCK, build_own_cnn, own_cnn_parameters
-from bloodauto.models.tensorflow import wake_tensorflow
+from bloodauto.models.tensorflow import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +26,9 @@ def backbone_info(name: str) -> BackboneInfo:
         RecipeError: no such backbone; the message names the nearest.
     """
     if name not in BACKBONES:
-        raise RecipeError(f"backbone.name: expected a known backbone, got {name!r}; {nearest(name, BACKBONE_NAMES)}")
+        raise RecipeError(
+            f"backbone.name: expected a known backbone, got {name!r}; {did_you_mean(name, BACKBONE_NAMES)}"
+        )
     return BACKBONES[name]
 
 
@@ -56,9 +58,9 @@ def num_parameters(backbone: Backbone) -> int:
     return backbone_info(backbone.name).parameters
 
 
-def scaling(backbone: Backbone) -> Scaling:
+def pixel_scaling(backbone: Backbone) -> PixelScaling:
     """How 0-255 becomes what the backbone expects."""
-    return "signed" if backbone.name == OWN_CNN else backbone_info(backbone.name).scaling
+    return "signed" if backbone.name == OWN_CNN else backbone_info(backbone.name).pixel_scaling
 
 
 def built_size_px(backbone: Backbone, size_px: int) -> int:
@@ -87,7 +89,7 @@ def check_recipe(recipe: Recipe) -> None:
             )
 
 
-def _constructed(info: BackboneInfo, weights: str | None, size_px: int) -> keras.Model:
+def _keras_application(info: BackboneInfo, weights: str | None, size_px: int) -> keras.Model:
     import keras
 
     arguments: dict[str, Any] = {} if info.alpha is None else {"alpha": info.alpha}
@@ -103,7 +105,7 @@ def build_backbone(backbone: Backbone, size_px: int) -> keras.Model:
     if backbone.name == OWN_CNN:
         blocks, width = _own_cnn_size(backbone)
         return build_own_cnn(size_px, blocks=blocks, width=width)
-    return _constructed(backbone_info(backbone.name), None, built_size_px(backbone, size_px))
+    return _keras_application(backbone_info(backbone.name), None, built_size_px(backbone, size_px))
 
 
 def block_of_layers(backbone: Backbone, layer_names: list[str]) -> list[int]:
@@ -156,9 +158,9 @@ def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | No
 
 
 def _download(name: str, info: BackboneInfo, places: list[Path]) -> Path:
-    wake_tensorflow()
+    import_tensorflow_quietly()
     try:
-        _constructed(info, "imagenet", 224)
+        _keras_application(info, "imagenet", 224)
     except Exception as error:
         looked = "\n".join(f"  {place}" for place in places)
         raise WeightsError(

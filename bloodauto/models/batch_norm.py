@@ -14,14 +14,14 @@ from bloodauto.errors import DataError
 _BATCH = 128
 
 
-class _OfTheBatch(layers.BatchNormalization):
+class _BatchStatisticsNormalization(layers.BatchNormalization):
     """Batch normalisation by the batch's own statistics, always; with a momentum of 0 it stores them as they are."""
 
     def call(self, inputs: object, training: bool | None = None, mask: object = None) -> object:
         return super().call(inputs, training=True, mask=mask)
 
 
-class StatisticsReader:
+class BatchNormStatisticsReader:
     """Finds the statistics of a network's activations as training would, but without dropout and without changing it.
 
     Made once for a network, since it builds and traces a second one; reading then costs a forward pass.
@@ -39,13 +39,15 @@ class StatisticsReader:
             if id(layer) not in wanted:
                 return type(layer).from_config(config)
             # A frozen layer would go by its stored statistics.
-            return _OfTheBatch.from_config({**config, "momentum": 0.0, "trainable": True})
+            return _BatchStatisticsNormalization.from_config({**config, "momentum": 0.0, "trainable": True})
 
         self._network = network
-        self._follower = keras.models.clone_model(network, clone_function=clone, recursive=True)
-        self._follower.compile(jit_compile=False)
-        self._following = [layer for layer in self._follower._flatten_layers() if isinstance(layer, _OfTheBatch)]
-        assert [layer.name for layer in self._following] == [layer.name for layer in normalisations]
+        self._clone = keras.models.clone_model(network, clone_function=clone, recursive=True)
+        self._clone.compile(jit_compile=False)
+        self._cloned_normalisations = [
+            layer for layer in self._clone._flatten_layers() if isinstance(layer, _BatchStatisticsNormalization)
+        ]
+        assert [layer.name for layer in self._cloned_normalisations] == [layer.name for layer in normalisations]
 
     def read(self, batches: Iterable[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Mean and variance, float64 (channels,), for each wanted layer, with the network's weights as they are now.
@@ -53,14 +55,14 @@ class StatisticsReader:
         Args:
             batches: uint8 (b, h, w, 3), at least one; each is normalised by itself, and all images count alike.
         """
-        self._follower.set_weights(self._network.get_weights())
-        first = [np.zeros(layer.moving_mean.shape) for layer in self._following]
-        second = [np.zeros(layer.moving_mean.shape) for layer in self._following]
+        self._clone.set_weights(self._network.get_weights())
+        first = [np.zeros(layer.moving_mean.shape) for layer in self._cloned_normalisations]
+        second = [np.zeros(layer.moving_mean.shape) for layer in self._cloned_normalisations]
         count = 0
         for batch in batches:
-            self._follower.predict_on_batch(batch)
+            self._clone.predict_on_batch(batch)
             count += len(batch)
-            for index, layer in enumerate(self._following):
+            for index, layer in enumerate(self._cloned_normalisations):
                 mean = layer.moving_mean.numpy().astype(np.float64)
                 first[index] += len(batch) * mean
                 second[index] += len(batch) * (layer.moving_variance.numpy() + mean**2)
@@ -70,8 +72,8 @@ class StatisticsReader:
         ]
 
 
-def adapted_statistics(
-    network: keras.Model, images: np.ndarray, *, source_images: int = 0, batch_size: int = _BATCH
+def adapted_batch_norm_weights(
+    network: keras.Model, images: np.ndarray, *, source_pseudo_count: int = 0, batch_size: int = _BATCH
 ) -> list[np.ndarray]:
     """The network's weights with its batch-normalisation statistics replaced by those of unlabelled images.
 
@@ -84,7 +86,7 @@ def adapted_statistics(
         network: as ``build_network`` makes it; not changed. One without batch normalisation keeps all its weights.
         images: uint8 (n, h, w, 3), at least 2; they are dealt into batches of like size in the order given, so shuffle
             images that are sorted.
-        source_images: the stored statistics count as those of so many images (Schneider et al., arXiv:2006.16971), which
+        source_pseudo_count: the stored statistics count as those of so many images (Schneider et al., arXiv:2006.16971), which
             steadies small sets; 0 replaces them.
 
     Returns:
@@ -101,8 +103,8 @@ def adapted_statistics(
     if not normalisations:
         return network.get_weights()
     parts = np.array_split(np.arange(len(images)), math.ceil(len(images) / batch_size))
-    found = StatisticsReader(network, normalisations).read(images[part] for part in parts)
-    kept = source_images / (source_images + len(images))
+    found = BatchNormStatisticsReader(network, normalisations).read(images[part] for part in parts)
+    kept = source_pseudo_count / (source_pseudo_count + len(images))
     adapted = {}
     for layer, (mean, variance) in zip(normalisations, found, strict=True):
         adapted[id(layer.moving_mean)] = kept * layer.moving_mean.numpy() + (1 - kept) * mean

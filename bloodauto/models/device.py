@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bloodauto.errors import RunError
-from bloodauto.models.tensorflow import wake_tensorflow
+from bloodauto.models.tensorflow import import_tensorflow_quietly
 from bloodauto.run.files import read_json, write_json
 from bloodauto.transforms import limit_native_threads
 
@@ -28,7 +28,7 @@ _GPU_HEADROOM = 0.1
 
 
 @dataclass(frozen=True)
-class Speed:
+class TrainingSpeed:
     """Training steps a second of a small network under one setting; 0 when it does not run."""
 
     jit_compile: bool
@@ -37,13 +37,13 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class DeviceChoice:
+class DeviceSettings:
     """The fastest setting and what it was chosen from; the augmentation engine is ``opencv`` or ``tensorflow``."""
 
     jit_compile: bool
     precision: str
     augmentation_engine: str
-    measured: tuple[Speed, ...]
+    measured: tuple[TrainingSpeed, ...]
 
 
 def _nvidia_smi(field: str) -> str:
@@ -60,7 +60,7 @@ def _nvidia_smi(field: str) -> str:
         raise RunError(f"expected nvidia-smi to tell the GPU's {field}, got {error}.") from None
 
 
-def gpu_memory_limit_mib(gpu_share: float) -> int:
+def gpu_memory_limit_mib(gpu_fraction: float) -> int:
     """The memory in MiB that a share of the first visible GPU may take.
 
     Raises:
@@ -71,35 +71,35 @@ def gpu_memory_limit_mib(gpu_share: float) -> int:
         total = float(answer)
     except ValueError:
         raise RunError(f"expected nvidia-smi to tell the GPU's memory in MiB, got {answer!r}.") from None
-    return int(total * gpu_share * (1 - _GPU_HEADROOM))
+    return int(total * gpu_fraction * (1 - _GPU_HEADROOM))
 
 
-def claim_device(*, cores: int, gpu_share: float) -> None:
+def claim_device(*, cores: int, gpu_fraction: float) -> None:
     """Limits this process to its cores and its share of a GPU. Call it before TensorFlow has run anything.
 
     A share below 1 gets a fixed part of the GPU's memory, so that its neighbours keep theirs; a whole GPU grows as needed.
     Not tested on GPU hardware.
     """
-    wake_tensorflow()
+    import_tensorflow_quietly()
     import tensorflow as tf
 
     limit_native_threads(cores)
-    if gpu_share <= 0:
+    if gpu_fraction <= 0:
         tf.config.set_visible_devices([], "GPU")
         return
     for gpu in tf.config.list_physical_devices("GPU"):
-        if gpu_share < 1:
-            limit = tf.config.LogicalDeviceConfiguration(memory_limit=gpu_memory_limit_mib(gpu_share))
+        if gpu_fraction < 1:
+            limit = tf.config.LogicalDeviceConfiguration(memory_limit=gpu_memory_limit_mib(gpu_fraction))
             tf.config.set_logical_device_configuration(gpu, [limit])
         else:
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def claim_what_is_free(*, cores: int, gpu_share: float) -> None:
+def claim_device_if_unused(*, cores: int, gpu_fraction: float) -> None:
     """As ``claim_device``; a process that has used TensorFlow already, such as a notebook's, keeps what it has."""
     # TensorFlow says that it has started by a RuntimeError.
     with contextlib.suppress(RunError, RuntimeError):
-        claim_device(cores=cores, gpu_share=gpu_share)
+        claim_device(cores=cores, gpu_fraction=gpu_fraction)
 
 
 def _probe_network() -> keras.Model:
@@ -138,7 +138,9 @@ def _measure(*, jit_compile: bool, precision: str, seconds: float) -> float:
         keras.config.set_dtype_policy(previous)
 
 
-def choose_by_measurement(*, on_gpu: bool, image_size_px: int = 96, seconds_each: float = 0.5) -> DeviceChoice:
+def measure_device_settings(
+    *, on_gpu: bool, image_size_px: int = 96, seconds_per_variant: float = 0.5
+) -> DeviceSettings:
     """Times a small network's training step with and without XLA, on a GPU also in half precision; and both augmentations.
 
     On a CPU half precision is not tried: its kernels exist for few layers, and converting costs more than it gains.
@@ -149,13 +151,13 @@ def choose_by_measurement(*, on_gpu: bool, image_size_px: int = 96, seconds_each
     for precision in ("float32", "mixed_float16") if on_gpu else ("float32",):
         for jit_compile in (False, True):
             try:
-                speed = _measure(jit_compile=jit_compile, precision=precision, seconds=seconds_each)
+                speed = _measure(jit_compile=jit_compile, precision=precision, seconds=seconds_per_variant)
             except Exception:
                 speed = 0.0
-            tried.append(Speed(jit_compile, precision, speed))
+            tried.append(TrainingSpeed(jit_compile, precision, speed))
     keras.backend.clear_session()
     best = max(tried, key=lambda one: one.steps_per_second)
-    return DeviceChoice(best.jit_compile, best.precision, _faster_augmentation(image_size_px), tuple(tried))
+    return DeviceSettings(best.jit_compile, best.precision, _faster_augmentation(image_size_px), tuple(tried))
 
 
 def _faster_augmentation(image_size_px: int) -> str:
@@ -180,8 +182,8 @@ def _device_key(*, on_gpu: bool) -> str:
     return f"tensorflow {version}, {model}"
 
 
-def choose_once(*, on_gpu: bool, image_size_px: int = 96) -> DeviceChoice:
-    """As ``choose_by_measurement``, in a process of its own, and remembered per device, image size and TensorFlow version.
+def cached_device_settings(*, on_gpu: bool, image_size_px: int = 96) -> DeviceSettings:
+    """As ``measure_device_settings``, in a process of its own, and remembered per device, image size and TensorFlow version.
 
     The process of its own leaves the caller's threads and GPU memory alone; the memory is a file in the user's cache folder.
 
@@ -203,11 +205,11 @@ def choose_once(*, on_gpu: bool, image_size_px: int = 96) -> DeviceChoice:
         with contextlib.suppress(OSError):
             write_json(path, known)
     saved = known[key]
-    measured = tuple(Speed(**one) for one in saved["measured"])
-    return DeviceChoice(saved["jit_compile"], saved["precision"], saved["augmentation_engine"], measured)
+    measured = tuple(TrainingSpeed(**one) for one in saved["measured"])
+    return DeviceSettings(saved["jit_compile"], saved["precision"], saved["augmentation_engine"], measured)
 
 
 if __name__ == "__main__":
     gpu = sys.argv[1] == "gpu"
-    claim_device(cores=1, gpu_share=1.0 if gpu else 0.0)
-    sys.stdout.write(json.dumps(asdict(choose_by_measurement(on_gpu=gpu, image_size_px=int(sys.argv[2])))) + "\n")
+    claim_device(cores=1, gpu_fraction=1.0 if gpu else 0.0)
+    sys.stdout.write(json.dumps(asdict(measure_device_settings(on_gpu=gpu, image_size_px=int(sys.argv[2])))) + "\n")

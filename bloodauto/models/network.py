@@ -12,14 +12,14 @@ import numpy as np
 from keras import layers, ops
 
 from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
-from bloodauto.models.backbone_table import Scaling
+from bloodauto.models.backbone_table import PixelScaling
 from bloodauto.models.backbones import (
     block_of_layers,
     build_backbone,
     built_size_px,
     load_weights,
     num_blocks,
-    scaling,
+    pixel_scaling,
 )
 from bloodauto.models.heads import build_head
 from bloodauto.models.input_filters import apply_filters
@@ -37,7 +37,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def _scaled(how: Scaling, images: Any) -> Any:
+def _scaled_pixels(how: PixelScaling, images: Any) -> Any:
     """0-255 -> what the backbone was trained on."""
     scale: Any = 1.0
     offset: Any = 0.0
@@ -46,7 +46,7 @@ def _scaled(how: Scaling, images: Any) -> Any:
     elif how == "imagenet_statistics":
         scale = [1 / (255 * std) for std in _IMAGENET_STD]
         offset = [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]
-    elif how == "inside_but_for_root":
+    elif how == "in_network_except_sqrt_std":
         # The network computes (x / 255 - mean) / a for some a; what goes in makes this (x / 255 - mean) / (a * root).
         roots = [math.sqrt(std) for std in _IMAGENET_STD]
         scale = [1 / root for root in roots]
@@ -57,7 +57,7 @@ def _scaled(how: Scaling, images: Any) -> Any:
     return layers.Rescaling(scale, offset=offset, name="scale")(images)
 
 
-class _StoredStatistics(layers.BatchNormalization):
+class _FrozenStatisticsNormalization(layers.BatchNormalization):
     """Batch normalisation by its stored statistics for ever, while scale and shift still learn.
 
     Calling a plain layer with ``training=False`` inside a model does not do: ``fit`` calls the whole model with
@@ -68,12 +68,12 @@ class _StoredStatistics(layers.BatchNormalization):
         return super().call(inputs, training=False, mask=mask)
 
 
-def _with_stored_statistics(backbone: keras.Model) -> keras.Model:
+def _with_frozen_statistics(backbone: keras.Model) -> keras.Model:
     if not any(isinstance(layer, layers.BatchNormalization) for layer in backbone.layers):
         return backbone
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        kind = _StoredStatistics if isinstance(layer, layers.BatchNormalization) else type(layer)
+        kind = _FrozenStatisticsNormalization if isinstance(layer, layers.BatchNormalization) else type(layer)
         return kind.from_config(layer.get_config())
 
     cloned = keras.models.clone_model(backbone, clone_function=clone)
@@ -87,12 +87,12 @@ def build_network(
     num_classes: int,
     image_shape_px: tuple[int, int],
     weights_file: Path | None,
-    to_train: bool = True,
+    for_training: bool = True,
 ) -> keras.Model:
     """Builds the network of a recipe, its backbone loaded from ``weights_file`` (None: random).
 
     Args:
-        to_train: False builds it of standard layers only; only training needs others, and the weights are the same.
+        for_training: False builds it of standard layers only; only training needs others, and the weights are the same.
 
     Returns:
         A functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 logits (n, num_classes). Resizing (when
@@ -103,8 +103,8 @@ def build_network(
     backbone = build_backbone(recipe.backbone, size)
     if weights_file is not None:
         load_weights(backbone, recipe.backbone.label, weights_file)
-    if to_train and recipe.backbone.batch_norm == "freeze_statistics":
-        backbone = _with_stored_statistics(backbone)
+    if for_training and recipe.backbone.batch_norm == "freeze_statistics":
+        backbone = _with_frozen_statistics(backbone)
 
     images = layers.Input((*image_shape_px, 3), dtype="uint8", name="images")
     x = images
@@ -114,7 +114,7 @@ def build_network(
     built = built_size_px(recipe.backbone, size)
     if built != size:
         x = layers.Resizing(built, built, interpolation="bilinear", dtype="float32", name="enlarge")(x)
-    x = backbone(_scaled(scaling(recipe.backbone), x))
+    x = backbone(_scaled_pixels(pixel_scaling(recipe.backbone), x))
     logits = build_head(recipe.head, x, num_classes)
     return keras.Model(images, logits, name=f"recipe_{recipe.id}")
 
@@ -122,7 +122,7 @@ def build_network(
 def trained_network(recipe: Recipe, weights: Path, *, num_classes: int, image_shape_px: tuple[int, int]) -> keras.Model:
     """The network of a recipe with the weights that a training kept, of standard layers only; see ``build_network``."""
     network = build_network(
-        recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None, to_train=False
+        recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None, for_training=False
     )
     network.set_weights(read_weights(weights))
     return network
@@ -133,7 +133,7 @@ def backbone_of(network: keras.Model) -> keras.Model:
     return next(layer for layer in network.layers if isinstance(layer, keras.Model))
 
 
-def restart_randomness(network: keras.Model, epoch: int) -> None:
+def reseed_dropout(network: keras.Model, epoch: int) -> None:
     """Makes dropout depend on the seed and the epoch alone, so that a training that is resumed drops what it would have."""
     for variable in network.variables:
         if variable.name == "seed_generator_state":
@@ -142,11 +142,11 @@ def restart_randomness(network: keras.Model, epoch: int) -> None:
             variable.assign(np.array([key, epoch * 2**20], dtype=variable.dtype))
 
 
-def _with_all_inside(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+def _flat_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     """The layer, or, where it is a model of its own as ConvNeXt's downsampling is, those inside it."""
     if isinstance(layer, keras.Model):
         for inner in layer.layers:
-            yield from _with_all_inside(inner)
+            yield from _flat_layers(inner)
     else:
         yield layer
 
@@ -170,6 +170,6 @@ def apply_unfreeze(network: keras.Model, backbone: Backbone, stage: Stage) -> No
         wanted = tuple(kind for name in unfreeze.kinds for kind in _KINDS[name])
     for index, (layer, block) in enumerate(zip(base.layers, blocks, strict=True)):
         reached = block >= first_block and index >= first_layer
-        for inner in _with_all_inside(layer):
+        for inner in _flat_layers(layer):
             frozen_norm = backbone.batch_norm == "freeze" and isinstance(inner, layers.BatchNormalization)
             inner.trainable = reached and isinstance(inner, wanted) and not frozen_norm

@@ -7,7 +7,7 @@ import sys
 import tempfile
 
 
-def wake_tensorflow() -> None:
+def import_tensorflow_quietly() -> None:
     """Imports TensorFlow and lets it look for devices; what it writes to standard error meanwhile is kept from the user.
 
     TensorFlow's start-up lines come from compiled code, before any log level is read, and say on every machine without a

@@ -19,17 +19,17 @@ from bloodauto.report.figures.importance import draw_importance, importance_info
 from bloodauto.report.figures.learning import draw_learning, learning_info
 from bloodauto.report.figures.parallel import draw_parallel, parallel_info
 from bloodauto.report.figures.progress import draw_progress, progress_info
-from bloodauto.report.figures.risk_coverage import draw_risk, risk_info
-from bloodauto.report.figures.simulated_sites import draw_laboratories, laboratories_info
-from bloodauto.report.figures.style import Absent
+from bloodauto.report.figures.risk_coverage import draw_risk_coverage, risk_coverage_info
+from bloodauto.report.figures.simulated_sites import draw_simulated_sites, simulated_sites_info
+from bloodauto.report.figures.style import NoFigure
 from bloodauto.report.info import RunInfo
 from bloodauto.report.labels import percent
 from bloodauto.report.markup import Markup, join, tag
 
 Info = TypeVar("Info")
 
-_IN_LABORATORIES = (
-    "Each point is one simulated laboratory with sealed test images of its own. The band is the interval for another "
+_SIMULATED_SITES_HINT = (
+    "Each point is one simulated laboratory with held-out test images of its own. The band is the interval for another "
     "laboratory, the line the accuracy at home."
 )
 
@@ -44,16 +44,16 @@ class Chapter:
     figures: tuple[tuple[str, go.Figure], ...] = ()
 
 
-class _Page:
+class _FigureCollector:
     """Collects the figures of one chapter while its text is written."""
 
     def __init__(self) -> None:
         self.figures: list[tuple[str, go.Figure]] = []
 
-    def plot(self, name: str, info: Info | Absent, draw: Callable[[Info], go.Figure], hint: str = "") -> Markup:
+    def plot(self, name: str, info: Info | NoFigure, draw: Callable[[Info], go.Figure], hint: str = "") -> Markup:
         """The place of a figure below its ``hint``, or the reason why there is none."""
-        if isinstance(info, Absent):
-            return tag("p", info.why, class_="absent")
+        if isinstance(info, NoFigure):
+            return tag("p", info.reason, class_="absent")
         self.figures.append((f"plot-{name}", draw(info)))
         place = tag("div", "", class_="plot", id=f"plot-{name}")
         return join([tag("p", hint, class_="hint"), place]) if hint else place
@@ -65,23 +65,23 @@ def chapters(run: RunInfo) -> list[Chapter]:
     for name, title, write in (
         ("progress", "Progress", _progress),
         ("trials", "Trials", _trials),
-        ("mattered", "What mattered", _mattered),
+        ("importance", "Parameter importance", _importance),
         ("learning", "Learning curves", _learning),
         ("ensemble", "Ensemble", _ensemble),
-        ("mistakes", "Mistakes", _mistakes),
-        ("elsewhere", "Elsewhere", _elsewhere),
+        ("errors", "Errors and confidence", _errors),
+        ("external", "Elsewhere", _external),
         ("failures", "Failures", lambda run, page: sections.failures(run)),
         ("data", "Data", lambda run, page: sections.data(run)),
         ("settings", "Settings", lambda run, page: sections.settings(run)),
-        ("next", "How to go on", lambda run, page: sections.next_steps(run)),
+        ("next", "Next steps", lambda run, page: sections.next_steps(run)),
     ):
-        page = _Page()
+        page = _FigureCollector()
         content = write(run, page)
         found.append(Chapter(name, title, content, tuple(page.figures)))
     return found
 
 
-def _progress(run: RunInfo, page: _Page) -> Markup:
+def _progress(run: RunInfo, page: _FigureCollector) -> Markup:
     hint = "Each trial stands where the ledger stood when it ended; pruned ones show the last objective they had."
     return join(
         [
@@ -92,16 +92,20 @@ def _progress(run: RunInfo, page: _Page) -> Markup:
     )
 
 
-def _trials(run: RunInfo, page: _Page) -> Markup:
-    front = places.front_table(run.front)
-    return sections.trial_table(run) if front is None else join([front, tag("h3", "All"), sections.trial_table(run)])
+def _trials(run: RunInfo, page: _FigureCollector) -> Markup:
+    pareto_front = places.pareto_table(run.pareto_front)
+    return (
+        sections.trial_table(run)
+        if pareto_front is None
+        else join([pareto_front, tag("h3", "All"), sections.trial_table(run)])
+    )
 
 
-def _mattered(run: RunInfo, page: _Page) -> Markup:
+def _importance(run: RunInfo, page: _FigureCollector) -> Markup:
     importance = importance_info(run)
     names: tuple[str, ...] = ()
     hint = ""
-    if not isinstance(importance, Absent):
+    if not isinstance(importance, NoFigure):
         names = tuple(name for name, _ in importance.rows)
         hint = (
             f"PED-ANOVA over {importance.complete_trials} complete trials: how far the values of the best "
@@ -117,14 +121,14 @@ def _mattered(run: RunInfo, page: _Page) -> Markup:
     )
 
 
-def _learning(run: RunInfo, page: _Page) -> Markup:
+def _learning(run: RunInfo, page: _FigureCollector) -> Markup:
     info = learning_info(run)
-    rungs = not isinstance(info, Absent) and info.rungs
+    rungs = not isinstance(info, NoFigure) and info.rungs
     hint = "Dotted lines are the pruner's rungs: there the weaker trials were stopped." if rungs else ""
     return page.plot("learning", info, draw_learning, hint)
 
 
-def _ensemble(run: RunInfo, page: _Page) -> Markup:
+def _ensemble(run: RunInfo, page: _FigureCollector) -> Markup:
     student = student_table(run.student)
     return join(
         [
@@ -135,49 +139,55 @@ def _ensemble(run: RunInfo, page: _Page) -> Markup:
     )
 
 
-def _mistakes(run: RunInfo, page: _Page) -> Markup:
+def _errors(run: RunInfo, page: _FigureCollector) -> Markup:
     confusion, reliability = confusion_info(run), reliability_info(run)
-    of = ["" if isinstance(info, Absent) else f"Of {info.source}." for info in (confusion, reliability)]
-    first = _halves(
+    of = ["" if isinstance(info, NoFigure) else f"Of {info.source}." for info in (confusion, reliability)]
+    first = _two_columns(
         ("What is taken for what", page.plot("confusion", confusion, draw_confusion, of[0])),
         ("Can its confidence be believed?", page.plot("reliability", reliability, draw_reliability, of[1])),
     )
-    second = _halves(
-        ("When it is not sure", page.plot("risk", risk_info(run), draw_risk, sections.sureness_words(run))),
+    second = _two_columns(
+        (
+            "When it is not sure",
+            page.plot("risk", risk_coverage_info(run), draw_risk_coverage, sections.abstention_text(run)),
+        ),
         (
             "How far its confidence is off",
-            sections.calibration_errors(run) or tag("p", "Not known yet.", class_="absent"),
+            sections.calibration_table(run) or tag("p", "Not known yet.", class_="absent"),
         ),
     )
     return join([first, second])
 
 
-def _elsewhere(run: RunInfo, page: _Page) -> Markup:
+def _external(run: RunInfo, page: _FigureCollector) -> Markup:
     scatter, shift = scatter_info(run), shift_info(run)
     compared = by_kind = ""
-    if not isinstance(scatter, Absent) and scatter.rank_correlation is not None:
+    if not isinstance(scatter, NoFigure) and scatter.rank_correlation is not None:
         compared = (
             f"Rank correlation {scatter.rank_correlation:.2f} over complete trials: "
             "the nearer to 1, the better clean accuracy alone would have chosen."
         )
-    if not isinstance(shift, Absent):
-        by_kind = f"The sealed test images after each kind of shift; {percent(shift.clean)} as they are."
-    expected = _halves(
-        ("What to expect", sections.elsewhere_words(run) or tag("p", "Not known yet.", class_="absent")),
+    if not isinstance(shift, NoFigure):
+        by_kind = f"The held-out test images after each kind of shift; {percent(shift.clean)} as they are."
+    expected = _two_columns(
         (
-            "In simulated laboratories",
-            page.plot("laboratories", laboratories_info(run), draw_laboratories, _IN_LABORATORIES),
+            "External performance estimate",
+            sections.external_estimate_section(run) or tag("p", "Not known yet.", class_="absent"),
+        ),
+        (
+            "At simulated sites",
+            page.plot("simulated_sites", simulated_sites_info(run), draw_simulated_sites, _SIMULATED_SITES_HINT),
         ),
     )
-    halves = _halves(
-        ("By kind of shift", page.plot("shift", shift, draw_shift, by_kind)),
+    columns = _two_columns(
+        ("By corruption group", page.plot("shift", shift, draw_shift, by_kind)),
         ("Objective and clean accuracy", page.plot("scatter", scatter, draw_scatter, compared)),
     )
-    known = [places.target_words(run.target), places.labs_table(run.labs)]
-    return join([expected, *(one for one in known if one is not None), halves])
+    known = [places.target_text(run.target), places.site_table(run.sites)]
+    return join([expected, *(one for one in known if one is not None), columns])
 
 
-def _halves(*halves: tuple[str, Markup]) -> Markup:
+def _two_columns(*columns: tuple[str, Markup]) -> Markup:
     return tag(
-        "div", *(tag("div", tag("h3", title), content, class_="half") for title, content in halves), class_="halves"
+        "div", *(tag("div", tag("h3", title), content, class_="half") for title, content in columns), class_="halves"
     )

@@ -28,7 +28,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from bloodauto.errors import RunError
 from bloodauto.report.read import require_run
-from bloodauto.report.study import change_mark, mask_passwords, open_storage, snapshot, sqlite_path
+from bloodauto.report.study import mask_passwords, modification_stamp, open_storage, snapshot, sqlite_path
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.yaml_files import read_yaml
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-_READING = ("GET", "HEAD", "OPTIONS")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def serve_dashboard(
             with _in_background(server):
                 run = RunDirectory(Path(root))
                 return _check(url, run.study_name(_storage_url(run)))
-        with _until_terminated(), contextlib.suppress(KeyboardInterrupt):
+        with _sigterm_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
     return None
 
@@ -130,7 +130,7 @@ class StudyCopy:
         self.target = target
         self._max_age_seconds = max_age_seconds
         self._lock = threading.Lock()
-        self._mark = change_mark(source)
+        self._mark = modification_stamp(source)
         self._checked_at = time.monotonic()
         snapshot(source, target)
 
@@ -139,7 +139,7 @@ class StudyCopy:
             if time.monotonic() - self._checked_at < self._max_age_seconds:
                 return
             # Taken before the copy: a commit that comes in between is copied once more, never missed.
-            mark = change_mark(self.source)
+            mark = modification_stamp(self.source)
             if mark != self._mark:
                 try:
                     snapshot(self.source, self.target)
@@ -157,7 +157,7 @@ class _ReadOnly:
         self._before = before
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] not in _READING:
+        if environ["REQUEST_METHOD"] not in _SAFE_METHODS:
             start_response("403 Forbidden", [("Content-Type", "application/json")])
             return [json.dumps({"reason": "This dashboard is read-only: the search alone writes the study."}).encode()]
         if environ["PATH_INFO"].startswith("/api/"):
@@ -207,7 +207,7 @@ def _in_background(server: WSGIServer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _until_terminated() -> Iterator[None]:
+def _sigterm_as_interrupt() -> Iterator[None]:
     """SIGTERM ends the block as Ctrl-C does, so that the private copy is removed. Only the main thread may ask so."""
     if threading.current_thread() is not threading.main_thread():
         yield

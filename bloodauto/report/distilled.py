@@ -7,7 +7,7 @@ from typing import Any
 from bloodauto.report.info_sites import StudentInfo
 from bloodauto.report.labels import percent
 from bloodauto.report.markup import Markup, join, table, tag
-from bloodauto.report.parse import mapping, number, scores, text, whole
+from bloodauto.report.parse import integer, mapping, number, scores, text
 
 
 def student(value: Any) -> StudentInfo:
@@ -16,8 +16,8 @@ def student(value: Any) -> StudentInfo:
     both = mapping(fields.get("comparison"), "comparison")
     return StudentInfo(
         network=text(fields.get("network")),
-        parameters=whole(fields.get("parameters"), "parameters"),
-        teacher_parameters=whole(fields.get("teacher_parameters"), "teacher_parameters"),
+        parameters=integer(fields.get("parameters"), "parameters"),
+        teacher_parameters=integer(fields.get("teacher_parameters"), "teacher_parameters"),
         scores=scores(both.get("scores"), "comparison.scores"),
         teacher_scores=scores(both.get("teacher_scores"), "comparison.teacher_scores"),
         agreement=number(both.get("agreement"), "comparison.agreement"),
@@ -25,9 +25,9 @@ def student(value: Any) -> StudentInfo:
     )
 
 
-def student_table(found: StudentInfo | None) -> Markup | None:
+def student_table(info: StudentInfo | None) -> Markup | None:
     """The student beside its ensemble."""
-    if found is None:
+    if info is None:
         return None
 
     def row(name: str, parameters: int | None, own: tuple[tuple[str, float | None], ...]) -> tuple[str, ...]:
@@ -35,13 +35,13 @@ def student_table(found: StudentInfo | None) -> Markup | None:
         return (name, size, *("–" if value is None else _score(key, value) for key, value in own))
 
     rows = [
-        row(f"student, {found.network}", found.parameters, found.scores),
-        row("its ensemble", found.teacher_parameters, found.teacher_scores),
+        row(f"student, {info.network}", info.parameters, info.scores),
+        row("its ensemble", info.teacher_parameters, info.teacher_scores),
     ]
-    headings = ("", "weights", *(name.replace("_", " ") for name, _ in found.scores))
+    headings = ("", "weights", *(name.replace("_", " ") for name, _ in info.scores))
     words = (
         "A network that learnt to answer as the ensemble does, on images that it did not learn from; both give the same "
-        f"answer for {percent(found.agreement)} of them and {percent(found.agreement_shifted)} of shifted views."
+        f"answer for {percent(info.agreement)} of them and {percent(info.agreement_shifted)} of shifted views."
     )
     return join([table(headings, rows, numeric=range(1, len(headings))), tag("p", words, class_="hint")])
 

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bloodauto.report.info_sites import FrontTrial, LabInfo, StudentInfo, TargetInfo
+from bloodauto.report.info_sites import ParetoTrial, SiteScores, StudentInfo, TargetInfo
 
 Outcome = Literal["complete", "pruned", "failed", "out_of_budget", "running", "waiting"]
 
 #: In the order in which they are listed and drawn.
 OUTCOMES: tuple[Outcome, ...] = ("complete", "pruned", "failed", "out_of_budget", "running", "waiting")
 
-OUTCOME_WORDS: dict[str, str] = {
+OUTCOME_LABELS: dict[str, str] = {
     "complete": "complete",
     "pruned": "pruned",
     "failed": "failed",
@@ -68,7 +68,7 @@ class TrialInfo:
     Attributes:
         value: the final objective in [0, 1] for complete trials, the last one seen for pruned ones, else ``None``.
         intermediate: (epoch, objective), by epoch, finite values only.
-        origin: ``declared: <recipe>`` or ``sampled``.
+        origin: ``initial: <recipe>`` or ``sampled``.
         reason: the typed reason of the outcome (``nan``, ``rung_2``...), empty where there is none.
         message: of a failed trial, what it said.
         device_seconds: devices reserved x seconds reserved.
@@ -86,7 +86,7 @@ class TrialInfo:
     message: str = ""
     recipe_id: str = ""
     device_seconds: float | None = None
-    weights: int | None = None
+    parameters: int | None = None
     backbone: str = ""
     metrics: Scores = ()
     history: tuple[EpochInfo, ...] = ()
@@ -104,7 +104,7 @@ class TrialInfo:
 class LedgerEntry:
     """One charge: what it was for, its device-seconds and the total after it."""
 
-    purpose: str
+    phase: str
     device_seconds: float
     spent_device_seconds: float
 
@@ -118,8 +118,8 @@ class Fingerprint:
     height_px: int | None
     width_px: int | None
     classes: tuple[tuple[str, int], ...]
-    labs: tuple[tuple[str, int], ...]
-    left_out: int | None
+    sites: tuple[tuple[str, int], ...]
+    excluded: int | None
     digest: str
 
 
@@ -135,7 +135,7 @@ class CleaningRow:
 
 
 @dataclass(frozen=True)
-class Cleaning:
+class CleaningInfo:
     """``counts``: how many images had each (finding, action), the most frequent first; ``rows``: those images."""
 
     images: int
@@ -144,7 +144,7 @@ class Cleaning:
 
 
 @dataclass(frozen=True)
-class Member:
+class MemberInfo:
     """One member of the ensemble; the weights of all members sum to 1."""
 
     name: str
@@ -166,12 +166,12 @@ class SelectionStep:
 
 
 @dataclass(frozen=True)
-class AnsweredPart:
+class SelectiveResult:
     """What the threshold does to some images: the share answered, how often these answers are right, and the curve of (share
     answered, share wrong among the answers)."""
 
     images: int | None
-    answered: float
+    coverage: float
     accuracy: float | None
     curve: tuple[tuple[float, float], ...]
 
@@ -180,83 +180,83 @@ class AnsweredPart:
 class AbstentionInfo:
     """When an image is marked as not sure: its ``sureness`` is below ``threshold``."""
 
-    sureness: str
+    confidence_score: str
     threshold: float
-    clean: AnsweredPart
-    shifted: AnsweredPart | None
+    clean: SelectiveResult
+    shifted: SelectiveResult | None
 
 
 @dataclass(frozen=True)
-class MarkingInfo:
+class OodInfo:
     """What the rule of features and answers, which ``predict`` goes by, does to images held out, to these as simulated
     laboratories show them, and which share of pictures made of them it marks, by their kind.
     """
 
-    own: AnsweredPart
-    elsewhere: AnsweredPart
-    made: tuple[tuple[str, float | None], ...]
+    in_domain: SelectiveResult
+    external: SelectiveResult
+    synthetic_ood: tuple[tuple[str, float | None], ...]
 
 
 @dataclass(frozen=True)
-class Luck:
+class SelectionBiasInfo:
     """The best trial's objective as measured and without its luck, and the noise from seed to seed."""
 
     trials: int
     best: float
     shrunk: float
     noise: float
-    noise_comparisons: int
+    noise_degrees_of_freedom: int
     refits: float | None
 
 
 @dataclass(frozen=True)
-class Considered:
+class CandidateCounts:
     """What the members were chosen from: trials, longer trainings, and of ``stopped`` trials the ``promising`` ones that were
     ``judged`` in time.
     """
 
     trials: int
     refits: int
-    stopped: int
+    pruned: int
     promising: int
-    judged: int
+    evaluated: int
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class EnsembleRecord:
     """The chosen ensemble, its scores on validation images, and those of the best single network.
 
     ``per_class``: whether scales and biases of each class follow the temperature.
     """
 
     metric: str
-    members: tuple[Member, ...]
+    members: tuple[MemberInfo, ...]
     temperature: float | None
     per_class: bool
     abstention: AbstentionInfo | None
-    luck: Luck | None
+    selection_bias: SelectionBiasInfo | None
     scores: Scores
     best_single: str
     best_single_scores: Scores
     trace: tuple[SelectionStep, ...]
-    considered: Considered | None = None
+    candidate_counts: CandidateCounts | None = None
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class ExternalEstimateInfo:
     """The interval for another laboratory; ``measured_coverage``: over causes left out, ``None`` where there were none."""
 
-    middle: float
+    mean: float
     low: float
     high: float
     nominal_coverage: float
     measured_coverage: float | None
-    shifts: int
-    causes: int
+    simulated_sites: int
+    shift_factors: int
 
 
 @dataclass(frozen=True)
-class SimulatedLaboratory:
+class SimulatedSiteResult:
     """One simulated laboratory: what differed there, how harshly (1-5), and how the ensemble did."""
 
     families: tuple[str, ...]
@@ -267,7 +267,7 @@ class SimulatedLaboratory:
 
 @dataclass(frozen=True)
 class TestResult:
-    """The sealed test images, opened once. ``confusion``: true class by row, predicted by column."""
+    """The held-out test images, opened once. ``confusion``: true class by row, predicted by column."""
 
     __test__ = False  # the name begins with "Test": pytest must not collect it
 
@@ -282,12 +282,12 @@ class TestResult:
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
     shift: Scores
-    elsewhere: Elsewhere | None = None
-    laboratories: tuple[SimulatedLaboratory, ...] = ()
+    external: ExternalEstimateInfo | None = None
+    simulated_sites: tuple[SimulatedSiteResult, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class ValidationPredictions:
     """Answers for images not trained on. labels: int64 (n,); probabilities: float (n, classes), rows sum to 1.
 
     ``source`` says whose: ``the ensemble, calibrated`` or ``trial 3, before calibration``.
@@ -308,19 +308,19 @@ class RunInfo:
     budget_device_seconds: float | None = None
     device: str = "device"
     fingerprint: Fingerprint | None = None
-    cleaning: Cleaning | None = None
+    cleaning: CleaningInfo | None = None
     split_sizes: tuple[tuple[str, int], ...] = ()
     split_notes: tuple[str, ...] = ()
     trials: tuple[TrialInfo, ...] = ()
     ledger: tuple[LedgerEntry, ...] = ()
-    ensemble: Ensemble | None = None
+    ensemble: EnsembleRecord | None = None
     test: TestResult | None = None
-    marking: MarkingInfo | None = None
-    predictions: Predictions | None = None
-    labs: tuple[LabInfo, ...] = ()
+    ood: OodInfo | None = None
+    predictions: ValidationPredictions | None = None
+    sites: tuple[SiteScores, ...] = ()
     target: TargetInfo | None = None
     student: StudentInfo | None = None
-    front: tuple[FrontTrial, ...] = ()
+    pareto_front: tuple[ParetoTrial, ...] = ()
     next_steps: str = ""
     exported: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class LabInfo:
+class SiteScores:
     """The ensemble's scores, 0-1, on the images of a laboratory that its networks did not learn from."""
 
-    lab: str
+    site: str
     images: int | None
     accuracy: float | None
     balanced_accuracy: float | None
@@ -39,8 +39,8 @@ class StudentInfo:
 
 
 @dataclass(frozen=True)
-class FrontTrial:
-    """A trial that no other beats in all objectives; ``values`` by the objective's name."""
+class ParetoTrial:
+    """A trial that no other dominates; ``values`` by the objective's name."""
 
     trial: int | None
     backbone: str

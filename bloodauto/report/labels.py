@@ -58,7 +58,7 @@ def training_name(name: str) -> str:
 
 def shift_name(group: str) -> str:
     """A kind of shift as the reader sees it."""
-    return "another laboratory, everything at once" if group == "laboratory" else group.replace("_", " ")
+    return "another laboratory, everything at once" if group == "combined" else group.replace("_", " ")
 
 
 def short_names(paths: tuple[str, ...]) -> tuple[str, ...]:

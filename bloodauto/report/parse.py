@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bloodauto.data.split import LEFT_OUT, SEALED_TEST
+from bloodauto.data.split import EXCLUDED, HELD_OUT_TEST
 from bloodauto.report.info import (
-    Cleaning,
+    CleaningInfo,
     CleaningRow,
     EpochInfo,
     Fingerprint,
@@ -22,9 +22,9 @@ from bloodauto.report.info import (
 )
 
 #: Numbers of parts in ``splits.json`` that are not trained on.
-_PARTS = {0: "validation", SEALED_TEST: "sealed test", LEFT_OUT: "left out"}
+_PART_NAMES = {0: "validation", HELD_OUT_TEST: "held-out test", EXCLUDED: "left out"}
 #: Findings that mean "nothing was found", and actions that mean "kept as it is".
-_QUIET = {"", "none", "ok", "keep", "kept", "clean"}
+_NO_FINDING = {"", "none", "ok", "keep", "kept", "clean"}
 
 
 def mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -48,7 +48,7 @@ def number(value: Any, where: str) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def whole(value: Any, where: str) -> int | None:
+def integer(value: Any, where: str) -> int | None:
     parsed = number(value, where)
     return None if parsed is None else int(parsed)
 
@@ -73,29 +73,29 @@ def counts(value: Any, where: str) -> tuple[tuple[str, int], ...]:
 def fingerprint(value: Any) -> Fingerprint:
     fields = mapping(value, "fingerprint")
     classes = counts(fields.get("classes"), "classes")
-    images = whole(fields.get("images"), "images")
+    images = integer(fields.get("images"), "images")
     return Fingerprint(
         source=text(fields.get("source")),
         images=sum(count for _, count in classes) if images is None else images,
-        height_px=whole(fields.get("height_px"), "height_px"),
-        width_px=whole(fields.get("width_px"), "width_px"),
+        height_px=integer(fields.get("height_px"), "height_px"),
+        width_px=integer(fields.get("width_px"), "width_px"),
         classes=classes,
-        labs=counts(fields.get("labs"), "labs"),
-        left_out=whole(fields.get("left_out"), "left_out"),
+        sites=counts(fields.get("sites"), "sites"),
+        excluded=integer(fields.get("excluded"), "excluded"),
         digest=text(fields.get("digest")),
     )
 
 
-def cleaning(rows: Iterable[Mapping[str, str | None]]) -> Cleaning:
+def cleaning(rows: Iterable[Mapping[str, str | None]]) -> CleaningInfo:
     images = 0
     found: list[CleaningRow] = []
     for row in rows:
         images += 1
         entry = CleaningRow(*(text(row.get(key)) for key in ("name", "label", "finding", "action", "reason")))
-        if entry.finding.lower() not in _QUIET or entry.action.lower() not in _QUIET:
+        if entry.finding.lower() not in _NO_FINDING or entry.action.lower() not in _NO_FINDING:
             found.append(entry)
     tally = Counter((row.finding, row.action) for row in found)
-    return Cleaning(images, tuple((*pair, count) for pair, count in tally.most_common()), tuple(found))
+    return CleaningInfo(images, tuple((*pair, count) for pair, count in tally.most_common()), tuple(found))
 
 
 def splits(value: Any) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
@@ -104,12 +104,12 @@ def splits(value: Any) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
     sizes: Counter[str] = Counter()
     for index, entry in enumerate(items(fields.get("parts"), "parts")):
         part = mapping(entry, f"parts.{index}")
-        at = whole(part.get("part"), f"parts.{index}.part")
+        at = integer(part.get("part"), f"parts.{index}.part")
         if at is None:
             raise ValueError(f"parts.{index}.part: expected a number")
-        name = _PARTS.get(at, "train")
+        name = _PART_NAMES.get(at, "train")
         sizes[name] += len(items(part.get("images"), f"parts.{index}.images"))
-    order = ("train", *_PARTS.values())
+    order = ("train", *_PART_NAMES.values())
     notes = tuple(text(note) for note in items(fields.get("notes") or [], "notes"))
     return tuple((name, sizes[name]) for name in order if sizes[name]), notes
 
@@ -120,12 +120,12 @@ def ledger_entry(value: Any) -> LedgerEntry:
     spent = number(fields.get("spent_device_seconds"), "spent_device_seconds")
     if charged is None or spent is None:
         raise ValueError("device_seconds and spent_device_seconds: expected numbers")
-    return LedgerEntry(text(fields.get("purpose")), charged, spent)
+    return LedgerEntry(text(fields.get("phase")), charged, spent)
 
 
 def epoch(value: Any) -> EpochInfo:
     fields = mapping(value, "epoch")
-    at = whole(fields.get("epoch"), "epoch")
+    at = integer(fields.get("epoch"), "epoch")
     if at is None:
         raise ValueError("epoch: expected a number")
     return EpochInfo(

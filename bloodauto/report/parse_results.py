@@ -1,4 +1,4 @@
-"""Untrusted values of ``ensemble.json``, ``test.json``, ``familiar.json`` -> the frozen values of ``info``; see ``parse``."""
+"""Untrusted values of ``ensemble.json``, ``test.json``, ``ood.json`` -> the frozen values of ``info``; see ``parse``."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Any, TypeVar
 
 from bloodauto.report.info import (
     AbstentionInfo,
-    AnsweredPart,
-    Considered,
-    Elsewhere,
-    Ensemble,
-    Luck,
-    MarkingInfo,
-    Member,
+    CandidateCounts,
+    EnsembleRecord,
+    ExternalEstimateInfo,
+    MemberInfo,
+    OodInfo,
+    SelectionBiasInfo,
     SelectionStep,
-    SimulatedLaboratory,
+    SelectiveResult,
+    SimulatedSiteResult,
     TestResult,
 )
-from bloodauto.report.parse import items, mapping, number, scores, text, whole
+from bloodauto.report.parse import integer, items, mapping, number, scores, text
 
 Value = TypeVar("Value")
 
 
-def ensemble(value: Any) -> Ensemble:
+def ensemble(value: Any) -> EnsembleRecord:
     fields = mapping(value, "ensemble")
     members = []
     for index, entry in enumerate(items(fields.get("members"), "members")):
         member = mapping(entry, f"members.{index}")
         weight = number(member.get("weight"), f"members.{index}.weight")
         members.append(
-            Member(
+            MemberInfo(
                 name=text(member.get("name")),
                 weight=0.0 if weight is None else weight,
                 kind=text(member.get("kind")),
-                trial=whole(member.get("trial"), f"members.{index}.trial"),
+                trial=integer(member.get("trial"), f"members.{index}.trial"),
                 recipe_id=text(member.get("recipe_id")),
-                parameters=whole(member.get("parameters"), f"members.{index}.parameters"),
+                parameters=integer(member.get("parameters"), f"members.{index}.parameters"),
                 scores=scores(member.get("scores"), f"members.{index}.scores"),
             )
         )
@@ -46,21 +46,25 @@ def ensemble(value: Any) -> Ensemble:
         step = mapping(entry, f"trace.{index}")
         score = number(step.get("score"), f"trace.{index}.score")
         if score is not None:
-            at = whole(step.get("step"), f"trace.{index}.step")
+            at = integer(step.get("step"), f"trace.{index}.step")
             trace.append(SelectionStep(index + 1 if at is None else at, text(step.get("added")), score))
     calibration = mapping(fields.get("calibration") or {}, "calibration")
-    return Ensemble(
+    return EnsembleRecord(
         metric=text(fields.get("metric")),
         members=tuple(members),
         temperature=number(calibration.get("temperature"), "calibration.temperature"),
         per_class=calibration.get("per_class") is not None,
         abstention=_abstention(fields.get("abstention")),
-        luck=_numbers(Luck, fields.get("winners_curse"), "winners_curse", may_lack=("refits",)),
+        selection_bias=_numbers(
+            SelectionBiasInfo, fields.get("winners_curse"), "winners_curse", optional_fields=("refits",)
+        ),
         scores=scores(fields.get("scores"), "scores"),
         best_single=text(single.get("name")),
         best_single_scores=scores(single.get("scores"), "best_single.scores"),
         trace=tuple(trace),
-        considered=_numbers(Considered, fields.get("considered"), "considered", may_lack=()),
+        candidate_counts=_numbers(
+            CandidateCounts, fields.get("candidate_counts"), "candidate_counts", optional_fields=()
+        ),
     )
 
 
@@ -77,33 +81,43 @@ def test_result(value: Any) -> TestResult:
         raise ValueError(f"classes: expected {len(confusion)} names, one a row of confusion, got {len(classes)}")
     plain = ("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "ece", "ece_shifted")
     return TestResult(
-        images=whole(fields.get("images"), "images"),
+        images=integer(fields.get("images"), "images"),
         **{key: number(fields.get(key), key) for key in plain},
         confusion=confusion,
         classes=classes,
         shift=scores(fields.get("shift"), "shift"),
-        elsewhere=_numbers(Elsewhere, fields.get("elsewhere"), "elsewhere", may_lack=("measured_coverage",)),
-        laboratories=tuple(
-            _laboratory(entry, f"laboratories.{index}")
-            for index, entry in enumerate(items(fields.get("laboratories") or [], "laboratories"))
+        external=_numbers(
+            ExternalEstimateInfo, fields.get("external"), "external", optional_fields=("measured_coverage",)
+        ),
+        simulated_sites=tuple(
+            _simulated_site(entry, f"laboratories.{index}")
+            for index, entry in enumerate(items(fields.get("simulated_sites") or [], "simulated_sites"))
         ),
     )
 
 
-def _numbers(kind: type[Value], value: Any, where: str, *, may_lack: tuple[str, ...]) -> Value | None:
-    """A dataclass of numbers; ``None`` for ``None``. Only those that ``may_lack`` may be ``None`` in it."""
+def _numbers(kind: type[Value], value: Any, where: str, *, optional_fields: tuple[str, ...]) -> Value | None:
+    """A dataclass of numbers; ``None`` for ``None``. Only those that ``optional_fields`` may be ``None`` in it."""
     if value is None:
         return None
     entry = mapping(value, where)
     found = {one.name: number(entry.get(one.name), f"{where}.{one.name}") for one in fields_of(kind)}  # type: ignore[arg-type]
     for name, amount in found.items():
-        if amount is None and name not in may_lack:
+        if amount is None and name not in optional_fields:
             raise ValueError(f"{where}.{name}: expected a number")
-    whole_numbers = ("trials", "noise_comparisons", "shifts", "causes", "stopped", "promising", "judged")
+    whole_numbers = (
+        "trials",
+        "noise_degrees_of_freedom",
+        "simulated_sites",
+        "shift_factors",
+        "pruned",
+        "promising",
+        "evaluated",
+    )
     return kind(**{name: int(amount) if name in whole_numbers else amount for name, amount in found.items()})  # type: ignore[arg-type]
 
 
-def _laboratory(value: Any, where: str) -> SimulatedLaboratory:
+def _simulated_site(value: Any, where: str) -> SimulatedSiteResult:
     entry = mapping(value, where)
     severity, correct, images = (
         number(entry.get(name), f"{where}.{name}") for name in ("severity", "correct", "images")
@@ -111,7 +125,7 @@ def _laboratory(value: Any, where: str) -> SimulatedLaboratory:
     if severity is None or correct is None or not images:
         raise ValueError(f"{where}: expected severity, correct and images")
     families = tuple(text(name) for name in items(entry.get("families"), f"{where}.families"))
-    return SimulatedLaboratory(families, severity, correct / images, int(images))
+    return SimulatedSiteResult(families, severity, correct / images, int(images))
 
 
 def _abstention(value: Any) -> AbstentionInfo | None:
@@ -119,36 +133,38 @@ def _abstention(value: Any) -> AbstentionInfo | None:
         return None
     entry = mapping(value, "abstention")
     threshold = number(entry.get("threshold"), "abstention.threshold")
-    clean = _answered(entry.get("clean"), "abstention.clean")
+    clean = _selective_result(entry.get("clean"), "abstention.clean")
     if threshold is None or clean is None:
         raise ValueError("abstention: expected a threshold and what it does to clean images")
-    shifted = _answered(entry.get("shifted"), "abstention.shifted")
-    return AbstentionInfo(text(entry.get("sureness")), threshold, clean, shifted)
+    shifted = _selective_result(entry.get("shifted"), "abstention.shifted")
+    return AbstentionInfo(text(entry.get("confidence_score")), threshold, clean, shifted)
 
 
-def marking(value: Any) -> MarkingInfo:
+def ood(value: Any) -> OodInfo:
     fields = mapping(value, "familiar")
-    own, elsewhere = (_answered(fields.get(name), name) for name in ("own", "elsewhere"))
-    if own is None or elsewhere is None:
+    in_domain, external = (_selective_result(fields.get(name), name) for name in ("in_domain", "external"))
+    if in_domain is None or external is None:
         raise ValueError("expected what the rule does to own images and elsewhere")
-    made = [mapping(entry, "found") for entry in items(fields.get("found"), "found")]
-    return MarkingInfo(
-        own, elsewhere, tuple((text(entry.get("kind")), number(entry.get("marked"), "found.marked")) for entry in made)
+    synthetic_ood = [mapping(entry, "synthetic_ood") for entry in items(fields.get("synthetic_ood"), "synthetic_ood")]
+    return OodInfo(
+        in_domain,
+        external,
+        tuple((text(entry.get("kind")), number(entry.get("flagged"), "found.marked")) for entry in synthetic_ood),
     )
 
 
-def _answered(value: Any, where: str) -> AnsweredPart | None:
+def _selective_result(value: Any, where: str) -> SelectiveResult | None:
     if value is None:
         return None
     entry = mapping(value, where)
-    answered = number(entry.get("answered"), f"{where}.answered")
+    coverage = number(entry.get("coverage"), f"{where}.answered")
     curve = mapping(entry.get("curve") or {}, f"{where}.curve")
-    points = zip(items(curve.get("answered") or [], where), items(curve.get("wrong") or [], where), strict=True)
-    if answered is None:
+    points = zip(items(curve.get("coverage") or [], where), items(curve.get("risk") or [], where), strict=True)
+    if coverage is None:
         raise ValueError(f"{where}.answered: expected a number")
-    return AnsweredPart(
-        images=whole(entry.get("images"), f"{where}.images"),
-        answered=answered,
+    return SelectiveResult(
+        images=integer(entry.get("images"), f"{where}.images"),
+        coverage=coverage,
         accuracy=number(entry.get("accuracy"), f"{where}.accuracy"),
         curve=tuple((float(share), float(wrong)) for share, wrong in points),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from bloodauto.ensemble.assemble import out_of_fold_answers
+from bloodauto.ensemble.assemble import out_of_fold_probabilities
 from bloodauto.ensemble.record import read_ensemble
 from bloodauto.errors import RunError, UserError
 from bloodauto.report import distilled as student
@@ -22,16 +22,16 @@ from bloodauto.report import parse, study
 from bloodauto.report import parse_results as parse_end
 from bloodauto.report import site_tables as places
 from bloodauto.report.info import (
-    Cleaning,
+    CleaningInfo,
     EpochInfo,
     LedgerEntry,
     Note,
     Outcome,
     ParamValue,
-    Predictions,
     RunInfo,
     Scores,
     TrialInfo,
+    ValidationPredictions,
 )
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 #: What reading a broken file can raise: wrong encoding, wrong JSON, wrong types, damaged archives, no permission.
-_BROKEN = (
+_READ_ERRORS = (
     UserError,
     OSError,
     ValueError,
@@ -55,14 +55,14 @@ _BROKEN = (
     zlib.error,
 )
 
-_MISSING = {
+_MISSING_FILE_NOTES = {
     "settings.yaml": "the run's settings are not there; budget, seed and search space are unknown.",
     "fingerprint.json": "no description of the data: the run stopped before or while it read the images.",
     "cleaning.csv": "no record of the cleaning: the run stopped before it, or the cleaning was switched off.",
     "study.db": "no study: the search has not begun.",
     "ledger.jsonl": "no ledger: nothing has been charged yet, or it was removed.",
     "ensemble.json": "no ensemble yet: it is made after the last trial and needs at least one complete one.",
-    "test.json": "the sealed test images have not been opened yet: that happens once, at the end of the run.",
+    "test.json": "the held-out test images have not been opened yet: that happens once, at the end of the run.",
 }
 
 _BY_STATE: dict[str, Outcome] = {
@@ -88,11 +88,11 @@ class _Reader:
         """``read(path)``, or ``None`` and a note. A missing ``optional`` file needs no note."""
         if not path.exists():
             if not optional:
-                self.note(path, _MISSING[path.name])
+                self.note(path, _MISSING_FILE_NOTES[path.name])
             return None
         try:
             return read(path)
-        except _BROKEN as error:
+        except _READ_ERRORS as error:
             self.note(path, f"could not be used and is left out: {study.mask_passwords(str(error))}")
             return None
 
@@ -128,11 +128,14 @@ def read_run(root: Path) -> RunInfo:
         ledger=reader.part(run.ledger, lambda path: tuple(_ledger(path, reader))) or (),
         ensemble=reader.part(run.ensemble, lambda path: parse_end.ensemble(read_json(path))),
         test=reader.part(run.test_result, lambda path: parse_end.test_result(read_json(path))),
-        marking=reader.part(run.familiar, lambda path: parse_end.marking(read_json(path)), optional=True),
-        labs=reader.part(root / "labs.json", lambda path: places.labs(read_json(path)), optional=True) or (),
+        ood=reader.part(run.ood, lambda path: parse_end.ood(read_json(path)), optional=True),
+        sites=reader.part(root / "site_scores.json", lambda path: places.sites(read_json(path)), optional=True) or (),
         target=reader.part(root / "target.json", lambda path: places.target(read_json(path)), optional=True),
         student=reader.part(root / "distilled.json", lambda path: student.student(read_json(path)), optional=True),
-        front=reader.part(root / "front.json", lambda path: places.front(read_json(path)), optional=True) or (),
+        pareto_front=reader.part(
+            root / "pareto_pareto_front.json", lambda path: places.pareto_front(read_json(path)), optional=True
+        )
+        or (),
         predictions=_ensemble_predictions(run) or _trial_predictions(run, reader, best),
         next_steps=reader.part(run.next_steps, lambda path: path.read_text(encoding="utf-8"), optional=True) or "",
         exported=tuple(sorted(path.name for path in run.export.iterdir())) if run.export.is_dir() else (),
@@ -144,16 +147,16 @@ def require_run(root: Path) -> None:
     """Raises:
     RunError: ``root`` is no folder, or holds nothing that a run writes; the message names runs inside it.
     """
-    if _looks_like_run(root):
+    if _is_run_directory(root):
         return
     if not root.is_dir():
         raise RunError(f"{root}: expected a run directory, found {'a file' if root.exists() else 'nothing'} there.")
-    inside = sorted(path.name for path in root.iterdir() if path.is_dir() and _looks_like_run(path))
+    inside = sorted(path.name for path in root.iterdir() if path.is_dir() and _is_run_directory(path))
     hint = f"Did you mean {root / inside[-1]}?" if inside else "Give the folder that 'bloodauto search' wrote into."
     raise RunError(f"{root}: expected a run directory (with settings.yaml or study.db), found neither. {hint}")
 
 
-def _looks_like_run(root: Path) -> bool:
+def _is_run_directory(root: Path) -> bool:
     run = RunDirectory(root)
     return any(path.is_file() for path in (run.settings, run.study, run.ledger, run.fingerprint))
 
@@ -174,7 +177,7 @@ def _budget(settings: dict[str, Any], run: RunDirectory, reader: _Reader) -> flo
         return None
 
 
-def _cleaning(path: Path) -> Cleaning:
+def _cleaning(path: Path) -> CleaningInfo:
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream)
         if "name" not in (rows.fieldnames or ()):
@@ -240,16 +243,16 @@ def _trial(run: RunDirectory, reader: _Reader, trial: FrozenTrial) -> TrialInfo:
         recipe_id=parse.text(attributes.get("recipe_id")),
         backbone=parse.text(attributes.get("backbone")),
         device_seconds=_first_number(attributes.get("device_seconds"), result.get("device_seconds")),
-        weights=parse.whole(result.get("parameters"), "parameters"),
+        parameters=parse.integer(result.get("parameters"), "parameters"),
         metrics=result.get("metrics", ()),
         history=reader.part(folder / "history.json", _history, optional=True) or (),
     )
 
 
-def _value(trial: FrozenTrial, outcome: Outcome, seen: tuple[tuple[int, float], ...]) -> float | None:
+def _value(trial: FrozenTrial, outcome: Outcome, intermediate: tuple[tuple[int, float], ...]) -> float | None:
     if outcome == "complete":
         return trial.value if trial.value is not None and math.isfinite(trial.value) else None
-    return seen[-1][1] if seen and outcome in ("pruned", "out_of_budget", "running") else None
+    return intermediate[-1][1] if intermediate and outcome in ("pruned", "out_of_budget", "running") else None
 
 
 def _first_number(*values: Any) -> float | None:
@@ -269,28 +272,28 @@ def _history(path: Path) -> tuple[EpochInfo, ...]:
     return tuple(parse.epoch(entry) for entry in parse.items(read_json(path), "history"))
 
 
-def _ensemble_predictions(run: RunDirectory) -> Predictions | None:
+def _ensemble_predictions(run: RunDirectory) -> ValidationPredictions | None:
     """The ensemble's calibrated answers, from those of its members; ``None`` when they cannot be had."""
     try:
-        labels, probabilities = out_of_fold_answers(read_ensemble(run))
-        return _checked("the ensemble, calibrated", labels, probabilities)
-    except _BROKEN:
+        labels, probabilities = out_of_fold_probabilities(read_ensemble(run))
+        return _checked_predictions("the ensemble, calibrated", labels, probabilities)
+    except _READ_ERRORS:
         # An ensemble that is missing or damaged has its note already; the best trial stands in.
         return None
 
 
-def _trial_predictions(run: RunDirectory, reader: _Reader, best: TrialInfo | None) -> Predictions | None:
+def _trial_predictions(run: RunDirectory, reader: _Reader, best: TrialInfo | None) -> ValidationPredictions | None:
     if best is None:
         return None
 
-    def read(path: Path) -> Predictions:
+    def read(path: Path) -> ValidationPredictions:
         arrays = read_arrays(path)
-        return _checked(f"trial {best.number}, before calibration", arrays["labels"], arrays["clean"])
+        return _checked_predictions(f"trial {best.number}, before calibration", arrays["labels"], arrays["clean"])
 
     return reader.part(run.trial(best.number) / "predictions.npz", read, optional=True)
 
 
-def _checked(source: str, labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
+def _checked_predictions(source: str, labels: np.ndarray, probabilities: np.ndarray) -> ValidationPredictions:
     labels, probabilities = labels.astype(np.int64), probabilities.astype(np.float64)
     if labels.ndim != 1 or probabilities.shape[:1] != labels.shape or probabilities.ndim != 2 or not len(labels):
         raise ValueError(
@@ -298,4 +301,4 @@ def _checked(source: str, labels: np.ndarray, probabilities: np.ndarray) -> Pred
         )
     if not np.isfinite(probabilities).all() or labels.min() < 0 or labels.max() >= probabilities.shape[1]:
         raise ValueError("labels out of range, or probabilities that are not finite")
-    return Predictions(source, labels, probabilities)
+    return ValidationPredictions(source, labels, probabilities)

@@ -6,22 +6,22 @@ import shlex
 from collections import Counter
 from dataclasses import asdict
 
-from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Considered, Luck, RunInfo, TrialInfo
+from bloodauto.report.info import OUTCOME_LABELS, OUTCOMES, CandidateCounts, RunInfo, SelectionBiasInfo, TrialInfo
 from bloodauto.report.labels import duration, percent, shorten, training_name
 from bloodauto.report.markup import Markup, escaped, join, table, tag
-from bloodauto.shift.external_estimate import COVERED, coverage_words, expectation_words
+from bloodauto.shift.external_estimate import ESTIMATE_SCOPE, coverage_text, external_estimate_text
 
-TOP_TRIALS = 30
-MOST_FAILURES = 50
-MOST_CLEANED = 40
-MOST_NOTES = 40
+MAX_TRIALS = 30
+MAX_FAILURES = 50
+MAX_CLEANED_IMAGES = 40
+MAX_NOTES = 40
 
 
 def notes(run: RunInfo) -> Markup | None:
     """What is missing or broken and what that means; ``None`` when nothing is."""
     if not run.notes:
         return None
-    listed = [tag("li", tag("code", note.source), " ", note.text) for note in run.notes[:MOST_NOTES]]
+    listed = [tag("li", tag("code", note.source), " ", note.text) for note in run.notes[:MAX_NOTES]]
     left = len(run.notes) - len(listed)
     return tag("ul", *listed, tag("li", f"{left} more of the kind.") if left > 0 else None, class_="notes")
 
@@ -40,14 +40,14 @@ def trial_table(run: RunInfo) -> Markup:
         return tag("p", "No trial has been started.", class_="absent")
     rows = []
     started = tuple(trial for trial in run.trials if not trial.never_started)
-    for trial in ranked(started)[:TOP_TRIALS]:
+    for trial in ranked(started)[:MAX_TRIALS]:
         rows.append(
             (
                 str(trial.number),
                 tag(
                     "span",
                     tag("i", "", class_=f"dot {trial.outcome}"),
-                    OUTCOME_WORDS[trial.outcome],
+                    OUTCOME_LABELS[trial.outcome],
                     class_="whole",
                     title=trial.reason,
                 ),
@@ -56,7 +56,7 @@ def trial_table(run: RunInfo) -> Markup:
                 percent(trial.metric("shift")),
                 str(trial.intermediate[-1][0]) if trial.intermediate else "–",
                 duration(trial.device_seconds, run.device),
-                "–" if trial.weights is None else f"{trial.weights / 1e6:.1f} M",
+                "–" if trial.parameters is None else f"{trial.parameters / 1e6:.1f} M",
                 tag("span", shorten(trial.backbone or "–", 28), class_="whole"),
                 tag("span", shorten(trial.origin, 34), title=trial.origin),
                 tag("code", trial.recipe_id[:8], title=trial.recipe_id) if trial.recipe_id else "–",
@@ -109,7 +109,7 @@ def failures(run: RunInfo) -> Markup:
             duration(trial.device_seconds, run.device),
             shorten(trial.origin, 40),
         )
-        for trial in failed[:MOST_FAILURES]
+        for trial in failed[:MAX_FAILURES]
     ]
     shown = table(("trial", "reason", "message", "epochs", "cost", "origin"), rows, numeric=(0, 3, 4))
     return join([summary, shown])
@@ -125,17 +125,17 @@ def _images(run: RunInfo) -> Markup:
     if print_ is None:
         return tag("p", "The images have not been described yet.", class_="absent")
     size = f", {print_.height_px} x {print_.width_px} px" if print_.height_px and print_.width_px else ""
-    left_out = f" {print_.left_out} of them were left out by the cleaning." if print_.left_out else ""
-    parts = [tag("p", f"{print_.images:,} images{size}, from ", tag("code", print_.source), f".{left_out}")]
+    excluded = f" {print_.excluded} of them were left out by the cleaning." if print_.excluded else ""
+    parts = [tag("p", f"{print_.images:,} images{size}, from ", tag("code", print_.source), f".{excluded}")]
     if print_.classes:
-        most = max(count for _, count in print_.classes)
+        largest = max(count for _, count in print_.classes)
         rows = [
-            (name, f"{count:,}", percent(count / max(print_.images, 1)), _count_bar(count, most))
+            (name, f"{count:,}", percent(count / max(print_.images, 1)), _count_bar(count, largest))
             for name, count in print_.classes
         ]
         parts.append(table(("class", "images", "share", ""), rows, numeric=(1, 2)))
-    if print_.labs:
-        parts.append(tag("p", "Labs: " + ", ".join(f"{name or 'unknown'} ({count:,})" for name, count in print_.labs)))
+    if print_.sites:
+        parts.append(tag("p", "Labs: " + ", ".join(f"{name or 'unknown'} ({count:,})" for name, count in print_.sites)))
     if run.split_sizes:
         parts.append(tag("p", "Parts: " + ", ".join(f"{name} ({count:,})" for name, count in run.split_sizes)))
     if run.split_notes:
@@ -143,8 +143,8 @@ def _images(run: RunInfo) -> Markup:
     return join(parts)
 
 
-def _count_bar(count: int, most: int) -> Markup:
-    return tag("div", tag("span", "", style=f"width:{100 * count / max(most, 1):.1f}%"), class_="bar wide")
+def _count_bar(count: int, largest: int) -> Markup:
+    return tag("div", tag("span", "", style=f"width:{100 * count / max(largest, 1):.1f}%"), class_="bar wide")
 
 
 def _cleaning(run: RunInfo) -> Markup:
@@ -156,7 +156,7 @@ def _cleaning(run: RunInfo) -> Markup:
     summary = table(
         ("finding", "action", "images"), [(f, a, f"{n:,}") for f, a, n in run.cleaning.counts], numeric=(2,)
     )
-    listed = run.cleaning.rows[:MOST_CLEANED]
+    listed = run.cleaning.rows[:MAX_CLEANED_IMAGES]
     rows = [(row.name, row.label, row.finding, row.action, row.reason) for row in listed]
     title = "These images" if len(listed) == len(run.cleaning.rows) else f"The first {len(listed)} of them"
     return join(
@@ -208,7 +208,7 @@ def ensemble_table(run: RunInfo) -> Markup | None:
     metrics = [name for name, _ in run.ensemble.scores]
     rows = []
     for member in sorted(run.ensemble.members, key=lambda member: -member.weight):
-        own = dict(member.scores)
+        in_domain = dict(member.scores)
         rows.append(
             (
                 training_name(member.name),
@@ -216,7 +216,7 @@ def ensemble_table(run: RunInfo) -> Markup | None:
                 member.kind,
                 "–" if member.trial is None else str(member.trial),
                 "–" if member.parameters is None else f"{member.parameters:,}",
-                *(_score(name, own.get(name)) for name in metrics),
+                *(_score(name, in_domain.get(name)) for name in metrics),
             )
         )
     together = [_score(name, score) for name, score in run.ensemble.scores]
@@ -228,87 +228,89 @@ def ensemble_table(run: RunInfo) -> Markup | None:
     if calibrated:
         calibrated += " and a scale and a bias for each class." if run.ensemble.per_class else "."
     chosen = f"Chosen by {run.ensemble.metric.replace('_', ' ')}." if run.ensemble.metric else ""
-    words = chosen + calibrated + _considered(run.ensemble.considered)
+    words = chosen + calibrated + _candidates_text(run.ensemble.candidate_counts)
     hint = tag("p", words, class_="hint") if words else escaped(None)
-    return join([shown, hint, _luck(run.ensemble.luck)])
+    return join([shown, hint, _selection_bias_text(run.ensemble.selection_bias)])
 
 
-def _considered(considered: Considered | None) -> str:
-    if considered is None:
+def _candidates_text(candidate_counts: CandidateCounts | None) -> str:
+    if candidate_counts is None:
         return ""
-    text = f" Candidates: {considered.trials} trials and {considered.refits:.0f} longer trainings"
-    if considered.stopped:
+    text = f" Candidates: {candidate_counts.trials} trials and {candidate_counts.refits:.0f} longer trainings"
+    if candidate_counts.pruned:
         text += (
-            f", and {considered.judged} trials that were stopped early ({considered.promising} of {considered.stopped} of "
+            f", and {candidate_counts.evaluated} trials that were stopped early ({candidate_counts.promising} of {candidate_counts.pruned} of "
             "these were promising)"
         )
     return text + "."
 
 
-def _luck(luck: Luck | None) -> Markup:
+def _selection_bias_text(selection_bias: SelectionBiasInfo | None) -> Markup:
     """What the best trial's score is worth."""
-    if luck is None:
+    if selection_bias is None:
         return tag(
             "p",
             "How far the best trial's score is luck is unknown: it takes two trials and a recipe that was trained twice.",
             class_="hint",
         )
     refits = (
-        "" if luck.refits is None else f" Its refits, which train longer, reached {percent(luck.refits)} on average."
+        ""
+        if selection_bias.refits is None
+        else f" Its refits, which train longer, reached {percent(selection_bias.refits)} on average."
     )
     return tag(
         "p",
-        f"The best of {luck.trials} trials had an objective of {percent(luck.best)}. The best of many was lucky: without its "
-        f"luck {percent(luck.shrunk)} is to be expected of it.{refits} From seed to seed the objective varies by "
-        f"{percent(luck.noise)} (one standard deviation, from {luck.noise_comparisons} comparisons); smaller differences "
+        f"The best of {selection_bias.trials} trials had an objective of {percent(selection_bias.best)}. The best of many was lucky: without its "
+        f"luck {percent(selection_bias.shrunk)} is to be expected of it.{refits} From seed to seed the objective varies by "
+        f"{percent(selection_bias.noise)} (one standard deviation, from {selection_bias.noise_degrees_of_freedom} comparisons); smaller differences "
         "between trials say nothing.",
     )
 
 
-def sureness_words(run: RunInfo) -> str:
+def abstention_text(run: RunInfo) -> str:
     """What the exported rule marks, in a few sentences; empty where there is none."""
-    found = run.marking
+    found = run.ood
     if found is not None:
-        made = ", ".join(f"{percent(marked, 0)} of {kind}" for kind, marked in found.made)
+        synthetic_ood = ", ".join(f"{percent(marked, 0)} of {kind}" for kind, marked in found.synthetic_ood)
         return (
             "Surest first is: nearest to the trained classes in the networks' features, and answered with the least entropy. "
-            f"The large points are the exported rule: it answers {percent(found.own.answered)} of {found.own.images} images "
-            f"held out, and {percent(found.elsewhere.answered)} of {found.elsewhere.images} that simulated laboratories show; "
-            f"'bloodauto predict' marks the others. Of pictures made from such images it marks {made}."
+            f"The large points are the exported rule: it answers {percent(found.in_domain.coverage)} of {found.in_domain.images} images "
+            f"held out, and {percent(found.external.coverage)} of {found.external.images} that simulated sites show; "
+            f"'bloodauto predict' marks the others. Of pictures made from such images it marks {synthetic_ood}."
         )
     rule = None if run.ensemble is None else run.ensemble.abstention
     if rule is None:
         return ""
-    said = f"The large points are the exported threshold: it answers {percent(rule.clean.answered)} of the clean images"
+    said = f"The large points are the exported threshold: it answers {percent(rule.clean.coverage)} of the clean images"
     if rule.shifted is not None:
-        said += f" and {percent(rule.shifted.answered)} of the shifted views"
+        said += f" and {percent(rule.shifted.coverage)} of the shifted views"
     return said + "; 'bloodauto predict' marks the others as not sure."
 
 
-def calibration_errors(run: RunInfo) -> Markup | None:
-    """Expected calibration error on clean images and shifted views; of the sealed test where it was opened."""
+def calibration_table(run: RunInfo) -> Markup | None:
+    """Expected calibration error on clean images and shifted views; of the held-out test where it was opened."""
     test = run.test
     scores = {} if run.ensemble is None else dict(run.ensemble.scores)
     rows = [
         (name, percent(clean), percent(shifted))
         for name, clean, shifted in (
             ("validation, fitted on these", scores.get("ece"), scores.get("ece_shifted")),
-            ("sealed test", None if test is None else test.ece, None if test is None else test.ece_shifted),
+            ("held-out test", None if test is None else test.ece, None if test is None else test.ece_shifted),
         )
         if clean is not None or shifted is not None
     ]
     return table(("calibration error", "clean", "shifted"), rows, numeric=(1, 2)) if rows else None
 
 
-def elsewhere_words(run: RunInfo) -> Markup | None:
+def external_estimate_section(run: RunInfo) -> Markup | None:
     """The expectation in one sentence, and what it does and does not cover."""
     test = run.test
-    if test is None or test.elsewhere is None or None in (test.accuracy, test.accuracy_low, test.accuracy_high):
+    if test is None or test.external is None or None in (test.accuracy, test.accuracy_low, test.accuracy_high):
         return None
-    fields = {**asdict(test), "elsewhere": asdict(test.elsewhere)}
+    fields = {**asdict(test), "external": asdict(test.external)}
     return join(
         [
-            tag("p", tag("b", expectation_words(fields) + ".")),
-            tag("p", f"{COVERED} {coverage_words(fields['elsewhere'])}"),
+            tag("p", tag("b", external_estimate_text(fields) + ".")),
+            tag("p", f"{ESTIMATE_SCOPE} {coverage_text(fields['external'])}"),
         ]
     )

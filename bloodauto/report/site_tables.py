@@ -1,26 +1,26 @@
-"""Untrusted plain values of ``labs.json``, ``target.json`` and ``front.json`` -> frozen values, and their tables."""
+"""Untrusted plain values of ``site_scores.json``, ``target.json`` and ``pareto_front.json`` -> frozen values, and their tables."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bloodauto.report.info_sites import FrontTrial, LabInfo, TargetInfo
+from bloodauto.report.info_sites import ParetoTrial, SiteScores, TargetInfo
 from bloodauto.report.labels import percent
 from bloodauto.report.markup import Markup, join, table, tag
-from bloodauto.report.parse import items, mapping, number, text, whole
+from bloodauto.report.parse import integer, items, mapping, number, text
 
-_FRONT = "The trials that no other beats in all objectives, the best in the leading one first; the ensemble is made of these."
-_LABS = "The ensemble's out-of-fold answers, by networks that saw no image of the laboratory."
+_PARETO_HINT = "The trials that no other dominates, the best in the leading one first; the ensemble is made of these."
+_SITES_HINT = "The ensemble's out-of-fold predictions, by networks that saw no image of the laboratory."
 
 
-def labs(value: Any) -> tuple[LabInfo, ...]:
+def sites(value: Any) -> tuple[SiteScores, ...]:
     found = []
-    for index, entry in enumerate(items(value, "labs")):
+    for index, entry in enumerate(items(value, "sites")):
         fields = mapping(entry, f"labs.{index}")
         found.append(
-            LabInfo(
-                lab=text(fields.get("lab")),
-                images=whole(fields.get("images"), f"labs.{index}.images"),
+            SiteScores(
+                site=text(fields.get("site")),
+                images=integer(fields.get("images"), f"labs.{index}.images"),
                 accuracy=number(fields.get("accuracy"), f"labs.{index}.accuracy"),
                 balanced_accuracy=number(fields.get("balanced_accuracy"), f"labs.{index}.balanced_accuracy"),
             )
@@ -31,22 +31,22 @@ def labs(value: Any) -> tuple[LabInfo, ...]:
 def target(value: Any) -> TargetInfo:
     fields = mapping(value, "target")
     return TargetInfo(
-        images=whole(fields.get("images"), "target.images"),
+        images=integer(fields.get("images"), "target.images"),
         accuracy=number(fields.get("accuracy"), "target.accuracy"),
         confidence=number(fields.get("confidence"), "target.confidence"),
         agreement=number(fields.get("agreement"), "target.agreement"),
     )
 
 
-def front(value: Any) -> tuple[FrontTrial, ...]:
+def pareto_front(value: Any) -> tuple[ParetoTrial, ...]:
     found = []
     for index, entry in enumerate(items(mapping(value, "front").get("trials"), "front.trials")):
         place = f"front.trials.{index}"
         fields = mapping(entry, place)
         values = mapping(fields.get("values"), f"{place}.values")
         found.append(
-            FrontTrial(
-                trial=whole(fields.get("trial"), f"{place}.trial"),
+            ParetoTrial(
+                trial=integer(fields.get("trial"), f"{place}.trial"),
                 backbone=text(fields.get("backbone")),
                 values=tuple((text(name), number(one, f"{place}.values.{name}")) for name, one in values.items()),
             )
@@ -62,7 +62,7 @@ def _value(name: str, value: float | None) -> str:
     return f"{value:,.0f}" if name == "parameters" else percent(value)
 
 
-def front_table(trials: tuple[FrontTrial, ...]) -> Markup | None:
+def pareto_table(trials: tuple[ParetoTrial, ...]) -> Markup | None:
     """The front; None with one objective."""
     if not trials:
         return None
@@ -75,16 +75,16 @@ def front_table(trials: tuple[FrontTrial, ...]) -> Markup | None:
         )
     headings = ("trial", "backbone", *(name.replace("_", " ") for name in names))
     shown = table(headings, rows, numeric=range(2, len(headings)))
-    return join([tag("h3", "The front"), tag("p", _FRONT, class_="hint"), shown])
+    return join([tag("h3", "The front"), tag("p", _PARETO_HINT, class_="hint"), shown])
 
 
-def labs_table(laboratories: tuple[LabInfo, ...]) -> Markup | None:
+def site_table(laboratories: tuple[SiteScores, ...]) -> Markup | None:
     """Scores in left-out laboratories; None where the data name none."""
     if not laboratories:
         return None
     rows = [
         (
-            one.lab,
+            one.site,
             "–" if one.images is None else f"{one.images:,}",
             percent(one.accuracy),
             percent(one.balanced_accuracy),
@@ -92,10 +92,10 @@ def labs_table(laboratories: tuple[LabInfo, ...]) -> Markup | None:
         for one in laboratories
     ]
     shown = table(("laboratory", "images", "accuracy", "balanced accuracy"), rows, numeric=range(1, 4))
-    return join([tag("h3", "In laboratories left out"), tag("p", _LABS, class_="hint"), shown])
+    return join([tag("h3", "In laboratories left out"), tag("p", _SITES_HINT, class_="hint"), shown])
 
 
-def target_words(found: TargetInfo | None) -> Markup | None:
+def target_text(found: TargetInfo | None) -> Markup | None:
     """What to expect where the target images come from; None where there were none."""
     if found is None:
         return None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-_JOURNALS = ("-journal", "-wal")
+_JOURNAL_SUFFIXES = ("-journal", "-wal")
 
 
 def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> None:
@@ -45,7 +45,7 @@ def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> No
             with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
                 copy = Path(folder) / "study.db"
                 shutil.copyfile(source, copy)
-                for suffix in _JOURNALS:
+                for suffix in _JOURNAL_SUFFIXES:
                     journal = source.with_name(source.name + suffix)
                     if journal.is_file():
                         shutil.copyfile(journal, copy.with_name(copy.name + suffix))
@@ -73,10 +73,10 @@ def _backup(source: Path, target: Path, timeout_seconds: float, mode: str = "ro"
         reading.backup(writing, progress=stop_when_late, sleep=0.05)
 
 
-def change_mark(source: Path) -> tuple[tuple[int, int], ...]:
+def modification_stamp(source: Path) -> tuple[tuple[int, int], ...]:
     """Size and time of the database and its journals: differs after every commit, and costs no lock."""
     mark = []
-    for path in (source, *(source.with_name(source.name + suffix) for suffix in _JOURNALS)):
+    for path in (source, *(source.with_name(source.name + suffix) for suffix in _JOURNAL_SUFFIXES)):
         try:
             state = path.stat()
             mark.append((state.st_size, state.st_mtime_ns))

@@ -77,12 +77,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except UNREADABLE_ARRAYS as error:
+    except ARRAY_READ_ERRORS as error:
         raise RunError(f"{path}: expected an .npz file of plain arrays, could not read it ({error}).") from None
 
 
 #: What numpy raises for an archive that is damaged, cut short, or something else.
-UNREADABLE_ARRAYS = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+ARRAY_READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def append_line(path: Path, line: str) -> None:

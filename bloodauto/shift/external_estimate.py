@@ -13,9 +13,9 @@ from scipy.special import betaln  # type: ignore[import-untyped]
 from scipy.stats import beta  # type: ignore[import-untyped]
 
 #: Fewer drawn laboratories than this say nothing of a tail.
-MIN_SHIFTS = 12
+MIN_SIMULATED_SITES = 12
 #: A cause is left out where at least so many laboratories lack it, to fit what is left to, and so many have it, to judge by.
-_LEAST_WITHOUT, _LEAST_WITH = 5, 3
+_MIN_SITES_WITHOUT, _MIN_SITES_WITH = 5, 3
 #: Prior on the logarithm of a population's precision (a + b): mean and deviation. Accuracies then differ from place to place by
 #: 5 to 35 points; with a few dozen laboratories it is hardly felt.
 _LOG_PRECISION = (math.log(8.0), 1.5)
@@ -25,7 +25,7 @@ _EDGE = 1e-6
 
 
 @dataclass(frozen=True)
-class ShiftOutcome:
+class SiteOutcome:
     """How a model did under one drawn laboratory.
 
     Attributes:
@@ -34,18 +34,18 @@ class ShiftOutcome:
         images: how many there were, at least 1.
     """
 
-    causes: tuple[str, ...]
+    shift_factors: tuple[str, ...]
     correct: int
     images: int
 
     def __post_init__(self) -> None:
-        assert self.causes, "causes: expected at least one"
+        assert self.shift_factors, "causes: expected at least one"
         assert 0 <= self.correct <= self.images, f"expected 0 <= correct <= images, got {self.correct} of {self.images}"
         assert self.images, "images: expected at least one"
 
 
 @dataclass(frozen=True)
-class Expectation:
+class ExternalEstimate:
     """What to expect in a laboratory that nobody has seen.
 
     Attributes:
@@ -58,16 +58,18 @@ class Expectation:
         causes: how many causes were left out in turn.
     """
 
-    middle: float
+    mean: float
     low: float
     high: float
     nominal_coverage: float
     measured_coverage: float | None
-    shifts: int
-    causes: int
+    simulated_sites: int
+    shift_factors: int
 
 
-def expect_elsewhere(outcomes: Sequence[ShiftOutcome], *, nominal_coverage: float = 0.9) -> Expectation | None:
+def estimate_external_performance(
+    outcomes: Sequence[SiteOutcome], *, nominal_coverage: float = 0.9
+) -> ExternalEstimate | None:
     """An interval for the accuracy in another laboratory.
 
     Accuracies of laboratories are taken for draws from a beta distribution, and the right answers in each for binomial
@@ -88,33 +90,33 @@ def expect_elsewhere(outcomes: Sequence[ShiftOutcome], *, nominal_coverage: floa
         nominal_coverage: above 0, below 1.
 
     Returns:
-        None for fewer than ``MIN_SHIFTS`` outcomes.
+        None for fewer than ``MIN_SIMULATED_SITES`` outcomes.
     """
     assert 0 < nominal_coverage < 1, f"nominal_coverage: expected a number between 0 and 1, got {nominal_coverage}"
-    if len(outcomes) < MIN_SHIFTS:
+    if len(outcomes) < MIN_SIMULATED_SITES:
         return None
-    names = sorted({cause for one in outcomes for cause in one.causes})
+    names = sorted({cause for one in outcomes for cause in one.shift_factors})
     sample = _Sample(
         np.array([one.correct for one in outcomes], dtype=np.float64),
         np.array([one.images for one in outcomes], dtype=np.float64),
-        np.array([[name in one.causes for name in names] for one in outcomes]),
+        np.array([[name in one.shift_factors for name in names] for one in outcomes]),
     )
     population = _fit(sample)
     low, high = population.bounds(nominal_coverage, *_widening(sample, nominal_coverage))
     held = []
-    for rest, affected in sample.leaving_one_out():
+    for rest, affected in sample.leave_one_factor_out():
         bounds = _fit(rest).bounds(nominal_coverage, *_widening(rest, nominal_coverage))
         below, above = population.outside(affected, *bounds)
         held.append(1 - float(below + above))
-    middle = population.a / (population.a + population.b)
-    return Expectation(
-        middle=middle,
-        low=min(low, middle),
-        high=max(high, middle),
+    mean = population.a / (population.a + population.b)
+    return ExternalEstimate(
+        mean=mean,
+        low=min(low, mean),
+        high=max(high, mean),
         nominal_coverage=nominal_coverage,
         measured_coverage=float(np.mean(held)) if held else None,
-        shifts=len(outcomes),
-        causes=len(held),
+        simulated_sites=len(outcomes),
+        shift_factors=len(held),
     )
 
 
@@ -124,14 +126,14 @@ class _Sample:
 
     correct: np.ndarray
     images: np.ndarray
-    has_cause: np.ndarray
+    has_factor: np.ndarray
 
-    def leaving_one_out(self) -> list[tuple[_Sample, _Sample]]:
+    def leave_one_factor_out(self) -> list[tuple[_Sample, _Sample]]:
         """For every cause that can be left out: the laboratories without it, and those with it."""
         found: list[tuple[_Sample, _Sample]] = []
-        for cause, affected in enumerate(self.has_cause.T):
-            if affected.sum() >= _LEAST_WITH and (~affected).sum() >= _LEAST_WITHOUT:
-                others = np.delete(self.has_cause, cause, axis=1)
+        for cause, affected in enumerate(self.has_factor.T):
+            if affected.sum() >= _MIN_SITES_WITH and (~affected).sum() >= _MIN_SITES_WITHOUT:
+                others = np.delete(self.has_factor, cause, axis=1)
                 without, having = (
                     _Sample(self.correct[rows], self.images[rows], others[rows]) for rows in (~affected, affected)
                 )
@@ -149,7 +151,7 @@ class _Population:
     def bounds(self, coverage: float, lower_by: float = 0.0, raise_by: float = 0.0) -> tuple[float, float]:
         """Quantiles that leave out the same share on either side, moved outwards by so much log-odds."""
         low, high = np.clip(beta.ppf([(1 - coverage) / 2, (1 + coverage) / 2], self.a, self.b), _EDGE, 1 - _EDGE)
-        return float(_moved(low, -lower_by)), float(_moved(high, raise_by))
+        return float(_shift_log_odds(low, -lower_by)), float(_shift_log_odds(high, raise_by))
 
     def outside(self, sample: _Sample, low: Any, high: Any) -> tuple[np.ndarray, np.ndarray]:
         """Mean probability that a laboratory's accuracy, given its answers, is below ``low`` and above ``high``."""
@@ -182,55 +184,57 @@ def _widening(sample: _Sample, coverage: float) -> tuple[float, float]:
     """By how much log-odds the low and the high bound must move outwards to hold for causes that are left out."""
     population = _fit(sample)
     beyond = []
-    for rest, affected in sample.leaving_one_out():
+    for rest, affected in sample.leave_one_factor_out():
         low, high = _fit(rest).bounds(coverage)
-        beyond.append(population.outside(affected, _moved(low, -_WIDENINGS), _moved(high, _WIDENINGS)))
+        beyond.append(
+            population.outside(affected, _shift_log_odds(low, -_WIDENINGS), _shift_log_odds(high, _WIDENINGS))
+        )
     if not beyond:
         return 0.0, 0.0
     # By the worst cause, not by their mean: there are few, and the next one is none of them.
     below, above = np.max(beyond, axis=0)
     allowed = (1 - coverage) / 2
-    return _least_widening(below <= allowed), _least_widening(above <= allowed)
+    return _smallest_widening(below <= allowed), _smallest_widening(above <= allowed)
 
 
-def _least_widening(suffices: np.ndarray) -> float:
+def _smallest_widening(suffices: np.ndarray) -> float:
     return float(_WIDENINGS[int(suffices.argmax()) if suffices.any() else -1])
 
 
-def _moved(share: Any, by: Any) -> Any:
+def _shift_log_odds(share: Any, by: Any) -> Any:
     """A share of 0-1, exclusive, after its log-odds were changed."""
     return 1 / (1 + np.exp(-(np.log(share / (1 - share)) + by)))
 
 
 #: What the interval is about, for whoever reads it.
-COVERED = (
+ESTIMATE_SCOPE = (
     "Elsewhere is the accuracy in a laboratory nobody has seen, estimated from simulated ones in which stain, light, optics, "
     "camera, magnification and dirt differ, three to nine such causes at once, each mildly or harshly. Not covered: other "
     "patients, other opinions on what a cell is called, damaged slides, and cells of types that were not trained on."
 )
 
 
-def expectation_words(test: Mapping[str, Any]) -> str:
+def external_estimate_text(test: Mapping[str, Any]) -> str:
     """``same lab 98.2 % (97.8-98.6); elsewhere 84 % (71-92)``, from the fields of a run's ``test.json``.
 
     Args:
         test: with ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``elsewhere``, which has the fields of ``Expectation``.
     """
     home = [100 * float(test[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")]
-    away = [100 * float(test["elsewhere"][name]) for name in ("middle", "low", "high")]
+    away = [100 * float(test["external"][name]) for name in ("mean", "low", "high")]
     return f"Same lab {home[0]:.1f} % ({home[1]:.1f}-{home[2]:.1f}); elsewhere {away[0]:.0f} % ({away[1]:.0f}-{away[2]:.0f})"
 
 
-def coverage_words(elsewhere: Mapping[str, Any]) -> str:
+def coverage_text(estimate: Mapping[str, Any]) -> str:
     """What an interval's coverage is meant to be and was found to be, from the fields of ``Expectation``."""
-    measured = elsewhere["measured_coverage"]
+    measured = estimate["measured_coverage"]
     meant = (
-        f"The interval is meant to hold in {elsewhere['nominal_coverage']:.0%} of laboratories; it comes from "
-        f"{elsewhere['shifts']} simulated ones."
+        f"The interval is meant to hold in {estimate['nominal_coverage']:.0%} of laboratories; it comes from "
+        f"{estimate['simulated_sites']} simulated ones."
     )
     if measured is None:
         return meant
     return (
-        f"{meant} Made without one of {elsewhere['causes']} kinds of cause at a time, it held in {measured:.0%} of those where "
+        f"{meant} Made without one of {estimate['shift_factors']} kinds of cause at a time, it held in {measured:.0%} of those where "
         "that kind was at work."
     )

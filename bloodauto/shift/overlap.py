@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bloodauto.shift.corruptions.family import SEVERITIES, Family, Seen
+from bloodauto.shift.corruptions.family import SEVERITIES, CorruptionFamily, TrainingCoverage
 from bloodauto.shift.corruptions.light import CHANNEL_NANOMETRES, ENCODING_GAMMA, RADIATION_CONSTANT_NM_KELVIN
 from bloodauto.shift.corruptions.registry import FAMILIES
-from bloodauto.transforms import OPERATIONS, Between, Policy, StainJitter
+from bloodauto.transforms import OPERATIONS, Policy, StainJitter, UniformRange
 from bloodauto.transforms.operations import select_operations
 
 
@@ -43,7 +43,7 @@ def _percent(share: float) -> float:
     return 100 * share
 
 
-def _stronger_stain(share: float) -> float:
+def _stain_octaves(share: float) -> float:
     """log2 of the factor on a dye's density."""
     return math.log2(1 + share)
 
@@ -82,9 +82,9 @@ OVERLAPS: tuple[Overlap, ...] = (
     Overlap("color", "saturation", _percent),
     Overlap("saturation", "saturation", _percent),
     Overlap("hue", "stain_hue", _same),
-    Overlap("stain_jitter", "blue_stain_intensity", _stronger_stain),
-    Overlap("stain_jitter", "eosin_intensity", _stronger_stain),
-    Overlap("stain_jitter", "staining_time", _stronger_stain),
+    Overlap("stain_jitter", "blue_stain_intensity", _stain_octaves),
+    Overlap("stain_jitter", "eosin_intensity", _stain_octaves),
+    Overlap("stain_jitter", "staining_time", _stain_octaves),
     Overlap("rotate", "rotation", _same),
     Overlap("rotate_any", "rotation", _same),
     Overlap("zoom", "scale", _same),
@@ -97,7 +97,7 @@ OVERLAPS: tuple[Overlap, ...] = (
 )
 
 #: Operations that rehearse no family. Right-angle turns meet ``rotation`` in the one point of 90 degrees.
-OVERLAP_NONE = frozenset(
+OPERATIONS_WITHOUT_OVERLAP = frozenset(
     {"invert", "solarize", "posterize", "shear_x", "shear_y", "stretch", "sharpness"}
     | {"flip_horizontal", "flip_vertical", "quarter_turn"}
 )
@@ -117,14 +117,14 @@ def _operations(value: Any) -> Iterator[tuple[str, float]]:
         for one in value:
             yield from _operations(one)
         return
-    if isinstance(value, Between):
+    if isinstance(value, UniformRange):
         yield value.operation, float(np.abs(value.strengths(np.array([value.low, value.high]))).max())
         return
     if not is_dataclass(value):
         return
     held = {field.name: getattr(value, field.name) for field in fields(value)}
     # A policy that names no magnitude is taken at its word: it may be any.
-    magnitude = float(held.get("magnitude", held.get("strongest", 1.0)))
+    magnitude = float(held.get("magnitude", held.get("max_magnitude", 1.0)))
     named: list[str] = ["stain_jitter"] if isinstance(value, StainJitter) else []
     named += [held["operation"]] if "operation" in held else []
     named += [operation.name for operation in select_operations(held["operations"])] if "operations" in held else []
@@ -134,7 +134,7 @@ def _operations(value: Any) -> Iterator[tuple[str, float]]:
         yield from _operations(one)
 
 
-def _severity(family: Family, level: float) -> float:
+def _severity(family: CorruptionFamily, level: float) -> float:
     """The severity a level stands for; 0 below the mildest."""
     levels = np.array(family.levels, dtype=float)
     if levels[0] > levels[-1]:
@@ -142,10 +142,10 @@ def _severity(family: Family, level: float) -> float:
     return 0.0 if level < levels[0] else float(np.interp(level, levels, SEVERITIES))
 
 
-def trained_severities(policies: Iterable[Policy]) -> tuple[Seen, ...]:
+def trained_severities(policies: Iterable[Policy]) -> tuple[TrainingCoverage, ...]:
     """How far any of these policies rehearses each family, in the order of ``FAMILIES``; families none does are left out.
 
-    ``another_laboratory`` never is: whether what was learnt of each cause holds when all are at work is the question.
+    ``combined_shift`` never is: whether what was learnt of each cause holds when all are at work is the question.
     """
     strongest: dict[str, float] = {}
     for policy in policies:
@@ -158,4 +158,4 @@ def trained_severities(policies: Iterable[Policy]) -> tuple[Seen, ...]:
         if strength > 0:
             level = overlap.level(strength)
             reached[overlap.family] = max(reached[overlap.family], _severity(by_name[overlap.family], level))
-    return tuple(Seen(name, severity) for name, severity in reached.items() if severity > 0)
+    return tuple(TrainingCoverage(name, severity) for name, severity in reached.items() if severity > 0)

@@ -8,10 +8,10 @@ import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift.corruptions.family import GROUPS
-from bloodauto.shift.suite import ViewPlan
+from bloodauto.shift.suite import ShiftPlan
 
 #: What the images of a left-out laboratory count in the objective: as much as all simulated causes, being real.
-LEFT_OUT_LAB_SHARE = 0.5
+HELD_OUT_SITE_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class FamilyScore:
     name: str
     group: str
     accuracy: float
-    num_views: int
+    num_shifted_images: int
     weight: float
 
 
@@ -32,7 +32,7 @@ class GroupScore:
     name: str
     accuracy: float
     balanced_accuracy: float
-    num_views: int
+    num_shifted_images: int
     weight: float
 
 
@@ -61,10 +61,10 @@ class ShiftScore:
 def score(
     labels: np.ndarray,
     clean_probabilities: np.ndarray,
-    plan: ViewPlan,
-    view_probabilities: np.ndarray,
+    plan: ShiftPlan,
+    shifted_probabilities: np.ndarray,
     *,
-    clean_share: float | None = None,
+    clean_weight: float | None = None,
 ) -> ShiftScore:
     """Sums up what a model answered on clean images and on views.
 
@@ -76,8 +76,8 @@ def score(
         labels: integers, (n,), of all validation images, in 0..classes - 1.
         clean_probabilities: float, (n, classes).
         plan: the views that were shown, m rows.
-        view_probabilities: float, (m, classes), in the plan's order.
-        clean_share: the clean images' share of the objective, 0-1, instead of counting 1: ``LEFT_OUT_LAB_SHARE`` where they
+        shifted_probabilities: float, (m, classes), in the plan's order.
+        clean_weight: the clean images' share of the objective, 0-1, instead of counting 1: ``HELD_OUT_SITE_WEIGHT`` where they
             come from a laboratory that was not trained on.
 
     Raises:
@@ -85,10 +85,10 @@ def score(
         RecipeError: no view has a positive weight.
     """
     labels = np.asarray(labels)
-    classes = _checked_classes(labels, clean_probabilities, plan, view_probabilities)
+    classes = _checked_classes(labels, clean_probabilities, plan, shifted_probabilities)
     clean_correct = (clean_probabilities.argmax(axis=1) == labels).astype(np.float64)
-    view_labels = labels[plan.image_index]
-    view_correct = (view_probabilities.argmax(axis=1) == view_labels).astype(np.float64)
+    shifted_labels = labels[plan.image_index]
+    view_correct = (shifted_probabilities.argmax(axis=1) == shifted_labels).astype(np.float64)
 
     family_scores = []
     for index, family in enumerate(plan.families):
@@ -108,7 +108,7 @@ def score(
                 GroupScore(
                     group,
                     float(np.average(correct_views, weights=weights)),
-                    _balanced(correct_views, view_labels[counted], weights, classes),
+                    _balanced_accuracy(correct_views, shifted_labels[counted], weights, classes),
                     int(counted.sum()),
                     float(plan.weights[rows].mean()),
                 )
@@ -116,7 +116,7 @@ def score(
     if not group_scores:
         raise RecipeError("shift score: expected a view with a positive weight, but every view has weight 0.")
     balanced = [group_score.balanced_accuracy for group_score in group_scores]
-    clean_balanced = _balanced(clean_correct, labels, np.ones(len(labels)), classes)
+    clean_balanced = _balanced_accuracy(clean_correct, labels, np.ones(len(labels)), classes)
     return ShiftScore(
         clean_accuracy=float(clean_correct.mean()),
         clean_balanced_accuracy=clean_balanced,
@@ -124,16 +124,16 @@ def score(
         families=tuple(family_scores),
         mean_balanced_accuracy=float(np.mean(balanced)),
         worst_group=group_scores[int(np.argmin(balanced))].name,
-        objective=_objective(clean_balanced, balanced, [one.weight for one in group_scores], clean_share),
+        objective=_objective(clean_balanced, balanced, [one.weight for one in group_scores], clean_weight),
     )
 
 
-def _objective(clean: float, balanced: list[float], weights: list[float], clean_share: float | None) -> float:
-    share = 1 / (1 + sum(weights)) if clean_share is None else clean_share
+def _objective(clean: float, balanced: list[float], weights: list[float], clean_weight: float | None) -> float:
+    share = 1 / (1 + sum(weights)) if clean_weight is None else clean_weight
     return share * clean + (1 - share) * float(np.average(balanced, weights=weights))
 
 
-def _balanced(correct: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int) -> float:
+def _balanced_accuracy(correct: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int) -> float:
     """Mean over the classes that occur of the weighted share that is right."""
     total = np.bincount(labels, weights, minlength=classes)
     right = np.bincount(labels, weights * correct, minlength=classes)
@@ -142,7 +142,7 @@ def _balanced(correct: np.ndarray, labels: np.ndarray, weights: np.ndarray, clas
 
 
 def _checked_classes(
-    labels: np.ndarray, clean_probabilities: np.ndarray, plan: ViewPlan, view_probabilities: np.ndarray
+    labels: np.ndarray, clean_probabilities: np.ndarray, plan: ShiftPlan, shifted_probabilities: np.ndarray
 ) -> int:
     """The number of classes, once all four fit together."""
     if labels.shape != (plan.num_validation_images,) or not np.issubdtype(labels.dtype, np.integer):
@@ -155,12 +155,12 @@ def _checked_classes(
             f"shift score: expected clean probabilities ({len(labels)}, classes), got {clean_probabilities.shape}."
         )
     classes = clean_probabilities.shape[1]
-    if view_probabilities.shape != (len(plan), classes):
+    if shifted_probabilities.shape != (len(plan), classes):
         raise DataError(
-            f"shift score: expected view probabilities ({len(plan)}, {classes}), got {view_probabilities.shape}."
+            f"shift score: expected view probabilities ({len(plan)}, {classes}), got {shifted_probabilities.shape}."
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(f"shift score: expected labels in 0..{classes - 1}, got {labels.min()}..{labels.max()}.")
-    if not (np.isfinite(clean_probabilities).all() and np.isfinite(view_probabilities).all()):
+    if not (np.isfinite(clean_probabilities).all() and np.isfinite(shifted_probabilities).all()):
         raise DataError("shift score: expected finite probabilities, got NaN or infinity; the model has diverged.")
     return classes

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bloodauto.errors import DataError
-from bloodauto.shift.corruptions.family import SEVERITIES, Family
+from bloodauto.shift.corruptions.family import SEVERITIES, CorruptionFamily
 from bloodauto.shift.corruptions.registry import FAMILIES
 
 #: What may differ, in the order in which it happens to a slide on its way to a file; one family of a line at a time. Stain
 #: and light have lines of their own for amount, hue and camera, because these come from different things.
-CAUSES: tuple[tuple[Family, ...], ...] = tuple(
+SHIFT_FACTORS: tuple[tuple[CorruptionFamily, ...], ...] = tuple(
     tuple(family for family in FAMILIES if family.group == group and (family.name in tinted) == tints)
     for group, tinted, tints in (
         ("geometry", (), False),
@@ -32,27 +32,27 @@ CAUSES: tuple[tuple[Family, ...], ...] = tuple(
     )
 )
 #: What differs in one or two things is another day in the same laboratory.
-LEAST_CAUSES = 3
+MIN_SHIFT_FACTORS = 3
 #: Largest share of a place's images with dirt on them: where it were more, the slide would be made again.
-_MOST_DIRT = 0.5
+_MAX_ARTEFACT_RATE = 0.5
 #: Dirt and noise fall elsewhere on every image; stain, lamp, focus and magnification are those of the place.
-_PER_IMAGE = ("artefacts", "sensor")
+_DRAWN_PER_IMAGE = ("artefacts", "sensor")
 
 
 @dataclass(frozen=True)
-class CompoundShift:
+class SimulatedSite:
     """One drawn laboratory.
 
     Attributes:
         families: what differs from the training images, in the order of application; one of each of ``CAUSES`` at most.
         severities: of each of them, 1 to 5, any number between.
-        dirt_rate: share of its images, 0-1, on which artefacts lie; no place has dirt over every cell.
+        artefact_rate: share of its images, 0-1, on which artefacts lie; no place has dirt over every cell.
         seed: what directions, positions and noise derive from.
     """
 
-    families: tuple[Family, ...]
+    families: tuple[CorruptionFamily, ...]
     severities: tuple[float, ...]
-    dirt_rate: float
+    artefact_rate: float
     seed: int
 
     def __post_init__(self) -> None:
@@ -88,16 +88,16 @@ class CompoundShift:
         for index, image in enumerate(images):
             for family, severity in zip(self.families, self.severities, strict=True):
                 key = [self.seed, zlib.crc32(family.name.encode())]
-                rng = np.random.default_rng([*key, 1 + index] if family.group in _PER_IMAGE else key)
-                if family.group == "artefacts" and rng.random() >= self.dirt_rate:
+                rng = np.random.default_rng([*key, 1 + index] if family.group in _DRAWN_PER_IMAGE else key)
+                if family.group == "artefacts" and rng.random() >= self.artefact_rate:
                     continue
                 image = family.corrupt(image, family.level_at(severity), rng)
             rendered[index] = image
         return rendered
 
 
-def draw_compound_shifts(count: int, *, seed: int) -> tuple[CompoundShift, ...]:
-    """Draws laboratories: ``LEAST_CAUSES`` to all of ``CAUSES``, each number equally often, each with a severity of its own.
+def draw_simulated_sites(count: int, *, seed: int) -> tuple[SimulatedSite, ...]:
+    """Draws laboratories: ``MIN_SHIFT_FACTORS`` to all of ``CAUSES``, each number equally often, each with a severity of its own.
 
     Args:
         count: how many; the first ones of a longer draw are those of a shorter one.
@@ -106,10 +106,10 @@ def draw_compound_shifts(count: int, *, seed: int) -> tuple[CompoundShift, ...]:
     shifts = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        causes = LEAST_CAUSES + number % (len(CAUSES) - LEAST_CAUSES + 1)
-        chosen = np.sort(rng.permutation(len(CAUSES))[:causes])
-        families = tuple(CAUSES[cause][int(rng.integers(len(CAUSES[cause])))] for cause in chosen)
+        causes = MIN_SHIFT_FACTORS + number % (len(SHIFT_FACTORS) - MIN_SHIFT_FACTORS + 1)
+        chosen = np.sort(rng.permutation(len(SHIFT_FACTORS))[:causes])
+        families = tuple(SHIFT_FACTORS[cause][int(rng.integers(len(SHIFT_FACTORS[cause])))] for cause in chosen)
         severities = tuple(rng.uniform(SEVERITIES[0], SEVERITIES[-1], causes).tolist())
-        dirt_rate = float(rng.uniform(0, _MOST_DIRT))
-        shifts.append(CompoundShift(families, severities, dirt_rate, int(rng.integers(2**31))))
+        artefact_rate = float(rng.uniform(0, _MAX_ARTEFACT_RATE))
+        shifts.append(SimulatedSite(families, severities, artefact_rate, int(rng.integers(2**31))))
     return tuple(shifts)

@@ -9,24 +9,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, Family, Seen
-from bloodauto.shift.corruptions.registry import FAMILIES, family_named
+from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, CorruptionFamily, TrainingCoverage
+from bloodauto.shift.corruptions.registry import FAMILIES, find_family
 
 #: Severities of the thorough plan: mild enough to be met in practice, harsh enough to tell recipes apart.
-THOROUGH_SEVERITIES = (2, 3, 4)
+EXHAUSTIVE_SEVERITIES = (2, 3, 4)
 #: Severities that recipes are compared by. What all of them get right, and mild shifts are that, tells none from another.
-TELLING_SEVERITIES = (3, 4, 5)
+SEARCH_SEVERITIES = (3, 4, 5)
 #: The group in which all causes are at work at once; of all groups it ranks recipes most as another laboratory does, so it
 #: counts this share of the objective, and is shown in so many times the views of any other.
-LABORATORY = "laboratory"
-LABORATORY_SHARE = 0.5
-_LABORATORY_VIEWS = 4
+COMBINED = "combined"
+COMBINED_WEIGHT = 0.5
+_COMBINED_IMAGES_RATIO = 4
 #: What a view counts whose question some recipe of the search may have trained on; one that none can counts 1.
-SEEN_WEIGHT = 0.25
+COVERED_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
-class View:
+class ShiftedImages:
     """Some rows of a plan, rendered.
 
     Attributes:
@@ -45,7 +45,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class ViewPlan:
+class ShiftPlan:
     """Which validation image is shown in which family at which severity: one row per view, no pixels yet.
 
     A plan depends only on the labels and the suite's settings; rendering depends only on the row and its image. So any
@@ -62,7 +62,7 @@ class ViewPlan:
     """
 
     seed: int
-    families: tuple[Family, ...]
+    families: tuple[CorruptionFamily, ...]
     family_index: np.ndarray
     severities: np.ndarray
     image_index: np.ndarray
@@ -82,7 +82,7 @@ class ViewPlan:
         """str, (m,), the cause of each row's shift."""
         return np.array([family.group for family in self.families])[self.family_index]
 
-    def select(self, rows: np.ndarray) -> ViewPlan:
+    def select(self, rows: np.ndarray) -> ShiftPlan:
         """The plan of some rows, in that order; they render to the same bytes."""
         return replace(
             self,
@@ -107,23 +107,25 @@ class ViewPlan:
         """
         self._check(images)
         chosen = np.arange(len(self))[rows]
-        views = np.empty((len(chosen), *images.shape[1:]), np.uint8)
+        shifted_images = np.empty((len(chosen), *images.shape[1:]), np.uint8)
         for place, row in enumerate(chosen.tolist()):
             family = self.families[self.family_index[row]]
             image_index = int(self.image_index[row])
             # Severity stays out of the key: the same noise and position at every severity make them comparable.
             rng = np.random.default_rng([self.seed, image_index, zlib.crc32(family.name.encode())])
-            views[place] = family.apply(images[image_index], int(self.severities[row]), rng)
-        return views
+            shifted_images[place] = family.apply(images[image_index], int(self.severities[row]), rng)
+        return shifted_images
 
-    def views(self, images: np.ndarray) -> Iterator[View]:
+    def shifted_images(self, images: np.ndarray) -> Iterator[ShiftedImages]:
         """Renders group by group, so that only one group's pixels need to be in memory. Raises as ``render``."""
         self._check(images)
         groups, names = self.group_names, self.family_names
         for group in GROUPS:
             rows = np.flatnonzero(groups == group)
             if len(rows):
-                yield View(group, names[rows], self.severities[rows], self.image_index[rows], self.render(images, rows))
+                yield ShiftedImages(
+                    group, names[rows], self.severities[rows], self.image_index[rows], self.render(images, rows)
+                )
 
     def _check(self, images: np.ndarray) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
@@ -150,8 +152,8 @@ class ShiftSuite:
         num_images: at most this many validation images are shown as another laboratory would, and a quarter of them in each
             other group; 512 keep the plan at 1,280 views.
         exclude_families: names of families that no view uses.
-        seen: what recipes may train on; its views count ``seen_weight``, all others 1.
-        seen_weight: 0 leaves out what may be trained on, 1 makes no difference.
+        seen: what recipes may train on; its views count ``covered_weight``, all others 1.
+        covered_weight: 0 leaves out what may be trained on, 1 makes no difference.
 
     Raises:
         RecipeError: a number is out of range, a name is no family's, or no family is left.
@@ -160,30 +162,30 @@ class ShiftSuite:
     seed: int
     num_images: int = 512
     exclude_families: tuple[str, ...] = ()
-    seen: tuple[Seen, ...] = ()
-    seen_weight: float = SEEN_WEIGHT
+    covered_by_training: tuple[TrainingCoverage, ...] = ()
+    covered_weight: float = COVERED_WEIGHT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seen_weight <= 1:
-            raise RecipeError(f"shift suite: expected a seen_weight of 0 to 1, got {self.seen_weight}.")
-        for one in self.seen:
-            family_named(one.family)
+        if not 0 <= self.covered_weight <= 1:
+            raise RecipeError(f"shift suite: expected a covered_weight of 0 to 1, got {self.covered_weight}.")
+        for one in self.covered_by_training:
+            find_family(one.family)
         if self.num_images < 1:
             raise RecipeError(f"shift suite: expected num_images of at least 1, got {self.num_images}.")
         if self.seed < 0:
             raise RecipeError(f"shift suite: expected a seed of at least 0, got {self.seed}.")
         for name in self.exclude_families:
-            family_named(name)
+            find_family(name)
         if not self.families:
             raise RecipeError("shift suite: expected at least one family, but all are excluded.")
 
     @property
-    def families(self) -> tuple[Family, ...]:
+    def families(self) -> tuple[CorruptionFamily, ...]:
         """The families in use, in the order of ``FAMILIES``."""
         return tuple(family for family in FAMILIES if family.name not in self.exclude_families)
 
-    def plan(self, labels: np.ndarray) -> ViewPlan:
-        """One view per image of a group's subsample, at ``TELLING_SEVERITIES``.
+    def plan(self, labels: np.ndarray) -> ShiftPlan:
+        """One view per image of a group's subsample, at ``SEARCH_SEVERITIES``.
 
         Families and severities of a group are dealt like cards to the images in the order of their classes: every
         combination comes equally often, to within one, and no class gets more of the harsh ones than another. A group's
@@ -196,21 +198,21 @@ class ShiftSuite:
             DataError: the labels are not a non-empty one-dimensional integer array.
         """
         every = self._subsample(labels, self.num_images)
-        few = self._subsample(labels, -(-self.num_images // _LABORATORY_VIEWS))
+        few = self._subsample(labels, -(-self.num_images // _COMBINED_IMAGES_RATIO))
         columns = []
         for group_number, group in enumerate(GROUPS):
             members = [index for index, family in enumerate(self.families) if family.group == group]
             if not members:
                 continue
-            order = every if group == LABORATORY else few
+            order = every if group == COMBINED else few
             rng = np.random.default_rng([self.seed, 1, group_number])
-            deck = np.array([(index, severity) for index in members for severity in TELLING_SEVERITIES])
+            deck = np.array([(index, severity) for index in members for severity in SEARCH_SEVERITIES])
             decks = -(-len(order) // len(deck))
             dealt = np.concatenate([rng.permutation(deck) for _ in range(decks)])[: len(order)]
             columns.append(np.column_stack([dealt, order]))
         return self._plan_of(np.concatenate(columns), len(labels))
 
-    def thorough_plan(self, labels: np.ndarray, severities: Sequence[int] = THOROUGH_SEVERITIES) -> ViewPlan:
+    def exhaustive_plan(self, labels: np.ndarray, severities: Sequence[int] = EXHAUSTIVE_SEVERITIES) -> ShiftPlan:
         """Every family at every one of ``severities`` on the whole subsample: for the final report, not for trials.
 
         Raises:
@@ -227,26 +229,28 @@ class ShiftSuite:
         )
         return self._plan_of(rows, len(labels))
 
-    def views(self, images: np.ndarray, labels: np.ndarray) -> Iterator[View]:
+    def shifted_images(self, images: np.ndarray, labels: np.ndarray) -> Iterator[ShiftedImages]:
         """``plan(labels)``, rendered group by group."""
-        return self.plan(labels).views(images)
+        return self.plan(labels).shifted_images(images)
 
-    def _plan_of(self, rows: np.ndarray, num_validation_images: int) -> ViewPlan:
+    def _plan_of(self, rows: np.ndarray, num_validation_images: int) -> ShiftPlan:
         family_index, severities, image_index = rows.T.astype(np.int64)
-        reached = {one.family: one.severity for one in self.seen}
+        reached = {one.family: one.severity for one in self.covered_by_training}
         limits = np.array([reached.get(family.name, 0.0) for family in self.families])
-        weights = np.where(severities <= limits[family_index], self.seen_weight, 1.0)
-        weights = self._with_laboratory_share(weights, family_index)
-        return ViewPlan(self.seed, self.families, family_index, severities, image_index, weights, num_validation_images)
+        weights = np.where(severities <= limits[family_index], self.covered_weight, 1.0)
+        weights = self._with_combined_weight(weights, family_index)
+        return ShiftPlan(
+            self.seed, self.families, family_index, severities, image_index, weights, num_validation_images
+        )
 
-    def _with_laboratory_share(self, weights: np.ndarray, family_index: np.ndarray) -> np.ndarray:
+    def _with_combined_weight(self, weights: np.ndarray, family_index: np.ndarray) -> np.ndarray:
         """Raises what views of the laboratory group count so that it comes to its share; see ``score.score``."""
         groups = np.array([family.group for family in self.families])[family_index]
-        ours = groups == LABORATORY
+        ours = groups == COMBINED
         means = [weights[groups == group].mean() for group in dict.fromkeys(groups[~ours].tolist())]
         # The clean images count 1.
         of_others = 1.0 + sum(means)
-        return np.where(ours, LABORATORY_SHARE / (1 - LABORATORY_SHARE) * of_others, weights)
+        return np.where(ours, COMBINED_WEIGHT / (1 - COMBINED_WEIGHT) * of_others, weights)
 
     def _subsample(self, labels: np.ndarray, count: int) -> np.ndarray:
         """Indices of the images shown, class after class, random within a class.

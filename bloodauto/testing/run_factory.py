@@ -68,7 +68,7 @@ def suggest(trial: optuna.trial.Trial) -> float:
 def build_run(
     root: Path, *, trials: int = 30, finished: bool = True, classes: tuple[str, ...] = CLASSES
 ) -> RunDirectory:
-    """A run of ``trials`` trials of all outcomes; ``finished`` adds ensemble, sealed test and the next steps."""
+    """A run of ``trials`` trials of all outcomes; ``finished`` adds ensemble, held-out test and the next steps."""
     run, rng = RunDirectory(root), np.random.default_rng(5)
     root.mkdir(parents=True, exist_ok=True)
     _write_data(run, rng, classes)
@@ -108,12 +108,12 @@ def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str,
             "height_px": 96,
             "width_px": 96,
             "classes": counts,
-            "labs": {"barcelona": sum(counts.values())},
-            "left_out": 7,
+            "sites": {"barcelona": sum(counts.values())},
+            "excluded": 7,
             "digest": "5f" * 32,
         },
     )
-    findings = {3: ("exact_duplicate", "left_out"), 11: ("near_duplicate", "grouped"), 40: ("blurred", "kept")}
+    findings = {3: ("exact_duplicate", "excluded"), 11: ("near_duplicate", "grouped"), 40: ("blurred", "kept")}
     with run.cleaning.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("name", "label", "finding", "action", "cluster", "reason"))
@@ -122,7 +122,7 @@ def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str,
             writer.writerow(
                 (f"img/{index:04d}.png", classes[index % len(classes)], finding, action, index % 9, finding)
             )
-    sizes = {-1: ("left_out", 7), -2: ("test", 15), 0: ("fold_0", 15), 1: ("fold_1", 40), 2: ("fold_2", 43)}
+    sizes = {-1: ("excluded", 7), -2: ("test", 15), 0: ("fold_0", 15), 1: ("fold_1", 40), 2: ("fold_2", 43)}
     parts = [
         {"part": part, "name": name, "images": [f"img/{part}-{index}.png" for index in range(size)]}
         for part, (name, size) in sizes.items()
@@ -130,7 +130,7 @@ def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str,
     notes = ["the test part shows no image of ig: nothing can be said of them there"]
     write_json(
         run.splits,
-        {"version": 1, "cells_sha256": "5f" * 32, "seed": 7, "num_folds": 3, "notes": notes, "parts": parts},
+        {"version": 1, "dataset_sha256": "5f" * 32, "seed": 7, "num_folds": 3, "notes": notes, "parts": parts},
     )
 
 
@@ -162,7 +162,7 @@ def _write_trial(
 ) -> float:
     quality = suggest(trial) + 0.01 * rng.standard_normal()
     seconds = 20.0 + 16.0 * plan.epochs
-    trial.set_user_attr("origin", "declared: small and strong" if trial.number < 3 else "sampled")
+    trial.set_user_attr("origin", "initial: small and strong" if trial.number < 3 else "sampled")
     trial.set_user_attr("recipe_id", f"{trial.number * 7919 + 4096:012x}")
     trial.set_user_attr("backbone", trial.params["backbone.name"])
     history = []
@@ -232,18 +232,18 @@ def predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> 
         "index": np.arange(400),
         "labels": labels.astype(np.int64),
         "clean": clean,
-        "view_labels": labels[:40].astype(np.int64),
-        "view_groups": np.array(["stain"] * 40),
-        "view_weights": np.ones(40),
+        "shifted_labels": labels[:40].astype(np.int64),
+        "shifted_groups": np.array(["stain"] * 40),
+        "shifted_weights": np.ones(40),
         "shifted": clean[:40],
         "target": clean[:0],
     }
 
 
-def _charge(run: RunDirectory, purpose: str, seconds: float, spent: float) -> float:
+def _charge(run: RunDirectory, phase: str, seconds: float, spent: float) -> float:
     line = {
         "at_unix": 1.7e9 + spent,
-        "purpose": purpose,
+        "phase": phase,
         "device_seconds": seconds,
         "spent_device_seconds": spent + seconds,
     }
@@ -251,33 +251,33 @@ def _charge(run: RunDirectory, purpose: str, seconds: float, spent: float) -> fl
     return spent + seconds
 
 
-def _answered_part(rng: np.random.Generator, images: int, answered: float, accuracy: float) -> dict[str, object]:
+def _answered_part(rng: np.random.Generator, images: int, coverage: float, accuracy: float) -> dict[str, object]:
     shares = np.linspace(0.025, 1, 40)
     wrong = np.sort(rng.uniform(0, 2 * (1 - accuracy), 40))
-    curve = {"answered": shares.tolist(), "wrong": wrong.tolist(), "area": float(wrong.mean())}
-    return {"images": images, "answered": answered, "accuracy": accuracy, "curve": curve}
+    curve = {"coverage": shares.tolist(), "risk": wrong.tolist(), "aurc": float(wrong.mean())}
+    return {"images": images, "coverage": coverage, "accuracy": accuracy, "curve": curve}
 
 
-def _laboratories(rng: np.random.Generator) -> list[dict[str, object]]:
+def _simulated_sites(rng: np.random.Generator) -> list[dict[str, object]]:
     families = ("scale", "eosin_intensity", "stain_hue", "bubble", "gamma", "saturation", "defocus", "jpeg")
     found = []
     for number in range(40):
-        severity, causes = float(rng.uniform(1, 5)), 1 + number % 8
-        correct = int(rng.binomial(32, max(0.97 - 0.02 * severity * causes, 0.2)))
+        severity, shift_factors = float(rng.uniform(1, 5)), 1 + number % 8
+        correct = int(rng.binomial(32, max(0.97 - 0.02 * severity * shift_factors, 0.2)))
         found.append(
-            {"families": families[:causes], "groups": [], "severity": severity, "correct": correct, "images": 32}
+            {"families": families[:shift_factors], "groups": [], "severity": severity, "correct": correct, "images": 32}
         )
     return found
 
 
 def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[str, ...], spent: float) -> None:
-    for purpose, seconds in (
+    for phase, seconds in (
         (f"refit {REFITS[0]}", 520.0),
         (f"refit {REFITS[1]}", 610.0),
         ("ensemble", 45.0),
         ("export", 60.0),
     ):
-        spent = _charge(run, purpose, seconds, spent)
+        spent = _charge(run, phase, seconds, spent)
     scores = {"accuracy": 0.972, "balanced_accuracy": 0.966, "macro_f1": 0.965, "shift": 0.881, "ece": 0.014}
     single = {"accuracy": 0.964, "balanced_accuracy": 0.957, "macro_f1": 0.955, "shift": 0.856, "ece": 0.031}
     scores["ece_shifted"], single["ece_shifted"] = 0.052, 0.088
@@ -299,7 +299,7 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
             "members": members,
             "calibration": {"temperature": 1.31, "per_class": None, "cross_validated_nats": [0.211, 0.214]},
             "abstention": {
-                "sureness": "entropy",
+                "confidence_score": "entropy",
                 "threshold": -0.62,
                 "clean": _answered_part(rng, 400, 0.95, 0.99),
                 "shifted": _answered_part(rng, 40, 0.71, 0.93),
@@ -309,7 +309,7 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
                 "best": 0.894,
                 "shrunk": 0.883,
                 "noise": 0.011,
-                "noise_comparisons": 3,
+                "noise_degrees_of_freedom": 3,
                 "refits": 0.901,
             },
             "scores": scores,
@@ -318,7 +318,7 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
                 {"step": step, "added": name, "score": 0.95 + 0.01 * step} for step, name in enumerate(REFITS, 1)
             ],
             "images": 400,
-            "views": 40,
+            "shifted_images": 40,
         },
     )
     size = len(classes)
@@ -336,16 +336,16 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
             "ece": 0.017,
             "ece_shifted": 0.061,
             "ensemble": "0123456789ab",
-            "elsewhere": {
-                "middle": 0.76,
+            "external": {
+                "mean": 0.76,
                 "low": 0.41,
                 "high": 0.95,
                 "nominal_coverage": 0.9,
                 "measured_coverage": 0.91,
-                "shifts": 40,
-                "causes": 6,
+                "simulated_sites": 40,
+                "shift_factors": 6,
             },
-            "laboratories": _laboratories(rng),
+            "simulated_sites": _simulated_sites(rng),
             "confusion": confusion.tolist(),
             "classes": list(classes),
             "shift": {
@@ -355,10 +355,10 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
                 "stain": 0.801,
                 "artefacts": 0.897,
                 "geometry": 0.951,
-                "laboratory": 0.683,
+                "combined": 0.683,
             },
             "shifted_accuracy": 0.87,
-            "shifted_views": 1600,
+            "shifted_images": 1600,
         },
     )
     write_text(

@@ -11,18 +11,18 @@ import optuna
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.space import Space, load_space, realise
+from bloodauto.config.space import Space, load_space, recipe_from_parameters
 from bloodauto.testing.learning_curves import GeneratedCurves
 from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.executors.simulated import Curve, Machine, SimulatedSession, Simulator
+from bloodauto.tuning.executors.simulated import Curve, SimulatedMachine, SimulatedSession, Simulator
 from bloodauto.tuning.pruning import plan_pruning
-from bloodauto.tuning.scheduler import Policy, PolicySettings
+from bloodauto.tuning.scheduler import Scheduler, SchedulerSettings
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-SETTINGS = PolicySettings(
-    seed=7, workers=2, devices_per_worker=1.0, refit_share=0.35, final_device_seconds=30.0, num_folds=5
+SETTINGS = SchedulerSettings(
+    seed=7, workers=2, devices_per_worker=1.0, refit_fraction=0.35, finalization_device_seconds=30.0, num_folds=5
 )
 MAX_EPOCHS = 6
 
@@ -32,7 +32,7 @@ def tiny_space() -> Space:
 
 
 def tiny_recipe(space: Space, width: int = 16, learning_rate: float = 2e-3) -> Recipe:
-    return realise(
+    return recipe_from_parameters(
         space,
         {
             "backbone.width": width,
@@ -57,17 +57,17 @@ class Search:
 
     folder: Path
     budget_device_seconds: float = 1200.0
-    settings: PolicySettings = SETTINGS
+    settings: SchedulerSettings = SETTINGS
     curve: Curve = field(default_factory=curves)
-    machine: Machine = field(default_factory=Machine)
-    declared: tuple[tuple[str, Recipe], ...] = ()
+    machine: SimulatedMachine = field(default_factory=SimulatedMachine)
+    initial: tuple[tuple[str, Recipe], ...] = ()
     pruner: str = "successive_halving"
     storage: str | None = None
-    others: Callable[[Recipe], tuple[float, ...]] = lambda recipe: ()
+    secondary: Callable[[Recipe], tuple[float, ...]] = lambda recipe: ()
 
     def __post_init__(self) -> None:
         self.space = tiny_space()
-        self.simulator = Simulator(self.curve, self.machine, self.others)
+        self.simulator = Simulator(self.curve, self.machine, self.secondary)
         directions = self.settings.objectives.directions
         self.study = optuna.create_study(directions=directions, storage=self.storage, load_if_exists=True)
 
@@ -75,27 +75,27 @@ class Search:
         self.settings = replace(self.settings, **changes)  # type: ignore[arg-type]
         return self
 
-    def policy(self) -> Policy:
+    def scheduler(self) -> Scheduler:
         self.ledger = Ledger(
             self.folder / "ledger.jsonl",
             budget_device_seconds=self.budget_device_seconds,
             now=self.simulator.now,
             wall_clock=self.simulator.now,
         )
-        return Policy(
+        return Scheduler(
             study=self.study,
             space=self.space,
             ledger=self.ledger,
             pruning=plan_pruning(self.pruner, max_epochs=MAX_EPOCHS),  # type: ignore[arg-type]
             settings=self.settings,
-            declared=self.declared,
+            initial=self.initial,
             now=self.simulator.now,
         )
 
     def session(self, *, stop_at: float | None = None, kill: bool = False) -> SimulatedSession:
-        self.last_policy = self.policy()
+        self.last_scheduler = self.scheduler()
         return self.simulator.run(
-            self.last_policy,
+            self.last_scheduler,
             self.ledger,
             workers=self.settings.workers,
             devices_per_worker=self.settings.devices_per_worker,

@@ -12,7 +12,6 @@ from bloodauto.transforms import (
     Apply,
     AugMix,
     BatchPolicy,
-    Between,
     CutMix,
     Mixing,
     MixUp,
@@ -24,7 +23,8 @@ from bloodauto.transforms import (
     StainJitter,
     Symmetries,
     TrivialAugment,
-    equalising_images,
+    UniformRange,
+    class_balancing_images,
 )
 
 
@@ -41,7 +41,7 @@ def policy_of(augmentation: grammar.Augmentation) -> Policy:
     if augmentation.rand_augment is not None:
         policies.append(RandAugment(**augmentation.rand_augment.model_dump()))
     policies += [_step(step) for step in augmentation.steps]
-    return at_rate(Sequence(tuple(policies)), augmentation.fraction)
+    return with_probability(Sequence(tuple(policies)), augmentation.fraction)
 
 
 def engine_policy_of(augmentation: grammar.Augmentation) -> BatchPolicy:
@@ -52,9 +52,9 @@ def engine_policy_of(augmentation: grammar.Augmentation) -> BatchPolicy:
     """
     if augmentation.engine == "bloodauto":
         return policy_of(augmentation)
-    from bloodauto.transforms.keras_cv_engine import ReferencePolicy
+    from bloodauto.transforms.keras_cv_engine import KerasCVPolicy
 
-    return ReferencePolicy(augmentation)
+    return KerasCVPolicy(augmentation)
 
 
 def offline_policy_of(offline: grammar.Offline, engine: grammar.Engine) -> BatchPolicy:
@@ -71,7 +71,7 @@ def policy_of_steps(steps: SequenceOf[grammar.Step]) -> Policy:
     return Sequence(tuple(_step(step) for step in steps))
 
 
-def at_rate(policy: Policy, rate: float) -> Policy:
+def with_probability(policy: Policy, rate: float) -> Policy:
     """The policy on a share of the images, drawn anew each time; the others stay as they are."""
     return policy if rate == 1.0 else OneOf((policy, Sequence(())), (rate, 1.0 - rate))
 
@@ -79,19 +79,19 @@ def at_rate(policy: Policy, rate: float) -> Policy:
 def _step(step: grammar.Step) -> Policy:
     if isinstance(step, grammar.OperationStep):
         if step.interval is not None:
-            return Between(step.operation, *step.interval, rate=step.rate)
+            return UniformRange(step.operation, *step.interval, rate=step.rate)
         # An operation without a strength takes any magnitude.
         return Apply(step.operation, 1.0 if step.magnitude is None else step.magnitude, step.rate)
     if isinstance(step, grammar.RandAugmentStep):
-        return at_rate(RandAugment(**step.rand_augment.model_dump()), step.rate)
+        return with_probability(RandAugment(**step.rand_augment.model_dump()), step.rate)
     if isinstance(step, grammar.TrivialAugmentStep):
-        return at_rate(TrivialAugment(**step.trivial_augment.model_dump()), step.rate)
+        return with_probability(TrivialAugment(**step.trivial_augment.model_dump()), step.rate)
     if isinstance(step, grammar.AugMixStep):
-        return at_rate(AugMix(**step.aug_mix.model_dump()), step.rate)
+        return with_probability(AugMix(**step.aug_mix.model_dump()), step.rate)
     if isinstance(step, grammar.OneOfStep):
-        return at_rate(OneOf(tuple(_step(inner) for inner in step.one_of), step.weights), step.rate)
+        return with_probability(OneOf(tuple(_step(inner) for inner in step.one_of), step.weights), step.rate)
     if isinstance(step, grammar.SequenceStep):
-        return at_rate(policy_of_steps(step.sequence), step.rate)
+        return with_probability(policy_of_steps(step.sequence), step.rate)
     assert_never(step)
 
 
@@ -100,19 +100,19 @@ def mixing_of(mixing: grammar.Mixing | None, engine: grammar.Engine = "bloodauto
     if mixing is None:
         return None
     if engine == "keras_cv":
-        from bloodauto.transforms.keras_cv_engine import ReferenceMixing
+        from bloodauto.transforms.keras_cv_engine import KerasCVMixing
 
-        return ReferenceMixing(mixing.alpha, mixing.rate, mixing.name)
+        return KerasCVMixing(mixing.alpha, mixing.rate, mixing.name)
     kinds: dict[str, type[MixUp | CutMix | MixUpOrCutMix]] = {"mixup": MixUp, "cutmix": CutMix, "both": MixUpOrCutMix}
     return kinds[mixing.name](mixing.alpha, mixing.rate)
 
 
-def equalising(
-    images: np.ndarray, labels: np.ndarray, settings: grammar.Equalise, rng: np.random.Generator
+def synthesised_images(
+    images: np.ndarray, labels: np.ndarray, settings: grammar.ClassSynthesis, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels that fill up each class to the size of the largest; see ``bloodauto.transforms.equalising_images``."""
+    """Images and labels that fill up each class to the size of the largest; see ``bloodauto.transforms.class_balancing_images``."""
     policy, mixing = policy_of_steps(settings.steps), mixing_of(settings.mixing)
-    return equalising_images(images, labels, policy=policy, mixing=mixing, rng=rng)
+    return class_balancing_images(images, labels, policy=policy, mixing=mixing, rng=rng)
 
 
 def check_augmentation(recipe: grammar.Recipe) -> None:
@@ -127,6 +127,6 @@ def check_augmentation(recipe: grammar.Recipe) -> None:
             blocks[f"stages.{index}.augmentation"] = stage.augmentation
     for path, block in blocks.items():
         if block.engine == "keras_cv":
-            from bloodauto.transforms.keras_cv_engine import check_reference
+            from bloodauto.transforms.keras_cv_engine import check_keras_cv
 
-            check_reference(block, path)
+            check_keras_cv(block, path)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from bloodauto.config.recipe import Augmentation, Equalise, Recipe
+from bloodauto.config.recipe import Augmentation, ClassSynthesis, Recipe
 from bloodauto.errors import RecipeError
 from bloodauto.training.augmentation import (
     check_augmentation,
@@ -20,10 +20,12 @@ from bloodauto.training.input_pipeline import augmentation_of_stage
 from bloodauto.transforms import Mixing
 
 #: Images, uint8 (n, height, width, 3), and a generator -> changed images.
-Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+ImageTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def shown_change(recipe: Recipe, stage: int, part: Literal["seen", "offline", "equalising"]) -> Change:
+def augmentation_preview(
+    recipe: Recipe, stage: int, part: Literal["online", "offline", "synthesised"]
+) -> ImageTransform:
     """What happens to images in one stage of a recipe.
 
     Args:
@@ -40,23 +42,23 @@ def shown_change(recipe: Recipe, stage: int, part: Literal["seen", "offline", "e
     augmentation = augmentation_of_stage(recipe, stage)
     if part == "offline":
         return _offline(augmentation)
-    if part == "equalising":
-        if recipe.imbalance.sampling != "equalise":
+    if part == "synthesised":
+        if recipe.imbalance.sampling != "synthesise":
             raise RecipeError(
-                f"imbalance.sampling: expected equalise for its images to be drawn, got {recipe.imbalance.sampling}."
+                f"imbalance.sampling: expected synthesise for its images to be drawn, got {recipe.imbalance.sampling}."
             )
-        settings = Equalise() if recipe.imbalance.equalise is None else recipe.imbalance.equalise
+        settings = ClassSynthesis() if recipe.imbalance.synthesise is None else recipe.imbalance.synthesise
         policy = policy_of_steps(settings.steps)
         join = _joined(mixing_of(settings.mixing))
         return lambda images, rng: policy(join(images, rng), rng)
-    return _seen(augmentation)
+    return _online(augmentation)
 
 
-def _joined(mixing: Mixing | None) -> Change:
+def _joined(mixing: Mixing | None) -> ImageTransform:
     return lambda images, rng: images if mixing is None else mixing.join(images, rng)[0]
 
 
-def _offline(augmentation: Augmentation) -> Change:
+def _offline(augmentation: Augmentation) -> ImageTransform:
     if augmentation.offline is None:
         raise RecipeError("augmentation.offline: expected a group for its images to be drawn, found none.")
     policy = offline_policy_of(augmentation.offline, augmentation.engine)
@@ -64,7 +66,7 @@ def _offline(augmentation: Augmentation) -> Change:
     return lambda images, rng: join(policy(images, rng), rng)
 
 
-def _seen(augmentation: Augmentation) -> Change:
+def _online(augmentation: Augmentation) -> ImageTransform:
     policy = engine_policy_of(augmentation)
     join = _joined(mixing_of(augmentation.mixing, augmentation.engine))
     offline = augmentation.offline

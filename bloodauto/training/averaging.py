@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bloodauto.config.recipe import Stage
-from bloodauto.models.batch_norm import StatisticsReader
+from bloodauto.models.batch_norm import BatchNormStatisticsReader
 from bloodauto.training.optimizers import learning_rate_factor
 
 #: An average whose standard deviation over time is a tenth of the steps so far.
@@ -19,17 +19,17 @@ _EMA_EXPONENT = 6.94
 #: The share of the stage after which stochastic weight averaging begins, as in the paper.
 _SWA_START = 0.75
 #: Below this share of its peak a learning rate has settled the weights itself.
-_SETTLED_FACTOR = 0.1
+_CONVERGED_RATE_FACTOR = 0.1
 
 
-def gains_by_averaging(stage: Stage) -> bool:
+def may_gain_from_averaging(stage: Stage) -> bool:
     """Whether the weights after a stage's last epochs are worth averaging (uniform soup; Wortsman et al., arXiv:2203.05482).
 
     After a schedule that ends near 0 they are not: the last epoch has settled, the ones before had not. In a stage that
     averages its steps, or keeps its last epoch whatever it is worth, the recipe has decided.
     """
     schedule = stage.schedule
-    settled = schedule.name != "plateau" and learning_rate_factor(schedule, 1.0) < _SETTLED_FACTOR
+    settled = schedule.name != "plateau" and learning_rate_factor(schedule, 1.0) < _CONVERGED_RATE_FACTOR
     return stage.weight_averaging == "none" and stage.restore_best and not settled
 
 
@@ -72,7 +72,7 @@ class WeightAverage:
             for layer in network._flatten_layers()
             if type(layer) is keras.layers.BatchNormalization and layer.trainable
         ]
-        self._reader: StatisticsReader | None = None
+        self._reader: BatchNormStatisticsReader | None = None
         self._live = [variable.value for variable in network.trainable_variables]
         values = averages if steps > 0 else self._live
         self._averages = [tf.Variable(value, trainable=False) for value in values]
@@ -121,7 +121,7 @@ class WeightAverage:
 
     def _take_statistics(self, batches: Iterable[np.ndarray]) -> None:
         if self._reader is None:
-            self._reader = StatisticsReader(self._network, self._normalisations)
+            self._reader = BatchNormStatisticsReader(self._network, self._normalisations)
         for layer, (mean, variance) in zip(self._normalisations, self._reader.read(batches), strict=True):
             layer.moving_mean.assign(mean)
             layer.moving_variance.assign(variance)

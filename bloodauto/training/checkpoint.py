@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bloodauto.errors import RunError
-from bloodauto.run.files import UNREADABLE_ARRAYS, atomic_path
+from bloodauto.run.files import ARRAY_READ_ERRORS, atomic_path
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_weights(path: Path) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return [archive[name] for name in sorted(archive.files) if name.startswith("w")]
-    except UNREADABLE_ARRAYS as error:
+    except ARRAY_READ_ERRORS as error:
         raise RunError(f"{path}: expected saved weights, could not read them ({error}).") from None
 
 
@@ -142,7 +142,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
                 stage=int(meta["stage"]),
                 complete=bool(meta["complete"]),
             )
-    except UNREADABLE_ARRAYS as error:
+    except ARRAY_READ_ERRORS as error:
         raise RunError(
             f"{path}: expected a checkpoint, could not read it ({error}). Delete it to start over."
         ) from None

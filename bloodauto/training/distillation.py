@@ -14,13 +14,13 @@ from bloodauto.transforms import Batch, BatchPipeline
 Teacher = Callable[[np.ndarray], np.ndarray]
 
 
-def teacher_of(model: keras.Model) -> Teacher:
+def teacher_from_model(model: keras.Model) -> Teacher:
     """A model that answers with probabilities, as exported ones do, as a teacher; it may be asked from any thread."""
     answer = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
     return lambda images: np.asarray(answer(tf.constant(images)))
 
 
-class TaughtBatches:
+class DistillationBatches:
     """Batches whose targets are a teacher's probabilities for the very images that the student sees.
 
     Teacher and student see the same augmented and mixed view (function matching; Beyer et al., arXiv:2106.05237), so that the
@@ -48,4 +48,4 @@ class TaughtBatches:
 
 
 #: What a stage learns from.
-Batches = BatchPipeline | TaughtBatches
+Batches = BatchPipeline | DistillationBatches

@@ -30,7 +30,7 @@ def stage_metric(stage: Stage) -> EpochMetric:
     return stage.early_stopping.metric if stage.early_stopping is not None else "objective"
 
 
-def patience_is_over(reports: Sequence[EpochReport], stage: Stage) -> bool:
+def patience_exhausted(reports: Sequence[EpochReport], stage: Stage) -> bool:
     """Whether early stopping ends the stage whose epochs these are."""
     if stage.early_stopping is None:
         return False

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bloodauto.models.network import restart_randomness
+from bloodauto.models.network import reseed_dropout
 from bloodauto.training.distillation import Batches
 from bloodauto.training.stage_control import StageControl
 from bloodauto.transforms import Batch
@@ -23,11 +23,11 @@ _STATISTICS_IMAGES = 1024
 
 def fit_epoch(network: keras.Model, pipeline: Batches, control: StageControl, epoch: int) -> tuple[float, float]:
     """Trains for an epoch, or until ``control`` ends it; loss and accuracy on the images as it learned from them."""
-    restart_randomness(network, epoch)
+    reseed_dropout(network, epoch)
     batches = pipeline.epoch(epoch)
     try:
         logs = network.fit(
-            as_dataset(batches),
+            as_tf_dataset(batches),
             steps_per_epoch=pipeline.batches_per_epoch,
             epochs=1,
             verbose=0,
@@ -41,7 +41,7 @@ def fit_epoch(network: keras.Model, pipeline: Batches, control: StageControl, ep
     return float(logs["loss"][-1]), float(logs["accuracy"][-1])
 
 
-def as_dataset(batches: Iterator[Batch]) -> tf.data.Dataset:
+def as_tf_dataset(batches: Iterator[Batch]) -> tf.data.Dataset:
     """The batches as TensorFlow takes them, in tuples of images, targets and weights; there must be one at least.
 
     Keras would wrap a generator alike, but leave autotuning on. Its thread sleeps for longer and longer, up to a minute, and

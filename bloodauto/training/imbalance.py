@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from bloodauto.config.recipe import Equalise, Imbalance
-from bloodauto.training.augmentation import equalising
+from bloodauto.config.recipe import ClassSynthesis, Imbalance
+from bloodauto.training.augmentation import synthesised_images
 
 #: The papers' choices: neighbours to blend with, and neighbours by which the border between classes is found.
 _BLEND_NEIGHBOURS = 5
@@ -57,11 +57,11 @@ def training_set(
         return TrainingSet(images, one_hot(labels, num_classes), undersampled_rows(labels, rng))
     if sampling == "none":
         return TrainingSet(images, one_hot(labels, num_classes), np.arange(len(labels)))
-    if sampling == "equalise":
-        settings = imbalance.equalise if imbalance.equalise is not None else Equalise()
-        made, made_labels = equalising(images, labels, settings, rng)
+    if sampling == "synthesise":
+        settings = imbalance.synthesise if imbalance.synthesise is not None else ClassSynthesis()
+        made, made_labels = synthesised_images(images, labels, settings, rng)
     else:
-        made, made_labels = blended(images, labels, rng, borderline=sampling == "borderline_smote")
+        made, made_labels = smote_images(images, labels, rng, borderline=sampling == "borderline_smote")
     all_labels = np.concatenate([labels, made_labels])
     return TrainingSet(np.concatenate([images, made]), one_hot(all_labels, num_classes), np.arange(len(all_labels)))
 
@@ -73,7 +73,7 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 def oversampled_rows(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each class as often as the largest occurs: every image, then some of each class once more often, drawn."""
-    members = _members(labels)
+    members = _rows_by_class(labels)
     most = max(len(rows) for rows in members)
     filled = []
     for rows in members:
@@ -84,16 +84,16 @@ def oversampled_rows(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 def undersampled_rows(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Of each class as many images, drawn, as the smallest that occurs has."""
-    members = _members(labels)
+    members = _rows_by_class(labels)
     fewest = min(len(rows) for rows in members)
     return np.sort(np.concatenate([rng.choice(rows, fewest, replace=False) for rows in members]))
 
 
-def _members(labels: np.ndarray) -> list[np.ndarray]:
+def _rows_by_class(labels: np.ndarray) -> list[np.ndarray]:
     return [np.nonzero(labels == label)[0] for label in np.unique(labels)]
 
 
-def endless_order(rows: np.ndarray, length: int, seed: int) -> Callable[[int], np.ndarray]:
+def cyclic_epoch_order(rows: np.ndarray, length: int, seed: int) -> Callable[[int], np.ndarray]:
     """Visits ``rows`` round after round, each round in an order of its own; an epoch is the next ``length`` of them.
 
     Returns:
@@ -114,7 +114,7 @@ def endless_order(rows: np.ndarray, length: int, seed: int) -> Callable[[int], n
     return order
 
 
-def blended(
+def smote_images(
     images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, borderline: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images that fill up each class to the size of the largest: points between an image and a similar one of its class.
@@ -136,7 +136,7 @@ def blended(
         [cv2.resize(image, (_REDUCED_SIDE_PX, _REDUCED_SIDE_PX), interpolation=cv2.INTER_AREA) for image in images]
     )
     points = reduced.reshape(len(images), -1).astype(np.float32)
-    members = _members(labels)
+    members = _rows_by_class(labels)
     most = max(len(rows) for rows in members)
     missing = [most - len(rows) for rows in members]
     made = np.empty((sum(missing), *images.shape[1:]), dtype=np.uint8)
@@ -149,7 +149,7 @@ def blended(
         if borderline:
             border = _near_border(points, labels, rows)
             bases = bases[border] if border.any() else bases
-        similar = nearest_rows(points[rows[bases]], points[rows], _BLEND_NEIGHBOURS, own=bases)
+        similar = nearest_neighbours(points[rows[bases]], points[rows], _BLEND_NEIGHBOURS, own=bases)
         chosen = rng.integers(0, len(bases), count)
         partners = similar[chosen, rng.integers(0, similar.shape[1], count)] if similar.shape[1] else bases[chosen]
         for base, partner, share in zip(rows[bases[chosen]], rows[partners], rng.random(count), strict=True):
@@ -159,12 +159,12 @@ def blended(
 
 
 def _near_border(points: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    near = nearest_rows(points[rows], points, _BORDER_NEIGHBOURS, own=rows)
+    near = nearest_neighbours(points[rows], points, _BORDER_NEIGHBOURS, own=rows)
     others = (labels[near] != labels[rows][:, None]).sum(axis=1)
     return (others * 2 >= near.shape[1]) & (others < near.shape[1])
 
 
-def nearest_rows(queries: np.ndarray, points: np.ndarray, count: int, *, own: np.ndarray) -> np.ndarray:
+def nearest_neighbours(queries: np.ndarray, points: np.ndarray, count: int, *, own: np.ndarray) -> np.ndarray:
     """For each query its nearest points by Euclidean distance, itself left out, nearest first.
 
     Args:

@@ -6,15 +6,15 @@ import numpy as np
 
 from bloodauto.config.recipe import Augmentation, Engine, Offline, Recipe
 from bloodauto.training.augmentation import engine_policy_of, mixing_of, offline_policy_of
-from bloodauto.training.imbalance import TrainingSet, endless_order
-from bloodauto.training.optimizers import class_weights, weigh
-from bloodauto.transforms import BatchPipeline, Policy, make_images, repeated_choice
+from bloodauto.training.imbalance import TrainingSet, cyclic_epoch_order
+from bloodauto.training.optimizers import class_weights, weight_targets
+from bloodauto.transforms import BatchPipeline, Policy, make_synthetic_images, repeated_choice
 
 #: Augmenting takes a CPU about a tenth of what training the smallest shipped network on the same image does.
 _CPU_CORES_PER_PROCESS = 8
 
 
-def augmenting_processes(cores: int, *, on_gpu: bool) -> int:
+def num_augmentation_processes(cores: int, *, on_gpu: bool) -> int:
     """How many processes make the batches of a training; 0: a thread of its own does.
 
     One thread feeds a network that trains on a few cores. Beside a GPU every core but the one that drives it is free for it.
@@ -28,26 +28,26 @@ def augmentation_of_stage(recipe: Recipe, stage: int) -> Augmentation:
     return recipe.augmentation if own is None else own
 
 
-def with_made_images(
-    learned_from: TrainingSet, offline: Offline, engine: Engine, rng: np.random.Generator
+def with_offline_images(
+    train_set: TrainingSet, offline: Offline, engine: Engine, rng: np.random.Generator
 ) -> TrainingSet:
     """The set with the images that offline augmentation makes, beside those visited so far or in place of them."""
-    rows = learned_from.rows
+    rows = train_set.rows
     # Places in ``rows`` are drawn, so that of an image that is visited twice one visit can be replaced.
     places = repeated_choice(np.arange(len(rows)), round(offline.fraction * len(rows)), rng)
-    images, targets = make_images(
-        learned_from.images,
-        learned_from.targets,
+    images, targets = make_synthetic_images(
+        train_set.images,
+        train_set.targets,
         rows[places],
         policy=offline_policy_of(offline, engine),
         mixing=mixing_of(offline.mixing, engine),
         rng=rng,
     )
     kept = rows if offline.keep_originals else np.delete(rows, places)
-    first = len(learned_from.images)
+    first = len(train_set.images)
     return TrainingSet(
-        np.concatenate([learned_from.images, images]),
-        np.concatenate([learned_from.targets, targets]),
+        np.concatenate([train_set.images, images]),
+        np.concatenate([train_set.targets, targets]),
         np.concatenate([kept, np.arange(first, first + len(images))]),
     )
 
@@ -55,9 +55,9 @@ def with_made_images(
 def stage_pipeline(
     recipe: Recipe,
     stage: int,
-    learned_from: TrainingSet,
+    train_set: TrainingSet,
     *,
-    epoch_images: int,
+    images_per_epoch: int,
     seed: int,
     num_threads: int,
     num_processes: int = 0,
@@ -65,11 +65,11 @@ def stage_pipeline(
 ) -> BatchPipeline:
     """The pipeline that feeds one stage.
 
-    An epoch visits ``epoch_images`` images whatever sampling and offline augmentation made, so that epochs cost the same.
+    An epoch visits ``images_per_epoch`` images whatever sampling and offline augmentation made, so that epochs cost the same.
 
     Args:
         stage: its index.
-        learned_from: what sampling left.
+        train_set: what sampling left.
         num_processes: as ``BatchPipeline`` takes it; where TensorFlow augments, on its device or as the reference engine,
             threads do, since what is TensorFlow's cannot be sent to another process.
         on_device: whether TensorFlow applies the draws on its device; the reference engine has its own way.
@@ -79,24 +79,24 @@ def stage_pipeline(
         # Stages that share the recipe's block share the images it makes.
         key = 0 if recipe.stages[stage].augmentation is None else stage + 1
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 0, 2, key)))
-        learned_from = with_made_images(learned_from, augmentation.offline, augmentation.engine, rng)
+        train_set = with_offline_images(train_set, augmentation.offline, augmentation.engine, rng)
     policy = engine_policy_of(augmentation)
     if on_device and isinstance(policy, Policy):
         from bloodauto.transforms.graph import OnDevice
 
         policy = OnDevice(policy)
-    targets, weights = weigh(learned_from.targets, class_weights(recipe.loss, learned_from.class_counts))
+    targets, weights = weight_targets(train_set.targets, class_weights(recipe.loss, train_set.class_counts))
     once_each = recipe.imbalance.sampling == "none" and augmentation.offline is None
     return BatchPipeline(
-        learned_from.images,
+        train_set.images,
         targets,
         sample_weights=weights,
-        batch_size=min(recipe.batch_size, epoch_images),
+        batch_size=min(recipe.batch_size, images_per_epoch),
         policy=policy,
         mixing=mixing_of(augmentation.mixing, augmentation.engine),
         seed=seed,
         num_threads=num_threads,
         num_processes=num_processes if augmentation.engine == "bloodauto" and not on_device else 0,
         last_batch="drop",
-        order=None if once_each else endless_order(learned_from.rows, epoch_images, seed),
+        order=None if once_each else cyclic_epoch_order(train_set.rows, images_per_epoch, seed),
     )

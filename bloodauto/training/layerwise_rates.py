@@ -12,7 +12,7 @@ from bloodauto.models.backbones import block_of_layers, num_blocks
 from bloodauto.models.network import backbone_of
 
 
-def learning_rate_shares(network: keras.Model, backbone: Backbone, layer_decay: float) -> list[float]:
+def learning_rate_multipliers(network: keras.Model, backbone: Backbone, layer_decay: float) -> list[float]:
     """The share of the learning rate each of ``network.trainable_variables`` learns at, in their order.
 
     Howard & Ruder (arXiv:1801.06146) give each layer its rate; we give each block one, since the layers of a block differ in
@@ -20,15 +20,15 @@ def learning_rate_shares(network: keras.Model, backbone: Backbone, layer_decay: 
     """
     base = backbone_of(network)
     blocks = block_of_layers(backbone, [layer.name for layer in base.layers])
-    shares = {
+    rate_multipliers = {
         id(variable): layer_decay ** max(num_blocks(backbone) - block, 1)
         for layer, block in zip(base.layers, blocks, strict=True)
         for variable in layer.trainable_variables
     }
-    return [shares.get(id(variable), 1.0) for variable in network.trainable_variables]
+    return [rate_multipliers.get(id(variable), 1.0) for variable in network.trainable_variables]
 
 
-class _RatePerVariable:
+class _PerVariableLearningRate:
     """Mixed into a Keras optimizer: each variable is updated, and decayed, at its own share of the learning rate.
 
     A share of the gradient would not do: Adam and its kin divide a gradient by its own running size, Lion by its absolute
@@ -36,30 +36,32 @@ class _RatePerVariable:
     as well, since Keras' own takes the optimizer's rate, not the variable's.
     """
 
-    shares: tuple[float, ...]
+    rate_multipliers: tuple[float, ...]
     decay: float
-    spared: tuple[str, ...]
+    no_decay: tuple[str, ...]
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        assert len(variables) == len(self.shares), f"{len(self.shares)} shares for {len(variables)} variables"
-        spared = [any(part in variable.name for part in self.spared) for variable in variables]
-        self._decays = tuple(0.0 if is_spared else self.decay for is_spared in spared)
+        assert len(variables) == len(self.rate_multipliers), (
+            f"{len(self.rate_multipliers)} shares for {len(variables)} variables"
+        )
+        no_decay = [any(part in variable.name for part in self.no_decay) for variable in variables]
+        self._decays = tuple(0.0 if is_spared else self.decay for is_spared in no_decay)
         super().build(variables)  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)  # type: ignore[attr-defined]
-        rate = keras.ops.cast(learning_rate, variable.dtype) * self.shares[index]
+        rate = keras.ops.cast(learning_rate, variable.dtype) * self.rate_multipliers[index]
         if self._decays[index] > 0:
             self.assign_sub(variable, variable * (self._decays[index] * rate))  # type: ignore[attr-defined]
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
 
 
-def with_rates(
+def with_rate_multipliers(
     kind: type[keras.optimizers.Optimizer],
-    shares: Sequence[float],
+    rate_multipliers: Sequence[float],
     *,
     weight_decay: float,
-    spared: Sequence[str],
+    no_decay: Sequence[str],
     **settings: Any,
 ) -> keras.optimizers.Optimizer:
     """An optimizer of a Keras kind whose variables learn at their shares of the rate.
@@ -72,6 +74,6 @@ def with_rates(
         spared: parts of the names of variables that do not decay.
         settings: of the kind.
     """
-    built = type(f"Discriminative{kind.__name__}", (_RatePerVariable, kind), {})(**settings)
-    built.shares, built.decay, built.spared = tuple(shares), weight_decay, tuple(spared)
+    built = type(f"Discriminative{kind.__name__}", (_PerVariableLearningRate, kind), {})(**settings)
+    built.rate_multipliers, built.decay, built.no_decay = tuple(rate_multipliers), weight_decay, tuple(no_decay)
     return built

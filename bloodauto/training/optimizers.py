@@ -11,7 +11,7 @@ import numpy as np
 
 from bloodauto.config.recipe import Loss, Optimizer, Schedule
 from bloodauto.errors import RecipeError
-from bloodauto.training.layerwise_rates import with_rates
+from bloodauto.training.layerwise_rates import with_rate_multipliers
 
 _OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -23,7 +23,7 @@ _OPTIMIZERS = {
 }
 _SGD_MOMENTUM = 0.9
 #: Names of variables that weight decay spares, as is usual: biases, and scale and shift of normalisation.
-_NOT_DECAYED = ("bias", "gamma", "beta")
+_NO_WEIGHT_DECAY = ("bias", "gamma", "beta")
 #: A geometric fall needs an end above zero.
 _SMALLEST_FACTOR = 1e-6
 
@@ -69,7 +69,7 @@ def class_weights(loss: Loss, counts: np.ndarray) -> np.ndarray:
     return (weights / np.average(weights, weights=counts)).astype(np.float32)
 
 
-def weigh(targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weight_targets(targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Class weights as sample weights: float32 targets (n, c) and weights (n,) with the same cross-entropy.
 
     A target that mixes classes of different weights moves towards the heavier one; a one-hot target stays.
@@ -79,7 +79,9 @@ def weigh(targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
     return weighted / total[:, None], total
 
 
-def build_optimizer(optimizer: Optimizer, shares: Sequence[float] | None = None) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    optimizer: Optimizer, rate_multipliers: Sequence[float] | None = None
+) -> keras.optimizers.Optimizer:
     """The optimizer; its weight decay is decoupled and spares biases and normalisation.
 
     Args:
@@ -92,11 +94,13 @@ def build_optimizer(optimizer: Optimizer, shares: Sequence[float] | None = None)
         settings["momentum"] = optimizer.momentum
     # Keras' AdamW is its Adam with weight decay, and refuses to go without.
     kind = _OPTIMIZERS["adam" if optimizer.name == "adamw" else optimizer.name]
-    if shares is not None:
-        return with_rates(kind, shares, weight_decay=optimizer.weight_decay, spared=_NOT_DECAYED, **settings)
+    if rate_multipliers is not None:
+        return with_rate_multipliers(
+            kind, rate_multipliers, weight_decay=optimizer.weight_decay, no_decay=_NO_WEIGHT_DECAY, **settings
+        )
     built = kind(weight_decay=optimizer.weight_decay if optimizer.weight_decay > 0 else None, **settings)
     if optimizer.weight_decay > 0:
-        built.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
+        built.exclude_from_weight_decay(var_names=list(_NO_WEIGHT_DECAY))
     return built
 
 

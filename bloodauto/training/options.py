@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bloodauto.training.distillation import Teacher
 
 #: A training that starts late keeps so much of its time.
-LEAST_SHARE_OF_LIMIT = 0.3
+MIN_TIME_LIMIT_FRACTION = 0.3
 
 Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
@@ -27,15 +27,15 @@ class TrainOptions:
         jit_compile, precision: as Keras knows them; chosen by measurement (``trial/device.py``).
         augmentation_engine: ``opencv``, or ``tensorflow`` on its device; chosen by measurement as well.
         num_threads: threads that prepare images.
-        num_processes: processes that do so in their place; see ``augmenting_processes``.
+        num_processes: processes that do so in their place; see ``num_augmentation_processes``.
         time_limit_seconds: the schedule runs by whichever is further, its share of the steps or its share of this time,
             so that a training that is given an hour ends within it with its learning rate fully decayed (Li et al.,
             arXiv:1905.04753). It limits training time, not start-up. None: by steps alone.
         train_until: on the clock of ``time.monotonic``; the time limit then is what is left until there when the first batch
             begins, so that a start that was slower or quicker than foreseen does not move the end. None: as it was given.
         average_last_epochs: whether the average of the last epochs' weights is kept where it is better than the best epoch,
-            in stages that may gain by it (``gains_by_averaging``). A search does so; a training by itself follows its recipe.
-        teacher: its answers take the place of the labels that are learnt from; see ``TaughtBatches``. None: the labels.
+            in stages that may gain by it (``may_gain_from_averaging``). A search does so; a training by itself follows its recipe.
+        teacher: its answers take the place of the labels that are learnt from; see ``DistillationBatches``. None: the labels.
     """
 
     objective: Objective = "shift"
@@ -51,11 +51,11 @@ class TrainOptions:
     average_last_epochs: bool = False
     teacher: Teacher | None = None
 
-    def limit_from_now(self) -> float | None:
+    def remaining_time_limit_seconds(self) -> float | None:
         """The time limit of a training whose first batch begins now, in seconds; None: none.
 
-        No less than ``LEAST_SHARE_OF_LIMIT`` of what was foreseen: with less the training would be worth nothing.
+        No less than ``MIN_TIME_LIMIT_FRACTION`` of what was foreseen: with less the training would be worth nothing.
         """
         if self.time_limit_seconds is None or self.train_until is None:
             return self.time_limit_seconds
-        return max(self.train_until - time.monotonic(), LEAST_SHARE_OF_LIMIT * self.time_limit_seconds)
+        return max(self.train_until - time.monotonic(), MIN_TIME_LIMIT_FRACTION * self.time_limit_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bloodauto.evaluation.fold_data import Judgement
+from bloodauto.evaluation.fold_data import Evaluation
 from bloodauto.training.checkpoint import EpochReport
 from bloodauto.training.options import Objective
 
@@ -23,7 +23,7 @@ class AveragedEpochs:
     epochs: int
     objective: float
     kept_objective: float
-    taken: bool
+    adopted: bool
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrialResult:
 
     finished: bool
     objective: float
-    judgement: Judgement
+    evaluation: Evaluation
     history: tuple[EpochReport, ...]
     parameters: int
     seconds: float
@@ -50,7 +50,7 @@ class TrialResult:
 
     def to_json(self) -> dict[str, Any]:
         """What ``result.json`` holds; ``data_wait_fraction`` is the share of all training time spent waiting for images."""
-        metrics = {**asdict(self.judgement.metrics), "shift": self.judgement.shift}
+        metrics = {**asdict(self.evaluation.metrics), "shift": self.evaluation.shift}
         training = sum(report.seconds - report.evaluation_seconds for report in self.history)
         waited = sum(one.data_wait_fraction * (one.seconds - one.evaluation_seconds) for one in self.history)
         return {
@@ -58,18 +58,18 @@ class TrialResult:
             "objective": self.objective,
             "metrics": metrics,
             "parameters": self.parameters,
-            "latency_ms": self.judgement.latency_ms,
-            "target_estimate": self.judgement.target_estimate,
+            "latency_ms": self.evaluation.latency_ms,
+            "target_estimate": self.evaluation.target_estimate,
             "seconds": self.seconds,
             "averaged_epochs": None if self.averaged_epochs is None else asdict(self.averaged_epochs),
             "data_wait_fraction": waited / training if training > 0 else 0.0,
         }
 
 
-def objective_of(judgement: Judgement, objective: Objective) -> float:
+def objective_of(evaluation: Evaluation, objective: Objective) -> float:
     """The one number a search maximises, 0-1; with unlabelled target images, half of ``shift`` is what they say."""
     if objective != "shift":
-        return float(getattr(judgement.metrics, objective))
-    if judgement.target_estimate is None:
-        return judgement.shift
-    return (judgement.shift + judgement.target_estimate) / 2
+        return float(getattr(evaluation.metrics, objective))
+    if evaluation.target_estimate is None:
+        return evaluation.shift
+    return (evaluation.shift + evaluation.target_estimate) / 2

@@ -13,7 +13,7 @@ from bloodauto.training.averaging import WeightAverage
 from bloodauto.training.optimizers import learning_rate_factor
 
 
-class Clock:
+class ProgressClock:
     """How much of the whole recipe is done: by steps, or by time where that is further.
 
     Args:
@@ -83,7 +83,7 @@ class StageControl(keras.callbacks.Callback):
         settings: Stage,
         stage: int,
         *,
-        clock: Clock,
+        clock: ProgressClock,
         average: WeightAverage | None,
         rate_factor: float,
         should_stop: Callable[[], bool],
@@ -92,7 +92,7 @@ class StageControl(keras.callbacks.Callback):
         self._settings, self._stage, self._clock, self._average = settings, stage, clock, average
         self._rate = settings.optimizer.learning_rate * rate_factor
         self._should_stop = should_stop
-        self.stopped = False
+        self.stop_requested = False
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         factor = learning_rate_factor(self._settings.schedule, self._clock.stage_progress(self._stage))
@@ -105,7 +105,7 @@ class StageControl(keras.callbacks.Callback):
             self._average.add_step(progress)
         # An exception here would skip Keras' own cleaning up; the flag does not.
         if self._should_stop():
-            self.stopped = True
+            self.stop_requested = True
             self.model.stop_training = True
         elif progress >= 1.0:
             self.model.stop_training = True

@@ -11,10 +11,10 @@ from bloodauto.training.augmentation import policy_of, policy_of_steps
 from bloodauto.transforms import Policy
 
 
-def suite_for(recipes: Iterable[Recipe], *, seed: int) -> ShiftSuite:
+def shift_suite_for(recipes: Iterable[Recipe], *, seed: int) -> ShiftSuite:
     """The suite by which these recipes can be compared: what any of them trains on counts less for all of them."""
     policies = [policy for recipe in recipes for policy in _policies(recipe)]
-    return ShiftSuite(seed=seed, seen=trained_severities(policies))
+    return ShiftSuite(seed=seed, covered_by_training=trained_severities(policies))
 
 
 def _policies(recipe: Recipe) -> Iterator[Policy]:
@@ -25,5 +25,5 @@ def _policies(recipe: Recipe) -> Iterator[Policy]:
             yield policy_of(block)
             if block.offline is not None:
                 yield policy_of_steps(block.offline.steps)
-    if recipe.imbalance.equalise is not None:
-        yield policy_of_steps(recipe.imbalance.equalise.steps)
+    if recipe.imbalance.synthesise is not None:
+        yield policy_of_steps(recipe.imbalance.synthesise.steps)

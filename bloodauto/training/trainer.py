@@ -14,12 +14,12 @@ import numpy as np
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.errors import TrialRejected
-from bloodauto.evaluation.fold_data import Material, judge
+from bloodauto.evaluation.fold_data import FoldData, evaluate
 from bloodauto.models.backbones import check_recipe
 from bloodauto.models.network import apply_unfreeze, build_network
 from bloodauto.run.files import write_json, write_text
 from bloodauto.training.augmentation import check_augmentation
-from bloodauto.training.averaging import WeightAverage, gains_by_averaging
+from bloodauto.training.averaging import WeightAverage, may_gain_from_averaging
 from bloodauto.training.checkpoint import (
     Checkpoint,
     EpochReport,
@@ -28,36 +28,36 @@ from bloodauto.training.checkpoint import (
     write_checkpoint,
     write_weights,
 )
-from bloodauto.training.distillation import Batches, TaughtBatches
+from bloodauto.training.distillation import Batches, DistillationBatches
 from bloodauto.training.epoch_history import (
     is_best,
     keeps_last,
     kept_report,
-    patience_is_over,
+    patience_exhausted,
     plateau_factor,
     stage_metric,
 )
 from bloodauto.training.epoch_runner import first_images, fit_epoch
 from bloodauto.training.imbalance import TrainingSet, training_set
 from bloodauto.training.input_pipeline import stage_pipeline
-from bloodauto.training.layerwise_rates import learning_rate_shares
+from bloodauto.training.layerwise_rates import learning_rate_multipliers
 from bloodauto.training.optimizers import build_loss, build_optimizer, check_loss
 from bloodauto.training.options import TrainOptions
 from bloodauto.training.result import AveragedEpochs, TrialResult, objective_of
-from bloodauto.training.stage_control import Clock, StageControl
+from bloodauto.training.stage_control import ProgressClock, StageControl
 
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
 #: of ImageNet's after a thousand steps.
 _LARGEST_BATCH_NORM_MOMENTUM = 0.9
 
 
-class _Run:
+class _Training:
     """One training in progress."""
 
     def __init__(
         self,
         recipe: Recipe,
-        material: Material,
+        fold_data: FoldData,
         *,
         seed: int,
         options: TrainOptions,
@@ -65,12 +65,12 @@ class _Run:
         should_stop: Callable[[], bool],
     ) -> None:
         check_recipe(recipe)
-        check_loss(recipe.loss, material.num_classes)
+        check_loss(recipe.loss, fold_data.num_classes)
         check_augmentation(recipe)
-        self.recipe, self.material, self.seed = recipe, material, seed
+        self.recipe, self.fold_data, self.seed = recipe, fold_data, seed
         self.options, self.folder, self.should_stop = options, folder, should_stop
         self._average: WeightAverage | None = None
-        self._last_epochs: WeightAverage | None = None
+        self._last_epochs_average: WeightAverage | None = None
 
     @property
     def checkpoint_path(self) -> Path:
@@ -80,44 +80,44 @@ class _Run:
     def best_path(self) -> Path:
         return self.folder / "best.npz"
 
-    def _clock(self, saved: Checkpoint | None) -> Clock:
+    def _clock(self, saved: Checkpoint | None) -> ProgressClock:
         recipe = self.recipe
         ends = np.cumsum([stage.epochs for stage in recipe.stages]) / recipe.total_epochs
-        steps_per_epoch = max(len(self.material.train_index) // recipe.batch_size, 1)
-        return Clock(
+        steps_per_epoch = max(len(self.fold_data.train_index) // recipe.batch_size, 1)
+        return ProgressClock(
             steps_per_epoch * recipe.total_epochs,
             [*(float(end) for end in ends[:-1]), 1.0],
-            self.options.limit_from_now(),
+            self.options.remaining_time_limit_seconds(),
             saved.progress if saved is not None else 0.0,
             saved.seconds if saved is not None else 0.0,
         )
 
     def _training_set(self) -> TrainingSet:
-        material = self.material
-        labels = material.labels[material.train_index]
+        fold_data = self.fold_data
+        labels = fold_data.labels[fold_data.train_index]
         imbalance = self.recipe.imbalance
-        return training_set(material.train_images, labels, material.num_classes, imbalance, seed=self.seed)
+        return training_set(fold_data.train_images, labels, fold_data.num_classes, imbalance, seed=self.seed)
 
-    def _pipeline(self, learned_from: TrainingSet, stage: int) -> Batches:
+    def _pipeline(self, train_set: TrainingSet, stage: int) -> Batches:
         pipeline = stage_pipeline(
             self.recipe,
             stage,
-            learned_from,
-            epoch_images=len(self.material.train_index),
+            train_set,
+            images_per_epoch=len(self.fold_data.train_index),
             seed=self.seed,
             num_threads=self.options.num_threads,
             num_processes=self.options.num_processes,
             on_device=self.options.augmentation_engine == "tensorflow",
         )
-        return pipeline if self.options.teacher is None else TaughtBatches(pipeline, self.options.teacher)
+        return pipeline if self.options.teacher is None else DistillationBatches(pipeline, self.options.teacher)
 
     def _build(self) -> keras.Model:
         keras.utils.set_random_seed(self.seed)
         keras.config.set_dtype_policy(self.options.precision)
-        shape = self.material.images.shape
+        shape = self.fold_data.images.shape
         network = build_network(
             self.recipe,
-            num_classes=self.material.num_classes,
+            num_classes=self.fold_data.num_classes,
             image_shape_px=(shape[1], shape[2]),
             weights_file=self.options.weights_file,
         )
@@ -129,11 +129,11 @@ class _Run:
     def _compile(self, network: keras.Model, stage: int, saved: Checkpoint | None) -> None:
         settings = self.recipe.stages[stage]
         apply_unfreeze(network, self.recipe.backbone, settings)
-        shares = None
+        rate_multipliers = None
         if settings.layer_decay < 1:
-            shares = learning_rate_shares(network, self.recipe.backbone, settings.layer_decay)
+            rate_multipliers = learning_rate_multipliers(network, self.recipe.backbone, settings.layer_decay)
         network.compile(
-            optimizer=build_optimizer(settings.optimizer, shares),
+            optimizer=build_optimizer(settings.optimizer, rate_multipliers),
             loss=build_loss(self.recipe.loss),
             weighted_metrics=["accuracy"],
             jit_compile=self.options.jit_compile,
@@ -147,15 +147,15 @@ class _Run:
         if settings.weight_averaging != "none":
             averages, steps = (saved.averages, saved.average_steps) if saved is not None else ([], 0)
             self._average = WeightAverage(network, settings.weight_averaging, averages=averages, steps=steps)
-        self._follow_last_epochs(network, stage, saved)
+        self._start_last_epochs_average(network, stage, saved)
 
-    def _follow_last_epochs(self, network: keras.Model, stage: int, saved: Checkpoint | None) -> None:
+    def _start_last_epochs_average(self, network: keras.Model, stage: int, saved: Checkpoint | None) -> None:
         """Averages the epochs of the recipe's last quarter where nothing else does, and where it may gain anything."""
-        self._last_epochs = None
+        self._last_epochs_average = None
         is_last = stage + 1 == len(self.recipe.stages)
-        if self.options.average_last_epochs and is_last and gains_by_averaging(self.recipe.stages[stage]):
+        if self.options.average_last_epochs and is_last and may_gain_from_averaging(self.recipe.stages[stage]):
             averages, steps = (saved.averages, saved.average_steps) if saved is not None else ([], 0)
-            self._last_epochs = WeightAverage(network, "swa", averages=averages, steps=steps)
+            self._last_epochs_average = WeightAverage(network, "swa", averages=averages, steps=steps)
 
     def epochs(self) -> Generator[EpochReport, None, TrialResult]:
         """Trains; yields after every epoch, its checkpoint written."""
@@ -173,29 +173,29 @@ class _Run:
         complete = saved is not None and saved.complete
         if complete:
             apply_unfreeze(network, self.recipe.backbone, self.recipe.stages[-1])
-            self._follow_last_epochs(network, len(self.recipe.stages) - 1, saved)
+            self._start_last_epochs_average(network, len(self.recipe.stages) - 1, saved)
             return self._finish(network, history, clock, complete=True)
         compiled_stage = -1
-        learned_from = self._training_set()
+        train_set = self._training_set()
         while not complete:
             settings = self.recipe.stages[stage]
             if compiled_stage != stage:
                 self._compile(network, stage, saved if compiled_stage < 0 else None)
-                pipeline = self._pipeline(learned_from, stage)
+                pipeline = self._pipeline(train_set, stage)
                 compiled_stage = stage
             report, judged = self._epoch(network, pipeline, clock, history, stage)
             if report is None:
                 break
             history.append(report)
-            if self._last_epochs is not None:
-                self._last_epochs.add_step(report.stage_progress)
+            if self._last_epochs_average is not None:
+                self._last_epochs_average.add_step(report.stage_progress)
             in_stage = [one for one in history if one.stage == stage]
             if keeps_last(history, self.recipe.stages):
                 write_weights(self.best_path, judged)
             is_last_stage = stage + 1 == len(self.recipe.stages)
             if settings.restore_best and not is_last_stage and is_best(in_stage, stage_metric(settings)):
                 stage_best = judged
-            if clock.stage_progress(stage) >= 1.0 or patience_is_over(in_stage, settings):
+            if clock.stage_progress(stage) >= 1.0 or patience_exhausted(in_stage, settings):
                 network.set_weights(stage_best if stage_best else judged)
                 stage_best = []
                 clock.end_stage(stage)
@@ -208,7 +208,7 @@ class _Run:
         return self._finish(network, history, clock, complete=complete)
 
     def _epoch(
-        self, network: keras.Model, pipeline: Batches, clock: Clock, history: list[EpochReport], stage: int
+        self, network: keras.Model, pipeline: Batches, clock: ProgressClock, history: list[EpochReport], stage: int
     ) -> tuple[EpochReport | None, list[np.ndarray]]:
         """Trains and judges; returns the report and the weights that were judged. No report: it was told to stop."""
         started = time.monotonic()
@@ -226,7 +226,7 @@ class _Run:
         waited_before = pipeline.wait_seconds
         train_loss, train_accuracy = fit_epoch(network, pipeline, control, epoch)
         trained = time.monotonic()
-        if control.stopped:
+        if control.stop_requested:
             return None, []
         if not math.isfinite(train_loss):
             raise TrialRejected(
@@ -237,7 +237,7 @@ class _Run:
         with (
             average.applied(lambda: first_images(pipeline, epoch)) if average is not None else contextlib.nullcontext()
         ):
-            judgement, _ = judge(network, self.material, quick=True)
+            evaluation, _ = evaluate(network, self.fold_data, subset_only=True)
             judged = network.get_weights()
         ended = time.monotonic()
         report = EpochReport(
@@ -248,12 +248,12 @@ class _Run:
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             learning_rate=float(network.optimizer.learning_rate.numpy()),
-            loss=judgement.metrics.loss,
-            accuracy=judgement.metrics.accuracy,
-            balanced_accuracy=judgement.metrics.balanced_accuracy,
-            macro_f1=judgement.metrics.macro_f1,
-            shift=judgement.shift,
-            objective=objective_of(judgement, self.options.objective),
+            loss=evaluation.metrics.loss,
+            accuracy=evaluation.metrics.accuracy,
+            balanced_accuracy=evaluation.metrics.balanced_accuracy,
+            macro_f1=evaluation.metrics.macro_f1,
+            shift=evaluation.shift,
+            objective=objective_of(evaluation, self.options.objective),
             data_wait_fraction=waited / max(trained - started, 1e-9),
             stage_progress=min(clock.stage_progress(stage), 1.0),
         )
@@ -263,7 +263,7 @@ class _Run:
         self,
         network: keras.Model,
         history: list[EpochReport],
-        clock: Clock,
+        clock: ProgressClock,
         stage: int,
         stage_best: list[np.ndarray],
         *,
@@ -271,7 +271,7 @@ class _Run:
         same_stage: bool,
     ) -> None:
         # Whether the average of the last epochs is any better is found out when nothing is left to train.
-        average = self._last_epochs if complete or self._average is None else self._average
+        average = self._last_epochs_average if complete or self._average is None else self._average
         if not (same_stage or complete):
             average = None
         write_json(self.folder / "history.json", [asdict(report) for report in history])
@@ -289,32 +289,34 @@ class _Run:
         )
         write_checkpoint(self.checkpoint_path, checkpoint)
 
-    def _finish(self, network: keras.Model, history: list[EpochReport], clock: Clock, *, complete: bool) -> TrialResult:
-        averaged = self._try_last_epochs(network, history) if complete else None
+    def _finish(
+        self, network: keras.Model, history: list[EpochReport], clock: ProgressClock, *, complete: bool
+    ) -> TrialResult:
+        averaged = self._evaluate_last_epochs_average(network, history) if complete else None
         if self.best_path.is_file():
             network.set_weights(read_weights(self.best_path))
-        judgement, predictions = judge(network, self.material, quick=False)
+        evaluation, predictions = evaluate(network, self.fold_data, subset_only=False)
         predictions.write(self.folder / "predictions.npz")
         return TrialResult(
             finished=complete,
-            objective=objective_of(judgement, self.options.objective),
-            judgement=judgement,
+            objective=objective_of(evaluation, self.options.objective),
+            evaluation=evaluation,
             history=tuple(history),
             parameters=network.count_params(),
             seconds=clock.seconds,
             averaged_epochs=averaged,
         )
 
-    def _try_last_epochs(self, network: keras.Model, history: list[EpochReport]) -> AveragedEpochs | None:
+    def _evaluate_last_epochs_average(self, network: keras.Model, history: list[EpochReport]) -> AveragedEpochs | None:
         """Keeps the average of the last epochs' weights if it is better than what was kept; the network has the last ones."""
-        last = self._last_epochs
+        last = self._last_epochs_average
         if last is None or last.steps < 2:
             return None
         pipeline = self._pipeline(self._training_set(), len(self.recipe.stages) - 1)
         kept = kept_report(history, self.recipe.stages).objective
         with last.applied(lambda: first_images(pipeline, len(history))):
-            judgement, _ = judge(network, self.material, quick=True)
-            objective = objective_of(judgement, self.options.objective)
+            evaluation, _ = evaluate(network, self.fold_data, subset_only=True)
+            objective = objective_of(evaluation, self.options.objective)
             if objective > kept:
                 write_weights(self.best_path, network.get_weights())
         return AveragedEpochs(last.steps, objective, kept, objective > kept)
@@ -322,7 +324,7 @@ class _Run:
 
 def train_epochs(
     recipe: Recipe,
-    material: Material,
+    fold_data: FoldData,
     *,
     seed: int,
     options: TrainOptions,
@@ -343,13 +345,13 @@ def train_epochs(
         WeightsError: the weights do not fit.
         TrialRejected: the loss is no number.
     """
-    run = _Run(recipe, material, seed=seed, options=options, folder=folder, should_stop=should_stop)
+    run = _Training(recipe, fold_data, seed=seed, options=options, folder=folder, should_stop=should_stop)
     return run.epochs()
 
 
 def train(
     recipe: Recipe,
-    material: Material,
+    fold_data: FoldData,
     *,
     seed: int,
     options: TrainOptions,
@@ -358,7 +360,7 @@ def train(
     should_stop: Callable[[], bool],
 ) -> TrialResult:
     """As ``train_epochs``, reporting to a function; also writes ``result.json``."""
-    epochs = train_epochs(recipe, material, seed=seed, options=options, folder=folder, should_stop=should_stop)
+    epochs = train_epochs(recipe, fold_data, seed=seed, options=options, folder=folder, should_stop=should_stop)
     while True:
         try:
             report(next(epochs))

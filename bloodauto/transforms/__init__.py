@@ -5,7 +5,7 @@ The accelerator path, :mod:`bloodauto.transforms.graph`, is imported by whoever 
 
 from bloodauto.transforms.augmix import AugMix
 from bloodauto.transforms.mixing import CutMix, Mixing, MixUp, MixUpOrCutMix
-from bloodauto.transforms.offline import equalising_images, make_images, repeated_choice
+from bloodauto.transforms.offline import class_balancing_images, make_synthetic_images, repeated_choice
 from bloodauto.transforms.operations import OPERATION_SETS, OPERATIONS, Operation
 from bloodauto.transforms.pipeline import Batch, BatchPipeline
 from bloodauto.transforms.policies import (
@@ -20,7 +20,7 @@ from bloodauto.transforms.policies import (
     TrivialAugment,
 )
 from bloodauto.transforms.preview import augmentation_sheet
-from bloodauto.transforms.ranges import Between
+from bloodauto.transforms.ranges import UniformRange
 from bloodauto.transforms.threads import limit_native_threads
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "Batch",
     "BatchPipeline",
     "BatchPolicy",
-    "Between",
     "CutMix",
     "MixUp",
     "MixUpOrCutMix",
@@ -44,9 +43,10 @@ __all__ = [
     "StainJitter",
     "Symmetries",
     "TrivialAugment",
+    "UniformRange",
     "augmentation_sheet",
-    "equalising_images",
+    "class_balancing_images",
     "limit_native_threads",
-    "make_images",
+    "make_synthetic_images",
     "repeated_choice",
 ]

@@ -10,20 +10,20 @@ import numpy as np
 from bloodauto.errors import RecipeError
 from bloodauto.transforms.engine import Stage, apply_stages, fuse
 from bloodauto.transforms.operations import select_operations
-from bloodauto.transforms.policies import Policy, check_count, check_share, draw_steps, lists_to_tuples
+from bloodauto.transforms.policies import Policy, check_count, check_fraction, draw_steps, lists_to_tuples
 from bloodauto.transforms.steps import BorderValue, Chain, Filter, Kind, Step, parse_border
 
 
 class Blend(NamedTuple):
     """What AugMix drew for one image: its own weight, then the weight and the stages of each version."""
 
-    own: float
+    own_weight: float
     versions: tuple[tuple[float, list[Stage]], ...]
 
 
 def apply_blend(image: np.ndarray, target: np.ndarray, blend: Blend) -> None:
     """Sums the image and its versions by weight."""
-    total = image * np.float32(blend.own)
+    total = image * np.float32(blend.own_weight)
     version, scratch = np.empty_like(image), np.empty_like(image)
     for weight, stages in blend.versions:
         apply_stages(image, version, scratch, stages)
@@ -56,9 +56,9 @@ class AugMix(Policy):
 
     def __post_init__(self) -> None:
         lists_to_tuples(self, "operations", "border")
-        check_count(self.width, "width", least=1)
-        check_count(self.depth, "depth", least=1)
-        check_share(self.magnitude, "magnitude")
+        check_count(self.width, "width", minimum=1)
+        check_count(self.depth, "depth", minimum=1)
+        check_fraction(self.magnitude, "magnitude")
         if not 0.0 < self.alpha < np.inf:
             raise RecipeError(f"alpha: expected a number above 0, got {self.alpha!r}.")
         select_operations(self.operations)
@@ -72,11 +72,11 @@ class AugMix(Policy):
         choices[np.arange(self.depth) >= depths] = -1
         magnitudes = self.magnitude * rng.random(shape)
         versions = draw_steps(choices, magnitudes, operations, height, width, parse_border(self.border), rng)
-        own = rng.beta(self.alpha, self.alpha, size=count)
-        weights = (1.0 - own)[:, None] * rng.dirichlet(np.full(self.width, self.alpha), size=count)
+        own_weight = rng.beta(self.alpha, self.alpha, size=count)
+        weights = (1.0 - own_weight)[:, None] * rng.dirichlet(np.full(self.width, self.alpha), size=count)
         chains: list[Chain] = []
         for row in range(count):
             stages = [fuse(chain) for chain in versions[row * self.width : (row + 1) * self.width]]
-            blend = Blend(float(own[row]), tuple(zip(weights[row].tolist(), stages, strict=True)))
+            blend = Blend(float(own_weight[row]), tuple(zip(weights[row].tolist(), stages, strict=True)))
             chains.append([Step("augmix", Kind.FILTER, Filter(apply_blend, blend))])
         return chains

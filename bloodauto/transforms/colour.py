@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.transforms.runs import pixel_runs
+from bloodauto.transforms.runs import pixel_chunks
 
 #: Grey from RGB as ITU-R BT.601 weighs it; the weights TensorFlow and keras-cv use.
 GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114])
@@ -30,9 +30,9 @@ _STAINS = _stain_basis()
 _STAINS_INVERSE = np.linalg.inv(_STAINS)
 
 #: The natural logarithm of the share of light that passes, minus the optical density: -5.5 (black) to 0 (white).
-_LOG_SHARE_OF_LEVEL = np.log((np.arange(256) + 1) / 256.0).astype(np.float32)
+_LOG_TRANSMITTANCE = np.log((np.arange(256) + 1) / 256.0).astype(np.float32)
 #: Turns a matrix for densities into one for the logarithm: only the offset changes its sign.
-_TO_LOG_SHARE = np.array([1.0, 1.0, 1.0, -1.0])
+_TO_LOG_TRANSMITTANCE = np.array([1.0, 1.0, 1.0, -1.0])
 
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _YIQ_INVERSE = np.linalg.inv(_YIQ)
@@ -49,9 +49,9 @@ def saturation(change: np.ndarray, extra: np.ndarray) -> np.ndarray:
     return _without_offset(grey + (1.0 + change)[:, None, None] * (np.eye(3) - grey))
 
 
-def towards_grey(share: np.ndarray, extra: np.ndarray) -> np.ndarray:
+def desaturate(fraction: np.ndarray, extra: np.ndarray) -> np.ndarray:
     """Mixes each pixel with its grey: ``share`` 0 keeps it, 1 leaves grey; float64 (m, 3, 4)."""
-    return saturation(-share, extra)
+    return saturation(-fraction, extra)
 
 
 def hue(degrees: np.ndarray, extra: np.ndarray) -> np.ndarray:
@@ -87,9 +87,9 @@ def apply_optical_mix(image: np.ndarray, target: np.ndarray, matrix: np.ndarray)
 
     In float32, which OpenCV computes faster than a table that is fine enough is looked up.
     """
-    for_logarithms = matrix * _TO_LOG_SHARE
-    for source, result in pixel_runs(image, target):
-        log_share = cv2.LUT(source, _LOG_SHARE_OF_LEVEL)
+    for_logarithms = matrix * _TO_LOG_TRANSMITTANCE
+    for source, result in pixel_chunks(image, target):
+        log_share = cv2.LUT(source, _LOG_TRANSMITTANCE)
         mixed = cv2.transform(log_share, for_logarithms)
         cv2.exp(mixed, dst=mixed)
         # The conversion takes absolute values, which are below 1 of what is below 0; clipping first takes as long again.

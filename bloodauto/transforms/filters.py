@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from bloodauto.transforms.kernels import BORDER, correlate, disc_kernel, gaussian_weights, streak_kernel
-from bloodauto.transforms.runs import PIXELS_PER_RUN, pixel_runs
+from bloodauto.transforms.runs import PIXELS_PER_CHUNK, pixel_chunks
 
 #: Lengths below this, in pixels, blur by less than a rounding step.
 _NO_BLUR_PIXELS = 0.05
@@ -121,16 +121,16 @@ def _noise_bank() -> np.ndarray:
     return np.random.default_rng(20011).standard_normal((1, _NOISE_BANK_PIXELS, 3), dtype=np.float32)
 
 
-def _noise_of_run(noise: Noise, run: int, pixels: int) -> np.ndarray:
+def _noise_of_chunk(noise: Noise, chunk: int, pixels: int) -> np.ndarray:
     """The standard normal values of the numbered run of an image's pixels, a view (1, pixels, 3) of the bank."""
-    start = (noise.seed + run * _BANK_STRIDE) % (_NOISE_BANK_PIXELS - PIXELS_PER_RUN)
+    start = (noise.seed + chunk * _BANK_STRIDE) % (_NOISE_BANK_PIXELS - PIXELS_PER_CHUNK)
     return _noise_bank()[:, start : start + pixels]
 
 
 def apply_noise(image: np.ndarray, target: np.ndarray, noise: Noise) -> None:
     """Adds Gaussian noise, alike everywhere, as a sensor's read-out does."""
-    for number, (source, result) in enumerate(pixel_runs(image, target)):
-        field = _noise_of_run(noise, number, source.shape[1])
+    for number, (source, result) in enumerate(pixel_chunks(image, target)):
+        field = _noise_of_chunk(noise, number, source.shape[1])
         cv2.addWeighted(source, 1.0, field, noise.deviation_levels, 0.0, dst=result, dtype=cv2.CV_8U)
 
 
@@ -139,9 +139,9 @@ _SQUARE_ROOT = np.sqrt(np.arange(256, dtype=np.float32) / 255.0)
 
 def apply_shot_noise(image: np.ndarray, target: np.ndarray, noise: Noise) -> None:
     """Adds noise that grows with the square root of the light, as counted photons do; the deviation is that of white."""
-    for number, (source, result) in enumerate(pixel_runs(image, target)):
+    for number, (source, result) in enumerate(pixel_chunks(image, target)):
         field = cv2.LUT(source, _SQUARE_ROOT)
-        cv2.multiply(field, _noise_of_run(noise, number, source.shape[1]), dst=field)
+        cv2.multiply(field, _noise_of_chunk(noise, number, source.shape[1]), dst=field)
         cv2.addWeighted(source, 1.0, field, noise.deviation_levels, 0.0, dst=result, dtype=cv2.CV_8U)
 
 
@@ -150,12 +150,12 @@ def draw_jpeg(loss: np.ndarray, extra: np.ndarray, height: int, width: int) -> S
     return (100 - np.rint(loss).astype(np.int64)).tolist()
 
 
-_JPEG_MOST_PIXELS = 65_500
+_JPEG_MAX_SIDE = 65_500
 
 
 def apply_jpeg(image: np.ndarray, target: np.ndarray, quality: int) -> None:
     """Compresses and decompresses; an image with a side JPEG cannot hold (over 65,500 pixels) is left alone."""
-    if quality >= 100 or max(image.shape[:2]) > _JPEG_MOST_PIXELS:
+    if quality >= 100 or max(image.shape[:2]) > _JPEG_MAX_SIDE:
         np.copyto(target, image)
         return
     # JPEG's luminance weighs red and blue differently, so the channels must be in the order OpenCV expects.
@@ -163,9 +163,9 @@ def apply_jpeg(image: np.ndarray, target: np.ndarray, quality: int) -> None:
     cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB, dst=target)
 
 
-def draw_cutout(share: np.ndarray, extra: np.ndarray, height: int, width: int) -> Sequence[Rectangle]:
+def draw_cutout(fraction: np.ndarray, extra: np.ndarray, height: int, width: int) -> Sequence[Rectangle]:
     """A square with ``share`` of the shorter side, its middle anywhere in the image, clipped at the edges."""
-    side = share * min(height, width)
+    side = fraction * min(height, width)
     top = np.rint(extra[:, 0] * height - side / 2).astype(np.int64)
     left = np.rint(extra[:, 1] * width - side / 2).astype(np.int64)
     length = np.rint(side).astype(np.int64)
@@ -186,10 +186,10 @@ def apply_cutout(image: np.ndarray, target: np.ndarray, hole: Rectangle) -> None
     target[hole.top : hole.bottom, hole.left : hole.right] = _mean_colour(image)
 
 
-def draw_grid_mask(share: np.ndarray, extra: np.ndarray, height: int, width: int) -> Sequence[Grid]:
+def draw_grid_mask(fraction: np.ndarray, extra: np.ndarray, height: int, width: int) -> Sequence[Grid]:
     """A period drawn evenly from an eighth to a third of the shorter side; holes of ``share`` of the period a side."""
     period = np.maximum(2, np.rint(min(height, width) * (1 / 8 + extra[:, 0] * (1 / 3 - 1 / 8)))).astype(np.int64)
-    holes = np.rint(share * period).astype(np.int64)
+    holes = np.rint(fraction * period).astype(np.int64)
     offsets = (extra[:, 1:3] * period[:, None]).astype(np.int64)
     return [Grid(*row) for row in np.concatenate([period[:, None], holes[:, None], offsets], axis=1).tolist()]
 

@@ -35,7 +35,7 @@ from bloodauto.transforms.policies import BatchPolicy
 
 _VALUES = (0, 255)
 #: AugMix's severity has this floor in keras-cv.
-_LEAST_SEVERITY = 0.01
+_MIN_SEVERITY = 0.01
 
 _FLIPS = {"flip_horizontal": "horizontal", "flip_vertical": "vertical"}
 #: Layers that take an interval: the module of layers and the interval, in a recipe's units -> a layer.
@@ -53,13 +53,15 @@ _RANGED: dict[str, Callable[[Any, float, float], Any]] = {
 _GRADED = ("cutout", "grid_mask")
 
 
-def _lack(path: str, what: str, instead: str) -> RecipeError:
+def _unsupported(path: str, what: str, instead: str) -> RecipeError:
     return RecipeError(f"{path}: keras-cv has no {what}; {instead}, or leave out engine: keras_cv.")
 
 
 def _check_rand_augment(settings: RandAugmentSettings, path: str) -> None:
     if settings.operations != "standard":
-        raise _lack(f"{path}.operations", "RandAugment of other operations than its own", "write operations: standard")
+        raise _unsupported(
+            f"{path}.operations", "RandAugment of other operations than its own", "write operations: standard"
+        )
 
 
 def _check_operation(step: OperationStep, path: str) -> None:
@@ -68,12 +70,14 @@ def _check_operation(step: OperationStep, path: str) -> None:
         return
     if step.interval is None:
         if name not in (*STANDARD, *_GRADED):
-            raise _lack(path, f"'{name}' with a magnitude", f"it has {', '.join((*_FLIPS, *STANDARD, *_GRADED))}")
+            raise _unsupported(
+                path, f"'{name}' with a magnitude", f"it has {', '.join((*_FLIPS, *STANDARD, *_GRADED))}"
+            )
         return
     if name not in _RANGED:
-        raise _lack(path, f"'{name}' with a range", f"it has {', '.join(_RANGED)}")
+        raise _unsupported(path, f"'{name}' with a range", f"it has {', '.join(_RANGED)}")
     if name == "zoom" and step.interval[0] < 0.5:
-        raise _lack(path, f"zoom to {step.interval[0]:g}", "give at least 0.5")
+        raise _unsupported(path, f"zoom to {step.interval[0]:g}", "give at least 0.5")
 
 
 def _check_step(step: Step, path: str) -> None:
@@ -83,18 +87,20 @@ def _check_step(step: Step, path: str) -> None:
         _check_rand_augment(step.rand_augment, f"{path}.rand_augment")
     elif isinstance(step, AugMixStep):
         if step.aug_mix.operations != "aug_mix":
-            raise _lack(f"{path}.aug_mix.operations", "AugMix of other operations than its own", "leave operations out")
-        if step.aug_mix.magnitude < _LEAST_SEVERITY:
-            raise _lack(f"{path}.aug_mix.magnitude", f"AugMix below {_LEAST_SEVERITY}", "give more")
+            raise _unsupported(
+                f"{path}.aug_mix.operations", "AugMix of other operations than its own", "leave operations out"
+            )
+        if step.aug_mix.magnitude < _MIN_SEVERITY:
+            raise _unsupported(f"{path}.aug_mix.magnitude", f"AugMix below {_MIN_SEVERITY}", "give more")
     elif isinstance(step, TrivialAugmentStep):
-        raise _lack(path, "TrivialAugment", "use rand_augment with num_ops: 1")
+        raise _unsupported(path, "TrivialAugment", "use rand_augment with num_ops: 1")
     else:
         key, steps = ("one_of", step.one_of) if isinstance(step, OneOfStep) else ("sequence", step.sequence)
         for index, inner in enumerate(steps):
             _check_step(inner, f"{path}.{key}.{index}")
 
 
-def check_reference(augmentation: Augmentation, path: str) -> None:
+def check_keras_cv(augmentation: Augmentation, path: str) -> None:
     """Whether keras-cv is here and has all that a block asks for.
 
     Args:
@@ -104,10 +110,10 @@ def check_reference(augmentation: Augmentation, path: str) -> None:
         RecipeError: it is not, or has not; what to write instead.
     """
     if augmentation.orientation:
-        raise _lack(f"{path}.orientation", "right-angle turns", "write orientation: false and steps with flips")
+        raise _unsupported(f"{path}.orientation", "right-angle turns", "write orientation: false and steps with flips")
     for field in ("framing", "stain_jitter"):
         if getattr(augmentation, field) > 0:
-            raise _lack(f"{path}.{field}", field.replace("_", " "), "leave it out")
+            raise _unsupported(f"{path}.{field}", field.replace("_", " "), "leave it out")
     if augmentation.rand_augment is not None:
         _check_rand_augment(augmentation.rand_augment, f"{path}.rand_augment")
     for index, step in enumerate(augmentation.steps):
@@ -242,15 +248,15 @@ def _full_precision() -> Iterator[Any]:
         keras.config.set_dtype_policy(before)
 
 
-class ReferencePolicy(BatchPolicy):
+class KerasCVPolicy(BatchPolicy):
     """What happens to each image each time it is seen, by keras-cv.
 
     Raises:
-        RecipeError: as ``check_reference``.
+        RecipeError: as ``check_keras_cv``.
     """
 
     def __init__(self, augmentation: Augmentation) -> None:
-        check_reference(augmentation, "augmentation")
+        check_keras_cv(augmentation, "augmentation")
         with _full_precision() as layers:
             changes: list[_Change] = []
             if augmentation.rand_augment is not None:
@@ -263,7 +269,7 @@ class ReferencePolicy(BatchPolicy):
 
 
 @dataclass(frozen=True)
-class ReferenceMixing(Mixing):
+class KerasCVMixing(Mixing):
     """MixUp or CutMix by keras-cv.
 
     Its CutMix shares labels by the rectangle it drew, also where that reaches over the image's edge; ours by what is left.
@@ -283,11 +289,11 @@ class ReferenceMixing(Mixing):
             given = {"images": tf.constant(images, tf.float32), "labels": tf.eye(count)}
             results = layer(given, training=True)
         shares = results["labels"].numpy().astype(np.float64)
-        kept = np.diag(shares).copy()
+        own_weight = np.diag(shares).copy()
         np.fill_diagonal(shares, -1.0)
         partner = np.where(shares.max(axis=1) > 0, shares.argmax(axis=1), np.arange(count))
-        kept[partner == np.arange(count)] = 1.0
+        own_weight[partner == np.arange(count)] = 1.0
         mixed = np.clip(np.rint(results["images"].numpy()), 0, 255).astype(np.uint8)
         left = rng.random(count) >= self.rate
-        mixed[left], partner[left], kept[left] = images[left], np.nonzero(left)[0], 1.0
-        return mixed, Pairing(partner, kept, None)
+        mixed[left], partner[left], own_weight[left] = images[left], np.nonzero(left)[0], 1.0
+        return mixed, Pairing(partner, own_weight, None)

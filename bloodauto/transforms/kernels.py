@@ -11,11 +11,11 @@ import numpy as np
 BORDER = cv2.BORDER_REFLECT
 
 #: Kernels of more values than this OpenCV applies through a Fourier transform, which for thin ones takes ten times as long.
-_MOST_DIRECT_VALUES = 129
+_MAX_DIRECT_VALUES = 129
 #: The quarters of larger kernels than this are too large as well.
-_LARGEST_QUARTERED_SIZE = 21
+_MAX_QUARTERED_SIZE = 21
 #: Levels are kept in this many parts while the quarters of a kernel are added up.
-_PARTS_OF_A_LEVEL = 64.0
+_SUBLEVELS = 64.0
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def _offsets(reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, np.hypot(x, y)
 
 
-def _share(values: np.ndarray, most: float = 1.0) -> np.ndarray:
+def _clipped(values: np.ndarray, most: float = 1.0) -> np.ndarray:
     return np.minimum(np.maximum(values, 0.0), most)
 
 
@@ -51,7 +51,7 @@ def disc_kernel(radius_pixels: float) -> np.ndarray:
     reach = max(1, math.ceil(radius_pixels))
     distance = _offsets(reach)[2]
     # The middle always counts, and the rim grows from nothing: no jump as the radius grows from zero.
-    disc = _share(radius_pixels + 0.5 - distance, min(1.0, radius_pixels + 0.5))
+    disc = _clipped(radius_pixels + 0.5 - distance, min(1.0, radius_pixels + 0.5))
     if radius_pixels < 0.5:
         disc[distance > 0] *= 2.0 * radius_pixels
     return _normalised(disc)
@@ -63,7 +63,7 @@ def streak_kernel(length_pixels: float, angle_radians: float) -> np.ndarray:
     x, y, distance = _offsets(reach)
     cosine, sine = math.cos(angle_radians), math.sin(angle_radians)
     along, across = np.abs(x * cosine + y * sine), np.abs(x * sine - y * cosine)
-    line = _share(length_pixels / 2 + 0.5 - along) * _share(1.0 - across)
+    line = _clipped(length_pixels / 2 + 0.5 - along) * _clipped(1.0 - across)
     if length_pixels < 1.0:
         line[distance > 0] *= length_pixels
     return _normalised(line)
@@ -90,11 +90,11 @@ def _quarters(kernel: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
 
 def correlate(image: np.ndarray, target: np.ndarray, kernel: np.ndarray) -> None:
     """Correlates every channel of an image, uint8 (height, width, 3), with a kernel (k, k); rounds once."""
-    if kernel.size <= _MOST_DIRECT_VALUES or len(kernel) > _LARGEST_QUARTERED_SIZE:
+    if kernel.size <= _MAX_DIRECT_VALUES or len(kernel) > _MAX_QUARTERED_SIZE:
         cv2.filter2D(image, -1, kernel, dst=target, borderType=BORDER)
         return
     total: np.ndarray | None = None
-    for part, anchor in _quarters(kernel * np.float32(_PARTS_OF_A_LEVEL)):
+    for part, anchor in _quarters(kernel * np.float32(_SUBLEVELS)):
         levels = cv2.filter2D(image, cv2.CV_16S, part, anchor=anchor, borderType=BORDER)
         total = levels if total is None else cv2.add(total, levels, dst=total)
-    cv2.convertScaleAbs(total, dst=target, alpha=1.0 / _PARTS_OF_A_LEVEL)
+    cv2.convertScaleAbs(total, dst=target, alpha=1.0 / _SUBLEVELS)

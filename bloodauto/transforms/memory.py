@@ -13,13 +13,13 @@ import numpy as np
 
 #: Free blocks are kept for the batches to come: a few, and small ones only, since nothing frees them but the process's
 #: end. For a large batch new memory costs little beside the work.
-_MOST_FREE_BLOCKS = 4
-_LARGEST_KEPT_BYTES = 32 * 2**20
+_MAX_FREE_BLOCKS = 4
+_MAX_REUSED_BYTES = 32 * 2**20
 
-_free_blocks: deque[np.ndarray] = deque(maxlen=_MOST_FREE_BLOCKS)
+_free_blocks: deque[np.ndarray] = deque(maxlen=_MAX_FREE_BLOCKS)
 
 
-class _Loan:
+class _BorrowedBlock:
     """Lends a block to one array and its views, whose base this is; when the last is gone the block is free again."""
 
     def __init__(self, block: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -30,10 +30,10 @@ class _Loan:
         _free_blocks.append(self._block)
 
 
-def batch_memory(shape: tuple[int, ...]) -> np.ndarray:
+def empty_batch(shape: tuple[int, ...]) -> np.ndarray:
     """An array whose values are arbitrary, uint8 of the given shape; as ``np.empty``, from any thread."""
     size = math.prod(shape)
-    if size > _LARGEST_KEPT_BYTES:
+    if size > _MAX_REUSED_BYTES:
         return np.empty(shape, np.uint8)
     block = None
     while block is None and _free_blocks:
@@ -44,4 +44,4 @@ def batch_memory(shape: tuple[int, ...]) -> np.ndarray:
         # Blocks of another size than is now in use are let go; a last, shorter batch takes a part of one.
         if size <= candidate.size <= 4 * max(size, 1):
             block = candidate
-    return np.asarray(_Loan(np.empty(size, np.uint8) if block is None else block, shape))
+    return np.asarray(_BorrowedBlock(np.empty(size, np.uint8) if block is None else block, shape))

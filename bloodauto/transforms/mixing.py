@@ -10,7 +10,7 @@ import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.transforms.engine import check_images
-from bloodauto.transforms.policies import check_share
+from bloodauto.transforms.policies import check_fraction
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Pairing:
     """
 
     partner: np.ndarray
-    kept: np.ndarray
+    own_weight: np.ndarray
     boxes: np.ndarray | None
 
 
@@ -33,14 +33,14 @@ def mix_images(images: np.ndarray, pairing: Pairing) -> np.ndarray:
     """Joins uint8 (n, height, width, 3) as drawn; a new array."""
     boxes = np.zeros((len(images), 4), np.int64) if pairing.boxes is None else pairing.boxes
     out = np.empty_like(images)
-    for image, target, partner, kept, (top, bottom, left, right) in zip(
-        images, out, pairing.partner.tolist(), pairing.kept.tolist(), boxes.tolist(), strict=True
+    for image, target, partner, own_weight, (top, bottom, left, right) in zip(
+        images, out, pairing.partner.tolist(), pairing.own_weight.tolist(), boxes.tolist(), strict=True
     ):
         if top < bottom and left < right:
             np.copyto(target, image)
             target[top:bottom, left:right] = images[partner, top:bottom, left:right]
         else:
-            cv2.addWeighted(image, kept, images[partner], 1.0 - kept, 0.0, dst=target)
+            cv2.addWeighted(image, own_weight, images[partner], 1.0 - own_weight, 0.0, dst=target)
     return out
 
 
@@ -50,11 +50,11 @@ def mix_targets(targets: np.ndarray, weights: np.ndarray, pairing: Pairing) -> t
     Cross-entropy is linear in the label, so the weighted losses of both images are kept exactly when the weights go into
     the mix: the label is the weighted mean of both, its weight the mean of theirs.
     """
-    own = pairing.kept * weights
-    other = (1.0 - pairing.kept) * weights[pairing.partner]
+    own = pairing.own_weight * weights
+    other = (1.0 - pairing.own_weight) * weights[pairing.partner]
     total = own + other
     # Where both weigh nothing any mix will do, but the label must still be a distribution.
-    share = np.where(total > 0, own / np.where(total > 0, total, 1.0), pairing.kept)[:, None]
+    share = np.where(total > 0, own / np.where(total > 0, total, 1.0), pairing.own_weight)[:, None]
     mixed = share * targets + (1.0 - share) * targets[pairing.partner]
     return mixed.astype(np.float32), total.astype(np.float32)
 
@@ -74,7 +74,7 @@ class Mixing(ABC):
     def __post_init__(self) -> None:
         if not (isinstance(self.alpha, (int, float)) and 0.0 < self.alpha < np.inf):
             raise RecipeError(f"alpha: expected a number above 0, got {self.alpha!r}.")
-        check_share(self.rate, "rate")
+        check_fraction(self.rate, "rate")
 
     @abstractmethod
     def join(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pairing]:
@@ -115,12 +115,12 @@ class DrawnMixing(Mixing):
         pairing = self.draw(len(images), images.shape[1], images.shape[2], rng)
         return mix_images(images, pairing), pairing
 
-    def _draw_shares(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_weights(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Partners and the share of the image itself; each image draws its own share."""
         partner = rng.permutation(count)
-        kept = rng.beta(self.alpha, self.alpha, size=count)
+        own_weight = rng.beta(self.alpha, self.alpha, size=count)
         mixed = rng.random(count) < self.rate
-        return np.where(mixed, partner, np.arange(count)), np.where(mixed, kept, 1.0)
+        return np.where(mixed, partner, np.arange(count)), np.where(mixed, own_weight, 1.0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class MixUp(DrawnMixing):
     alpha: float = 0.2
 
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
-        return Pairing(*self._draw_shares(count, rng), boxes=None)
+        return Pairing(*self._draw_weights(count, rng), boxes=None)
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class CutMix(DrawnMixing):
     alpha: float = 1.0
 
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
-        partner, kept = self._draw_shares(count, rng)
-        side = np.sqrt(1.0 - kept)
+        partner, own_weight = self._draw_weights(count, rng)
+        side = np.sqrt(1.0 - own_weight)
         boxes = np.empty((count, 4), np.int64)
         for column, length in ((0, height), (2, width)):
             middle, half = rng.random(count) * length, side * length / 2
@@ -167,6 +167,6 @@ class MixUpOrCutMix(DrawnMixing):
         patch = rng.random(count) < 0.5
         return Pairing(
             np.where(patch, patched.partner, blended.partner),
-            np.where(patch, patched.kept, blended.kept),
+            np.where(patch, patched.own_weight, blended.own_weight),
             np.where(patch[:, None], patched.boxes, 0),
         )

@@ -8,7 +8,7 @@ from bloodauto.transforms.mixing import Mixing, mix_targets
 from bloodauto.transforms.policies import BatchPolicy
 
 #: So many are drawn and joined at a time; what is drawn for them takes far less memory than they do.
-_IMAGES_AT_A_TIME = 256
+_CHUNK_IMAGES = 256
 
 
 def repeated_choice(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -17,7 +17,7 @@ def repeated_choice(rows: np.ndarray, count: int, rng: np.random.Generator) -> n
     return np.concatenate([rows[:0], *rounds])[:count]
 
 
-def make_images(
+def make_synthetic_images(
     images: np.ndarray,
     targets: np.ndarray,
     sources: np.ndarray,
@@ -38,8 +38,8 @@ def make_images(
     """
     made = np.empty((len(sources), *images.shape[1:]), np.uint8)
     made_targets = targets[sources].astype(np.float32)
-    for start in range(0, len(sources), _IMAGES_AT_A_TIME):
-        part = slice(start, start + _IMAGES_AT_A_TIME)
+    for start in range(0, len(sources), _CHUNK_IMAGES):
+        part = slice(start, start + _CHUNK_IMAGES)
         versions = policy.batch([images[row] for row in sources[part].tolist()], rng)
         if mixing is not None:
             versions, pairing = mixing.join(versions, rng)
@@ -48,7 +48,7 @@ def make_images(
     return made, made_targets
 
 
-def equalising_images(
+def class_balancing_images(
     images: np.ndarray, labels: np.ndarray, *, policy: BatchPolicy, mixing: Mixing | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images that fill up each class to the size of the largest.
@@ -68,8 +68,8 @@ def equalising_images(
     place = 0
     for rows, count in zip(members, missing, strict=True):
         sources = repeated_choice(rows, count, rng)
-        for start in range(0, count, _IMAGES_AT_A_TIME):
-            versions = images[sources[start : start + _IMAGES_AT_A_TIME]]
+        for start in range(0, count, _CHUNK_IMAGES):
+            versions = images[sources[start : start + _CHUNK_IMAGES]]
             if mixing is not None:
                 versions, _ = mixing.join(versions, rng)
             made[place : place + len(versions)] = policy.batch(list(versions), rng)

@@ -23,7 +23,7 @@ from bloodauto.transforms.steps import Adaptive, Border, Filter, Kind, Levels, M
 UNIFORMS_PER_STEP = 7
 
 
-class Spread(Enum):
+class StrengthSampling(Enum):
     """How a magnitude m and a limit become the strength of one image."""
 
     ALWAYS = "always"  # no strength: the operation has one effect
@@ -54,10 +54,10 @@ class Operation:
 
     name: str
     kind: Kind
-    spread: Spread
+    strength_sampling: StrengthSampling
     limit: float
     unit: str
-    meaning: str
+    description: str
     source: str
     build: Callable[..., Any]
     apply: Callable[[np.ndarray, np.ndarray, Any], None] | None = None
@@ -66,11 +66,11 @@ class Operation:
 
     def strengths(self, magnitudes: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """Magnitudes and uniform numbers in [0, 1), float64 (m,) each -> strengths in ``unit``, float64 (m,)."""
-        if self.spread is Spread.SIGNED:
+        if self.strength_sampling is StrengthSampling.SIGNED:
             return self.limit * magnitudes * np.where(uniforms < 0.5, -1.0, 1.0)
-        if self.spread is Spread.UNIFORM:
+        if self.strength_sampling is StrengthSampling.UNIFORM:
             return self.limit * magnitudes * uniforms
-        if self.spread is Spread.SYMMETRIC:
+        if self.strength_sampling is StrengthSampling.SYMMETRIC:
             return self.limit * magnitudes * (2.0 * uniforms - 1.0)
         return self.limit * magnitudes
 
@@ -106,113 +106,113 @@ _COLOUR = "colour jitter in histology, arXiv 1902.06543; the range is ours"
 _GEOMETRY = "cells lie in any place, orientation and scale; the range is ours"
 
 _G, _P, _C, _F = Kind.GEOMETRIC, Kind.POINTWISE, Kind.COLOUR, Kind.FILTER
-_ALL = (
+_ALL_OPERATIONS = (
     Operation(
-        "auto_contrast", _P, Spread.ALWAYS, 1.0, "-", "stretches each channel to 0..255", _KERAS_CV,
+        "auto_contrast", _P, StrengthSampling.ALWAYS, 1.0, "-", "stretches each channel to 0..255", _KERAS_CV,
         tables.auto_contrast, adaptive="ramp",
     ),
     Operation(
-        "equalize", _P, Spread.ALWAYS, 1.0, "-", "spreads each channel's histogram evenly", _KERAS_CV,
+        "equalize", _P, StrengthSampling.ALWAYS, 1.0, "-", "spreads each channel's histogram evenly", _KERAS_CV,
         tables.equalize, adaptive="table",
     ),
-    Operation("invert", _P, Spread.ALWAYS, 1.0, "-", "255 minus the value", _PAPER, tables.invert),
+    Operation("invert", _P, StrengthSampling.ALWAYS, 1.0, "-", "255 minus the value", _PAPER, tables.invert),
     Operation(
-        "solarize", _P, Spread.EXACT, 1.0, "share of 110 levels added and of 255 the threshold falls",
+        "solarize", _P, StrengthSampling.EXACT, 1.0, "share of 110 levels added and of 255 the threshold falls",
         "adds, then inverts what reaches the threshold", _KERAS_CV, tables.solarize,
     ),
     Operation(
-        "posterize", _P, Spread.EXACT, 4.0, "bits dropped", "clears the lowest bits",
+        "posterize", _P, StrengthSampling.EXACT, 4.0, "bits dropped", "clears the lowest bits",
         _PAPER + "; keras gets weaker as its magnitude grows, ours does not", tables.posterize,
     ),
-    Operation("brightness", _P, Spread.SYMMETRIC, 1.0, "share of 255 levels", "adds to all", _KERAS_CV, tables.brightness),
+    Operation("brightness", _P, StrengthSampling.SYMMETRIC, 1.0, "share of 255 levels", "adds to all", _KERAS_CV, tables.brightness),
     Operation(
-        "contrast", _P, Spread.SYMMETRIC, 1.0, "change of the factor", "moves each channel away from its mean", _KERAS_CV,
+        "contrast", _P, StrengthSampling.SYMMETRIC, 1.0, "change of the factor", "moves each channel away from its mean", _KERAS_CV,
         tables.contrast, adaptive="ramp",
     ),
-    Operation("gamma", _P, Spread.SYMMETRIC, 1.0, "octaves", "value to the power 2^octaves", _COLOUR, tables.gamma),
-    Operation("exposure", _P, Spread.SYMMETRIC, 0.7, "octaves", "value times 2^octaves", _COLOUR, tables.exposure),
+    Operation("gamma", _P, StrengthSampling.SYMMETRIC, 1.0, "octaves", "value to the power 2^octaves", _COLOUR, tables.gamma),
+    Operation("exposure", _P, StrengthSampling.SYMMETRIC, 0.7, "octaves", "value times 2^octaves", _COLOUR, tables.exposure),
     Operation(
-        "white_balance", _P, Spread.EXACT, 0.5, "octaves", "each channel times its own 2^U(-octaves, octaves)", _COLOUR,
+        "white_balance", _P, StrengthSampling.EXACT, 0.5, "octaves", "each channel times its own 2^U(-octaves, octaves)", _COLOUR,
         tables.white_balance,
     ),
-    Operation("color", _C, Spread.EXACT, 1.0, "share of grey", "mixes with grey", _KERAS_CV, colour.towards_grey),
+    Operation("color", _C, StrengthSampling.EXACT, 1.0, "share of grey", "mixes with grey", _KERAS_CV, colour.desaturate),
     Operation(
-        "saturation", _C, Spread.SYMMETRIC, 0.9, "change of the factor", "moves away from grey or towards it",
+        "saturation", _C, StrengthSampling.SYMMETRIC, 0.9, "change of the factor", "moves away from grey or towards it",
         _PAPER + " (Color)", colour.saturation,
     ),
-    Operation("hue", _C, Spread.SYMMETRIC, 40.0, "degrees", "turns the hue, lightness kept", _COLOUR, colour.hue),
+    Operation("hue", _C, StrengthSampling.SYMMETRIC, 40.0, "degrees", "turns the hue, lightness kept", _COLOUR, colour.hue),
     Operation(
-        "stain_jitter", Kind.OPTICAL, Spread.EXACT, 0.5, "share of each stain's optical density",
+        "stain_jitter", Kind.OPTICAL, StrengthSampling.EXACT, 0.5, "share of each stain's optical density",
         "scales and shifts how strongly each stain took", "arXiv 1902.06543 in a Giemsa basis; the range is ours",
         colour.stain_jitter,
     ),
-    Operation("shear_x", _G, Spread.SIGNED, 1.0, "pixels per pixel", "shears about the top left", _KERAS_CV, geometry.shear_x),
-    Operation("shear_y", _G, Spread.SIGNED, 1.0, "pixels per pixel", "shears about the top left", _KERAS_CV, geometry.shear_y),
-    Operation("translate_x", _G, Spread.SYMMETRIC, 1.0, "share of the width", "moves", _KERAS_CV, geometry.translate_x),
-    Operation("translate_y", _G, Spread.SYMMETRIC, 1.0, "share of the height", "moves", _KERAS_CV, geometry.translate_y),
+    Operation("shear_x", _G, StrengthSampling.SIGNED, 1.0, "pixels per pixel", "shears about the top left", _KERAS_CV, geometry.shear_x),
+    Operation("shear_y", _G, StrengthSampling.SIGNED, 1.0, "pixels per pixel", "shears about the top left", _KERAS_CV, geometry.shear_y),
+    Operation("translate_x", _G, StrengthSampling.SYMMETRIC, 1.0, "share of the width", "moves", _KERAS_CV, geometry.translate_x),
+    Operation("translate_y", _G, StrengthSampling.SYMMETRIC, 1.0, "share of the height", "moves", _KERAS_CV, geometry.translate_y),
     Operation(
-        "translate", _G, Spread.UNIFORM, 0.25, "share of the size", "moves in any direction", _GEOMETRY, geometry.translate
+        "translate", _G, StrengthSampling.UNIFORM, 0.25, "share of the size", "moves in any direction", _GEOMETRY, geometry.translate
     ),
-    Operation("rotate", _G, Spread.SIGNED, 30.0, "degrees", "turns about the middle", _PAPER, geometry.rotate),
-    Operation("rotate_any", _G, Spread.SYMMETRIC, 180.0, "degrees", "turns about the middle", _GEOMETRY, geometry.rotate),
-    Operation("zoom", _G, Spread.SYMMETRIC, 0.75, "octaves", "enlarges by 2^octaves", _GEOMETRY, geometry.zoom),
+    Operation("rotate", _G, StrengthSampling.SIGNED, 30.0, "degrees", "turns about the middle", _PAPER, geometry.rotate),
+    Operation("rotate_any", _G, StrengthSampling.SYMMETRIC, 180.0, "degrees", "turns about the middle", _GEOMETRY, geometry.rotate),
+    Operation("zoom", _G, StrengthSampling.SYMMETRIC, 0.75, "octaves", "enlarges by 2^octaves", _GEOMETRY, geometry.zoom),
     Operation(
-        "stretch", _G, Spread.SYMMETRIC, 0.5, "octaves of aspect ratio", "stretches in any direction, area kept",
+        "stretch", _G, StrengthSampling.SYMMETRIC, 0.5, "octaves of aspect ratio", "stretches in any direction, area kept",
         _GEOMETRY, geometry.stretch,
     ),
     Operation(
-        "flip_horizontal", _G, Spread.ALWAYS, 1.0, "-", "left becomes right", _GEOMETRY, geometry.flip_horizontal,
+        "flip_horizontal", _G, StrengthSampling.ALWAYS, 1.0, "-", "left becomes right", _GEOMETRY, geometry.flip_horizontal,
         lossless=True,
     ),
     Operation(
-        "flip_vertical", _G, Spread.ALWAYS, 1.0, "-", "top becomes bottom", _GEOMETRY, geometry.flip_vertical,
+        "flip_vertical", _G, StrengthSampling.ALWAYS, 1.0, "-", "top becomes bottom", _GEOMETRY, geometry.flip_vertical,
         lossless=True,
     ),
     Operation(
-        "quarter_turn", _G, Spread.ALWAYS, 1.0, "-", "turns by 90, 180 or 270 degrees", _GEOMETRY, geometry.quarter_turn,
+        "quarter_turn", _G, StrengthSampling.ALWAYS, 1.0, "-", "turns by 90, 180 or 270 degrees", _GEOMETRY, geometry.quarter_turn,
         lossless=True,
     ),
     Operation(
-        "sharpness", _F, Spread.SIGNED, 0.9, "change of the factor", "moves away from a smoothed image or towards it",
+        "sharpness", _F, StrengthSampling.SIGNED, 0.9, "change of the factor", "moves away from a smoothed image or towards it",
         _PAPER, filters.draw_sharpness, filters.apply_kernel,
     ),
     Operation(
-        "gaussian_blur", _F, Spread.UNIFORM, 2.5, "percent of the shorter side (standard deviation)",
+        "gaussian_blur", _F, StrengthSampling.UNIFORM, 2.5, "percent of the shorter side (standard deviation)",
         "blurs evenly", _OPTICS, filters.draw_relative_length, filters.apply_gaussian_blur,
     ),
     Operation(
-        "defocus_blur", _F, Spread.UNIFORM, 3.0, "percent of the shorter side (radius)",
+        "defocus_blur", _F, StrengthSampling.UNIFORM, 3.0, "percent of the shorter side (radius)",
         "blurs as a lens out of focus", _OPTICS, filters.draw_relative_length, filters.apply_defocus_blur,
     ),
     Operation(
-        "motion_blur", _F, Spread.UNIFORM, 8.0, "percent of the shorter side (length)",
+        "motion_blur", _F, StrengthSampling.UNIFORM, 8.0, "percent of the shorter side (length)",
         "blurs along a line", _OPTICS, filters.draw_motion_blur, filters.apply_motion_blur,
     ),
     Operation(
-        "noise", _F, Spread.UNIFORM, 25.0, "levels (standard deviation)", "adds Gaussian noise", _OPTICS,
+        "noise", _F, StrengthSampling.UNIFORM, 25.0, "levels (standard deviation)", "adds Gaussian noise", _OPTICS,
         filters.draw_noise, filters.apply_noise,
     ),
     Operation(
-        "shot_noise", _F, Spread.UNIFORM, 25.0, "levels (standard deviation at white)",
+        "shot_noise", _F, StrengthSampling.UNIFORM, 25.0, "levels (standard deviation at white)",
         "adds noise that grows with the light", _OPTICS, filters.draw_noise, filters.apply_shot_noise,
     ),
     Operation(
-        "jpeg", _F, Spread.UNIFORM, 90.0, "quality lost", "compresses as JPEG", _OPTICS, filters.draw_jpeg,
+        "jpeg", _F, StrengthSampling.UNIFORM, 90.0, "quality lost", "compresses as JPEG", _OPTICS, filters.draw_jpeg,
         filters.apply_jpeg,
     ),
     Operation(
-        "cutout", _F, Spread.UNIFORM, 0.5, "share of the shorter side", "paints a square in the mean colour",
+        "cutout", _F, StrengthSampling.UNIFORM, 0.5, "share of the shorter side", "paints a square in the mean colour",
         "Cutout, arXiv 1708.04552; the range is ours", filters.draw_cutout, filters.apply_cutout,
     ),
     Operation(
-        "grid_mask", _F, Spread.UNIFORM, 0.6, "share of the grid's period", "paints a grid of squares in the mean colour",
+        "grid_mask", _F, StrengthSampling.UNIFORM, 0.6, "share of the grid's period", "paints a grid of squares in the mean colour",
         "GridMask, arXiv 2001.04086, without its rotation; the range is ours", filters.draw_grid_mask,
         filters.apply_grid_mask,
     ),
 )  # fmt: skip
 
 #: Every operation by name.
-OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _ALL}
+OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _ALL_OPERATIONS}
 
 #: The operations of keras-cv's RandAugment, with its ranges.
 STANDARD = (

@@ -15,7 +15,7 @@ from bloodauto.errors import DataError, RecipeError
 from bloodauto.transforms.engine import check_images
 from bloodauto.transforms.mixing import Mixing, Pairing, mix_targets
 from bloodauto.transforms.policies import BatchPolicy, check_count
-from bloodauto.transforms.processes import AVAILABLE, Maker, Team
+from bloodauto.transforms.processes import PROCESSES_AVAILABLE, BatchMaker, WorkerPool
 
 LastBatch = Literal["short", "drop", "fill"]
 
@@ -98,10 +98,10 @@ class BatchPipeline:
             raise DataError(f"BatchPipeline: expected targets as ({len(images)}, classes), got {targets.shape}.")
         if sample_weights is not None and sample_weights.shape != (len(images),):
             raise DataError(f"BatchPipeline: expected sample_weights as ({len(images)},), got {sample_weights.shape}.")
-        check_count(batch_size, "batch_size", least=1)
-        check_count(num_threads, "num_threads", least=0)
-        check_count(num_processes, "num_processes", least=0)
-        check_count(prefetch_batches, "prefetch_batches", least=0)
+        check_count(batch_size, "batch_size", minimum=1)
+        check_count(num_threads, "num_threads", minimum=0)
+        check_count(num_processes, "num_processes", minimum=0)
+        check_count(prefetch_batches, "prefetch_batches", minimum=0)
         if last_batch not in ("short", "drop", "fill"):
             raise RecipeError(f"last_batch: expected short, drop or fill, got {last_batch!r}.")
         cv2.setNumThreads(1)
@@ -110,14 +110,14 @@ class BatchPipeline:
         weights = np.ones(len(images)) if sample_weights is None else sample_weights
         self._weights = weights.astype(np.float32)
         self._batch_size = batch_size
-        self._maker = Maker(policy, mixing, seed)
+        self._batch_maker = BatchMaker(policy, mixing, seed)
         self._seed = seed
-        self._num_processes = num_processes if AVAILABLE else 0
-        self._num_threads = num_threads if AVAILABLE or num_processes == 0 else num_processes
-        self._team: Team | None = None
+        self._num_processes = num_processes if PROCESSES_AVAILABLE else 0
+        self._num_threads = num_threads if PROCESSES_AVAILABLE or num_processes == 0 else num_processes
+        self._worker_pool: WorkerPool | None = None
         self._prefetch_batches = prefetch_batches
         self._shuffle = shuffle
-        self._given_order = order
+        self._order_fn = order
         self._last_batch = last_batch
         whole, rest = divmod(len(images) if order is None else len(order(1)), batch_size)
         self.batches_per_epoch = whole + (1 if rest and last_batch != "drop" else 0)
@@ -126,22 +126,24 @@ class BatchPipeline:
     def epoch(self, number: int) -> Generator[Batch]:
         """The batches of one epoch, in order; closing the iterator early stops the threads."""
         order = self._order(number)
-        if self._num_processes > 0 and (self._team is None or self._team.closed or self._team.idle):
+        if self._num_processes > 0 and (
+            self._worker_pool is None or self._worker_pool.closed or self._worker_pool.idle
+        ):
             yield from self._epoch_by_processes(order, number)
             return
         # Also an epoch that is begun while the processes are busy with another.
         if self._num_threads == 0 or self._num_processes > 0:
-            for place in range(self.batches_per_epoch):
+            for batch_index in range(self.batches_per_epoch):
                 started = time.perf_counter()
-                batch = self._make(order, number, place)
+                batch = self._make(order, number, batch_index)
                 self.wait_seconds += time.perf_counter() - started
                 yield batch
             return
         pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="augment")
         try:
             ahead: deque[Future[Batch]] = deque()
-            for place in range(self.batches_per_epoch):
-                ahead.append(pool.submit(self._make, order, number, place))
+            for batch_index in range(self.batches_per_epoch):
+                ahead.append(pool.submit(self._make, order, number, batch_index))
                 if len(ahead) >= self._num_threads + self._prefetch_batches:
                     yield self._take(ahead)
             while ahead:
@@ -151,37 +153,39 @@ class BatchPipeline:
 
     def close(self) -> None:
         """Ends the processes, if there are any; another epoch starts them again."""
-        if self._team is not None:
-            self._team.close()
+        if self._worker_pool is not None:
+            self._worker_pool.close()
 
     def _epoch_by_processes(self, order: np.ndarray, epoch: int) -> Generator[Batch]:
         slots = 2 * self._num_processes + self._prefetch_batches
-        if self._team is None or self._team.closed:
-            self._team = Team(
-                self._maker,
+        if self._worker_pool is None or self._worker_pool.closed:
+            self._worker_pool = WorkerPool(
+                self._batch_maker,
                 num_processes=self._num_processes,
                 num_slots=slots,
                 batch_shape=(self._batch_size, *self._images.shape[1:]),
             )
-        team = self._team
+        team = self._worker_pool
 
-        def take(place: int, ticket: int) -> Batch:
+        def take(batch_index: int, request_id: int) -> Batch:
             started = time.perf_counter()
-            images, pairing = team.take(ticket)
+            images, pairing = team.take(request_id)
             self.wait_seconds += time.perf_counter() - started
-            return self._joined(images, pairing, *self._index(order, place))
+            return self._mixed_batch(images, pairing, *self._index(order, batch_index))
 
         ahead: deque[tuple[int, int]] = deque()
         try:
-            for place in range(self.batches_per_epoch):
-                ahead.append((place, team.order(self._images, self._index(order, place)[0], epoch, place)))
+            for batch_index in range(self.batches_per_epoch):
+                ahead.append(
+                    (batch_index, team.order(self._images, self._index(order, batch_index)[0], epoch, batch_index))
+                )
                 if len(ahead) == slots:
                     yield take(*ahead.popleft())
             while ahead:
                 yield take(*ahead.popleft())
         finally:
-            for _, ticket in ahead:
-                team.drop(ticket)
+            for _, request_id in ahead:
+                team.drop(request_id)
 
     def _take(self, ahead: deque[Future[Batch]]) -> Batch:
         started = time.perf_counter()
@@ -190,27 +194,27 @@ class BatchPipeline:
         return batch
 
     def _order(self, epoch: int) -> np.ndarray:
-        if self._given_order is not None:
-            return self._given_order(epoch)
+        if self._order_fn is not None:
+            return self._order_fn(epoch)
         if not self._shuffle:
             return np.arange(len(self._images))
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(epoch,)))
         return rng.permutation(len(self._images))
 
-    def _index(self, order: np.ndarray, place: int) -> tuple[np.ndarray, int]:
+    def _index(self, order: np.ndarray, batch_index: int) -> tuple[np.ndarray, int]:
         """Which images the batch at a place is made of, and how many of them count."""
-        index = order[place * self._batch_size : (place + 1) * self._batch_size]
+        index = order[batch_index * self._batch_size : (batch_index + 1) * self._batch_size]
         real = len(index)
         if self._last_batch == "fill" and real < self._batch_size:
             index = np.concatenate([index, np.resize(order, self._batch_size - real)])
         return index, real
 
-    def _make(self, order: np.ndarray, epoch: int, place: int) -> Batch:
-        index, real = self._index(order, place)
-        images, pairing = self._maker.make([self._images[i] for i in index.tolist()], epoch, place)
-        return self._joined(images, pairing, index, real)
+    def _make(self, order: np.ndarray, epoch: int, batch_index: int) -> Batch:
+        index, real = self._index(order, batch_index)
+        images, pairing = self._batch_maker.make([self._images[i] for i in index.tolist()], epoch, batch_index)
+        return self._mixed_batch(images, pairing, index, real)
 
-    def _joined(self, images: np.ndarray, pairing: Pairing | None, index: np.ndarray, real: int) -> Batch:
+    def _mixed_batch(self, images: np.ndarray, pairing: Pairing | None, index: np.ndarray, real: int) -> Batch:
         targets, weights = self._targets[index], self._weights[index]
         weights[real:] = 0.0
         if pairing is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from bloodauto.errors import RecipeError
 from bloodauto.transforms import geometry
 from bloodauto.transforms.engine import apply_chains, check_images
-from bloodauto.transforms.memory import batch_memory
+from bloodauto.transforms.memory import empty_batch
 from bloodauto.transforms.operations import UNIFORMS_PER_STEP, Operation, select_operations
 from bloodauto.transforms.steps import Border, BorderValue, Chain, Kind, Step, Warp, parse_border
 
@@ -56,12 +56,12 @@ class Policy(BatchPolicy):
     def batch(self, images: SequenceOf[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """Draws and applies to a list of at least one image, all of one size; a new array uint8 (n, height, width, 3)."""
         height, width = images[0].shape[:2]
-        out = batch_memory((len(images), height, width, 3))
+        out = empty_batch((len(images), height, width, 3))
         apply_chains(images, self.draw(len(images), height, width, rng), out)
         return out
 
 
-def check_share(value: float, name: str) -> None:
+def check_fraction(value: float, name: str) -> None:
     """Raises:
     RecipeError: not a number in [0, 1].
     """
@@ -69,12 +69,12 @@ def check_share(value: float, name: str) -> None:
         raise RecipeError(f"{name}: expected a number in [0, 1], got {value!r}.")
 
 
-def check_count(value: int, name: str, least: int) -> None:
+def check_count(value: int, name: str, minimum: int) -> None:
     """Raises:
     RecipeError: not an integer, or below ``least``.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise RecipeError(f"{name}: expected an integer of at least {least}, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise RecipeError(f"{name}: expected an integer of at least {minimum}, got {value!r}.")
 
 
 def lists_to_tuples(policy: Policy, *names: str) -> None:
@@ -143,9 +143,9 @@ class RandAugment(Policy):
 
     def __post_init__(self) -> None:
         lists_to_tuples(self, "operations", "border")
-        check_count(self.num_ops, "num_ops", least=0)
+        check_count(self.num_ops, "num_ops", minimum=0)
         for name in ("magnitude", "rate", "magnitude_std"):
-            check_share(getattr(self, name), name)
+            check_fraction(getattr(self, name), name)
         select_operations(self.operations)
         parse_border(self.border)
 
@@ -162,7 +162,7 @@ class RandAugment(Policy):
 
 @dataclass(frozen=True)
 class TrivialAugment(Policy):
-    """One operation with a magnitude drawn evenly from [0, ``strongest``] (arXiv 2103.10158).
+    """One operation with a magnitude drawn evenly from [0, ``max_magnitude``] (arXiv 2103.10158).
 
     The paper draws from 31 steps of a wide range; ours is continuous.
 
@@ -172,20 +172,20 @@ class TrivialAugment(Policy):
         border: what geometric operations read outside the image: the name of a mode or an RGB colour.
     """
 
-    strongest: float = 1.0
+    max_magnitude: float = 1.0
     operations: str | tuple[str, ...] = "paper"
     border: BorderValue = "reflect"
 
     def __post_init__(self) -> None:
         lists_to_tuples(self, "operations", "border")
-        check_share(self.strongest, "strongest")
+        check_fraction(self.max_magnitude, "max_magnitude")
         select_operations(self.operations)
         parse_border(self.border)
 
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
         operations = select_operations(self.operations)
         choices = rng.integers(len(operations), size=(count, 1))
-        magnitudes = self.strongest * rng.random((count, 1))
+        magnitudes = self.max_magnitude * rng.random((count, 1))
         return draw_steps(choices, magnitudes, operations, height, width, parse_border(self.border), rng)
 
 
@@ -208,8 +208,8 @@ class Apply(Policy):
     def __post_init__(self) -> None:
         lists_to_tuples(self, "border")
         select_operations((self.operation,))
-        check_share(self.magnitude, "magnitude")
-        check_share(self.rate, "rate")
+        check_fraction(self.magnitude, "magnitude")
+        check_fraction(self.rate, "rate")
         parse_border(self.border)
 
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
@@ -232,8 +232,8 @@ class StainJitter(Policy):
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        check_share(self.magnitude, "magnitude")
-        check_share(self.rate, "rate")
+        check_fraction(self.magnitude, "magnitude")
+        check_fraction(self.rate, "rate")
 
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
         return Apply("stain_jitter", self.magnitude, self.rate).draw(count, height, width, rng)

@@ -11,7 +11,7 @@ from bloodauto.transforms.engine import check_images
 from bloodauto.transforms.policies import check_count
 
 _GAP_PIXELS = 2
-_PAPER_LEVEL = 255
+_BACKGROUND_LEVEL = 255
 
 
 def augmentation_sheet(
@@ -38,15 +38,15 @@ def augmentation_sheet(
         RecipeError: fewer than two columns, or a tile without pixels.
     """
     check_images(images, "augmentation_sheet")
-    check_count(columns, "columns", least=2)
-    check_count(tile_pixels, "tile_pixels", least=1)
+    check_count(columns, "columns", minimum=2)
+    check_count(tile_pixels, "tile_pixels", minimum=1)
     height, width = images.shape[1:3]
     scale = tile_pixels / max(height, width)
     tile_height, tile_width = max(1, round(height * scale)), max(1, round(width * scale))
     rng = np.random.default_rng(seed)
     sheet = np.full(
         (len(images) * (tile_height + _GAP_PIXELS) + _GAP_PIXELS, columns * (tile_width + _GAP_PIXELS) + 3 * _GAP_PIXELS, 3),
-        _PAPER_LEVEL,
+        _BACKGROUND_LEVEL,
         np.uint8,
     )  # fmt: skip
     shown = [images, *(change(images, rng) for _ in range(columns - 1))]

@@ -30,18 +30,18 @@ import cv2
 import numpy as np
 
 from bloodauto.errors import RecipeError, RunError
-from bloodauto.transforms.memory import batch_memory
+from bloodauto.transforms.memory import empty_batch
 from bloodauto.transforms.mixing import Mixing, Pairing
 from bloodauto.transforms.policies import BatchPolicy
 
 #: Whether processes can be started that inherit memory and a pipe.
-AVAILABLE = os.name == "posix"
+PROCESSES_AVAILABLE = os.name == "posix"
 
-_SECONDS_TO_END = 5.0
+_SHUTDOWN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Maker:
+class BatchMaker:
     """Makes a batch's images of its sources; what it draws depends on the seed, the epoch and the batch's place alone.
 
     Attributes:
@@ -54,23 +54,23 @@ class Maker:
     mixing: Mixing | None
     seed: int
 
-    def make(self, images: Sequence[np.ndarray], epoch: int, place: int) -> tuple[np.ndarray, Pairing | None]:
+    def make(self, images: Sequence[np.ndarray], epoch: int, batch_index: int) -> tuple[np.ndarray, Pairing | None]:
         """Sources, uint8 (height, width, 3) each and not written -> new images, and what was joined with what."""
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, place)))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, batch_index)))
         made = np.stack(images) if self.policy is None else self.policy.batch(images, rng)
         return (made, None) if self.mixing is None else self.mixing.join(np.asarray(made), rng)
 
 
-class _Order(NamedTuple):
-    ticket: int
+class _BatchRequest(NamedTuple):
+    request_id: int
     slot: int
     num_images: int
     epoch: int
-    place: int
+    batch_index: int
 
 
-class _Answer(NamedTuple):
-    order: _Order
+class _BatchResult(NamedTuple):
+    order: _BatchRequest
     pairing: Pairing | None
     error: Exception | None
 
@@ -97,18 +97,18 @@ def _slots(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(mmap.mmap(descriptor, int(np.prod(shape))), np.uint8).reshape(shape)
 
 
-def _end(workers: list[_Worker]) -> None:
+def _stop_workers(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.connection.close()
     for worker in workers:
         try:
-            worker.process.wait(_SECONDS_TO_END)
+            worker.process.wait(_SHUTDOWN_SECONDS)
         except subprocess.TimeoutExpired:
             worker.process.kill()
             worker.process.wait()
 
 
-class Team:
+class WorkerPool:
     """Processes that make batches; to be used by one thread at a time.
 
     Args:
@@ -122,7 +122,7 @@ class Team:
     """
 
     def __init__(
-        self, maker: Maker, *, num_processes: int, num_slots: int, batch_shape: tuple[int, int, int, int]
+        self, maker: BatchMaker, *, num_processes: int, num_slots: int, batch_shape: tuple[int, int, int, int]
     ) -> None:
         try:
             pickled = pickle.dumps(maker)
@@ -135,7 +135,7 @@ class Team:
         memory = _shared_memory(int(np.prod(shape)))
         self._workers: list[_Worker] = []
         # Also when this process ends in an orderly way without having closed the team.
-        self._ending = weakref.finalize(self, _end, self._workers)
+        self._finalizer = weakref.finalize(self, _stop_workers, self._workers)
         try:
             self._slots = _slots(memory, shape)
             for _ in range(num_processes):
@@ -147,23 +147,23 @@ class Team:
         finally:
             os.close(memory)
         self._free = list(range(num_slots))
-        self._last_ticket = 0
+        self._last_request_id = 0
         #: What is ordered, neither taken nor dropped; with its answer once there is one.
-        self._orders: dict[int, _Answer | None] = {}
+        self._orders: dict[int, _BatchResult | None] = {}
         # Orders may be dropped at any time, by the collector of a generator that nobody refers to any more.
-        self._books = threading.RLock()
+        self._bookkeeping_lock = threading.RLock()
 
     @property
     def closed(self) -> bool:
         """Whether its processes have been ended."""
-        return not self._ending.alive
+        return not self._finalizer.alive
 
     @property
     def idle(self) -> bool:
         """Whether nothing is ordered that may still be taken."""
         return not self._orders
 
-    def order(self, images: np.ndarray, index: np.ndarray, epoch: int, place: int) -> int:
+    def order(self, images: np.ndarray, index: np.ndarray, epoch: int, batch_index: int) -> int:
         """Has a batch made of the images at ``index``; the ticket to take it by.
 
         There must be fewer orders than slots, those that were dropped not counted.
@@ -178,15 +178,15 @@ class Team:
         slot = self._free.pop()
         for target, row in zip(self._slots[slot], index.tolist(), strict=False):
             np.copyto(target, images[row])
-        self._last_ticket += 1
-        self._orders[self._last_ticket] = None
+        self._last_request_id += 1
+        self._orders[self._last_request_id] = None
         worker = min(self._workers, key=lambda one: one.orders)
-        with self._told_if_lost(worker):
-            worker.connection.send(_Order(self._last_ticket, slot, len(index), epoch, place))
+        with self._error_if_worker_died(worker):
+            worker.connection.send(_BatchRequest(self._last_request_id, slot, len(index), epoch, batch_index))
         worker.orders += 1
-        return self._last_ticket
+        return self._last_request_id
 
-    def take(self, ticket: int) -> tuple[np.ndarray, Pairing | None]:
+    def take(self, request_id: int) -> tuple[np.ndarray, Pairing | None]:
         """Waits for a batch.
 
         Raises:
@@ -194,42 +194,42 @@ class Team:
             Exception: what the policy raised.
         """
         try:
-            while (answer := self._orders[ticket]) is None:
+            while (answer := self._orders[request_id]) is None:
                 self._collect(timeout_seconds=None)
             if answer.error is not None:
                 raise answer.error
-            images = batch_memory((answer.order.num_images, *self._slots.shape[2:]))
+            images = empty_batch((answer.order.num_images, *self._slots.shape[2:]))
             np.copyto(images, self._slots[answer.order.slot, : answer.order.num_images])
             return images, answer.pairing
         finally:
-            self.drop(ticket)
+            self.drop(request_id)
 
-    def drop(self, ticket: int) -> None:
+    def drop(self, request_id: int) -> None:
         """Lets go of an order, made or not; of one that is gone already, nothing."""
-        with self._books:
-            answer = self._orders.pop(ticket, None)
+        with self._bookkeeping_lock:
+            answer = self._orders.pop(request_id, None)
             if answer is not None:
                 self._free.append(answer.order.slot)
 
     def close(self) -> None:
         """Ends the processes."""
-        self._ending()
+        self._finalizer()
 
     def _collect(self, timeout_seconds: float | None) -> None:
         by_connection = {worker.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), timeout_seconds):
             worker = by_connection[connection]  # type: ignore[index]
-            with self._told_if_lost(worker):
-                answer: _Answer = worker.connection.recv()
+            with self._error_if_worker_died(worker):
+                answer: _BatchResult = worker.connection.recv()
             worker.orders -= 1
-            with self._books:
-                if answer.order.ticket in self._orders:
-                    self._orders[answer.order.ticket] = answer
+            with self._bookkeeping_lock:
+                if answer.order.request_id in self._orders:
+                    self._orders[answer.order.request_id] = answer
                 else:
                     self._free.append(answer.order.slot)
 
     @contextlib.contextmanager
-    def _told_if_lost(self, worker: _Worker) -> Generator[None]:
+    def _error_if_worker_died(self, worker: _Worker) -> Generator[None]:
         try:
             yield
         except (EOFError, OSError):
@@ -262,21 +262,21 @@ def serve(pipe: int, memory: int, shape: tuple[int, ...]) -> None:
     cv2.setNumThreads(1)
     slots = _slots(memory, shape)
     with Connection(pipe) as connection, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        maker, failure = _maker_of(connection.recv_bytes())
+        maker, failure = _unpickle_maker(connection.recv_bytes())
         while True:
-            order: _Order = connection.recv()
+            order: _BatchRequest = connection.recv()
             pairing, problem = None, failure
             if maker is not None:
                 batch = slots[order.slot, : order.num_images]
                 try:
-                    images, pairing = maker.make(list(batch), order.epoch, order.place)
+                    images, pairing = maker.make(list(batch), order.epoch, order.batch_index)
                     np.copyto(batch, images)
                 except Exception as error:
                     problem = _sendable(error)
-            connection.send(_Answer(order, pairing, problem))
+            connection.send(_BatchResult(order, pairing, problem))
 
 
-def _maker_of(pickled: bytes) -> tuple[Maker | None, Exception | None]:
+def _unpickle_maker(pickled: bytes) -> tuple[BatchMaker | None, Exception | None]:
     """What the process that started this one sent, or why that cannot be used here."""
     try:
         return pickle.loads(pickled), None

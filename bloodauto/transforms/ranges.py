@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bloodauto.errors import RecipeError
-from bloodauto.transforms.operations import OPERATIONS, Spread, select_operations
-from bloodauto.transforms.policies import Policy, check_share, draw_steps, lists_to_tuples
+from bloodauto.transforms.operations import OPERATIONS, StrengthSampling, select_operations
+from bloodauto.transforms.policies import Policy, check_fraction, draw_steps, lists_to_tuples
 from bloodauto.transforms.steps import BorderValue, Chain, parse_border
 
 #: What turns a value in the unit of a range into the strength the operation takes, where these differ.
@@ -23,7 +23,7 @@ _STRENGTH_OF: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @dataclass(frozen=True)
-class Between(Policy):
+class UniformRange(Policy):
     """One operation, its strength drawn evenly from an interval, on a share of the images.
 
     The interval is in the operation's own unit, except that contrast, saturation and sharpness take the factor (1 changes
@@ -46,11 +46,11 @@ class Between(Policy):
     def __post_init__(self) -> None:
         lists_to_tuples(self, "border")
         (operation,) = select_operations((self.operation,))
-        if operation.spread is Spread.ALWAYS:
+        if operation.strength_sampling is StrengthSampling.ALWAYS:
             raise RecipeError(f"{self.operation}: expected an operation with a strength, this one has a single effect.")
         if not -np.inf < self.low <= self.high < np.inf:
             raise RecipeError(f"{self.operation}: expected low <= high, got {self.low!r} and {self.high!r}.")
-        check_share(self.rate, "rate")
+        check_fraction(self.rate, "rate")
         parse_border(self.border)
 
     def strengths(self, values: np.ndarray) -> np.ndarray:
@@ -62,5 +62,5 @@ class Between(Policy):
         choices = np.where(rng.random((count, 1)) < self.rate, 0, -1)
         strengths = self.strengths(self.low + (self.high - self.low) * rng.random((count, 1)))
         # A strength of its own: the magnitude is taken as it is.
-        operation = replace(OPERATIONS[self.operation], spread=Spread.EXACT, limit=1.0)
+        operation = replace(OPERATIONS[self.operation], strength_sampling=StrengthSampling.EXACT, limit=1.0)
         return draw_steps(choices, strengths, (operation,), height, width, parse_border(self.border), rng)

@@ -21,9 +21,9 @@ _REFLECT = Border("reflect")
 
 #: A border is painted before a warp only while the image grows by no more than this: beyond it, painting costs more than
 #: it saves.
-_MOST_PADDED_AREA = 5.0
+_MAX_PADDED_AREA_RATIO = 5.0
 #: OpenCV's warps number the pixels of a side by 16-bit integers.
-_MOST_PADDED_SIDE = 32_000
+_MAX_PADDED_SIDE = 32_000
 
 
 def _permute(image: np.ndarray, target: np.ndarray, matrix: np.ndarray) -> None:
@@ -93,8 +93,8 @@ def _warp(image: np.ndarray, target: np.ndarray, matrix: np.ndarray, border: Bor
         before_y, after_y = _overhang(y_middle - y_reach, y_middle + y_reach, height)
         padded_width, padded_height = width + before_x + after_x, height + before_y + after_y
         if (
-            padded_width * padded_height <= _MOST_PADDED_AREA * width * height
-            and max(padded_width, padded_height) <= _MOST_PADDED_SIDE
+            padded_width * padded_height <= _MAX_PADDED_AREA_RATIO * width * height
+            and max(padded_width, padded_height) <= _MAX_PADDED_SIDE
         ):
             if before_x or after_x or before_y or after_y:
                 source = cv2.copyMakeBorder(source, before_y, after_y, before_x, after_x, flag)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from bloodauto.config.validation import nearest
+from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import UserError
 from bloodauto.run.files import read_json, write_json
 
@@ -21,7 +21,7 @@ SCORES = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
 #: Costs, smaller is better: milliseconds an image on the training's device, and weights of the network.
 COSTS = ("latency", "parameters")
 _COST_KEYS = {"latency": "latency_ms", "parameters": "parameters"}
-FRONT_FILE = "front.json"
+PARETO_FRONT_FILE = "pareto_pareto_front.json"
 
 Item = TypeVar("Item")
 
@@ -33,11 +33,11 @@ class Objectives:
     names: tuple[str, ...]
 
     @property
-    def first(self) -> str:
+    def primary(self) -> str:
         return self.names[0]
 
     @property
-    def others(self) -> tuple[str, ...]:
+    def secondary(self) -> tuple[str, ...]:
         return self.names[1:]
 
     @property
@@ -45,20 +45,24 @@ class Objectives:
         """As Optuna knows them."""
         return ["minimize" if name in COSTS else "maximize" for name in self.names]
 
-    def other_values(self, result: dict[str, Any]) -> tuple[float, ...]:
+    def secondary_values(self, result: dict[str, Any]) -> tuple[float, ...]:
         """The values of all but the first, from what ``result.json`` holds."""
         return tuple(
-            float(result[_COST_KEYS[name]] if name in COSTS else result["metrics"][name]) for name in self.others
+            float(result[_COST_KEYS[name]] if name in COSTS else result["metrics"][name]) for name in self.secondary
         )
 
-    def gains(self, values: Sequence[float]) -> tuple[float, ...]:
+    def maximized(self, values: Sequence[float]) -> tuple[float, ...]:
         """Values so turned that larger is better."""
         return tuple(-value if name in COSTS else value for name, value in zip(self.names, values, strict=True))
 
-    def front(self, items: Sequence[Item], values: Callable[[Item], Sequence[float]]) -> list[Item]:
+    def pareto_front(self, items: Sequence[Item], values: Callable[[Item], Sequence[float]]) -> list[Item]:
         """The items that no other dominates (as good everywhere, better somewhere), in their order."""
-        gains = [self.gains(values(item)) for item in items]
-        return [item for item, own in zip(items, gains, strict=True) if not any(_dominates(one, own) for one in gains)]
+        maximized = [self.maximized(values(item)) for item in items]
+        return [
+            item
+            for item, own in zip(items, maximized, strict=True)
+            if not any(_dominates(one, own) for one in maximized)
+        ]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -78,7 +82,7 @@ def parse_objectives(text: str) -> Objectives:
             valid = (*SCORES, *COSTS)
             raise UserError(
                 f"--objective: expected {', '.join(SCORES)}, or several with commas, also {' and '.join(COSTS)}, "
-                f"got {name!r}; {nearest(name, valid)}"
+                f"got {name!r}; {did_you_mean(name, valid)}"
             )
     if len(set(names)) < len(names):
         raise UserError(f"--objective: expected each name once, got {text!r}.")
@@ -87,14 +91,14 @@ def parse_objectives(text: str) -> Objectives:
     return Objectives(names)
 
 
-def write_front(run: Path, objectives: Objectives, complete: Sequence[FrozenTrial], space: Space) -> None:
-    """Writes ``front.json``: the trials that ran their course and that no other beats in all objectives, the best first."""
-    from bloodauto.config.space import realise
+def write_pareto_front(run: Path, objectives: Objectives, complete: Sequence[FrozenTrial], space: Space) -> None:
+    """Writes ``pareto_front.json``: the completed trials and that no other dominates, the best first."""
+    from bloodauto.config.space import recipe_from_parameters
 
-    front = objectives.front(complete, lambda trial: trial.values)
+    pareto_front = objectives.pareto_front(complete, lambda trial: trial.values)
     rows = []
-    for trial in sorted(front, key=lambda trial: (-trial.values[0], trial.number)):
-        recipe = realise(space, trial.params)
+    for trial in sorted(pareto_front, key=lambda trial: (-trial.values[0], trial.number)):
+        recipe = recipe_from_parameters(space, trial.params)
         rows.append(
             {
                 "trial": trial.number,
@@ -103,10 +107,10 @@ def write_front(run: Path, objectives: Objectives, complete: Sequence[FrozenTria
                 "values": dict(zip(objectives.names, trial.values, strict=True)),
             }
         )
-    write_json(run / FRONT_FILE, {"objectives": list(objectives.names), "trials": rows})
+    write_json(run / PARETO_FRONT_FILE, {"objectives": list(objectives.names), "trials": rows})
 
 
-def read_front(run: Path) -> tuple[dict[str, Any], ...]:
-    """The trials in ``front.json``; none when there is no such file."""
-    path = run / FRONT_FILE
+def read_pareto_front(run: Path) -> tuple[dict[str, Any], ...]:
+    """The trials in ``pareto_front.json``; none when there is no such file."""
+    path = run / PARETO_FRONT_FILE
     return tuple(read_json(path)["trials"]) if path.is_file() else ()

@@ -46,7 +46,7 @@ class Pruning:
             return optuna.pruners.MedianPruner(n_startup_trials=_MEDIAN_STARTUP_TRIALS, n_warmup_steps=0)
         return optuna.pruners.NopPruner()
 
-    def falls_behind(self, epoch: int, value: float, rivals: Sequence[float]) -> bool:
+    def should_prune(self, epoch: int, value: float, competitors: Sequence[float]) -> bool:
         """Whether a trial is to stop, for studies of several objectives, for which Optuna has no pruners.
 
         The same rules as Optuna's: at a rung of successive halving a trial goes on that is among the best
@@ -54,20 +54,20 @@ class Pruning:
         that is not below the median of four or more.
 
         Args:
-            value: of the leading objective.
-            rivals: the leading objective of other trials at the same epoch.
+            value: of the primary objective.
+            rivals: the primary objective of other trials at the same epoch.
         """
         if epoch not in self.rungs:
             return False
         if self.name == "median":
-            return len(rivals) >= _MEDIAN_STARTUP_TRIALS and value < statistics.median(rivals)
-        best_first = sorted([value, *rivals], reverse=True)
+            return len(competitors) >= _MEDIAN_STARTUP_TRIALS and value < statistics.median(competitors)
+        best_first = sorted([value, *competitors], reverse=True)
         return value < best_first[max(len(best_first) // self.reduction_factor - 1, 0)]
 
     def table(self) -> str:
         """One line that says when trials are judged and how many go on."""
         if self.name == "none" or not self.rungs:
-            return "no pruning: every trial runs its course"
+            return "no pruning: every trial completes"
         epochs = ", ".join(str(rung) for rung in self.rungs)
         if self.name == "median":
             return f"median pruner: after each of the epochs {epochs}, trials below the median stop"

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from bloodauto.config.recipe import Recipe, Stage
 
 #: Recipes this near to the best in the objective are worth a place beside it: closer than that, their order is noise.
-_CLOSE_ENOUGH = 0.02
+_SCORE_TOLERANCE = 0.02
 #: With another backbone it may be so far behind: networks that err differently gain more together than their scores tell.
-OTHER_BACKBONE_CLOSE_ENOUGH = 0.05
+OTHER_BACKBONE_SCORE_TOLERANCE = 0.05
 _MAX_RECIPES = 4
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A trial that ran its course; ``others``: the values of further objectives, where a search has several."""
+class CompletedTrial:
+    """A completed trial; ``others``: the values of further objectives, where a search has several."""
 
     number: int
     recipe: Recipe
     objective: float
-    others: tuple[float, ...] = ()
+    secondary: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PlannedRefit:
 
 
 def plan_refits(
-    finished: Sequence[Finished], *, count: int, num_folds: int, seed: int, workers: int = 1
+    completed: Sequence[CompletedTrial], *, count: int, num_folds: int, seed: int, workers: int = 1
 ) -> tuple[PlannedRefit, ...]:
     """Chooses about ``count`` trainings, never fewer than ``workers``, so that no worker is left without one.
 
@@ -55,7 +55,7 @@ def plan_refits(
     Args:
         finished: at least one trial; of equally good ones those named first win.
     """
-    distinct = choose_recipes(finished)
+    distinct = choose_recipes(completed)
     planned: list[PlannedRefit] = []
     total = max(count, workers)
     if count >= num_folds > 1:
@@ -67,39 +67,39 @@ def plan_refits(
     return tuple(planned)
 
 
-def choose_recipes(finished: Sequence[Finished]) -> list[Finished]:
+def choose_recipes(completed: Sequence[CompletedTrial]) -> list[CompletedTrial]:
     """Whose recipes are worth another training, best first.
 
     The best trial, then the best of other backbones, then others that are as good as the best but for noise.
     """
-    if not finished:
+    if not completed:
         return []
     # A stable sort: of equals the one named first.
-    ranked = sorted(finished, key=lambda trial: -trial.objective)
+    ranked = sorted(completed, key=lambda trial: -trial.objective)
     best = ranked[0].objective
-    chosen: dict[str, Finished] = {}
+    chosen: dict[str, CompletedTrial] = {}
     backbones = set()
     for trial in ranked:
         backbone = trial.recipe.backbone.label
-        if backbone not in backbones and trial.objective >= best - OTHER_BACKBONE_CLOSE_ENOUGH:
+        if backbone not in backbones and trial.objective >= best - OTHER_BACKBONE_SCORE_TOLERANCE:
             backbones.add(backbone)
             chosen[trial.recipe.id] = trial
     for trial in ranked:
-        if len(chosen) >= _MAX_RECIPES or trial.objective < best - _CLOSE_ENOUGH:
+        if len(chosen) >= _MAX_RECIPES or trial.objective < best - _SCORE_TOLERANCE:
             break
         chosen.setdefault(trial.recipe.id, trial)
     return list(chosen.values())[:_MAX_RECIPES]
 
 
-def stretched(recipe: Recipe, factor: float) -> Recipe:
+def with_extended_epochs(recipe: Recipe, factor: float) -> Recipe:
     """The same recipe with so many epochs that time, not their number, ends it; stages keep their proportions.
 
     So does the patience of a plateau, which is counted in epochs.
     """
-    return recipe.model_copy(update={"stages": tuple(_stretched_stage(stage, factor) for stage in recipe.stages)})
+    return recipe.model_copy(update={"stages": tuple(_extended_stage(stage, factor) for stage in recipe.stages)})
 
 
-def _stretched_stage(stage: Stage, factor: float) -> Stage:
+def _extended_stage(stage: Stage, factor: float) -> Stage:
     schedule = stage.schedule
     epochs = min(math.ceil(stage.epochs * factor), 1000)
     if schedule.patience_epochs is not None:
@@ -108,5 +108,5 @@ def _stretched_stage(stage: Stage, factor: float) -> Stage:
     return stage.model_copy(update={"epochs": epochs, "schedule": schedule, "early_stopping": None})
 
 
-def _refit(trial: Finished, fold: int, seed: int) -> PlannedRefit:
+def _refit(trial: CompletedTrial, fold: int, seed: int) -> PlannedRefit:
     return PlannedRefit(f"{trial.number:05d}-fold{fold}-seed{seed}", trial.number, trial.recipe, fold, seed)

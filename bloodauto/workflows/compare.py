@@ -8,30 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bloodauto.config.recipe import Recipe, load_recipe
-from bloodauto.config.recipe.experiments import find_declared, load_declared_ensemble
+from bloodauto.config.recipe.experiments import find_recipe_file, load_ensemble_recipes
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError
 from bloodauto.run.files import write_text
 from bloodauto.workflows.comparison.settings import ExperimentSettings
 from bloodauto.workflows.comparison.variants import (
     Variant,
-    check_different,
+    check_distinct,
     declared_variants,
     is_ablation,
-    varied,
+    variants_from_options,
 )
 
 if TYPE_CHECKING:
-    from bloodauto.workflows.comparison.results import Agreement, Row
-    from bloodauto.workflows.comparison.runner import Listener
+    from bloodauto.workflows.comparison.results import ComparisonRow, RankCorrelations
+    from bloodauto.workflows.comparison.runner import ExperimentListener
 
 #: The figure every published system has.
 HIDDEN_ACCURACY = "hidden_accuracy"
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How declared recipes are made small; see ``scaling.scaled``."""
+class ScaledTraining:
+    """How initial configurations are made small; see ``scaling.scaled``."""
 
     backbone: str
     epochs: int | None
@@ -39,20 +39,20 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ExperimentResult:
     """An experiment that came to its end.
 
     Attributes:
         rows: one for each variant, then one for each ensemble.
         agreement: of our order with the published one; None where there is none.
-        published_figure: what ``Row.published`` is.
+        published_metric: what ``Row.published`` is.
         notes: what a reader must know of the figures.
         run: holds ``table.md``, ``table.csv`` and a folder for each variant.
     """
 
-    rows: tuple[Row, ...]
-    agreement: Agreement | None
-    published_figure: str
+    rows: tuple[ComparisonRow, ...]
+    rank_correlations: RankCorrelations | None
+    published_metric: str
     notes: tuple[str, ...]
     run: Path
 
@@ -63,10 +63,10 @@ def ablate(
     run: str | Path,
     settings: ExperimentSettings,
     vary: Sequence[str] = (),
-    scale: Scale | None = None,
-    listener: Listener,
+    scale: ScaledTraining | None = None,
+    listener: ExperimentListener,
     should_stop: Callable[[], bool],
-) -> Comparison | None:
+) -> ExperimentResult | None:
     """Trains variants of one recipe on the same images and compares them.
 
     Args:
@@ -80,30 +80,30 @@ def ablate(
     Raises:
         UserError: a recipe, images, weights or a budget that cannot be used.
     """
-    path = find_declared(recipe)
+    path = find_recipe_file(recipe)
     if is_ablation(path):
         if vary:
             raise RecipeError(f"--vary: expected a recipe, but {path} declares its own variants. Leave --vary out.")
-        variants, figure = declared_variants(path)
+        variants, published_metric = declared_variants(path)
     else:
         if not vary:
             raise RecipeError(
                 f"--vary: expected path=value,value for the recipe {path}, or an ablation's file; got neither."
             )
-        variants, figure = varied(load_recipe(path), vary), ""
+        variants, published_metric = variants_from_options(load_recipe(path), vary), ""
     if scale is not None:
         variants = tuple(Variant(one.name, _scaled(one.recipe, scale), one.published) for one in variants)
-    return _compare(variants, {}, figure, Path(run), settings, listener, should_stop)
+    return _compare(variants, {}, published_metric, Path(run), settings, listener, should_stop)
 
 
 def reproduce(
     *,
     run: str | Path,
     settings: ExperimentSettings,
-    scale: Scale,
-    listener: Listener,
+    scale: ScaledTraining,
+    listener: ExperimentListener,
     should_stop: Callable[[], bool],
-) -> Comparison | None:
+) -> ExperimentResult | None:
     """Trains all published systems that are shipped, made small, and their ensembles; as ``ablate``."""
     folder = shipped_folder("trials")
     published = {file.stem: load_recipe(file) for file in sorted(folder.glob("*.yaml"))}
@@ -114,13 +114,13 @@ def reproduce(
     )
     ensembles = {}
     for file in sorted((folder / "ensembles").glob("*.yaml")):
-        declared = load_declared_ensemble(file)
-        shares = {Path(member.recipe).stem: member.weight for member in declared.members}
-        ensembles[file.stem] = (shares, declared.source.published.get(HIDDEN_ACCURACY))
+        declared = load_ensemble_recipes(file)
+        member_weights = {Path(member.recipe).stem: member.weight for member in declared.members}
+        ensembles[file.stem] = (member_weights, declared.source.published.get(HIDDEN_ACCURACY))
     return _compare(variants, ensembles, HIDDEN_ACCURACY, Path(run), settings, listener, should_stop)
 
 
-def _scaled(recipe: Recipe, scale: Scale) -> Recipe:
+def _scaled(recipe: Recipe, scale: ScaledTraining) -> Recipe:
     from bloodauto.workflows.comparison.scaled_recipes import scaled
 
     return scaled(recipe, backbone=scale.backbone, epochs=scale.epochs, learning_rate_factor=scale.learning_rate_factor)
@@ -129,25 +129,25 @@ def _scaled(recipe: Recipe, scale: Scale) -> Recipe:
 def _compare(
     variants: Sequence[Variant],
     ensembles: Mapping[str, tuple[Mapping[str, float], float | None]],
-    figure: str,
+    published_metric: str,
     run: Path,
     settings: ExperimentSettings,
-    listener: Listener,
+    listener: ExperimentListener,
     should_stop: Callable[[], bool],
-) -> Comparison | None:
-    check_different(variants)
+) -> ExperimentResult | None:
+    check_distinct(variants)
     from bloodauto.workflows.comparison.runner import Experiment
 
     experiment = Experiment(run, settings, variants)
     trainings = experiment.run(listener, should_stop)
     if trainings is None:
         return None
-    from bloodauto.workflows.comparison.results import agreement, rows_of
+    from bloodauto.workflows.comparison.results import comparison_rows, rank_correlations
     from bloodauto.workflows.comparison.tables import as_csv, markdown, notes
 
-    rows = rows_of(experiment, trainings, ensembles)
-    agreed = agreement(rows)
-    told = notes(rows, agreed, images=len(experiment.material.validation_index))
-    write_text(run / "table.md", markdown(rows, figure, told))
+    rows = comparison_rows(experiment, trainings, ensembles)
+    correlations = rank_correlations(rows)
+    note_lines = notes(rows, correlations, images=len(experiment.fold_data.validation_index))
+    write_text(run / "table.md", markdown(rows, published_metric, note_lines))
     write_text(run / "table.csv", as_csv(rows))
-    return Comparison(rows, agreed, figure, told, run)
+    return ExperimentResult(rows, correlations, published_metric, note_lines, run)

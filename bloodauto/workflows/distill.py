@@ -19,43 +19,43 @@ from bloodauto.run.files import read_json
 from bloodauto.tuning.budget.ledger import Ledger
 
 if TYPE_CHECKING:
-    from bloodauto.data.dataset import Cells
+    from bloodauto.data.dataset import CellDataset
     from bloodauto.data.split import Splits
-    from bloodauto.ensemble.distilled import Distilled
-    from bloodauto.ensemble.record import Ensemble, Trained
-    from bloodauto.evaluation.fold_data import Material
+    from bloodauto.ensemble.distilled import DistillationResult
+    from bloodauto.ensemble.record import Ensemble, TrainedNetwork
+    from bloodauto.evaluation.fold_data import FoldData
     from bloodauto.export.ensemble_export import Exported
     from bloodauto.training.distillation import Teacher
 
 #: What ``--distill`` takes for the smallest network of the run itself.
 SMALLEST = "smallest"
 LEDGER_FILE = "distillation.jsonl"
-_LANE = "student"
+_SLOT = "student"
 #: Epochs of a student: so many that the budget ends it.
-_STRETCH = 1000.0
+_EPOCH_FACTOR = 1000.0
 #: On what is foreseen for after the training.
 _MARGIN = 2.5
 #: Of what is left, kept besides: a file that is not written in time is worth nothing.
-_END_SHARE = 0.2
+_RESERVED_FRACTION = 0.2
 #: What is given up at the end of the budget takes a moment to stop.
-_LAST_SECONDS = 1.0
+_SHUTDOWN_SECONDS = 1.0
 
 
 def find_student(run: RunDirectory, name: str) -> Recipe:
     """The recipe of a student.
 
     Args:
-        name: a recipe's file, the name of a shipped one, or ``smallest``: of the run's trainings that ran their course the one
+        name: a recipe's file, the name of a shipped one, or ``smallest``: of the run's trainings that completed the one
             with the fewest parameters; of equals the best.
 
     Raises:
         RecipeError: no such recipe.
         RunError: the run has no training to take it from.
     """
-    from bloodauto.config.recipe.experiments import find_declared
+    from bloodauto.config.recipe.experiments import find_recipe_file
 
     if name != SMALLEST:
-        return load_recipe(find_declared(name))
+        return load_recipe(find_recipe_file(name))
     ranked = []
     for folder in sorted((run.root / "trials").glob("*")):
         if (folder / "result.json").is_file() and (folder / "recipe.yaml").is_file():
@@ -63,18 +63,16 @@ def find_student(run: RunDirectory, name: str) -> Recipe:
             if result["finished"]:
                 ranked.append((int(result["parameters"]), -float(result["objective"]), folder))
     if not ranked:
-        raise RunError(
-            f"{run.root}: --distill {SMALLEST}: expected a trial that ran its course; name a recipe instead."
-        )
+        raise RunError(f"{run.root}: --distill {SMALLEST}: expected a completed trial; name a recipe instead.")
     return load_recipe(min(ranked)[2] / "recipe.yaml")
 
 
 def student_recipe(recipe: Recipe) -> Recipe:
     """The recipe for learning from a teacher: plain cross-entropy with its probabilities, every image as often as it comes."""
-    from bloodauto.tuning.refits import stretched
+    from bloodauto.tuning.refits import with_extended_epochs
 
-    plain = recipe.model_copy(update={"loss": Loss(), "imbalance": Imbalance(), "test_time_views": ()})
-    return stretched(plain, _STRETCH)
+    plain = recipe.model_copy(update={"loss": Loss(), "imbalance": Imbalance(), "tta_transforms": ()})
+    return with_extended_epochs(plain, _EPOCH_FACTOR)
 
 
 def open_ledger(run: RunDirectory, settings: SearchSettings, output: Path, budget: str | None) -> Ledger:
@@ -105,36 +103,36 @@ def distil(
     *,
     student: str,
     budget: str | None,
-    cells: Cells,
+    dataset: CellDataset,
     splits: Splits,
-) -> tuple[Exported, Distilled]:
+) -> tuple[Exported, DistillationResult]:
     """Trains a student on the ensemble's answers for as long as the budget lasts, and exports it as a model of its own.
 
     The student learns from the same images as the run's trainings that left out fold 0, and is chosen, calibrated and compared
-    with its teacher on the images and views that they were judged on. The sealed test stays closed for it.
+    with its teacher on the images and views that they were judged on. The held-out test stays closed for it.
 
     Raises:
         BudgetError: too little to train anything.
         UserError: as ``find_student`` and ``export_run``.
     """
     from bloodauto.models.backbones import check_recipe
-    from bloodauto.tuning.budget.hard_limit import OutOfBudget, ends_within
+    from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
 
     recipe = find_student(run, student)
     check_recipe(recipe)
     ledger = open_ledger(run, settings, output, budget)
-    ledger.reserve(_LANE, settings.devices_per_worker, "distill")
+    ledger.reserve(_SLOT, settings.devices_per_worker, "distill")
     try:
-        job = _Job(run, settings, ensemble, recipe, cells, splits, ledger)
-        with ends_within(job.seconds_left()):
-            return job.do(output, formats)
+        job = _Job(run, settings, ensemble, recipe, dataset, splits, ledger)
+        with hard_time_limit(job.seconds_left()):
+            return job.execute(output, formats)
     except OutOfBudget:
-        raise _too_little(ledger) from None
+        raise _budget_too_small(ledger) from None
     finally:
-        ledger.release(_LANE)
+        ledger.release(_SLOT)
 
 
-def _too_little(ledger: Ledger) -> BudgetError:
+def _budget_too_small(ledger: Ledger) -> BudgetError:
     return BudgetError(
         f"--distill: {ledger.spent_device_seconds:.0f} of {ledger.budget_device_seconds:.0f} device-seconds are spent; "
         "expected more to be left, for a student that is trained, judged and written. Give it some with --budget, for "
@@ -150,26 +148,28 @@ class _Job:
     settings: SearchSettings
     ensemble: Ensemble
     recipe: Recipe
-    cells: Cells
+    dataset: CellDataset
     splits: Splits
     ledger: Ledger
 
     def seconds_left(self) -> float:
         """Wall seconds."""
-        return self.ledger.left_device_seconds / self.settings.devices_per_worker - _LAST_SECONDS
+        return self.ledger.remaining_device_seconds / self.settings.devices_per_worker - _SHUTDOWN_SECONDS
 
-    def do(self, output: Path, formats: Sequence[str]) -> tuple[Exported, Distilled]:
+    def execute(self, output: Path, formats: Sequence[str]) -> tuple[Exported, DistillationResult]:
         from bloodauto.ensemble.assemble import combine
-        from bloodauto.ensemble.distilled import Distilled, compare, write_distilled
+        from bloodauto.ensemble.distilled import DistillationResult, compare, write_distilled
         from bloodauto.export.ensemble_export import build_ensemble, export_run
-        from bloodauto.training.distillation import teacher_of
+        from bloodauto.training.distillation import teacher_from_model
 
         seed, started = self.settings.seed, time.monotonic()
-        teacher = teacher_of(build_ensemble(self.ensemble, self.cells, self.splits, seed=seed, views=False).plain)
-        material = self._material()
-        trained, epochs = self._train(teacher, material, build_seconds=time.monotonic() - started)
+        teacher = teacher_from_model(
+            build_ensemble(self.ensemble, self.dataset, self.splits, seed=seed, tta=False).plain
+        )
+        fold_data = self._fold_data()
+        trained, epochs = self._train(teacher, fold_data, build_seconds=time.monotonic() - started)
         student = combine([trained], [1.0])
-        distilled = Distilled(
+        distilled = DistillationResult(
             network=f"{self.recipe.backbone.label} at {self.recipe.input.size_px} px",
             recipe_id=student.members[0].recipe_id,
             parameters=student.members[0].parameters,
@@ -182,7 +182,7 @@ class _Job:
         exported = export_run(
             self.run,
             output,
-            self.cells,
+            self.dataset,
             self.splits,
             formats,
             seed=seed,
@@ -195,22 +195,24 @@ class _Job:
             write_distilled(folder, distilled)
         return exported, distilled
 
-    def _material(self) -> Material:
+    def _fold_data(self) -> FoldData:
         """What the run's own trainings were judged on: the same images, and the same views with the same weights."""
-        from bloodauto.config.space import corners
-        from bloodauto.evaluation.fold_data import prepare
-        from bloodauto.training.suite_weights import suite_for
-        from bloodauto.workflows.prepare import checked_space, own_space, read_target
+        from bloodauto.config.space import covering_recipes
+        from bloodauto.evaluation.fold_data import prepare_fold
+        from bloodauto.training.suite_weights import shift_suite_for
+        from bloodauto.workflows.prepare import load_checked_space, read_target_images, run_space_path
 
         seed = self.settings.seed
-        space = checked_space(own_space(self.run))
-        suite = suite_for(itertools.chain(corners(space), corners(space, at_last=True)), seed=seed)
-        target = read_target(self.settings.target_images, self.cells, seed=seed)
-        return prepare(self.cells, self.splits, suite, target=target)
+        space = load_checked_space(run_space_path(self.run))
+        suite = shift_suite_for(
+            itertools.chain(covering_recipes(space), covering_recipes(space, use_last_values=True)), seed=seed
+        )
+        target = read_target_images(self.settings.target_images, self.dataset, seed=seed)
+        return prepare_fold(self.dataset, self.splits, suite, target=target)
 
-    def _train(self, teacher: Teacher, material: Material, *, build_seconds: float) -> tuple[Trained, int]:
+    def _train(self, teacher: Teacher, fold_data: FoldData, *, build_seconds: float) -> tuple[TrainedNetwork, int]:
         """The training in its folder, and its epochs."""
-        from bloodauto.ensemble.record import Trained
+        from bloodauto.ensemble.record import TrainedNetwork
         from bloodauto.models.backbones import find_weights
         from bloodauto.training.trainer import TrainOptions, train
 
@@ -218,17 +220,20 @@ class _Job:
         backbone = self.recipe.backbone
         weights = find_weights(backbone.name, backbone.weights, None if weights_dir is None else Path(weights_dir))
         # What comes after the training: its judgement, and a model written and read back, as the teacher was built.
-        after = _MARGIN * (self._judge_seconds(material) + build_seconds) + _END_SHARE * self.seconds_left()
+        after = (
+            _MARGIN * (self._predicted_evaluation_seconds(fold_data) + build_seconds)
+            + _RESERVED_FRACTION * self.seconds_left()
+        )
         limit = self.seconds_left() - after
         if limit <= 0:
-            raise _too_little(self.ledger)
+            raise _budget_too_small(self.ledger)
         folder = self.run.root / "distilled"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        objective: Any = self.settings.objectives.first
+        objective: Any = self.settings.objectives.primary
         result = train(
             student_recipe(self.recipe),
-            material,
+            fold_data,
             seed=self.settings.seed,
             options=TrainOptions(
                 objective=objective,
@@ -239,12 +244,12 @@ class _Job:
                 teacher=teacher,
             ),
             folder=folder,
-            report=lambda epoch: self.ledger.beat(),
+            report=lambda epoch: self.ledger.heartbeat(),
             should_stop=lambda: self.seconds_left() < after / _MARGIN,
         )
         if not result.history:
-            raise _too_little(self.ledger)
-        return Trained("student", "distilled", -1, 0, folder), len(result.history)
+            raise _budget_too_small(self.ledger)
+        return TrainedNetwork("student", "distilled", -1, 0, folder), len(result.history)
 
     def _member_weights(self) -> Path | None:
         """Of a member with the student's own architecture, which has learnt from no other images."""
@@ -260,17 +265,17 @@ class _Job:
                     return one.folder / "best.npz"
         return None
 
-    def _judge_seconds(self, material: Material) -> float:
+    def _predicted_evaluation_seconds(self, fold_data: FoldData) -> float:
         from bloodauto.evaluation.fold_data import milliseconds_per_image
         from bloodauto.models.network import build_network
 
-        shape = material.images.shape
+        shape = fold_data.images.shape
         network = build_network(
             self.recipe,
-            num_classes=material.num_classes,
+            num_classes=fold_data.num_classes,
             image_shape_px=(shape[1], shape[2]),
             weights_file=None,
-            to_train=False,
+            for_training=False,
         )
-        images = len(material.validation_index) + len(material.views) + len(material.target)
-        return images * milliseconds_per_image(network, material.views) / 1000
+        images = len(fold_data.validation_index) + len(fold_data.shifted_images) + len(fold_data.target)
+        return images * milliseconds_per_image(network, fold_data.shifted_images) / 1000

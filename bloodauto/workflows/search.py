@@ -12,7 +12,7 @@ from bloodauto.config.settings import (
     SearchSettings,
     absolute_paths,
     check_caps,
-    check_same,
+    check_settings_unchanged,
     new_settings,
     read_settings,
     write_settings,
@@ -20,36 +20,36 @@ from bloodauto.config.settings import (
 from bloodauto.errors import RunError, UserError
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
-from bloodauto.tuning.objectives import read_front
+from bloodauto.tuning.objectives import read_pareto_front
 
 if TYPE_CHECKING:
     import optuna
 
     from bloodauto.export.ensemble_export import Exported
     from bloodauto.tuning.budget.ledger import Ledger
-    from bloodauto.tuning.scheduler import Policy
-    from bloodauto.workflows.session import Plan
+    from bloodauto.tuning.scheduler import Scheduler
+    from bloodauto.workflows.session import SearchPlan
 
 
 class Progress(Protocol):
     """Is told how a search goes. The default says nothing."""
 
-    def planned(self, plan: Plan, ledger: Ledger) -> None:
+    def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
         """Everything is checked; the budget starts to run."""
 
-    def running(self, policy: Policy, ledger: Ledger) -> None:
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
         """Several times a second."""
 
     def phase(self, name: str) -> None:
         """The trainings are over; what comes after them has begun."""
 
 
-class Silent:
+class SilentProgress:
     """A progress that says nothing."""
 
-    def planned(self, plan: Plan, ledger: Ledger) -> None: ...
+    def planned(self, plan: SearchPlan, ledger: Ledger) -> None: ...
 
-    def running(self, policy: Policy, ledger: Ledger) -> None: ...
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None: ...
 
     def phase(self, name: str) -> None: ...
 
@@ -115,16 +115,16 @@ def search(
     Raises:
         UserError: something the user must mend; nothing was spent, unless the run itself failed.
     """
-    from bloodauto.workflows.finalize import conclude
-    from bloodauto.workflows.prepare import find_space, keep_data, keep_space, own_space
-    from bloodauto.workflows.session import locked, make_plan, open_ledger, open_study, trainings
+    from bloodauto.workflows.finalize import finalize
+    from bloodauto.workflows.prepare import find_space, run_space_path, save_data, save_space
+    from bloodauto.workflows.session import locked, make_plan, open_ledger, open_study, run_trainings
 
-    progress = Silent() if progress is None else progress
+    progress = SilentProgress() if progress is None else progress
     directory = RunDirectory(Path(run))
     given = absolute_paths({name: value for name, value in given.items() if value is not None})
     if resume:
         settings = read_settings(directory)
-        check_same(settings, given)
+        check_settings_unchanged(settings, given)
     else:
         settings = new_settings(given)
         _check_new(directory)
@@ -133,28 +133,28 @@ def search(
         plan = make_plan(directory, settings, space)
     with locked(directory):
         if resume:
-            plan = make_plan(directory, settings, own_space(directory))
+            plan = make_plan(directory, settings, run_space_path(directory))
             study = open_study(directory, settings)
         else:
             _check_new(directory)
             study = open_study(directory, settings)
-            keep_space(directory, space)
+            save_space(directory, space)
             # From here on the run can be resumed.
             write_settings(directory, settings)
-        keep_data(directory, plan.data)
+        save_data(directory, plan.data)
         ledger = open_ledger(directory, settings)
         progress.planned(plan, ledger)
         write_text(directory.next_steps, _next_steps(directory, finished=False))
         told = progress
 
-        def show(policy: Policy) -> None:
-            told.running(policy, ledger)
+        def show(scheduler: Scheduler) -> None:
+            told.running(scheduler, ledger)
 
         finished = directory.ensemble.is_file() and (directory.export / "labels.json").is_file()
         if not finished:
-            with trainings(plan, study, ledger, address=address, show=show) as finished:
+            with run_trainings(plan, study, ledger, address=address, show=show) as finished:
                 if finished:
-                    conclude(plan, study, ledger, export=export, phase=progress.phase)
+                    finalize(plan, study, ledger, export=export, phase=progress.phase)
         summary = summarise(directory, settings, study, ledger.spent_device_seconds, finished=finished)
         write_text(directory.next_steps, _next_steps(directory, finished=finished))
         return summary
@@ -192,7 +192,7 @@ def summarise(
         best=best,
         ensemble={} if ensemble is None else ensemble.scores,
         export=exported,
-        front=read_front(directory.root),
+        front=read_pareto_front(directory.root),
     )
 
 
@@ -212,7 +212,7 @@ def export_best(
     run: str | Path,
     output: str | Path,
     formats: Sequence[str] = ("keras", "codabench"),
-    views: bool = False,
+    tta: bool = False,
     max_members: int | None = None,
     max_latency_ms: float | None = None,
     target_images: str | Path | None = None,
@@ -222,7 +222,7 @@ def export_best(
     """Writes the ensemble of a run to a folder: the formats asked for, ``labels.json`` and a model card.
 
     Args:
-        views: average over test-time views inside the model: those that the members' recipes name, else the standard ones.
+        views: average over test-time transforms inside the model: those that the members' recipes name, else the standard ones.
         max_members, max_latency_ms: tighter caps than the search had; the best of its members under them are exported.
         target_images: unlabelled images of where the model will be used, to which it is adapted.
         distill: instead of the ensemble a network that learns from its answers: a recipe's file, a shipped one's name, or
@@ -235,14 +235,14 @@ def export_best(
     from bloodauto.data.split import read_splits
     from bloodauto.ensemble.assemble import Caps
     from bloodauto.ensemble.record import read_ensemble
-    from bloodauto.models.device import claim_what_is_free
-    from bloodauto.workflows.prepare import read_cells, read_target
+    from bloodauto.models.device import claim_device_if_unused
+    from bloodauto.workflows.prepare import read_dataset, read_target_images
 
     directory = RunDirectory(Path(run))
     settings = read_settings(directory)
     check_caps(max_members, max_latency_ms)
     ensemble_only = {
-        "--views": views,
+        "--tta": tta,
         "--max-members": max_members is not None,
         "--max-latency-ms": max_latency_ms is not None,
         "--target-images": target_images is not None,
@@ -250,20 +250,20 @@ def export_best(
     _check_student(distill, budget, [option for option, given in ensemble_only.items() if given])
     # Before anything was charged there is nothing to choose among, and nothing is to be written.
     if not directory.ensemble.is_file() and directory.ledger.is_file():
-        _choose_late(directory, settings)
+        _choose_missing_ensemble(directory, settings)
     own = read_ensemble(directory)
     caps = None
     if max_members is not None or max_latency_ms is not None:
         caps = Caps(len(own.members) if max_members is None else max_members, max_latency_ms)
     share = 0.0 if distill is None else settings.gpus_per_trial
-    claim_what_is_free(cores=max(int(settings.cpus_per_trial), 1), gpu_share=share)
+    claim_device_if_unused(cores=max(int(settings.cpus_per_trial), 1), gpu_fraction=share)
     from bloodauto.export.ensemble_export import check_exportable, export_run
     from bloodauto.export.write import check_formats
 
     check_formats(formats)
     check_exportable(directory)
-    cells = read_cells(settings.data, settings.image_size_px)
-    splits = read_splits(directory.splits, cells)
+    dataset = read_dataset(settings.data, settings.image_size_px)
+    splits = read_splits(directory.splits, dataset)
     if distill is not None:
         from bloodauto.workflows.distill import distil
         from bloodauto.workflows.session import locked
@@ -277,15 +277,15 @@ def export_best(
                 formats,
                 student=str(distill),
                 budget=budget,
-                cells=cells,
+                dataset=dataset,
                 splits=splits,
             )
         return replace(exported, distilled=distilled)
     target = None
     if target_images is not None:
-        target = read_target(str(target_images), cells, seed=settings.seed)
+        target = read_target_images(str(target_images), dataset, seed=settings.seed)
     return export_run(
-        directory, Path(output), cells, splits, formats, seed=settings.seed, views=views, caps=caps, target=target
+        directory, Path(output), dataset, splits, formats, seed=settings.seed, tta=tta, caps=caps, target=target
     )
 
 
@@ -296,18 +296,18 @@ def _check_student(distill: str | Path | None, budget: str | None, ensemble_only
         raise UserError(f"{ensemble_only[0]}: expected no --distill with it; a student is one network that looks once.")
 
 
-def _choose_late(directory: RunDirectory, settings: SearchSettings) -> None:
+def _choose_missing_ensemble(directory: RunDirectory, settings: SearchSettings) -> None:
     """Chooses the ensemble of a search whose budget ended before that; of one that may go on, nothing is chosen."""
     import math
 
-    from bloodauto.workflows.finalize import choose_ensemble, is_over
-    from bloodauto.workflows.prepare import own_space
+    from bloodauto.workflows.finalize import choose_ensemble, trainings_are_done
+    from bloodauto.workflows.prepare import run_space_path
     from bloodauto.workflows.session import locked, make_plan, open_study
 
     with locked(directory):
         study = open_study(directory, settings)
-        if is_over(study):
-            plan = make_plan(directory, settings, own_space(directory))
+        if trainings_are_done(study):
+            plan = make_plan(directory, settings, run_space_path(directory))
             choose_ensemble(plan, study, seconds_left=lambda: math.inf)
 
 
@@ -317,17 +317,17 @@ def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Pat
     Raises:
         UserError: no such model, or no images.
     """
-    from bloodauto.models.tensorflow import wake_tensorflow
+    from bloodauto.models.tensorflow import import_tensorflow_quietly
 
-    wake_tensorflow()
+    import_tensorflow_quietly()
     from bloodauto.data.load import load_images
-    from bloodauto.export.predict import open_model, predict_images, which_are_sure, write_predictions_csv
+    from bloodauto.export.predict import open_model, predict_images, which_are_confident, write_predictions_csv
 
     opened = open_model(Path(model))
     if opened.height_px != opened.width_px:
         raise UserError(f"{model}: expected a model of square images, got {opened.height_px} x {opened.width_px} px.")
     pixels, names = load_images(Path(images), opened.height_px)
     answers = predict_images(opened, pixels)
-    sure = which_are_sure(opened, pixels, answers)
+    sure = which_are_confident(opened, pixels, answers)
     write_predictions_csv(Path(output), names.tolist(), opened.class_names, answers, sure)
     return Path(output)

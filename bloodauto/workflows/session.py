@@ -17,39 +17,39 @@ from pathlib import Path
 import optuna
 
 from bloodauto.config.settings import SearchSettings
-from bloodauto.config.space import Space, corners
+from bloodauto.config.space import Space, covering_recipes
 from bloodauto.errors import RunError
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.training.suite_weights import suite_for
+from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.shutdown import DRIVER
 from bloodauto.tuning.pruning import Pruning, plan_pruning
-from bloodauto.tuning.scheduler import Policy, PolicySettings
+from bloodauto.tuning.scheduler import Scheduler, SchedulerSettings
 from bloodauto.workflows.prepare import (
-    Declared,
+    InitialConfigurations,
     PreparedData,
     WeightsFiles,
-    checked_space,
-    declared_recipes,
+    load_checked_space,
+    load_initial_configurations,
     prepare_data,
     resolve_weights,
 )
 
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
-#: At most this share of the budget is kept for the end of Ray, ensemble, export and sealed test; see ``Policy``.
-_FINAL_SHARE = 0.35
+#: At most this share of the budget is kept for the end of Ray, ensemble, export and held-out test; see ``Policy``.
+_MAX_FINALIZATION_FRACTION = 0.35
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """Everything that is known before any budget is spent."""
 
     run: RunDirectory
     settings: SearchSettings
     data: PreparedData
     space: Space
-    declared: Declared
+    initial: InitialConfigurations
     weights_files: WeightsFiles
     pruning: Pruning
     suite: ShiftSuite
@@ -82,21 +82,23 @@ def locked(run: RunDirectory) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_UN)
 
 
-def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> Plan:
+def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> SearchPlan:
     """Reads and checks all there is to read and check; writes nothing.
 
     Raises:
         UserError: anything the user must mend first; no budget has been spent.
     """
-    space = checked_space(space_path)
-    declared = declared_recipes(settings.warm_start, space, settings.objectives)
+    space = load_checked_space(space_path)
+    initial = load_initial_configurations(settings.warm_start, space, settings.objectives)
     # Before the weights: nobody should download these for images that cannot be used.
     data = prepare_data(run, settings)
     weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
-    longest = max(recipe.total_epochs for recipe in corners(space))
+    longest = max(recipe.total_epochs for recipe in covering_recipes(space))
     pruning = plan_pruning(settings.pruner, max_epochs=longest)  # type: ignore[arg-type]
-    suite = suite_for(itertools.chain(corners(space), corners(space, at_last=True)), seed=settings.seed)
-    return Plan(run, settings, data, space, declared, weights, pruning, suite)
+    suite = shift_suite_for(
+        itertools.chain(covering_recipes(space), covering_recipes(space, use_last_values=True)), seed=settings.seed
+    )
+    return SearchPlan(run, settings, data, space, initial, weights, pruning, suite)
 
 
 def open_study(run: RunDirectory, settings: SearchSettings) -> optuna.Study:
@@ -139,12 +141,12 @@ def open_ledger(run: RunDirectory, settings: SearchSettings) -> Ledger:
 
 
 @contextlib.contextmanager
-def trainings(
-    plan: Plan, study: optuna.Study, ledger: Ledger, *, address: str | None, show: Callable[[Policy], None]
+def run_trainings(
+    plan: SearchPlan, study: optuna.Study, ledger: Ledger, *, address: str | None, show: Callable[[Scheduler], None]
 ) -> Iterator[bool]:
     """Runs trials and refits until the budget's share for them is spent; the block then concludes the search.
 
-    All lanes are reserved from the start of Ray until their workers are gone, the driver's from then to the end of the
+    All slots are reserved from the start of Ray until their workers are gone, the driver's from then to the end of the
     block. What is left of Ray holds no device any more and ends after the block.
 
     Yields:
@@ -152,58 +154,60 @@ def trainings(
     """
     # Ray reads it once, when it is imported; it would report every worker that we end as a disaster, over many lines.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
-    from bloodauto.models.device import choose_once
-    from bloodauto.tuning.executors.ray.executor import Resources, execute, start_ray
+    from bloodauto.models.device import cached_device_settings
+    from bloodauto.tuning.executors.ray.executor import WorkerResources, execute, start_ray
     from bloodauto.tuning.executors.ray.worker import WorkerOptions
 
     settings = plan.settings
-    choice = choose_once(on_gpu=settings.gpus_per_trial > 0, image_size_px=max(plan.data.cells.images.shape[1:3]))
-    resources = Resources(settings.workers, settings.cpus_per_trial, settings.gpus_per_trial, address)
-    lanes = tuple(f"worker {index}" for index in range(settings.workers))
-    for lane in lanes:
-        ledger.reserve(lane, settings.devices_per_worker, "start-up")
+    choice = cached_device_settings(
+        on_gpu=settings.gpus_per_trial > 0, image_size_px=max(plan.data.dataset.images.shape[1:3])
+    )
+    resources = WorkerResources(settings.workers, settings.cpus_per_trial, settings.gpus_per_trial, address)
+    slots = tuple(f"worker {index}" for index in range(settings.workers))
+    for slot in slots:
+        ledger.reserve(slot, settings.devices_per_worker, "start-up")
     import ray
 
     try:
-        policy = Policy(
+        scheduler = Scheduler(
             study=study,
             space=plan.space,
             ledger=ledger,
             pruning=plan.pruning,
-            settings=PolicySettings(
+            settings=SchedulerSettings(
                 seed=settings.seed,
                 workers=settings.workers,
                 devices_per_worker=settings.devices_per_worker,
-                refit_share=settings.refit_share,
-                final_device_seconds=_FINAL_SHARE * settings.budget_device_seconds,
+                refit_fraction=settings.refit_fraction,
+                finalization_device_seconds=_MAX_FINALIZATION_FRACTION * settings.budget_device_seconds,
                 num_folds=plan.data.splits.num_folds,
                 max_trials=settings.max_trials,
                 objectives=settings.objectives,
             ),
-            declared=plan.declared.inside,
+            initial=plan.initial.in_space,
             now=time.monotonic,
         )
-        if policy.is_too_late:
-            policy.close()
+        if scheduler.is_budget_exhausted:
+            scheduler.close()
             ledger.reserve(DRIVER, settings.devices_per_worker, "ensemble")
-            for lane in lanes:
-                ledger.hand_back(lane)
+            for slot in slots:
+                ledger.release_devices(slot)
             yield True
             return
         start_ray(resources)
         finished = execute(
-            policy,
+            scheduler,
             ledger,
             plan.run,
             resources=resources,
-            cells=plan.data.cells,
+            dataset=plan.data.dataset,
             splits=plan.data.splits,
             suite=plan.suite,
             target=plan.data.target,
             options=WorkerOptions(
                 run=str(plan.run.root.resolve()),
                 cores=max(math.floor(settings.cpus_per_trial), 1),
-                gpu_share=settings.gpus_per_trial,
+                gpu_fraction=settings.gpus_per_trial,
                 objectives=settings.objectives,
                 jit_compile=choice.jit_compile,
                 precision=choice.precision,
@@ -211,16 +215,16 @@ def trainings(
                 weights_files=plan.weights_files,
                 memory_limit_bytes=_memory_limit_bytes(settings.workers),
             ),
-            lanes=lanes,
-            show=lambda: show(policy),
+            slots=slots,
+            show=lambda: show(scheduler),
         )
         if finished:
-            policy.close()
+            scheduler.close()
         yield finished
     finally:
-        for lane in (*lanes, DRIVER):
-            if ledger.has(lane):
-                ledger.release(lane)
+        for slot in (*slots, DRIVER):
+            if ledger.is_reserved(slot):
+                ledger.release(slot)
         ray.shutdown()
 
 

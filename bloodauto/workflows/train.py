@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bloodauto.config.settings import default_workers, gpus_of_this_machine
+from bloodauto.config.settings import count_local_gpus, default_workers
 from bloodauto.errors import RunError
 from bloodauto.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from bloodauto.config.recipe import Recipe
-    from bloodauto.data.dataset import Cells
-    from bloodauto.evaluation.fold_data import Judgement, Material
+    from bloodauto.data.dataset import CellDataset
+    from bloodauto.evaluation.fold_data import Evaluation, FoldData
     from bloodauto.export.ensemble_export import Exported
     from bloodauto.training.checkpoint import EpochReport
     from bloodauto.training.result import TrialResult
@@ -29,13 +29,13 @@ class TrainSummary:
 
     Attributes:
         result: of the network, looking once at each image.
-        over_views: of the average over the recipe's test-time views; None where it names none, or was stopped.
+        with_tta: of the average over the recipe's test-time transforms; None where it names none, or was stopped.
         passes: forward passes that an image then costs.
     """
 
     result: TrialResult
-    over_views: Judgement | None
-    passes: int
+    with_tta: Evaluation | None
+    forward_passes: int
 
 
 def train(
@@ -63,39 +63,39 @@ def train(
         TrialFailure: the training itself failed.
     """
     from bloodauto.config.recipe import load_recipe
-    from bloodauto.config.recipe.experiments import find_declared
+    from bloodauto.config.recipe.experiments import find_recipe_file
     from bloodauto.data.clean import clean, write_cleaning_csv
-    from bloodauto.data.split import fitting_splits, read_splits, write_splits
+    from bloodauto.data.split import default_splits, read_splits, write_splits
     from bloodauto.models.backbones import check_recipe, find_weights
-    from bloodauto.models.device import choose_once, claim_what_is_free
+    from bloodauto.models.device import cached_device_settings, claim_device_if_unused
     from bloodauto.workflows.session import locked
 
-    loaded = load_recipe(find_declared(recipe), smoke=smoke)
+    loaded = load_recipe(find_recipe_file(recipe), smoke=smoke)
     check_recipe(loaded)
     directory = RunDirectory(Path(run))
     earlier = directory.root / "recipe.yaml"
     if earlier.is_file() and load_recipe(earlier).id != loaded.id:
         raise RunError(f"{directory.root}: another recipe was trained there; take another --run.")
-    cells = _cells(data, image_size_px, smoke=smoke)
+    dataset = _cells(data, image_size_px, smoke=smoke)
     # After the images: nobody should download these for images that cannot be used.
     weights = find_weights(
         loaded.backbone.name, loaded.backbone.weights, None if weights_dir is None else Path(weights_dir)
     )
-    cleaned = clean(cells, enabled=cleaning)
+    cleaned = clean(dataset, enabled=cleaning)
     begun = directory.splits.is_file()
-    splits = read_splits(directory.splits, cells) if begun else fitting_splits(cells, cleaned, seed=seed)
+    splits = read_splits(directory.splits, dataset) if begun else default_splits(dataset, cleaned, seed=seed)
     with locked(directory):
         if not begun:
-            write_cleaning_csv(directory.cleaning, cells, cleaned)
-            write_splits(directory.splits, cells, splits)
-        on_gpu = gpus_of_this_machine() > 0
+            write_cleaning_csv(directory.cleaning, dataset, cleaned)
+            write_splits(directory.splits, dataset, splits)
+        on_gpu = count_local_gpus() > 0
         # Measuring what is fastest takes longer than a smoke training.
-        choice = None if smoke else choose_once(on_gpu=on_gpu, image_size_px=max(cells.images.shape[1:3]))
+        choice = None if smoke else cached_device_settings(on_gpu=on_gpu, image_size_px=max(dataset.images.shape[1:3]))
         cores = default_workers(1.0, 0.0, 0)
-        claim_what_is_free(cores=cores, gpu_share=1.0 if on_gpu else 0.0)
-        from bloodauto.evaluation.fold_data import prepare
-        from bloodauto.training.input_pipeline import augmenting_processes
-        from bloodauto.training.suite_weights import suite_for
+        claim_device_if_unused(cores=cores, gpu_fraction=1.0 if on_gpu else 0.0)
+        from bloodauto.evaluation.fold_data import prepare_fold
+        from bloodauto.training.input_pipeline import num_augmentation_processes
+        from bloodauto.training.suite_weights import shift_suite_for
         from bloodauto.training.trainer import TrainOptions
         from bloodauto.training.trainer import train as train_recipe
 
@@ -105,43 +105,45 @@ def train(
             jit_compile=False if choice is None else choice.jit_compile,
             precision="float32" if choice is None else choice.precision,
             augmentation_engine="opencv" if choice is None else choice.augmentation_engine,
-            num_processes=augmenting_processes(cores, on_gpu=on_gpu),
+            num_processes=num_augmentation_processes(cores, on_gpu=on_gpu),
         )
-        material = prepare(cells, splits, suite_for([loaded], seed=seed))
+        fold_data = prepare_fold(dataset, splits, shift_suite_for([loaded], seed=seed))
         result = train_recipe(
             loaded,
-            material,
+            fold_data,
             seed=seed,
             options=options,
             folder=directory.root,
             report=(lambda epoch: None) if report is None else report,
             should_stop=(lambda: False) if should_stop is None else should_stop,
         )
-        passes = max(len(loaded.test_time_views), 1)
-        over_views = _judged_over_views(loaded, material, directory.root) if result.finished and passes > 1 else None
-        return TrainSummary(result, over_views, passes)
+        forward_passes = max(len(loaded.tta_transforms), 1)
+        with_tta = (
+            _evaluate_with_tta(loaded, fold_data, directory.root) if result.finished and forward_passes > 1 else None
+        )
+        return TrainSummary(result, with_tta, forward_passes)
 
 
-def _cells(data: str, image_size_px: int | None, *, smoke: bool) -> Cells:
+def _cells(data: str, image_size_px: int | None, *, smoke: bool) -> CellDataset:
     from bloodauto.data.synthetic.generator import synthesize
-    from bloodauto.workflows.prepare import SYNTHETIC, read_cells
+    from bloodauto.workflows.prepare import SYNTHETIC, read_dataset
 
     if smoke and data == SYNTHETIC and image_size_px is None:
-        return synthesize(_SMOKE_IMAGES, laboratory="lab_a", seed=0, image_size_px=_SMOKE_SIZE_PX)
-    return read_cells(data, image_size_px)
+        return synthesize(_SMOKE_IMAGES, site="lab_a", seed=0, image_size_px=_SMOKE_SIZE_PX)
+    return read_dataset(data, image_size_px)
 
 
-def _judged_over_views(recipe: Recipe, material: Material, folder: Path) -> Judgement:
-    from bloodauto.config.recipe import shares_of_views
-    from bloodauto.evaluation.fold_data import judge
-    from bloodauto.evaluation.tta import over_views
+def _evaluate_with_tta(recipe: Recipe, fold_data: FoldData, folder: Path) -> Evaluation:
+    from bloodauto.config.recipe import tta_weights
+    from bloodauto.evaluation.fold_data import evaluate
+    from bloodauto.evaluation.tta import with_tta
     from bloodauto.models.network import trained_network
 
-    shape = material.images.shape
+    shape = fold_data.images.shape
     network = trained_network(
-        recipe, folder / "best.npz", num_classes=material.num_classes, image_shape_px=(shape[1], shape[2])
+        recipe, folder / "best.npz", num_classes=fold_data.num_classes, image_shape_px=(shape[1], shape[2])
     )
-    return judge(over_views(network, shares_of_views(recipe.test_time_views)), material, quick=False)[0]
+    return evaluate(with_tta(network, tta_weights(recipe.tta_transforms)), fold_data, subset_only=False)[0]
 
 
 def export_trained(
@@ -153,7 +155,7 @@ def export_trained(
     weights: Sequence[float] | None = None,
     seed: int = 0,
     formats: Sequence[str] = ("keras", "codabench"),
-    views: bool = False,
+    tta: bool = False,
 ) -> Exported:
     """Writes one model that averages trainings of ``train``, calibrated on the images that they left out.
 
@@ -161,17 +163,17 @@ def export_trained(
         trainings: their ``run`` folders; trained on the same images with the same seed.
         data, image_size_px, seed: those they were trained with.
         weights: of each in the average; None: equal.
-        views: each looks at the test-time views of its recipe; see ``export_best``.
+        views: each looks at the test-time transforms of its recipe; see ``export_best``.
 
     Raises:
         UserError: a folder without a finished training, images or a seed that are not theirs, an unknown format.
     """
     from bloodauto.data.split import read_splits
     from bloodauto.ensemble.assemble import combine
-    from bloodauto.ensemble.record import Trained
+    from bloodauto.ensemble.record import TrainedNetwork
     from bloodauto.export.write import check_formats
-    from bloodauto.models.device import claim_what_is_free
-    from bloodauto.workflows.prepare import read_cells
+    from bloodauto.models.device import claim_device_if_unused
+    from bloodauto.workflows.prepare import read_dataset
 
     check_formats(formats)
     folders = [Path(folder) for folder in trainings]
@@ -184,16 +186,16 @@ def export_trained(
         for name in ("recipe.yaml", "best.npz", "predictions.npz", "result.json", "splits.json"):
             if not (folder / name).is_file():
                 raise RunError(f"{folder}: expected a training of bloodauto train that has ended, found no {name}.")
-    cells = read_cells(data, image_size_px)
-    splits = read_splits(RunDirectory(folders[0]).splits, cells)
-    claim_what_is_free(cores=default_workers(1.0, 0.0, 0), gpu_share=0.0)
+    dataset = read_dataset(data, image_size_px)
+    splits = read_splits(RunDirectory(folders[0]).splits, dataset)
+    claim_device_if_unused(cores=default_workers(1.0, 0.0, 0), gpu_fraction=0.0)
     from bloodauto.export.ensemble_export import export_run
 
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    trained = [Trained(names[index], "trial", index, 0, folder) for index, folder in enumerate(folders)]
+    trained = [TrainedNetwork(names[index], "trial", index, 0, folder) for index, folder in enumerate(folders)]
     ensemble = combine(trained, shares)
     return export_run(
-        RunDirectory(Path(output)), Path(output), cells, splits, formats, seed=seed, views=views, ensemble=ensemble
+        RunDirectory(Path(output)), Path(output), dataset, splits, formats, seed=seed, tta=tta, ensemble=ensemble
     )

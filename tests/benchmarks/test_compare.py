@@ -23,7 +23,7 @@ FAMILIES = [
         ("jpeg", "sensor"),
         ("vignette", "light"),
         ("crease", "artefacts"),
-        ("another_laboratory", "laboratory"),
+        ("combined_shift", "combined"),
     ]
 ]
 
@@ -64,9 +64,9 @@ def planted(path: Path, *, rehearsal: float) -> Path:
                 "core_seconds": 1.0,
                 "clean": {"accuracy": clean, "balanced_accuracy": clean},
                 "balanced": (1 / (1 + np.exp(-odds))).tolist(),
-                "beyond": (1 / (1 + np.exp(2 - ability + rng.normal(0, 0.1, 5)))).tolist(),
-                "places": (1 / (1 + np.exp(1 - ability + rng.normal(0, 1.0, 48)))).tolist(),
-                "others": {"synthetic_lab_b": float(1 / (1 + np.exp(1 - ability)))},
+                "harsher": (1 / (1 + np.exp(2 - ability + rng.normal(0, 0.1, 5)))).tolist(),
+                "site_accuracy": (1 / (1 + np.exp(1 - ability + rng.normal(0, 1.0, 48)))).tolist(),
+                "external": {"synthetic_lab_b": float(1 / (1 + np.exp(1 - ability)))},
             }
         )
     path.write_text(json.dumps({"families": FAMILIES, "severities": severities, "recipes": recipes}))
@@ -81,27 +81,27 @@ def test_what_follows_the_planted_ability_ranks_and_clean_accuracy_does_not(
     best, control = by_name["mean of groups and clean"], by_name["clean accuracy (control)"]
     assert best.held_out > 0.95
     assert best.held_out_half[0] > 0.95 > control.held_out_half[2]
-    assert by_name["half beyond, 4.1 to 5"].others["synthetic_lab_b"][0] > 0.95
-    assert by_name["half places"].others["synthetic_lab_b"][0] > 0.95
-    assert best.others["synthetic_lab_b"][0] > 0.95
+    assert by_name["half beyond, 4.1 to 5"].external["synthetic_lab_b"][0] > 0.95
+    assert by_name["half places"].external["synthetic_lab_b"][0] > 0.95
+    assert best.external["synthetic_lab_b"][0] > 0.95
     assert abs(control.held_out) < 0.35
-    totals = [line.held_out_half[0] + line.mean_of_drawn for line in lines]
+    totals = [line.held_out_half[0] + line.mean_over_synthetic_sites for line in lines]
     assert totals == sorted(totals, reverse=True)
     assert best.held_out > control.held_out
     for line in lines:
         assert line.held_out_interval[0] <= line.held_out_interval[1]
         assert line.held_out_half[1] <= line.held_out_half[2]
-        assert line.others["synthetic_lab_b"][1] <= line.others["synthetic_lab_b"][2]
-    assert best.others["synthetic_lab_b"][1] > control.others["synthetic_lab_b"][2]
+        assert line.external["synthetic_lab_b"][1] <= line.external["synthetic_lab_b"][2]
+    assert best.external["synthetic_lab_b"][1] > control.external["synthetic_lab_b"][2]
 
 
 def test_rehearsed_families_flatter_and_the_discount_mends_it(compare: ModuleType, tmp_path: Path) -> None:
     lines = {
         line.name: line for line in compare.compare(compare.read_table(planted(tmp_path / "table.json", rehearsal=3.0)))
     }
-    naive = lines["mean of groups and clean"].others["synthetic_lab_b"][0]
+    naive = lines["mean of groups and clean"].external["synthetic_lab_b"][0]
     discounted = [
-        lines[f"mean of groups and clean, rehearsed views count {w}"].others["synthetic_lab_b"][0]
+        lines[f"mean of groups and clean, rehearsed views count {w}"].external["synthetic_lab_b"][0]
         for w in ("0.5", "0.25", "0")
     ]
     assert naive < discounted[0] < discounted[1] < discounted[2]
@@ -110,10 +110,10 @@ def test_rehearsed_families_flatter_and_the_discount_mends_it(compare: ModuleTyp
 
 def test_what_holds_the_laboratory_out_does_not_look_at_harsher_ones(compare: ModuleType, tmp_path: Path) -> None:
     table = compare.read_table(planted(tmp_path / "table.json", rehearsal=0.0))
-    without = np.array([family["group"] != "laboratory" for family in FAMILIES])
-    assert table.scores(without).beyond is None
-    assert table.scores(without).places is None
-    assert table.scores(np.ones(len(FAMILIES), bool)).beyond is not None
+    without = np.array([family["group"] != "combined" for family in FAMILIES])
+    assert table.scores(without).harsher is None
+    assert table.scores(without).site_accuracy is None
+    assert table.scores(np.ones(len(FAMILIES), bool)).harsher is not None
 
 
 def test_the_correlation_is_spearman_with_shared_ranks(compare: ModuleType) -> None:
@@ -138,12 +138,12 @@ def test_the_markdown_has_one_row_for_each_candidate(compare: ModuleType, tmp_pa
 
 def test_choosing_by_the_objective_is_worth_what_the_planted_ability_is(compare: ModuleType, tmp_path: Path) -> None:
     table = compare.read_table(planted(tmp_path / "table.json", rehearsal=0.0))
-    few, many = compare.worth(table, 2), compare.worth(table, 16)
-    mean = float(table.others["synthetic_lab_b"].mean())
+    few, many = compare.objective_gain(table, 2), compare.objective_gain(table, 16)
+    mean = float(table.external["synthetic_lab_b"].mean())
     for one in (few, many):
         assert one.by_accuracy["synthetic_lab_b"] == pytest.approx(mean, abs=0.12), "clean accuracy tells nothing here"
         assert one.by_objective["synthetic_lab_b"] > one.by_accuracy["synthetic_lab_b"] + 0.05
         assert one.by_objective["held-out causes"] > one.by_accuracy["held-out causes"]
         assert one.by_objective["clean"] <= one.by_accuracy["clean"]
     assert many.by_objective["synthetic_lab_b"] > few.by_objective["synthetic_lab_b"]
-    assert len(compare.worth_as_markdown([few, many]).splitlines()) == 6
+    assert len(compare.gains_as_markdown([few, many]).splitlines()) == 6

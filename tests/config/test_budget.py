@@ -25,14 +25,14 @@ def test_forms(text: str, kind: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "40", "gpu-h", "-1h", "0min", "1e3h", "2 hours", "40tpu-h", "1h30min", "nan h", "2h\n3h"]
 )
-def test_anything_else_is_refused_and_quoted(text: str) -> None:
+def test_other_forms_are_rejected_and_quoted(text: str) -> None:
     with pytest.raises(BudgetError) as error:
         parse_budget(text)
     assert repr(text) in str(error.value)
 
 
 @given(st.integers(1, 10**6), st.sampled_from(["s", "min", "h", "d"]), st.floats(0.1, 64))
-def test_only_wall_budgets_grow_with_the_devices(amount: int, unit: str, devices: float) -> None:
+def test_only_wall_budgets_scale_with_devices(amount: int, unit: str, devices: float) -> None:
     wall, cpu = parse_budget(f"{amount}{unit}"), parse_budget(f"{amount}cpu-{unit}")
     assert wall.seconds == cpu.seconds
     assert cpu.device_seconds(devices) == cpu.seconds

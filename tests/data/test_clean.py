@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
-from bloodauto.data.dataset import COMPETITION_CLASSES, Cells, FileProblem
-from bloodauto.data.load import load_cells
+from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset, FileProblem
+from bloodauto.data.load import load_dataset
 from bloodauto.data.near_duplicates import near_duplicate_clusters
 from tests.locations import SHARED
 
@@ -35,21 +35,23 @@ def smear(rng: np.random.Generator, side: int = 96) -> np.ndarray:
     return np.clip(image + rng.normal(0, 2.0, image.shape), 0, 255).astype(np.uint8)
 
 
-def cells_of(images: list[np.ndarray], labels: list[int], splits: list[str] | None = None, **changes: object) -> Cells:
+def cells_of(
+    images: list[np.ndarray], labels: list[int], splits: list[str] | None = None, **changes: object
+) -> CellDataset:
     count = len(images)
     columns: dict = {
         "class_names": COMPETITION_CLASSES,
         "names": np.array([f"{index}.png" for index in range(count)]),
         "groups": np.full(count, ""),
-        "labs": np.full(count, ""),
-        "given_splits": np.array(splits if splits is not None else [""] * count),
+        "sites": np.full(count, ""),
+        "predefined_splits": np.array(splits if splits is not None else [""] * count),
         "source": "test",
         **changes,
     }
-    return Cells(images=np.stack(images), labels=np.array(labels, np.int64), **columns)
+    return CellDataset(images=np.stack(images), labels=np.array(labels, np.int64), **columns)
 
 
-def competition_like(count: int, planted: tuple[int, ...], side: int, seed: int = 0) -> tuple[Cells, np.ndarray]:
+def competition_like(count: int, planted: tuple[int, ...], side: int, seed: int = 0) -> tuple[CellDataset, np.ndarray]:
     """Cells of eight classes with some pictures planted many times over all labels; and where they are, bool (n,)."""
     rng = np.random.default_rng(seed)
     real = count - sum(planted)
@@ -61,8 +63,8 @@ def competition_like(count: int, planted: tuple[int, ...], side: int, seed: int 
     is_planted = np.arange(count) >= real
     order = rng.permutation(count)
     labels = np.concatenate([rng.permutation(np.arange(part) % 8) for part in (real, *planted)])
-    cells = cells_of([images[index] for index in order], labels[order].tolist())
-    return cells, is_planted[order]
+    dataset = cells_of([images[index] for index in order], labels[order].tolist())
+    return dataset, is_planted[order]
 
 
 @pytest.fixture(scope="module")
@@ -72,24 +74,24 @@ def pictures() -> list[np.ndarray]:
 
 
 def test_competition_file_in_small(pictures: list[np.ndarray]) -> None:
-    cells, is_planted = competition_like(1200, (160, 20), side=48)
-    cleaning = clean(cells)
+    dataset, is_planted = competition_like(1200, (160, 20), side=48)
+    cleaning = clean(dataset)
     np.testing.assert_array_equal(cleaning.keep, ~is_planted)
     assert set(cleaning.findings[is_planted].tolist()) == {"planted_outlier"}
     assert set(cleaning.findings[~is_planted].tolist()) == {"none"}
     reason = cleaning.reasons[is_planted][0]
     assert "identical copies" in reason
     assert "basophil" in reason
-    summary = cleaning.summary(cells)
-    assert (summary.images, summary.kept, summary.left_out) == (1200, 1020, 180)
-    assert [(f.finding, f.action, f.count) for f in summary.findings] == [("planted_outlier", "left_out", 180)]
+    summary = cleaning.summary(dataset)
+    assert (summary.images, summary.kept, summary.excluded) == (1200, 1020, 180)
+    assert [(f.finding, f.action, f.count) for f in summary.findings] == [("planted_outlier", "excluded", 180)]
 
 
 @pytest.mark.slow
 def test_competition_file_at_full_size_is_cleaned_in_seconds() -> None:
-    cells, is_planted = competition_like(13_759, (1600, 200), side=96)
+    dataset, is_planted = competition_like(13_759, (1600, 200), side=96)
     started = time.process_time()
-    cleaning = clean(cells)
+    cleaning = clean(dataset)
     cpu_seconds = time.process_time() - started
     np.testing.assert_array_equal(cleaning.keep, ~is_planted)
     # About 14 s of processor time. Not the clock, which would measure what else the machine does; room, because BLAS
@@ -128,8 +130,8 @@ def test_copy_across_given_splits_stays_where_it_is_judged_by(
     pictures: list[np.ndarray], better: str, worse: str, is_exact: bool
 ) -> None:
     copy = pictures[0] if is_exact else cv2.GaussianBlur(pictures[0], (0, 0), 0.7)
-    cells = cells_of([pictures[0], pictures[1], copy], [0, 1, 0], [worse, "train", better])
-    cleaning = clean(cells)
+    dataset = cells_of([pictures[0], pictures[1], copy], [0, 1, 0], [worse, "train", better])
+    cleaning = clean(dataset)
     assert cleaning.keep.tolist() == [False, True, True]
     assert cleaning.findings[0] == "duplicate_across_splits"
     assert f"2.png in {better}" in cleaning.reasons[0]
@@ -160,8 +162,8 @@ ALTERATIONS = {
 @pytest.mark.parametrize("alteration", ALTERATIONS)
 def test_near_duplicates_are_tied_together_and_kept(pictures: list[np.ndarray], alteration: str) -> None:
     altered = [np.ascontiguousarray(ALTERATIONS[alteration](image)) for image in pictures[:6]]
-    cells = cells_of([*pictures, *altered], [0] * 18)
-    cleaning = clean(cells)
+    dataset = cells_of([*pictures, *altered], [0] * 18)
+    cleaning = clean(dataset)
     assert cleaning.keep.all()
     assert cleaning.clusters.tolist() == [*range(12), *range(6)]
     assert cleaning.findings.tolist() == ["near_duplicate"] * 6 + ["none"] * 6 + ["near_duplicate"] * 6
@@ -178,8 +180,8 @@ def test_near_duplicate_of_an_exact_copy_joins_its_cluster(pictures: list[np.nda
 
 def test_recompressed_planted_picture_is_found_too(pictures: list[np.ndarray]) -> None:
     planted = [_jpeg(pictures[0], quality) for quality in range(40, 64)]
-    cells = cells_of([*planted, *pictures[1:]], [index % 8 for index in range(24 + 11)])
-    cleaning = clean(cells)
+    dataset = cells_of([*planted, *pictures[1:]], [index % 8 for index in range(24 + 11)])
+    cleaning = clean(dataset)
     assert set(cleaning.findings[:24].tolist()) == {"planted_outlier"}
     np.testing.assert_array_equal(cleaning.keep, np.arange(35) >= 24)
 
@@ -211,12 +213,12 @@ def test_blank_pictures_are_noted_and_not_matched(pictures: list[np.ndarray]) ->
 
 
 def test_disabled_keeps_all_and_says_so(pictures: list[np.ndarray], tmp_path: Path) -> None:
-    cells = cells_of([pictures[0]] * 3, [0, 1, 2])
-    cleaning = clean(cells, enabled=False)
+    dataset = cells_of([pictures[0]] * 3, [0, 1, 2])
+    cleaning = clean(dataset, enabled=False)
     assert cleaning.keep.all()
     assert cleaning.clusters.tolist() == [0, 1, 2]
     assert not cleaning.is_enabled
-    write_cleaning_csv(tmp_path / "cleaning.csv", cells, cleaning)
+    write_cleaning_csv(tmp_path / "cleaning.csv", dataset, cleaning)
     rows = list(csv.DictReader((tmp_path / "cleaning.csv").open(encoding="utf-8", newline="")))
     assert [(row["finding"], row["reason"]) for row in rows] == [("not_cleaned", "cleaning was switched off")] * 3
 
@@ -224,23 +226,23 @@ def test_disabled_keeps_all_and_says_so(pictures: list[np.ndarray], tmp_path: Pa
 def test_csv_has_a_row_for_each_image_and_each_lost_file(pictures: list[np.ndarray], tmp_path: Path) -> None:
     problems = (
         FileProblem("1.png", "grey", "converted", "the grey channel repeated three times"),
-        FileProblem('odd, "name".jpg', "truncated", "left_out", "the JPEG ends early"),
+        FileProblem('odd, "name".jpg', "truncated", "excluded", "the JPEG ends early"),
     )
-    cells = cells_of([pictures[0], pictures[1], pictures[0]], [0, 1, 0], problems=problems)
-    cleaning: Cleaning = clean(cells)
-    write_cleaning_csv(tmp_path / "cleaning.csv", cells, cleaning)
+    dataset = cells_of([pictures[0], pictures[1], pictures[0]], [0, 1, 0], problems=problems)
+    cleaning: Cleaning = clean(dataset)
+    write_cleaning_csv(tmp_path / "cleaning.csv", dataset, cleaning)
     with (tmp_path / "cleaning.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows == [
         ["name", "label", "finding", "action", "cluster", "reason"],
         ["0.png", "basophil", "none", "keep", "0", ""],
         ["1.png", "eosinophil", "grey", "converted", "1", "the grey channel repeated three times"],
-        ["2.png", "basophil", "exact_duplicate", "left_out", "0", "identical to 0.png"],
-        ['odd, "name".jpg', "", "truncated", "left_out", "", "the JPEG ends early"],
+        ["2.png", "basophil", "exact_duplicate", "excluded", "0", "identical to 0.png"],
+        ['odd, "name".jpg', "", "truncated", "excluded", "", "the JPEG ends early"],
     ]
     assert cleaning.keep.tolist() == [True, True, False]
-    counts = {(f.finding, f.action): f.count for f in cleaning.summary(cells).findings}
-    assert counts == {("grey", "converted"): 1, ("exact_duplicate", "left_out"): 1, ("truncated", "left_out"): 1}
+    counts = {(f.finding, f.action): f.count for f in cleaning.summary(dataset).findings}
+    assert counts == {("grey", "converted"): 1, ("exact_duplicate", "excluded"): 1, ("truncated", "excluded"): 1}
 
 
 @pytest.mark.real_data
@@ -248,9 +250,9 @@ def test_csv_has_a_row_for_each_image_and_each_lost_file(pictures: list[np.ndarr
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real cells are not beside the project")
 def test_real_cells_no_false_and_no_missed_near_duplicates() -> None:
     # Looked at by eye: pbc96 holds no picture twice, bccd96 eight cells that were photographed twice.
-    first_lab = load_cells(DATA / "pbc96")
+    first_lab = load_dataset(DATA / "pbc96")
     assert clean(first_lab).summary(first_lab).findings == ()
-    second_lab = load_cells(DATA / "bccd96")
+    second_lab = load_dataset(DATA / "bccd96")
     cleaning = clean(second_lab)
     found = [second_lab.names[cleaning.clusters == cluster].tolist() for cluster in np.unique(cleaning.clusters)]
     assert [[Path(name).stem.removeprefix("BloodImage_") for name in names] for names in found if len(names) > 1] == [

@@ -76,7 +76,7 @@ def test_random_bytes_never_crash() -> None:
         for _ in range(60):
             decoded = decode_image(begin + rng.bytes(int(rng.integers(0, 200))), "a", 8)
             assert decoded.image is None
-            assert decoded.problems[0].action == "left_out"
+            assert decoded.problems[0].action == "excluded"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

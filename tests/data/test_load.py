@@ -12,8 +12,8 @@ import pytest
 from image_files import encoded, picture, save, write_class_folders
 
 from bloodauto.data import decode
-from bloodauto.data.dataset import COMPETITION_CLASSES, Cells
-from bloodauto.data.load import load_cells, load_images
+from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset
+from bloodauto.data.load import load_dataset, load_images
 from bloodauto.errors import DataError
 from tests.locations import SHARED
 
@@ -29,41 +29,41 @@ def images_of(count: int, side: int = 8) -> np.ndarray:
 
 def test_folder_names_order_pixels_and_names(tmp_path: Path) -> None:
     write_class_folders(tmp_path, ("ring", "blast"))
-    cells = load_cells(tmp_path)
-    assert cells.class_names == ("blast", "ring")
-    assert cells.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert cells.names.tolist() == [f"{name}/{number}.png" for name in ("blast", "ring") for number in range(3)]
-    np.testing.assert_array_equal(cells.images[0], picture(10))
-    np.testing.assert_array_equal(cells.images[3], picture(0))
-    assert cells.problems == ()
-    assert set(cells.given_splits.tolist()) == {""}
+    dataset = load_dataset(tmp_path)
+    assert dataset.class_names == ("blast", "ring")
+    assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.names.tolist() == [f"{name}/{number}.png" for name in ("blast", "ring") for number in range(3)]
+    np.testing.assert_array_equal(dataset.images[0], picture(10))
+    np.testing.assert_array_equal(dataset.images[3], picture(0))
+    assert dataset.problems == ()
+    assert set(dataset.predefined_splits.tolist()) == {""}
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".tif", ".tiff", ".bmp"])
 def test_every_format(tmp_path: Path, suffix: str) -> None:
     write_class_folders(tmp_path)
     (tmp_path / "blast" / f"extra{suffix}").write_bytes(encoded(picture(0), suffix))
-    cells = load_cells(tmp_path)
-    loaded = cells.images[cells.names.tolist().index(f"blast/extra{suffix}")].astype(int)
+    dataset = load_dataset(tmp_path)
+    loaded = dataset.images[dataset.names.tolist().index(f"blast/extra{suffix}")].astype(int)
     assert np.abs(loaded - picture(0)).mean() < (4 if "jp" in suffix.lower() else 0.01)
-    assert cells.problems == ()
+    assert dataset.problems == ()
 
 
 def test_default_size_is_the_commonest_and_a_given_size_shrinks_by_area(tmp_path: Path) -> None:
     write_class_folders(tmp_path)
     (tmp_path / "ring" / "large.png").write_bytes(encoded(picture(5, 48, 48), ".png"))
-    assert load_cells(tmp_path).images.shape == (7, 24, 24, 3)
-    small = load_cells(tmp_path, image_size_px=12)
+    assert load_dataset(tmp_path).images.shape == (7, 24, 24, 3)
+    small = load_dataset(tmp_path, image_size_px=12)
     np.testing.assert_array_equal(small.images[0], cv2.resize(picture(0), (12, 12), interpolation=cv2.INTER_AREA))
 
 
 def test_split_folders_become_given_splits(tmp_path: Path) -> None:
     for split in ("TRAIN", "val", "Test"):
         write_class_folders(tmp_path / split)
-    cells = load_cells(tmp_path)
-    assert cells.class_names == ("blast", "ring")
-    assert [cells.given_splits.tolist().count(split) for split in ("train", "validation", "test")] == [6, 6, 6]
-    assert cells.names[0] == "TRAIN/blast/0.png"
+    dataset = load_dataset(tmp_path)
+    assert dataset.class_names == ("blast", "ring")
+    assert [dataset.predefined_splits.tolist().count(split) for split in ("train", "validation", "test")] == [6, 6, 6]
+    assert dataset.names[0] == "TRAIN/blast/0.png"
 
 
 def test_clutter_empty_and_nested_folders(tmp_path: Path) -> None:
@@ -75,23 +75,23 @@ def test_clutter_empty_and_nested_folders(tmp_path: Path) -> None:
     (tmp_path / "blast" / "notes.txt").write_text("hello")
     (tmp_path / "stray.png").write_bytes(encoded(picture(0), ".png"))
     (tmp_path / ".cache").mkdir()
-    cells = load_cells(tmp_path)
-    assert cells.class_names == ("blast", "ring")
-    assert len(cells) == 6
-    assert {(problem.name, problem.finding) for problem in cells.problems} == {
+    dataset = load_dataset(tmp_path)
+    assert dataset.class_names == ("blast", "ring")
+    assert len(dataset) == 6
+    assert {(problem.name, problem.finding) for problem in dataset.problems} == {
         ("zzz_empty", "empty_class_folder"),
         ("blast/patient1", "nested_folder"),
         ("blast/notes.txt", "not_an_image"),
         ("stray.png", "no_label"),
     }
-    assert {problem.action for problem in cells.problems} == {"left_out"}
+    assert {problem.action for problem in dataset.problems} == {"excluded"}
 
 
 def test_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_class_folders(tmp_path)
     monkeypatch.setattr(decode, "MAX_FILE_BYTES", 10)
     with pytest.raises(DataError, match="none of 6 files"):
-        load_cells(tmp_path, image_size_px=8)
+        load_dataset(tmp_path, image_size_px=8)
 
 
 def test_broken_files_in_a_folder_are_left_out_with_a_note(tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_broken_files_in_a_folder_are_left_out_with_a_note(tmp_path: Path) -> No
     (tmp_path / "blast" / "9.jpg").write_bytes(encoded(picture(0), ".jpg")[:-400])
     (tmp_path / "ring" / "9.png").write_bytes(b"")
     (tmp_path / "ring" / "8.png").write_bytes(encoded(picture(0)[:, :, 0], ".png"))
-    cells = load_cells(tmp_path)
-    assert len(cells) == 7
-    assert {(problem.name, problem.finding, problem.action) for problem in cells.problems} == {
-        ("blast/9.jpg", "truncated", "left_out"),
-        ("ring/9.png", "unreadable", "left_out"),
+    dataset = load_dataset(tmp_path)
+    assert len(dataset) == 7
+    assert {(problem.name, problem.finding, problem.action) for problem in dataset.problems} == {
+        ("blast/9.jpg", "truncated", "excluded"),
+        ("ring/9.png", "unreadable", "excluded"),
         ("ring/8.png", "grey", "converted"),
     }
-    assert cells.labels[cells.names == "ring/8.png"].tolist() == [1]
+    assert dataset.labels[dataset.names == "ring/8.png"].tolist() == [1]
 
 
 # ---- arrays
@@ -116,17 +116,17 @@ def test_broken_files_in_a_folder_are_left_out_with_a_note(tmp_path: Path) -> No
 def test_npz_of_the_competition(tmp_path: Path, shape: tuple[int, ...]) -> None:
     images = images_of(16)
     labels = np.arange(16) % 8
-    cells = load_cells(save(tmp_path / "c.npz", images=images, labels=labels.reshape(shape).astype(np.uint8)))
-    np.testing.assert_array_equal(cells.images, images)
-    np.testing.assert_array_equal(cells.labels, labels)
-    assert cells.labels.dtype == np.int64
-    assert cells.class_names == COMPETITION_CLASSES
-    assert cells.names[3] == "images/00003"
+    dataset = load_dataset(save(tmp_path / "c.npz", images=images, labels=labels.reshape(shape).astype(np.uint8)))
+    np.testing.assert_array_equal(dataset.images, images)
+    np.testing.assert_array_equal(dataset.labels, labels)
+    assert dataset.labels.dtype == np.int64
+    assert dataset.class_names == COMPETITION_CLASSES
+    assert dataset.names[3] == "images/00003"
 
 
 def test_npz_with_all_columns_and_other_dtypes(tmp_path: Path) -> None:
     images = images_of(4)
-    cells = load_cells(
+    dataset = load_dataset(
         save(
             tmp_path / "c.npz",
             images=images.astype(np.float32),
@@ -134,24 +134,24 @@ def test_npz_with_all_columns_and_other_dtypes(tmp_path: Path) -> None:
             class_names=np.array(["x", "y"]),
             names=np.array([b"a", b"b", b"c", b"d"]),
             groups=np.array([7, 7, 8, 9]),
-            labs=np.array(["L", "L", "M", "M"]),
+            sites=np.array(["L", "L", "M", "M"]),
         ),
         image_size_px=4,
     )
-    assert cells.images.shape == (4, 4, 4, 3)
-    assert cells.class_names == ("x", "y")
-    assert cells.names.tolist() == list("abcd")
-    assert cells.groups.tolist() == ["7", "7", "8", "9"]
-    assert cells.labs.tolist() == ["L", "L", "M", "M"]
+    assert dataset.images.shape == (4, 4, 4, 3)
+    assert dataset.class_names == ("x", "y")
+    assert dataset.names.tolist() == list("abcd")
+    assert dataset.groups.tolist() == ["7", "7", "8", "9"]
+    assert dataset.sites.tolist() == ["L", "L", "M", "M"]
 
 
 def test_npz_with_three_unnamed_classes_and_with_words(tmp_path: Path) -> None:
-    assert load_cells(save(tmp_path / "a.npz", images=images_of(6), labels=np.arange(6) % 3)).class_names == (
+    assert load_dataset(save(tmp_path / "a.npz", images=images_of(6), labels=np.arange(6) % 3)).class_names == (
         "class_0",
         "class_1",
         "class_2",
     )
-    words = load_cells(save(tmp_path / "b.npz", images=images_of(4), labels=np.array(["ring", "blast"] * 2)))
+    words = load_dataset(save(tmp_path / "b.npz", images=images_of(4), labels=np.array(["ring", "blast"] * 2)))
     assert words.class_names == ("blast", "ring")
     assert words.labels.tolist() == [1, 0, 1, 0]
 
@@ -164,13 +164,13 @@ def test_medmnist_keeps_its_splits(tmp_path: Path, side: int, is_grey: bool) -> 
         images = images_of(count, side)
         arrays[f"{split}_images"] = images[..., 0] if is_grey else images
         arrays[f"{split}_labels"] = (np.arange(count) % 8)[:, np.newaxis].astype(np.uint8)
-    cells = load_cells(save(tmp_path / "bloodmnist.npz", **arrays))
-    assert cells.images.shape == (32, side, side, 3)
-    assert [cells.given_splits.tolist().count(split) for split in ("train", "validation", "test")] == [16, 8, 8]
-    assert cells.names[[0, 16, 24]].tolist() == ["train/00000", "validation/00000", "test/00000"]
-    assert cells.class_names == COMPETITION_CLASSES
+    dataset = load_dataset(save(tmp_path / "bloodmnist.npz", **arrays))
+    assert dataset.images.shape == (32, side, side, 3)
+    assert [dataset.predefined_splits.tolist().count(split) for split in ("train", "validation", "test")] == [16, 8, 8]
+    assert dataset.names[[0, 16, 24]].tolist() == ["train/00000", "validation/00000", "test/00000"]
+    assert dataset.class_names == COMPETITION_CLASSES
     if is_grey:
-        np.testing.assert_array_equal(cells.images[:16, :, :, 2], arrays["train_images"])
+        np.testing.assert_array_equal(dataset.images[:16, :, :, 2], arrays["train_images"])
 
 
 def _arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
@@ -215,7 +215,7 @@ def _arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
 )
 def test_npz_errors(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        load_cells(save(tmp_path / "c.npz", **arrays))
+        load_dataset(save(tmp_path / "c.npz", **arrays))
 
 
 class _Trap:
@@ -228,7 +228,7 @@ def test_object_arrays_are_never_unpickled(tmp_path: Path, monkeypatch: pytest.M
     trapped = np.array([_Trap()], dtype=object)
     save(tmp_path / "c.npz", images=trapped, labels=np.array([0, 1]))
     with pytest.raises(DataError, match="never unpickled"):
-        load_cells(tmp_path / "c.npz")
+        load_dataset(tmp_path / "c.npz")
     np.save(tmp_path / "c.npy", trapped)
     with pytest.raises(DataError, match="never unpickled"):
         load_images(tmp_path / "c.npy", 8)
@@ -245,12 +245,12 @@ def test_damaged_archives(tmp_path: Path) -> None:
     (tmp_path / "flipped.npz").write_bytes(data)
     for name in ("half", "text", "empty", "flipped"):
         with pytest.raises(DataError, match="damaged"):
-            load_cells(tmp_path / f"{name}.npz")
+            load_dataset(tmp_path / f"{name}.npz")
     with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
         archive.writestr("images.npy", b"not an array")
         archive.writestr("labels.npy", b"not an array")
     with pytest.raises(DataError, match=r"zip.npz: images: "):
-        load_cells(tmp_path / "zip.npz")
+        load_dataset(tmp_path / "zip.npz")
 
 
 def test_array_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_array_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch
     free = type("Memory", (), {"available": 1_000_000})()
     monkeypatch.setattr("bloodauto.data.arrays.psutil.virtual_memory", lambda: free)
     with pytest.raises(DataError, match="GiB of memory are free"):
-        load_cells(path)
+        load_dataset(path)
 
 
 # ---- wrong paths
@@ -268,24 +268,24 @@ def test_array_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch
 def test_missing_path_names_the_nearest(tmp_path: Path) -> None:
     save(tmp_path / "cells.npz", **_arrays())
     with pytest.raises(DataError, match=r"found nothing there. Did you mean .*cells.npz\?"):
-        load_cells(tmp_path / "cell.npz")
+        load_dataset(tmp_path / "cell.npz")
     with pytest.raises(DataError, match="found nothing there"):
-        load_cells(tmp_path / "no" / "such" / "thing")
+        load_dataset(tmp_path / "no" / "such" / "thing")
 
 
 def test_unusable_folders_and_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected one folder per class.*found no images"):
-        load_cells(tmp_path)
+        load_dataset(tmp_path)
     (tmp_path / "a.png").write_bytes(encoded(picture(0), ".png"))
     with pytest.raises(DataError, match="found 1 images that lie directly in it"):
-        load_cells(tmp_path)
+        load_dataset(tmp_path)
     with pytest.raises(DataError, match=r"got '.png'"):
-        load_cells(tmp_path / "a.png")
+        load_dataset(tmp_path / "a.png")
     write_class_folders(tmp_path / "one", ("blast",))
     with pytest.raises(DataError, match=r"at least two classes, got only \['blast'\]"):
-        load_cells(tmp_path / "one")
+        load_dataset(tmp_path / "one")
     with pytest.raises(DataError, match="image_size_px: expected at least 1, got 0"):
-        load_cells(tmp_path / "one", image_size_px=0)
+        load_dataset(tmp_path / "one", image_size_px=0)
     assert DataError.exit_code == 2
 
 
@@ -294,7 +294,7 @@ def test_class_whose_files_are_all_broken_is_an_error_and_not_a_lost_class(tmp_p
     for file in (tmp_path / "c").iterdir():
         file.write_bytes(b"broken")
     with pytest.raises(DataError, match=r"too few of c \(0\). 3 files could not be used"):
-        load_cells(tmp_path)
+        load_dataset(tmp_path)
 
 
 # ---- images without labels
@@ -337,10 +337,10 @@ def test_unlabelled_errors_and_the_warning_for_lost_files(tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.skipif(not PBC96.is_dir(), reason="the real cells are not beside the project")
 def test_real_cells_load_whole() -> None:
-    cells: Cells = load_cells(PBC96)
-    assert cells.class_names == COMPETITION_CLASSES
-    assert len(cells) == sum(1 for _ in PBC96.glob("*/*.jpg"))
-    assert cells.images.shape[1:] == (96, 96, 3)
-    assert cells.problems == ()
+    dataset: CellDataset = load_dataset(PBC96)
+    assert dataset.class_names == COMPETITION_CLASSES
+    assert len(dataset) == sum(1 for _ in PBC96.glob("*/*.jpg"))
+    assert dataset.images.shape[1:] == (96, 96, 3)
+    assert dataset.problems == ()
     # Stained smears: pinkish light background, so red is the brightest channel and blue not the darkest by far.
-    assert cells.images[..., 0].mean() > cells.images[..., 1].mean()
+    assert dataset.images[..., 0].mean() > dataset.images[..., 1].mean()

@@ -9,7 +9,7 @@ import pytest
 from image_files import picture, write_class_folders
 
 from bloodauto.data.dataset import COMPETITION_CLASSES
-from bloodauto.data.load import load_cells
+from bloodauto.data.load import load_dataset
 from bloodauto.errors import DataError
 
 # ---- manifest
@@ -18,29 +18,29 @@ from bloodauto.errors import DataError
 def test_manifest(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "images")
     (tmp_path / "m.csv").write_text(
-        "\ufeffPath, label,group,lab,split\n"
+        "\ufeffPath, label,group,site,split\n"
         "images/blast/0.png,B,p1,A,train\n"
         "images/ring/0.png,A,p1,A,Valid\n"
         "images/blast/1.png,B,,A,test\n"
         "images/ring/2.png,A,p2,,\n",
         encoding="utf-8",
     )
-    cells = load_cells(tmp_path / "m.csv")
-    assert cells.class_names == ("A", "B")
-    assert cells.labels.tolist() == [1, 0, 1, 0]
-    assert cells.groups.tolist() == ["p1", "p1", "", "p2"]
-    assert cells.labs.tolist() == ["A", "A", "A", ""]
-    assert cells.given_splits.tolist() == ["train", "validation", "test", ""]
-    np.testing.assert_array_equal(cells.images[3], picture(12))
+    dataset = load_dataset(tmp_path / "m.csv")
+    assert dataset.class_names == ("A", "B")
+    assert dataset.labels.tolist() == [1, 0, 1, 0]
+    assert dataset.groups.tolist() == ["p1", "p1", "", "p2"]
+    assert dataset.sites.tolist() == ["A", "A", "A", ""]
+    assert dataset.predefined_splits.tolist() == ["train", "validation", "test", ""]
+    np.testing.assert_array_equal(dataset.images[3], picture(12))
 
 
 def test_manifest_with_numbers_uses_the_competition_classes(tmp_path: Path) -> None:
     write_class_folders(tmp_path, tuple("abcdefgh"), each=2)
     rows = [f"{name}/{n}.png,{label}" for label, name in enumerate("abcdefgh") for n in range(2)]
     (tmp_path / "m.csv").write_text("path,label\n" + "\n".join(rows))
-    cells = load_cells(tmp_path / "m.csv")
-    assert cells.class_names == COMPETITION_CLASSES
-    assert cells.labels.tolist() == [label for label in range(8) for _ in range(2)]
+    dataset = load_dataset(tmp_path / "m.csv")
+    assert dataset.class_names == COMPETITION_CLASSES
+    assert dataset.labels.tolist() == [label for label in range(8) for _ in range(2)]
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_manifest_errors(tmp_path: Path, text: str, message: str) -> None:
     write_class_folders(tmp_path)
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        load_cells(tmp_path / "m.csv")
+        load_dataset(tmp_path / "m.csv")
 
 
 def test_manifest_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b"\xff\xfe\x00path")
     with pytest.raises(DataError, match="UTF-8"):
-        load_cells(tmp_path / "m.csv")
+        load_dataset(tmp_path / "m.csv")

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from bloodauto.data.clean import Cleaning, clean
-from bloodauto.data.dataset import Cells
+from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import (
-    LEFT_OUT,
-    SEALED_TEST,
+    EXCLUDED,
+    HELD_OUT_TEST,
     Splits,
-    fitting_splits,
-    lab_folds,
+    default_splits,
     make_splits,
     read_splits,
+    site_folds,
     write_splits,
 )
 from bloodauto.errors import DataError, RunError
@@ -27,42 +27,42 @@ def cells_with(
     labels: list[int],
     *,
     groups: list[str] | None = None,
-    labs: list[str] | None = None,
+    sites: list[str] | None = None,
     splits: list[str] | None = None,
-) -> Cells:
+) -> CellDataset:
     count = len(labels)
     empty = [""] * count
     rng = np.random.default_rng(count)
-    return Cells(
+    return CellDataset(
         images=rng.integers(0, 256, (count, 2, 2, 3), np.uint8),
         labels=np.array(labels, np.int64),
         class_names=tuple(f"class_{label}" for label in range(max(labels) + 1)),
         names=np.array([f"{index}.png" for index in range(count)]),
         groups=np.array(empty if groups is None else groups),
-        labs=np.array(empty if labs is None else labs),
-        given_splits=np.array(empty if splits is None else splits),
+        sites=np.array(empty if sites is None else sites),
+        predefined_splits=np.array(empty if splits is None else splits),
         source="test",
     )
 
 
-def untouched(cells: Cells, clusters: list[int] | None = None, left_out: tuple[int, ...] = ()) -> Cleaning:
-    cleaning = clean(cells, enabled=False)
+def untouched(dataset: CellDataset, clusters: list[int] | None = None, excluded: tuple[int, ...] = ()) -> Cleaning:
+    cleaning = clean(dataset, enabled=False)
     keep = cleaning.keep.copy()
-    keep[list(left_out)] = False
+    keep[list(excluded)] = False
     numbers = cleaning.clusters if clusters is None else np.array(clusters)
     return Cleaning(keep, numbers, cleaning.findings, cleaning.actions, cleaning.reasons, is_enabled=True)
 
 
-def split_of(cells: Cells, **options: object) -> Splits:
-    return make_splits(cells, untouched(cells), seed=0, **options)  # type: ignore[arg-type]
+def split_of(dataset: CellDataset, **options: object) -> Splits:
+    return make_splits(dataset, untouched(dataset), seed=0, **options)  # type: ignore[arg-type]
 
 
 def test_shares_of_every_class_are_right_to_one_image() -> None:
-    cells = cells_with([0] * 200 + [1] * 100 + [2] * 40)
-    splits = split_of(cells)
+    dataset = cells_with([0] * 200 + [1] * 100 + [2] * 40)
+    splits = split_of(dataset)
     for label, count in ((0, 200), (1, 100), (2, 40)):
-        folds = splits.fold[cells.labels == label]
-        assert abs((folds == SEALED_TEST).sum() - 0.15 * count) < 1
+        folds = splits.fold[dataset.labels == label]
+        assert abs((folds == HELD_OUT_TEST).sum() - 0.15 * count) < 1
         for fold in range(5):
             assert abs((folds == fold).sum() - 0.17 * count) < 1
     assert splits.fold.dtype == np.int8
@@ -71,8 +71,8 @@ def test_shares_of_every_class_are_right_to_one_image() -> None:
 
 
 def test_indices_are_the_parts() -> None:
-    cells = cells_with([0, 1] * 50)
-    splits = make_splits(cells, untouched(cells, left_out=(3, 4)), seed=1, num_folds=3)
+    dataset = cells_with([0, 1] * 50)
+    splits = make_splits(dataset, untouched(dataset, excluded=(3, 4)), seed=1, num_folds=3)
     for fold in range(3):
         together = np.concatenate([splits.train_index(fold), splits.validation_index(fold), splits.test_index()])
         assert sorted(together.tolist()) == [index for index in range(100) if index not in (3, 4)]
@@ -83,62 +83,62 @@ def test_indices_are_the_parts() -> None:
 
 
 def test_same_seed_same_parts_other_seed_other_parts() -> None:
-    cells = cells_with([0, 1, 2] * 40)
-    first, again, other = (make_splits(cells, untouched(cells), seed=seed) for seed in (5, 5, 6))
+    dataset = cells_with([0, 1, 2] * 40)
+    first, again, other = (make_splits(dataset, untouched(dataset), seed=seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.fold, again.fold)
     assert (first.fold != other.fold).any()
 
 
 def test_clusters_and_groups_chain() -> None:
     # Images 0-1 are one cluster, 1-2 one patient, 2-3 one cluster: all four belong together.
-    cells = cells_with([0, 1] * 30, groups=["", "p", "p", ""] + [""] * 56)
-    cleaning = untouched(cells, clusters=[0, 0, 2, 2, *range(4, 60)])
+    dataset = cells_with([0, 1] * 30, groups=["", "p", "p", ""] + [""] * 56)
+    cleaning = untouched(dataset, clusters=[0, 0, 2, 2, *range(4, 60)])
     for seed in range(20):
-        assert len(set(make_splits(cells, cleaning, seed=seed).fold[:4].tolist())) == 1
+        assert len(set(make_splits(dataset, cleaning, seed=seed).fold[:4].tolist())) == 1
 
 
 def test_patient_numbers_are_counted_within_a_laboratory() -> None:
-    cells = cells_with([0, 1] * 20, groups=["1"] * 20 + [""] * 20, labs=["A", "A", "B", "B"] * 10)
-    fold = split_of(cells).fold[:20]
-    in_a = np.array(cells.labs[:20]) == "A"
+    dataset = cells_with([0, 1] * 20, groups=["1"] * 20 + [""] * 20, sites=["A", "A", "B", "B"] * 10)
+    fold = split_of(dataset).fold[:20]
+    in_a = np.array(dataset.sites[:20]) == "A"
     assert len(set(fold[in_a].tolist())) == 1
     assert len(set(fold[~in_a].tolist())) == 1
     assert fold[in_a][0] != fold[~in_a][0]
 
 
 def test_left_out_images_tie_nothing_together() -> None:
-    cells = cells_with([0, 1] * 20)
-    cleaning = untouched(cells, left_out=(0,))
-    splits = make_splits(cells, cleaning, seed=0)
-    assert splits.fold[0] == LEFT_OUT
-    assert (splits.fold[1:] != LEFT_OUT).all()
+    dataset = cells_with([0, 1] * 20)
+    cleaning = untouched(dataset, excluded=(0,))
+    splits = make_splits(dataset, cleaning, seed=0)
+    assert splits.fold[0] == EXCLUDED
+    assert (splits.fold[1:] != EXCLUDED).all()
 
 
 def test_scarce_classes_are_learnt_first_then_validated_then_tested() -> None:
-    cells = cells_with([0] * 60 + [1] * 2 + [2] * 3)
-    splits = split_of(cells)
-    assert sorted(splits.fold[cells.labels == 1].tolist()) == [0, 1]
-    assert sorted(splits.fold[cells.labels == 2].tolist()) == [SEALED_TEST, 0, 1]
+    dataset = cells_with([0] * 60 + [1] * 2 + [2] * 3)
+    splits = split_of(dataset)
+    assert sorted(splits.fold[dataset.labels == 1].tolist()) == [0, 1]
+    assert sorted(splits.fold[dataset.labels == 2].tolist()) == [HELD_OUT_TEST, 0, 1]
     assert splits.notes == ("the test part shows no image of class_1: nothing can be said of them there",)
 
 
 def test_one_group_per_class_cannot_be_validated() -> None:
-    cells = cells_with([0] * 10 + [1] * 10, groups=["p"] * 10 + ["q"] * 10)
+    dataset = cells_with([0] * 10 + [1] * 10, groups=["p"] * 10 + ["q"] * 10)
     with pytest.raises(DataError, match="fold 0 is empty: the images form too few groups"):
-        split_of(cells)
+        split_of(dataset)
 
 
 def test_one_class_in_one_group_is_learnt_and_noted() -> None:
-    cells = cells_with([0] * 50 + [1] * 10, groups=[""] * 50 + ["q"] * 10)
-    splits = split_of(cells)
+    dataset = cells_with([0] * 50 + [1] * 10, groups=[""] * 50 + ["q"] * 10)
+    splits = split_of(dataset)
     assert set(splits.fold[50:].tolist()) == {1}
     assert any("validation part shows no image of class_1" in note for note in splits.notes)
     assert any("fold_1 holds all images of class_1" in note for note in splits.notes)
 
 
 def test_huge_group_goes_where_it_is_learnt_from() -> None:
-    cells = cells_with([0, 1] * 100, groups=["huge"] * 120 + [""] * 80)
-    splits = split_of(cells)
+    dataset = cells_with([0, 1] * 100, groups=["huge"] * 120 + [""] * 80)
+    splits = split_of(dataset)
     assert splits.fold[0] >= 1
     assert len(splits.validation_index()) >= 10
     assert len(splits.test_index()) >= 10
@@ -147,11 +147,11 @@ def test_huge_group_goes_where_it_is_learnt_from() -> None:
 def test_groups_keep_class_shares_close() -> None:
     rng = np.random.default_rng(0)
     labels = rng.choice(4, 800, p=[0.5, 0.3, 0.15, 0.05]).tolist()
-    cells = cells_with(labels, groups=[f"p{number}" for number in rng.integers(0, 100, 800)])
-    splits = split_of(cells)
+    dataset = cells_with(labels, groups=[f"p{number}" for number in rng.integers(0, 100, 800)])
+    splits = split_of(dataset)
     for label in range(4):
-        mine = splits.fold[cells.labels == label]
-        for part, share in ((SEALED_TEST, 0.15), *((fold, 0.17) for fold in range(5))):
+        mine = splits.fold[dataset.labels == label]
+        for part, share in ((HELD_OUT_TEST, 0.15), *((fold, 0.17) for fold in range(5))):
             assert abs((mine == part).mean() - share) < 0.06
 
 
@@ -160,17 +160,17 @@ def test_given_splits_are_respected() -> None:
     splits = split_of(cells_with([0, 1] * 50, splits=given))
     assert set(splits.fold[:60].tolist()) == {1, 2, 3, 4}
     assert set(splits.fold[60:80].tolist()) == {0}
-    assert set(splits.fold[80:].tolist()) == {SEALED_TEST}
+    assert set(splits.fold[80:].tolist()) == {HELD_OUT_TEST}
     assert splits.notes == ()
 
 
 def test_parts_that_are_not_given_come_from_train() -> None:
     no_validation = split_of(cells_with([0, 1] * 50, splits=["train"] * 80 + ["test"] * 20))
     assert set(no_validation.fold[:80].tolist()) == {0, 1, 2, 3, 4}
-    assert set(no_validation.fold[80:].tolist()) == {SEALED_TEST}
+    assert set(no_validation.fold[80:].tolist()) == {HELD_OUT_TEST}
     assert "no validation part" in no_validation.notes[0]
     no_test = split_of(cells_with([0, 1] * 50, splits=["train"] * 80 + ["validation"] * 20))
-    assert set(no_test.fold[:80].tolist()) == {SEALED_TEST, 1, 2, 3, 4}
+    assert set(no_test.fold[:80].tolist()) == {HELD_OUT_TEST, 1, 2, 3, 4}
     assert "no test part" in no_test.notes[0]
 
 
@@ -178,7 +178,7 @@ def test_group_across_given_parts_stays_only_where_it_is_judged_by() -> None:
     groups = ["p"] * 4 + [""] * 56
     given = ["train", "validation", "test", "train"] + ["train"] * 36 + ["validation"] * 10 + ["test"] * 10
     splits = split_of(cells_with([0, 1] * 30, groups=groups, splits=given))
-    assert splits.fold[:4].tolist() == [LEFT_OUT, LEFT_OUT, SEALED_TEST, LEFT_OUT]
+    assert splits.fold[:4].tolist() == [EXCLUDED, EXCLUDED, HELD_OUT_TEST, EXCLUDED]
     assert splits.notes[0].startswith("3 images were left out")
 
 
@@ -189,13 +189,13 @@ def test_class_that_only_the_test_part_has() -> None:
 
 
 def test_wishes_that_cannot_be_met() -> None:
-    cells = cells_with([0, 1] * 10)
+    dataset = cells_with([0, 1] * 10)
     with pytest.raises(DataError, match=r"test_fraction: expected 0 to 0.8 .* got 1.5"):
-        split_of(cells, test_fraction=1.5)
+        split_of(dataset, test_fraction=1.5)
     with pytest.raises(DataError, match="num_folds: expected 2 to 100, got 1"):
-        split_of(cells, num_folds=1)
+        split_of(dataset, num_folds=1)
     with pytest.raises(DataError, match="cleaning left all 20 out"):
-        make_splits(cells, untouched(cells, left_out=tuple(range(20))), seed=0)
+        make_splits(dataset, untouched(dataset, excluded=tuple(range(20))), seed=0)
 
 
 def test_without_a_test_part() -> None:
@@ -208,63 +208,63 @@ def test_without_a_test_part() -> None:
 
 
 def test_folds_are_laboratories() -> None:
-    labs = ["A"] * 40 + ["B"] * 60 + ["C"] * 20
-    cells = cells_with([0, 1] * 50 + [0] * 20, labs=labs)
-    splits = lab_folds(cells, untouched(cells), seed=0, test_fraction=0.2)
+    sites = ["A"] * 40 + ["B"] * 60 + ["C"] * 20
+    dataset = cells_with([0, 1] * 50 + [0] * 20, sites=sites)
+    splits = site_folds(dataset, untouched(dataset), seed=0, test_fraction=0.2)
     # A and B show both classes and A is the smaller of the two.
     assert splits.fold_names == ("A", "B", "C")
     for number, name in enumerate(splits.fold_names):
-        inside = splits.fold[cells.labs == name]
-        assert set(inside.tolist()) == {number, SEALED_TEST}
-        assert abs((inside == SEALED_TEST).mean() - 0.2) < 0.05
-    assert set(cells.labs[splits.train_index()].tolist()) == {"B", "C"}
+        inside = splits.fold[dataset.sites == name]
+        assert set(inside.tolist()) == {number, HELD_OUT_TEST}
+        assert abs((inside == HELD_OUT_TEST).mean() - 0.2) < 0.05
+    assert set(dataset.sites[splits.train_index()].tolist()) == {"B", "C"}
 
 
 def test_only_lab_with_a_class_is_not_the_first_fold() -> None:
-    cells = cells_with([0, 1, 2] * 20 + [0, 1] * 15, labs=["A"] * 60 + ["B"] * 30)
-    splits = lab_folds(cells, untouched(cells), seed=0)
+    dataset = cells_with([0, 1, 2] * 20 + [0, 1] * 15, sites=["A"] * 60 + ["B"] * 30)
+    splits = site_folds(dataset, untouched(dataset), seed=0)
     assert splits.fold_names[0] == "B"
     assert any("A holds all images of class_2" in note for note in splits.notes)
 
 
 def test_photograph_in_two_laboratories_stays_in_one() -> None:
-    cells = cells_with([0, 1] * 20, labs=["A", "B"] * 10 + ["A"] * 10 + ["B"] * 10)
-    splits = lab_folds(cells, untouched(cells, clusters=[0, 0, 0, *range(3, 40)]), seed=0)
-    assert splits.fold[1] == LEFT_OUT
-    assert splits.fold[0] != LEFT_OUT
+    dataset = cells_with([0, 1] * 20, sites=["A", "B"] * 10 + ["A"] * 10 + ["B"] * 10)
+    splits = site_folds(dataset, untouched(dataset, clusters=[0, 0, 0, *range(3, 40)]), seed=0)
+    assert splits.fold[1] == EXCLUDED
+    assert splits.fold[0] != EXCLUDED
     assert splits.notes[0].startswith("1 images were left out")
 
 
 def test_laboratories_with_a_given_test_part() -> None:
     given = (["test"] * 4 + ["train"] * 16) * 2
-    cells = cells_with([0, 1] * 20, labs=["A"] * 20 + ["B"] * 20, splits=given)
-    splits = lab_folds(cells, untouched(cells), seed=0)
-    np.testing.assert_array_equal(splits.fold == SEALED_TEST, np.array(given) == "test")
+    dataset = cells_with([0, 1] * 20, sites=["A"] * 20 + ["B"] * 20, splits=given)
+    splits = site_folds(dataset, untouched(dataset), seed=0)
+    np.testing.assert_array_equal(splits.fold == HELD_OUT_TEST, np.array(given) == "test")
 
 
 @pytest.mark.parametrize(
-    ("labs", "message"),
+    ("sites", "message"),
     [
         (["A"] * 20, "2 to 100 laboratories, got 1"),
         (["A"] * 19 + [""], "1 of 20 have none"),
         (["A"] * 10 + ["B"] * 10, "each of"),
     ],
 )
-def test_laboratories_that_cannot_be_folds(labs: list[str], message: str) -> None:
-    cells = cells_with([0] * 10 + [1] * 10, labs=labs)
+def test_laboratories_that_cannot_be_folds(sites: list[str], message: str) -> None:
+    dataset = cells_with([0] * 10 + [1] * 10, sites=sites)
     with pytest.raises(DataError, match=message):
-        lab_folds(cells, untouched(cells), seed=0)
+        site_folds(dataset, untouched(dataset), seed=0)
 
 
 def test_data_that_name_laboratories_are_split_by_them() -> None:
-    cells = cells_with([0, 1] * 60, labs=["A"] * 40 + ["B"] * 60 + ["C"] * 20)
-    splits = fitting_splits(cells, untouched(cells), seed=0)
-    assert splits.folds_are_labs
-    np.testing.assert_array_equal(splits.fold, lab_folds(cells, untouched(cells), seed=0).fold)
+    dataset = cells_with([0, 1] * 60, sites=["A"] * 40 + ["B"] * 60 + ["C"] * 20)
+    splits = default_splits(dataset, untouched(dataset), seed=0)
+    assert splits.folds_are_sites
+    np.testing.assert_array_equal(splits.fold, site_folds(dataset, untouched(dataset), seed=0).fold)
 
 
 @pytest.mark.parametrize(
-    ("labs", "given", "note"),
+    ("sites", "given", "note"),
     [
         (["A"] * 40, None, ""),
         (None, None, ""),
@@ -274,15 +274,15 @@ def test_data_that_name_laboratories_are_split_by_them() -> None:
     ],
 )
 def test_where_laboratories_do_not_fit_folds_are_of_equal_size(
-    labs: list[str] | None, given: list[str] | None, note: str
+    sites: list[str] | None, given: list[str] | None, note: str
 ) -> None:
     # In the last case each lab holds the only images of a class.
     labels = [0] * 20 + [1] * 20 if note == "still be learnt" else [0, 0, 1, 1] * 10
-    cells = cells_with(labels, labs=labs, splits=given)
-    splits = fitting_splits(cells, untouched(cells), seed=0, num_folds=4)
-    assert not splits.folds_are_labs
+    dataset = cells_with(labels, sites=sites, splits=given)
+    splits = default_splits(dataset, untouched(dataset), seed=0, num_folds=4)
+    assert not splits.folds_are_sites
     assert splits.num_folds == 4
-    np.testing.assert_array_equal(splits.fold, make_splits(cells, untouched(cells), seed=0, num_folds=4).fold)
+    np.testing.assert_array_equal(splits.fold, make_splits(dataset, untouched(dataset), seed=0, num_folds=4).fold)
     assert [one for one in splits.notes if "no laboratories" in one and note in one] if note else not splits.notes
 
 
@@ -290,27 +290,27 @@ def test_where_laboratories_do_not_fit_folds_are_of_equal_size(
 
 
 def test_written_once_and_read_back(tmp_path: Path) -> None:
-    cells = cells_with([0] * 40 + [1] * 2)
+    dataset = cells_with([0] * 40 + [1] * 2)
     path = tmp_path / "splits.json"
-    splits = make_splits(cells, untouched(cells, left_out=(7,)), seed=3)
-    write_splits(path, cells, splits)
-    again = read_splits(path, cells)
+    splits = make_splits(dataset, untouched(dataset, excluded=(7,)), seed=3)
+    write_splits(path, dataset, splits)
+    again = read_splits(path, dataset)
     np.testing.assert_array_equal(again.fold, splits.fold)
     assert again.fold.dtype == np.int8
     assert (again.seed, again.num_folds, again.fold_names, again.notes) == (3, 5, splits.fold_names, splits.notes)
     before = path.read_bytes()
-    write_splits(path, cells, splits)
+    write_splits(path, dataset, splits)
     with pytest.raises(RunError, match="A run keeps its splits"):
-        write_splits(path, cells, make_splits(cells, untouched(cells), seed=4))
+        write_splits(path, dataset, make_splits(dataset, untouched(dataset), seed=4))
     assert path.read_bytes() == before
     parts = json.loads(before)["parts"]
-    assert sorted(name for part in parts for name in part["images"]) == sorted(cells.names.tolist())
+    assert sorted(name for part in parts for name in part["images"]) == sorted(dataset.names.tolist())
 
 
 def test_changed_data_are_refused(tmp_path: Path) -> None:
-    cells = cells_with([0, 1] * 20)
-    write_splits(tmp_path / "s.json", cells, split_of(cells))
-    changed = cells.subset(np.arange(40))
+    dataset = cells_with([0, 1] * 20)
+    write_splits(tmp_path / "s.json", dataset, split_of(dataset))
+    changed = dataset.subset(np.arange(40))
     changed.images[0, 0, 0, 0] ^= 1
     with pytest.raises(RunError, match="the data have changed since this run began"):
         read_splits(tmp_path / "s.json", changed)
@@ -324,12 +324,12 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_missing_file_and_missing_names(tmp_path: Path) -> None:
-    cells = cells_with([0, 1] * 20)
+    dataset = cells_with([0, 1] * 20)
     with pytest.raises(RunError, match="found none"):
-        read_splits(tmp_path / "s.json", cells)
-    write_splits(tmp_path / "s.json", cells, split_of(cells))
+        read_splits(tmp_path / "s.json", dataset)
+    write_splits(tmp_path / "s.json", dataset, split_of(dataset))
     value = json.loads((tmp_path / "s.json").read_text())
     value["parts"][2]["images"].pop()
     (tmp_path / "s.json").write_text(json.dumps(value))
     with pytest.raises(RunError, match="every image in one part"):
-        read_splits(tmp_path / "s.json", cells)
+        read_splits(tmp_path / "s.json", dataset)

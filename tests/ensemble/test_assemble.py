@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.ensemble.assemble import Caps, Judged, assemble, reduced
-from bloodauto.ensemble.predictions import find_trained
-from bloodauto.ensemble.record import Considered, Trained, read_ensemble, write_ensemble
-from bloodauto.ensemble.scoring import Places
+from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, restricted
+from bloodauto.ensemble.predictions import find_trained_networks
+from bloodauto.ensemble.record import CandidateCounts, TrainedNetwork, read_ensemble, write_ensemble
+from bloodauto.ensemble.scoring import SiteInfo
 from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import Predictions
+from bloodauto.evaluation.fold_data import ValidationPredictions
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json, write_arrays, write_json
@@ -37,15 +37,15 @@ def _training(folder: Path, *, fold: int, skill: float, seed: int) -> None:
     index = np.arange(fold, IMAGES * FOLDS, FOLDS)
     views = labels[index[:60]]
     folder.mkdir(parents=True)
-    Predictions(
+    ValidationPredictions(
         index=index,
         labels=labels[index],
         clean=_answers(rng, labels[index], skill),
-        view_labels=views,
-        view_groups=np.array(["stain", "light"] * 30),
-        view_families=np.array(["stain_hue", "gamma"] * 30),
-        view_severities=np.full(60, 3),
-        view_weights=np.array([1.0, 0.25] * 30),
+        shifted_labels=views,
+        shifted_groups=np.array(["stain", "light"] * 30),
+        shifted_families=np.array(["stain_hue", "gamma"] * 30),
+        shifted_severities=np.full(60, 3),
+        shifted_weights=np.array([1.0, 0.25] * 30),
         shifted=_answers(rng, views, 0.7 * skill),
         target=_answers(rng, np.random.default_rng(8).integers(0, CLASSES, 80), 0.5 * skill),
     ).write(folder / "predictions.npz")
@@ -117,7 +117,7 @@ def test_an_incomplete_set_of_folds_counts_only_where_it_answers(run: RunDirecto
 
 def test_a_training_without_all_its_files_is_no_candidate(run: RunDirectory) -> None:
     (run.trial(1) / "best.npz").unlink()
-    assert [one.name for one in find_trained(run, COMPLETED)] == ["00000", "00002"]
+    assert [one.name for one in find_trained_networks(run, COMPLETED)] == ["00000", "00002"]
 
 
 def test_nothing_finished_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_what_is_written_with_scales_and_noise_is_read_again(run: RunDirectory) 
     ("place", "value"),
     [
         (("calibration", "temperature"), 0),
-        (("abstention", "sureness"), "luck"),
+        (("abstention", "confidence_score"), "luck"),
         (("abstention", "clean"), {}),
         (("members",), []),
     ],
@@ -177,10 +177,10 @@ def test_the_winner_is_compared_with_its_refits_on_the_same_images(run: RunDirec
     assert curse is not None
     assert (curse.trials, curse.best, curse.refits) == (3, 0.8, 0.76)
     assert curse.noise == pytest.approx(0.04 / np.sqrt(2))
-    assert curse.noise_comparisons == 1
+    assert curse.noise_degrees_of_freedom == 1
 
 
-def _milliseconds(trained: Trained) -> float:
+def _milliseconds(trained: TrainedNetwork) -> float:
     return {0: 5.0, 1: 9.0, 2: 1.0}[trained.trial]
 
 
@@ -203,11 +203,11 @@ def test_tighter_caps_choose_among_the_members(run: RunDirectory) -> None:
     _distinct(run)
     whole = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert len(whole.members) > 1
-    single = reduced(whole, Caps(max_members=1), None)
+    single = restricted(whole, Caps(max_members=1), None)
     assert [member.name for member in single.members] == ["00001"]
-    assert single.identity != whole.identity
+    assert single.ensemble_id != whole.ensemble_id
     assert single.winners_curse == whole.winners_curse
-    fast = reduced(whole, Caps(4, max_latency_ms=6.0), _milliseconds)
+    fast = restricted(whole, Caps(4, max_latency_ms=6.0), _milliseconds)
     assert "00001" not in {member.name for member in fast.members}
 
 
@@ -215,14 +215,14 @@ def test_caps_that_no_member_keeps_are_an_error_that_says_what_would_do(run: Run
     _distinct(run)
     whole = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=Caps(2))
     with pytest.raises(RunError, match=r"the fastest takes \d"):
-        reduced(whole, Caps(4, max_latency_ms=0.1), _milliseconds)
+        restricted(whole, Caps(4, max_latency_ms=0.1), _milliseconds)
 
 
 def test_the_same_ensemble_has_the_same_identity_and_another_calibration_another(run: RunDirectory) -> None:
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     write_ensemble(run, ensemble)
-    assert read_ensemble(run).identity == ensemble.identity
-    assert replace(ensemble, calibration=Calibration(9.0, None, None)).identity != ensemble.identity
+    assert read_ensemble(run).ensemble_id == ensemble.ensemble_id
+    assert replace(ensemble, calibration=Calibration(9.0, None, None)).ensemble_id != ensemble.ensemble_id
 
 
 @pytest.mark.parametrize("metric", ["shift", "accuracy", "balanced_accuracy", "macro_f1"])
@@ -247,11 +247,11 @@ def test_a_stopped_trial_that_answers_better_is_chosen_and_the_record_says_what_
     run: RunDirectory,
 ) -> None:
     _training(run.trial(3), fold=0, skill=4.0, seed=3)
-    judged = Judged(stopped=5, promising=2, numbers=(3,))
-    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", judge_stopped=lambda: judged)
+    evaluated = PrunedEvaluation(pruned=5, promising=2, trial_numbers=(3,))
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", evaluate_pruned=lambda: evaluated)
     assert ensemble.best_single[0] == "00003"
-    assert {member.name: member.kind for member in ensemble.members}["00003"] == "stopped trial"
-    assert ensemble.considered == Considered(trials=3, refits=0, stopped=5, promising=2, judged=1)
+    assert {member.name: member.kind for member in ensemble.members}["00003"] == "pruned trial"
+    assert ensemble.candidate_counts == CandidateCounts(trials=3, refits=0, pruned=5, promising=2, evaluated=1)
     write_ensemble(run, ensemble)
     assert read_ensemble(run) == ensemble
 
@@ -260,11 +260,11 @@ def test_stopped_trials_are_not_looked_at_where_sets_of_folds_are_chosen_among(r
     for fold in range(FOLDS):
         _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=3.5, seed=20 + fold)
 
-    def never() -> Judged:
+    def never() -> PrunedEvaluation:
         raise AssertionError("judging costs time")
 
-    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", judge_stopped=never)
-    assert ensemble.considered == Considered(trials=3, refits=2, stopped=0, promising=0, judged=0)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", evaluate_pruned=never)
+    assert ensemble.candidate_counts == CandidateCounts(trials=3, refits=2, pruned=0, promising=0, evaluated=0)
 
 
 def _sees_the_target(folder: Path, skill: float, seed: int) -> None:
@@ -281,8 +281,8 @@ def test_target_images_turn_a_choice_that_the_labelled_ones_leave_close(run: Run
     _sees_the_target(run.trial(3), 6.0, 2)
     completed = [*COMPLETED, (3, 0.79)]
     chosen = {
-        places: assemble(run, completed, num_folds=FOLDS, metric="shift", caps=Caps(1), places=places)
-        for places in (Places(), Places(class_shares=(0.25,) * CLASSES))
+        site_info: assemble(run, completed, num_folds=FOLDS, metric="shift", caps=Caps(1), site_info=site_info)
+        for site_info in (SiteInfo(), SiteInfo(class_fractions=(0.25,) * CLASSES))
     }
     without, with_target = chosen.values()
     assert [member.name for member in without.members] == ["00001"]
@@ -291,21 +291,21 @@ def test_target_images_turn_a_choice_that_the_labelled_ones_leave_close(run: Run
     assert "target_estimate" not in without.scores
     write_ensemble(run, with_target)
     assert read_ensemble(run) == with_target
-    assert reduced(with_target, Caps(1), None).scores == with_target.scores
+    assert restricted(with_target, Caps(1), None).scores == with_target.scores
 
 
-@pytest.mark.parametrize("folds_are_labs", [False, True])
+@pytest.mark.parametrize("folds_are_sites", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_with_target_images_and_labs_too_nothing_is_worse_than_the_best_candidate(
-    tmp_path: Path, seed: int, folds_are_labs: bool
+    tmp_path: Path, seed: int, folds_are_sites: bool
 ) -> None:
     run = RunDirectory(tmp_path)
     rng = np.random.default_rng(seed)
     for number in range(4):
         _training(run.trial(number), fold=0, skill=float(rng.uniform(1.0, 2.5)), seed=10 * seed + number)
         _sees_the_target(run.trial(number), float(rng.uniform(0.5, 2.0)), number)
-    places = Places(folds_are_labs, tuple(rng.dirichlet(np.full(CLASSES, 5.0)).tolist()))
-    ensemble = assemble(run, [*COMPLETED, (3, 0.4)], num_folds=FOLDS, metric="shift", places=places)
+    site_info = SiteInfo(folds_are_sites, tuple(rng.dirichlet(np.full(CLASSES, 5.0)).tolist()))
+    ensemble = assemble(run, [*COMPLETED, (3, 0.4)], num_folds=FOLDS, metric="shift", site_info=site_info)
     together, best = (
         (scores["shift"] + scores["target_estimate"]) / 2 for scores in (ensemble.scores, ensemble.best_single[1])
     )

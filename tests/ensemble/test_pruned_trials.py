@@ -15,9 +15,9 @@ from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.ensemble.assemble import Judged
-from bloodauto.ensemble.pruned_trials import judge_stopped
-from bloodauto.evaluation.fold_data import Material, prepare
+from bloodauto.ensemble.assemble import PrunedEvaluation
+from bloodauto.ensemble.pruned_trials import evaluate_pruned
+from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json, write_json
 from bloodauto.shift.suite import ShiftSuite
@@ -31,7 +31,7 @@ class Stopped:
     """A run with one training that was stopped after its second epoch, and what it learnt from."""
 
     folder: Path
-    material: Material
+    fold_data: FoldData
 
 
 def _recipe() -> Recipe:
@@ -48,14 +48,16 @@ def _recipe() -> Recipe:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
-    cells = synthesize(160, seed=3, image_size_px=32)
-    splits = make_splits(cells, clean(cells, enabled=False), seed=0)
-    material = prepare(cells, splits, ShiftSuite(seed=0, num_images=16), target=cells.images[:20])
+    dataset = synthesize(160, seed=3, image_size_px=32)
+    splits = make_splits(dataset, clean(dataset, enabled=False), seed=0)
+    fold_data = prepare_fold(dataset, splits, ShiftSuite(seed=0, num_images=16), target=dataset.images[:20])
     folder = tmp_path_factory.mktemp("trial")
-    epochs = train_epochs(_recipe(), material, seed=0, options=TrainOptions(), folder=folder, should_stop=lambda: False)
+    epochs = train_epochs(
+        _recipe(), fold_data, seed=0, options=TrainOptions(), folder=folder, should_stop=lambda: False
+    )
     assert len(list(itertools.islice(epochs, 2))) == 2
     epochs.close()
-    return Stopped(folder, material)
+    return Stopped(folder, fold_data)
 
 
 def _trial(run: RunDirectory, stopped: Stopped, number: int, objective: float) -> None:
@@ -76,13 +78,15 @@ def run(tmp_path: Path, stopped: Stopped) -> RunDirectory:
     return directory
 
 
-def _judge(run: RunDirectory, stopped: Stopped, *, seconds: float = 1e6, refits: Sequence[str] = ()) -> Judged:
-    return judge_stopped(
+def _judge(
+    run: RunDirectory, stopped: Stopped, *, seconds: float = 1e6, refits: Sequence[str] = ()
+) -> PrunedEvaluation:
+    return evaluate_pruned(
         run,
         [1, 2, 3, 7],
         [0],
         refits,
-        lambda: stopped.material,
+        lambda: stopped.fold_data,
         objective="shift",
         seconds_left=lambda: seconds,
         start_seconds=1.0,
@@ -92,12 +96,12 @@ def _judge(run: RunDirectory, stopped: Stopped, *, seconds: float = 1e6, refits:
 def test_the_promising_ones_answer_for_the_same_images_and_views_as_everybody(
     run: RunDirectory, stopped: Stopped
 ) -> None:
-    assert _judge(run, stopped) == Judged(stopped=3, promising=2, numbers=(2, 1))
-    saved, material = read_arrays(run.trial(2) / "predictions.npz"), stopped.material
-    np.testing.assert_array_equal(saved["index"], material.validation_index)
-    np.testing.assert_array_equal(saved["view_families"], material.plan.family_names)
-    assert saved["shifted"].shape == (len(material.views), material.num_classes)
-    assert saved["target"].shape == (20, material.num_classes)
+    assert _judge(run, stopped) == PrunedEvaluation(stopped=3, promising=2, trial_numbers=(2, 1))
+    saved, fold_data = read_arrays(run.trial(2) / "predictions.npz"), stopped.fold_data
+    np.testing.assert_array_equal(saved["index"], fold_data.validation_index)
+    np.testing.assert_array_equal(saved["shifted_families"], fold_data.plan.family_names)
+    assert saved["shifted"].shape == (len(fold_data.shifted_images), fold_data.num_classes)
+    assert saved["target"].shape == (20, fold_data.num_classes)
     np.testing.assert_allclose(saved["clean"].sum(axis=1), 1, atol=1e-5)
     result = read_json(run.trial(2) / "result.json")
     assert result["finished"] is False
@@ -111,7 +115,7 @@ def test_its_answers_are_those_of_the_weights_it_had(run: RunDirectory, stopped:
     _judge(run, stopped)
     whole = shutil.copytree(stopped.folder, tmp_path / "whole")
     ended = train_epochs(
-        _recipe(), stopped.material, seed=0, options=TrainOptions(), folder=whole, should_stop=lambda: True
+        _recipe(), stopped.fold_data, seed=0, options=TrainOptions(), folder=whole, should_stop=lambda: True
     )
     with pytest.raises(StopIteration):
         next(ended)
@@ -124,33 +128,33 @@ def test_its_answers_are_those_of_the_weights_it_had(run: RunDirectory, stopped:
 def test_without_time_nothing_is_judged_and_what_an_earlier_session_judged_counts(
     run: RunDirectory, stopped: Stopped
 ) -> None:
-    assert _judge(run, stopped, seconds=0.5) == Judged(stopped=3, promising=2)
+    assert _judge(run, stopped, seconds=0.5) == PrunedEvaluation(stopped=3, promising=2)
     _judge(run, stopped)
-    assert _judge(run, stopped, seconds=0.5) == Judged(stopped=3, promising=2, numbers=(2, 1))
+    assert _judge(run, stopped, seconds=0.5) == PrunedEvaluation(stopped=3, promising=2, trial_numbers=(2, 1))
 
 
 def test_weights_that_do_not_fit_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
     (run.trial(2) / "best.npz").write_bytes(b"no archive")
-    assert _judge(run, stopped).numbers == (1,)
+    assert _judge(run, stopped).trial_numbers == (1,)
 
 
 def test_with_nothing_to_compare_with_nothing_is_judged(run: RunDirectory, stopped: Stopped) -> None:
     shutil.rmtree(run.trial(0))
-    assert _judge(run, stopped) == Judged(stopped=3)
+    assert _judge(run, stopped) == PrunedEvaluation(stopped=3)
 
 
 def test_answers_that_are_no_numbers_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
     path = run.trial(2) / "best.npz"
     weights = dict(np.load(path, allow_pickle=False))
     np.savez(path, **{name: np.full_like(value, np.nan) for name, value in weights.items()})
-    assert _judge(run, replace(stopped)).numbers == (1,)
+    assert _judge(run, replace(stopped)).trial_numbers == (1,)
 
 
 def test_refits_that_were_ended_before_they_were_judged_come_first(run: RunDirectory, stopped: Stopped) -> None:
     shutil.copytree(run.trial(1), run.refit("00001-fold0-seed5"))
     (run.refit("00002-fold0-seed6")).mkdir()  # ended before its first epoch
     found = _judge(run, stopped, refits=["00001-fold0-seed5", "00002-fold0-seed6"])
-    assert found == Judged(stopped=3, promising=2, numbers=(2, 1), refits=("00001-fold0-seed5",))
+    assert found == PrunedEvaluation(stopped=3, promising=2, trial_numbers=(2, 1), refits=("00001-fold0-seed5",))
     result = read_json(run.refit("00001-fold0-seed5") / "result.json")
     assert not result["finished"]
     assert (run.refit("00001-fold0-seed5") / "predictions.npz").is_file()

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from bloodauto.ensemble.scoring import Scorer, Truth
 from bloodauto.ensemble.selection import Candidate, average, select
-from bloodauto.shift.score import LEFT_OUT_LAB_SHARE, score
+from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT, score
 from bloodauto.shift.suite import ShiftSuite
 
 CLASSES = 4
@@ -195,12 +195,12 @@ def test_the_shift_metric_is_that_of_the_search():
     assert found == pytest.approx(score(labels, clean, plan, shifted).objective)
 
 
-def with_places(rng: np.random.Generator, truth: Truth, *, labs: int, target: bool) -> Truth:
+def with_places(rng: np.random.Generator, truth: Truth, *, sites: int, target: bool) -> Truth:
     """The same images, from left-out laboratories and beside unlabelled images of a target."""
     return replace(
         truth,
-        left_out_labs=rng.integers(0, labs, len(truth.labels)) if labs else None,
-        target_class_shares=tuple(rng.dirichlet(np.full(CLASSES, 3.0))) if target else None,
+        left_out_sites=rng.integers(0, sites, len(truth.labels)) if sites else None,
+        target_class_priors=tuple(rng.dirichlet(np.full(CLASSES, 3.0))) if target else None,
     )
 
 
@@ -213,15 +213,15 @@ def test_clean_images_of_left_out_laboratories_count_as_in_the_search():
     truth = Truth(labels, labels[plan.image_index], plan.group_names, plan.weights, np.zeros(120, np.int64))
     scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
     found = scorer.score(np.concatenate([clean, shifted])).metric
-    assert found == pytest.approx(score(labels, clean, plan, shifted, clean_share=LEFT_OUT_LAB_SHARE).objective)
+    assert found == pytest.approx(score(labels, clean, plan, shifted, clean_weight=HELD_OUT_SITE_WEIGHT).objective)
 
 
 def test_each_left_out_laboratory_counts_alike_however_many_images_it_has():
     labels = np.array([0, 1] * 10)
-    labs = np.array(["small"] * 2 + ["large"] * 18)
+    sites = np.array(["small"] * 2 + ["large"] * 18)
     right = np.eye(2)
     rows = np.concatenate([right[1 - labels[:2]], right[labels[2:]]])
-    truth = Truth(labels, labels[:0], labels[:0], labels[:0].astype(float), labs)
+    truth = Truth(labels, labels[:0], labels[:0], labels[:0].astype(float), sites)
     scorer = Scorer(truth, metric="shift", class_count=2, log_loss_weight=0.0)
     assert scorer.score(rows).metric == pytest.approx(0.5)
 
@@ -230,7 +230,7 @@ def test_target_images_are_half_of_the_shift_metric_and_none_of_the_others():
     rng = np.random.default_rng(10)
     truth = make_truth(rng, 300, 200)
     candidate = make_candidate(rng, truth, "m", 2.0)
-    placed = with_places(rng, truth, labs=0, target=True)
+    placed = with_places(rng, truth, sites=0, target=True)
     target = answers(rng, rng.integers(0, CLASSES, 80), 1.0)
     plain = {metric: select([candidate], truth, metric=metric).score.metric for metric in METRICS}
     with_target = replace(candidate, target=target)
@@ -244,13 +244,13 @@ def test_target_images_are_half_of_the_shift_metric_and_none_of_the_others():
 def test_an_average_is_not_blamed_for_being_less_sure_than_its_members():
     """Independent errors: the average is right more often on the target, and its estimate must not fall below theirs."""
     rng = np.random.default_rng(11)
-    truth = replace(make_truth(rng, 600, 0), target_class_shares=(0.25,) * CLASSES)
+    truth = replace(make_truth(rng, 600, 0), target_class_priors=(0.25,) * CLASSES)
     of_target = np.repeat(np.arange(CLASSES), 60)
     candidates = [
         replace(make_candidate(rng, truth, f"m{i}", 2.5), target=answers(rng, of_target, 2.0)) for i in range(4)
     ]
     scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
-    tables = [one.rows_of(scorer) for one in candidates]
+    tables = [one.comparison_rows(scorer) for one in candidates]
     estimates = [scorer.estimate_target(table[:600], table[600:]) for table in tables]
     together = np.mean(tables, axis=0)
     right = (together[600:].argmax(axis=1) == of_target).mean()
@@ -264,15 +264,15 @@ def test_an_average_is_not_blamed_for_being_less_sure_than_its_members():
     count=st.integers(1, 6),
     max_members=st.integers(1, 4),
     metric=st.sampled_from(METRICS),
-    labs=st.sampled_from([0, 1, 3]),
+    sites=st.sampled_from([0, 1, 3]),
     target=st.booleans(),
     shifted=st.sampled_from([0, 30]),
     max_latency_ms=st.sampled_from([4.0, 12.0, float("inf")]),
 )
-def test_laws_of_a_selection_by_places_too(seed, count, max_members, metric, labs, target, shifted, max_latency_ms):
+def test_laws_of_a_selection_by_places_too(seed, count, max_members, metric, sites, target, shifted, max_latency_ms):
     """Caps hold, and whatever it is chosen by, it is never worse than the best candidate that is fast enough."""
     rng = np.random.default_rng(seed)
-    truth = with_places(rng, make_truth(rng, 40, shifted), labs=labs, target=target)
+    truth = with_places(rng, make_truth(rng, 40, shifted), sites=sites, target=target)
     of_target = rng.integers(0, CLASSES, 24)
     candidates = [
         replace(

@@ -8,20 +8,20 @@ import keras
 import numpy as np
 import pytest
 
-from bloodauto.data.dataset import Cells
+from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
-from bloodauto.evaluation.fold_data import Material, answers_of, judge, prepare
+from bloodauto.evaluation.fold_data import FoldData, evaluate, predict_outputs, prepare_fold
 from bloodauto.models.network import build_network
 from bloodauto.shift.corruptions.family import GROUPS
-from bloodauto.shift.score import LEFT_OUT_LAB_SHARE
-from bloodauto.shift.suite import TELLING_SEVERITIES, ShiftSuite
+from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT
+from bloodauto.shift.suite import SEARCH_SEVERITIES, ShiftSuite
 
 
-def blank(count: int, classes: int = 8) -> tuple[Cells, Splits]:
+def blank(count: int, classes: int = 8) -> tuple[CellDataset, Splits]:
     """Cells of 8 px without anything on them: four fifths to learn from."""
     labels = np.arange(count) % classes
     nothing = np.full(count, "")
-    cells = Cells(
+    dataset = CellDataset(
         np.full((count, 8, 8, 3), 200, np.uint8),
         labels,
         tuple(f"class {number}" for number in range(classes)),
@@ -32,74 +32,76 @@ def blank(count: int, classes: int = 8) -> tuple[Cells, Splits]:
         "blank",
     )
     fold = (np.random.default_rng(0).permutation(count) % 5).astype(np.int8)
-    return cells, Splits(fold, 0, 5, tuple(f"fold_{number}" for number in range(5)))
+    return dataset, Splits(fold, 0, 5, tuple(f"fold_{number}" for number in range(5)))
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(2000, 4), (5000, 4), (12000, 4), (12000, 6)])
 def test_judging_stays_a_tenth_of_a_training(images: int, epochs: int) -> None:
     """A step costs three answers for each image, so judged images may be three tenths of those learnt from."""
-    material = prepare(*blank(images), ShiftSuite(seed=0))
-    learnt_from = epochs * len(material.train_index)
-    after_epochs = epochs * (len(material.quick_rows) + len(material.quick_views))
-    at_the_end = len(material.validation_index) + len(material.plan)
+    fold_data = prepare_fold(*blank(images), ShiftSuite(seed=0))
+    learnt_from = epochs * len(fold_data.train_index)
+    after_epochs = epochs * (len(fold_data.subset_rows) + len(fold_data.subset_shifted_rows))
+    at_the_end = len(fold_data.validation_index) + len(fold_data.plan)
     assert after_epochs + at_the_end <= 0.33 * learnt_from
-    assert len(material.quick_rows) + len(material.quick_views) >= 250
+    assert len(fold_data.subset_rows) + len(fold_data.subset_shifted_rows) >= 250
 
 
 def test_few_images_are_judged_by_what_there_is() -> None:
-    material = prepare(*blank(100), ShiftSuite(seed=0))
-    assert len(material.quick_rows) == len(material.validation_index) == 20
-    assert len(material.quick_views) == len(material.plan) == 20 + 16 * (len(GROUPS) - 1)
+    fold_data = prepare_fold(*blank(100), ShiftSuite(seed=0))
+    assert len(fold_data.subset_rows) == len(fold_data.validation_index) == 20
+    assert len(fold_data.subset_shifted_rows) == len(fold_data.plan) == 20 + 16 * (len(GROUPS) - 1)
 
 
 def test_a_quick_look_is_a_fixed_part_with_the_same_share_of_each_group_and_class() -> None:
-    material = prepare(*blank(12000), ShiftSuite(seed=0))
-    again = prepare(*blank(12000), ShiftSuite(seed=0))
-    np.testing.assert_array_equal(material.quick_views, again.quick_views)
-    chosen = material.plan.select(material.quick_views)
-    share = len(chosen) / len(material.plan)
+    fold_data = prepare_fold(*blank(12000), ShiftSuite(seed=0))
+    again = prepare_fold(*blank(12000), ShiftSuite(seed=0))
+    np.testing.assert_array_equal(fold_data.subset_shifted_rows, again.subset_shifted_rows)
+    chosen = fold_data.plan.select(fold_data.subset_shifted_rows)
+    share = len(chosen) / len(fold_data.plan)
     for group in GROUPS:
-        there, here = (int((plan.group_names == group).sum()) for plan in (material.plan, chosen))
+        there, here = (int((plan.group_names == group).sum()) for plan in (fold_data.plan, chosen))
         assert abs(here - share * there) <= 2
-    of_class = np.bincount(material.view_labels[material.quick_views])
+    of_class = np.bincount(fold_data.shifted_labels[fold_data.subset_shifted_rows])
     assert of_class.min() > 0.9 * of_class.mean()
-    severities = np.bincount(chosen.severities)[list(TELLING_SEVERITIES)]
+    severities = np.bincount(chosen.severities)[list(SEARCH_SEVERITIES)]
     assert severities.min() > 0.7 * severities.mean()
 
 
-def test_judging_answers_for_the_rows_it_says(material: Material, recipe_of) -> None:
-    network = build_network(recipe_of(), num_classes=material.num_classes, image_shape_px=(32, 32), weights_file=None)
-    quick_part = replace(material, quick_views=material.quick_views[::2])
-    quick, quick_answers = judge(network, quick_part, quick=True)
-    whole, answers = judge(network, quick_part, quick=False)
-    np.testing.assert_allclose(quick_answers.shifted, answers.shifted[quick_part.quick_views], atol=1e-6)
-    np.testing.assert_array_equal(quick_answers.view_families, answers.view_families[quick_part.quick_views])
-    np.testing.assert_array_equal(answers.view_weights, material.plan.weights)
-    assert len(answers.view_severities) == len(answers.shifted) == len(material.plan)
-    assert quick.latency_ms is None
+def test_judging_answers_for_the_rows_it_says(fold_data: FoldData, recipe_of) -> None:
+    network = build_network(recipe_of(), num_classes=fold_data.num_classes, image_shape_px=(32, 32), weights_file=None)
+    quick_part = replace(fold_data, subset_shifted_rows=fold_data.subset_shifted_rows[::2])
+    subset_only, quick_answers = evaluate(network, quick_part, subset_only=True)
+    whole, answers = evaluate(network, quick_part, subset_only=False)
+    np.testing.assert_allclose(quick_answers.shifted, answers.shifted[quick_part.subset_shifted_rows], atol=1e-6)
+    np.testing.assert_array_equal(
+        quick_answers.shifted_families, answers.shifted_families[quick_part.subset_shifted_rows]
+    )
+    np.testing.assert_array_equal(answers.shifted_weights, fold_data.plan.weights)
+    assert len(answers.shifted_severities) == len(answers.shifted) == len(fold_data.plan)
+    assert subset_only.latency_ms is None
     assert whole.latency_ms > 0
 
 
-def test_target_images_are_answered_for_once_and_never_learnt_from(material: Material, recipe_of) -> None:
-    network = build_network(recipe_of(), num_classes=material.num_classes, image_shape_px=(32, 32), weights_file=None)
-    with_target = replace(material, target=material.images[:5])
-    judgement, answers = judge(network, with_target, quick=False)
-    assert answers.target.shape == (5, material.num_classes)
-    assert 0.0 <= judgement.target_estimate <= 1.0
-    quick, nothing = judge(network, with_target, quick=True)
-    assert quick.target_estimate is None
+def test_target_images_are_answered_for_once_and_never_learnt_from(fold_data: FoldData, recipe_of) -> None:
+    network = build_network(recipe_of(), num_classes=fold_data.num_classes, image_shape_px=(32, 32), weights_file=None)
+    with_target = replace(fold_data, target=fold_data.images[:5])
+    evaluation, answers = evaluate(network, with_target, subset_only=False)
+    assert answers.target.shape == (5, fold_data.num_classes)
+    assert 0.0 <= evaluation.target_estimate <= 1.0
+    subset_only, nothing = evaluate(network, with_target, subset_only=True)
+    assert subset_only.target_estimate is None
     assert len(nothing.target) == 0
-    without, none = judge(network, material, quick=False)
+    without, none = evaluate(network, fold_data, subset_only=False)
     assert without.target_estimate is None
-    assert none.target.shape == (0, material.num_classes)
-    assert without.shift == judgement.shift
+    assert none.target.shape == (0, fold_data.num_classes)
+    assert without.shift == evaluation.shift
 
 
 def test_a_left_out_laboratory_is_what_the_objective_hears_most_of() -> None:
-    cells, splits = blank(400)
-    assert prepare(cells, splits, ShiftSuite(seed=0)).clean_share is None
+    dataset, splits = blank(400)
+    assert prepare_fold(dataset, splits, ShiftSuite(seed=0)).clean_weight is None
     by_lab = replace(splits, fold_names=("A", "B", "C", "D", "E"))
-    assert prepare(cells, by_lab, ShiftSuite(seed=0)).clean_share == LEFT_OUT_LAB_SHARE
+    assert prepare_fold(dataset, by_lab, ShiftSuite(seed=0)).clean_weight == HELD_OUT_SITE_WEIGHT
 
 
 def test_answers_come_for_every_output_and_every_image_however_many_a_batch_takes() -> None:
@@ -109,9 +111,9 @@ def test_answers_come_for_every_output_and_every_image_however_many_a_batch_take
     shown = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), dtype=np.uint8)
     means = shown.mean(axis=(1, 2))
     for batch_size in (4, 7, 21, 64):
-        found = answers_of(both, shown, batch_size=batch_size)
+        found = predict_outputs(both, shown, batch_size=batch_size)
         np.testing.assert_allclose(found[0], means, rtol=1e-5)
         np.testing.assert_allclose(found[1], 2 * means, rtol=1e-5)
     rows = np.array([20, 3, 3])
-    (found_alone,) = answers_of(keras.Model(images, mean), shown, rows, batch_size=2)
+    (found_alone,) = predict_outputs(keras.Model(images, mean), shown, rows, batch_size=2)
     np.testing.assert_allclose(found_alone, means[rows], rtol=1e-5)

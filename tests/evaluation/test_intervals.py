@@ -8,54 +8,56 @@ import pytest
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.evaluation.fold_data import Material, prepare
-from bloodauto.evaluation.intervals import Resampling, percentile_interval, resampling
+from bloodauto.evaluation.fold_data import FoldData, prepare_fold
+from bloodauto.evaluation.intervals import BootstrapResamples, bootstrap_resamples, percentile_interval
 from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftSuite
 
 
 @pytest.fixture(scope="module")
-def material() -> Material:
-    cells = synthesize(400, laboratory="lab_a", seed=5, image_size_px=32)
-    splits = make_splits(cells, clean(cells, enabled=False), seed=0)
-    return prepare(cells, splits, ShiftSuite(seed=0, num_images=40), quick_images=60)
+def fold_data() -> FoldData:
+    dataset = synthesize(400, site="lab_a", seed=5, image_size_px=32)
+    splits = make_splits(dataset, clean(dataset, enabled=False), seed=0)
+    return prepare_fold(dataset, splits, ShiftSuite(seed=0, num_images=40), max_subset_images=60)
 
 
-def answers(material: Material, skill: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def answers(fold_data: FoldData, skill: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    labels = material.labels[material.validation_index[material.quick_rows]]
-    eye = np.eye(material.num_classes)
+    labels = fold_data.labels[fold_data.validation_index[fold_data.subset_rows]]
+    eye = np.eye(fold_data.num_classes)
     return (
-        rng.normal(size=(len(labels), material.num_classes)) + skill * eye[labels],
-        rng.normal(size=(len(material.plan), material.num_classes)) + 0.6 * skill * eye[material.view_labels],
+        rng.normal(size=(len(labels), fold_data.num_classes)) + skill * eye[labels],
+        rng.normal(size=(len(fold_data.plan), fold_data.num_classes)) + 0.6 * skill * eye[fold_data.shifted_labels],
     )
 
 
-def test_drawing_every_image_once_gives_the_score_itself(material: Material) -> None:
-    labels = material.labels[material.validation_index[material.quick_rows]]
-    once = Resampling(material, np.ones((1, len(labels)), dtype=np.int64))
+def test_drawing_every_image_once_gives_the_score_itself(fold_data: FoldData) -> None:
+    labels = fold_data.labels[fold_data.validation_index[fold_data.subset_rows]]
+    once = BootstrapResamples(fold_data, np.ones((1, len(labels)), dtype=np.int64))
     for skill in (0.0, 1.5, 4.0):
-        clean_answers, shifted = answers(material, skill, seed=1)
-        wanted = shift_score(labels, clean_answers, material.plan, shifted).objective
+        clean_answers, shifted = answers(fold_data, skill, seed=1)
+        wanted = shift_score(labels, clean_answers, fold_data.plan, shifted).objective
         assert once.shift_scores(clean_answers, shifted) == pytest.approx([wanted])
 
 
-def test_draws_keep_the_size_of_every_class(material: Material) -> None:
-    labels = material.labels[material.validation_index[material.quick_rows]]
-    drawn = resampling(material, seed=3, draws=20)
+def test_draws_keep_the_size_of_every_class(fold_data: FoldData) -> None:
+    labels = fold_data.labels[fold_data.validation_index[fold_data.subset_rows]]
+    drawn = bootstrap_resamples(fold_data, seed=3, draws=20)
     for label in np.unique(labels):
         assert (drawn.counts[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
     assert not np.array_equal(drawn.counts[0], drawn.counts[1])
-    assert np.array_equal(drawn.counts, resampling(material, seed=3, draws=20).counts)
+    assert np.array_equal(drawn.counts, bootstrap_resamples(fold_data, seed=3, draws=20).counts)
 
 
-def test_the_interval_holds_the_score_and_a_pair_is_told_apart_better_than_by_two_intervals(material: Material) -> None:
-    drawn = resampling(material, seed=0, draws=300)
-    clean_answers, shifted = answers(material, 1.5, seed=2)
+def test_the_interval_holds_the_score_and_a_pair_is_told_apart_better_than_by_two_intervals(
+    fold_data: FoldData,
+) -> None:
+    drawn = bootstrap_resamples(fold_data, seed=0, draws=300)
+    clean_answers, shifted = answers(fold_data, 1.5, seed=2)
     scores = drawn.shift_scores(clean_answers, shifted)
     interval = percentile_interval(scores)
-    labels = material.labels[material.validation_index[material.quick_rows]]
-    score = shift_score(labels, clean_answers, material.plan, shifted).objective
+    labels = fold_data.labels[fold_data.validation_index[fold_data.subset_rows]]
+    score = shift_score(labels, clean_answers, fold_data.plan, shifted).objective
     assert interval.low < score < interval.high
     # Nearly the same network: its difference is known far better than its score.
     nearly = shifted.copy()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from bloodauto.evaluation.metrics import confusion_matrix, measure, softmax
+from bloodauto.evaluation.metrics import compute_metrics, confusion_matrix, softmax
 
 
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 9), count=st.integers(1, 60))
@@ -15,7 +15,7 @@ def test_figures_are_scikit_learns(seed, classes, count):
     labels = rng.integers(0, classes, count)
     probabilities = rng.dirichlet(np.full(classes, 0.5), count)
     answers = probabilities.argmax(axis=1)
-    found = measure(labels, probabilities)
+    found = compute_metrics(labels, probabilities)
     np.testing.assert_array_equal(
         confusion_matrix(labels, answers, classes),
         reference.confusion_matrix(labels, answers, labels=np.arange(classes)),
@@ -33,7 +33,7 @@ def test_the_loss_is_scikit_learns_away_from_zero():
     rng = np.random.default_rng(0)
     labels, probabilities = rng.integers(0, 4, 50), rng.dirichlet(np.full(4, 3.0), 50)
     expected = reference.log_loss(labels, probabilities, labels=np.arange(4))
-    assert measure(labels, probabilities).loss == pytest.approx(expected, rel=1e-6)
+    assert compute_metrics(labels, probabilities).loss == pytest.approx(expected, rel=1e-6)
 
 
 def test_softmax_of_large_logits_stays_finite_and_keeps_differences():

@@ -28,9 +28,9 @@ def _sample(rng: np.random.Generator, count: int, sharpness: float, bias: np.nda
 def _fit(seed: int, sharpness: float, bias: np.ndarray, views: int = 300) -> tuple[Calibration, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     clean, labels = _sample(rng, 600, sharpness, bias)
-    shifted, view_labels = _sample(rng, views, sharpness, bias)
+    shifted, shifted_labels = _sample(rng, views, sharpness, bias)
     groups = np.array([GROUPS[index % 3] for index in range(views)])
-    found = fit_calibration(clean, labels, shifted, view_labels, groups)
+    found = fit_calibration(clean, labels, shifted, shifted_labels, groups)
     return found, *_sample(np.random.default_rng(seed + 1000), 4000, sharpness, bias)
 
 
@@ -58,8 +58,8 @@ def test_what_helps_one_kind_of_shift_alone_is_not_taken() -> None:
     rng = np.random.default_rng(2)
     clean, labels = _sample(rng, 600, 1.0, np.zeros(CLASSES))
     views = [_sample(rng, 200, 1.0, 3.0 * np.eye(CLASSES)[index]) for index in range(3)]
-    shifted, view_labels = np.concatenate([one[0] for one in views]), np.concatenate([one[1] for one in views])
-    found = fit_calibration(clean, labels, shifted, view_labels, np.repeat(GROUPS, 200))
+    shifted, shifted_labels = np.concatenate([one[0] for one in views]), np.concatenate([one[1] for one in views])
+    found = fit_calibration(clean, labels, shifted, shifted_labels, np.repeat(GROUPS, 200))
     assert found.per_class is None
 
 

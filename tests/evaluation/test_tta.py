@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from bloodauto.config.recipe import VIEW_NAMES
-from bloodauto.evaluation.fold_data import probabilities
-from bloodauto.evaluation.tta import batch_of_views, over_views
+from bloodauto.config.recipe import TRANSFORM_NAMES
+from bloodauto.evaluation.fold_data import predict_probabilities
+from bloodauto.evaluation.tta import tta_batch, with_tta
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +23,22 @@ def network() -> keras.Model:
 
 def test_the_answer_is_the_weighted_average_of_what_each_view_gets(network: keras.Model) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 20, 20, 3), dtype=np.uint8)
-    shares = {name: (index + 1) / 66 for index, name in enumerate(VIEW_NAMES)}
+    shares = {name: (index + 1) / 66 for index, name in enumerate(TRANSFORM_NAMES)}
     assert sum(shares.values()) == pytest.approx(1)
     wanted = sum(
-        share * probabilities(network, np.asarray(batch_of_views(images, [name]))) for name, share in shares.items()
+        share * predict_probabilities(network, np.asarray(tta_batch(images, [name]))) for name, share in shares.items()
     )
-    found = probabilities(over_views(network, shares), images)
+    found = predict_probabilities(with_tta(network, shares), images)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert np.abs(found - probabilities(network, images)).max() > 0.01
+    assert np.abs(found - predict_probabilities(network, images)).max() > 0.01
     np.testing.assert_allclose(
-        probabilities(over_views(network, {"identity": 1.0}), images), probabilities(network, images), atol=1e-6
+        predict_probabilities(with_tta(network, {"identity": 1.0}), images),
+        predict_probabilities(network, images),
+        atol=1e-6,
     )
 
 
 def test_its_answers_stay_logits_that_sum_to_one(network: keras.Model) -> None:
     images = np.zeros((3, 20, 20, 3), dtype=np.uint8)
-    logits = np.asarray(over_views(network, {"identity": 0.5, "turn_90": 0.5}).predict(images, verbose=0))
+    logits = np.asarray(with_tta(network, {"identity": 0.5, "turn_90": 0.5}).predict(images, verbose=0))
     np.testing.assert_allclose(np.exp(logits).sum(axis=1), 1, atol=1e-5)

@@ -9,14 +9,14 @@ import pytest
 from bloodauto.data.dataset import COMPETITION_CLASSES
 from bloodauto.errors import RunError
 from bloodauto.export.codabench import check_submission, write_submission
-from bloodauto.export.keras_model import Member, View, build_export
+from bloodauto.export.keras_model import Member, TtaTransform, build_export
 from bloodauto.export.labels import competition_labels, labels_of
 
 
 @pytest.fixture(scope="module")
 def model(make):
-    views = (View("identity", 0.5), View("turn_180", 0.5))
-    members = [Member(make.stir(make.small(size_px=96, classes=8), seed), 0.5, views=views) for seed in (1, 2)]
+    tta = (TtaTransform("identity", 0.5), TtaTransform("turn_180", 0.5))
+    members = [Member(make.stir(make.small(size_px=96, classes=8), seed), 0.5, tta=tta) for seed in (1, 2)]
     return build_export(members)
 
 

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 from keras import layers
 
-from bloodauto.config.recipe import VIEW_NAMES, WeightedView
+from bloodauto.config.recipe import TRANSFORM_NAMES, WeightedTransform
 from bloodauto.errors import RunError
 from bloodauto.evaluation.calibration import apply_temperature
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
-from bloodauto.evaluation.tta import VIEW_OPERATIONS, batch_of_views
+from bloodauto.evaluation.tta import TTA_OPERATIONS, tta_batch
 from bloodauto.export.keras_model import (
     IDENTITY,
     Member,
-    View,
+    TtaTransform,
     build_export,
     check_parity,
     save_model,
-    views_of,
+    tta_transforms_of,
 )
 
 
@@ -46,7 +46,7 @@ REFERENCE_VIEWS = {
     "brighter": lambda images: np.uint8(np.minimum(np.round(images * np.float32(1.1)), 255)),
     "darker": lambda images: np.uint8(np.round(images * np.float32(0.9))),
 }
-HALF_TURNS = (View("identity", 0.5), View("turn_180", 0.5))
+HALF_TURNS = (TtaTransform("identity", 0.5), TtaTransform("turn_180", 0.5))
 
 
 def softmax(logits):
@@ -58,10 +58,10 @@ def by_hand(members, temperature, images):
     """What the export must answer, computed outside of it."""
     total = 0.0
     for member in members:
-        for view in member.views:
-            look = np.ascontiguousarray(REFERENCE_VIEWS[view.name](images))
+        for transform in member.tta:
+            look = np.ascontiguousarray(REFERENCE_VIEWS[transform.name](images))
             logits = member.network.predict(look, verbose=0)
-            total = total + member.weight * view.share * softmax(logits / member.temperature)
+            total = total + member.weight * transform.weight * softmax(logits / member.temperature)
     return apply_temperature(total, temperature)
 
 
@@ -78,10 +78,10 @@ def test_answers_are_the_calibrated_average(small_pair, make):
     assert model.inputs[0].dtype == "uint8"
 
 
-@pytest.mark.parametrize("name", VIEW_NAMES)
+@pytest.mark.parametrize("name", TRANSFORM_NAMES)
 def test_each_view_is_that_of_numpy_and_opencv(name, make):
     images = cv2.GaussianBlur(make.images(4, 24).reshape(4 * 24, 24, 3), (0, 0), 2.0).reshape(4, 24, 24, 3)
-    found = np.asarray(batch_of_views(images, [name]))
+    found = np.asarray(tta_batch(images, [name]))
     assert found.dtype == np.uint8
     # OpenCV interpolates with weights in steps of 1/32.
     tolerance = 2 if name.startswith("rotate") else 0
@@ -90,29 +90,34 @@ def test_each_view_is_that_of_numpy_and_opencv(name, make):
 
 
 def test_every_name_of_the_grammar_has_an_operation():
-    assert set(VIEW_OPERATIONS) == set(VIEW_NAMES) == set(REFERENCE_VIEWS)
+    assert set(TTA_OPERATIONS) == set(TRANSFORM_NAMES) == set(REFERENCE_VIEWS)
 
 
 def test_each_member_is_averaged_over_its_own_views(small_pair, make):
-    views = (View("identity", 0.6), View("flip_left_right", 0.1), View("turn_90", 0.3))
-    members = [Member(small_pair[0], 0.5, views=views), Member(small_pair[1], 0.5, temperature=2.0, views=HALF_TURNS)]
+    tta = (TtaTransform("identity", 0.6), TtaTransform("flip_left_right", 0.1), TtaTransform("turn_90", 0.3))
+    members = [Member(small_pair[0], 0.5, tta=tta), Member(small_pair[1], 0.5, temperature=2.0, tta=HALF_TURNS)]
     images = make.images(5, 24)
     found = build_export(members, temperature=0.8).predict(images, verbose=0)
     np.testing.assert_allclose(found, by_hand(members, 0.8, images), atol=1e-5)
     assert np.abs(found - build_export([Member(m.network, m.weight) for m in members]).predict(images)).max() > 0.01
-    assert [member.passes for member in members] == [3, 2]
+    assert [member.forward_passes for member in members] == [3, 2]
 
 
 def test_a_recipes_views_become_shares():
-    assert views_of(()) == IDENTITY
-    named = (WeightedView(view="identity", weight=3), WeightedView(view="darker"))
-    assert views_of(named) == (View("identity", 0.75), View("darker", 0.25))
+    assert tta_transforms_of(()) == IDENTITY
+    named = (WeightedTransform(transform="identity", weight=3), WeightedTransform(transform="darker"))
+    assert tta_transforms_of(named) == (TtaTransform("identity", 0.75), TtaTransform("darker", 0.25))
 
 
 @pytest.mark.slow
 def test_file_of_two_equal_architectures_loads_without_the_project(mobilenet_pair, tmp_path, make, run_bare):
-    views = (View("identity", 0.4), View("turn_270", 0.3), View("rotate_left", 0.2), View("brighter", 0.1))
-    members = [Member(network, 0.5, views=views) for network in mobilenet_pair]
+    tta = (
+        TtaTransform("identity", 0.4),
+        TtaTransform("turn_270", 0.3),
+        TtaTransform("rotate_left", 0.2),
+        TtaTransform("brighter", 0.1),
+    )
+    members = [Member(network, 0.5, tta=tta) for network in mobilenet_pair]
     images = make.images(3, 96)
     path = tmp_path / "model.keras"
     save_model(build_export(members, temperature=1.3), path)
@@ -221,7 +226,7 @@ def test_members_that_disagree_and_views_that_do_not_fit_are_refused(small_pair,
     images = keras.Input((24, 32, 3), dtype="uint8")
     wide = keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Rescaling(1.0)(images))))
     with pytest.raises(RunError, match="24 x 32"):
-        build_export([Member(wide, 1.0, views=(View("turn_90", 1.0),))])
+        build_export([Member(wide, 1.0, tta=(TtaTransform("turn_90", 1.0),))])
 
 
 def test_scales_and_biases_are_those_of_the_calibration(small_pair, make):

@@ -10,21 +10,21 @@ import pytest
 from bloodauto.errors import RunError
 from bloodauto.export.keras_model import Member, build_export
 from bloodauto.export.ood import (
-    FILE_NAME,
+    OOD_FILE,
     FeatureSpace,
-    fit_familiarity,
-    made_of,
+    fit_ood_detector,
+    make_synthetic_ood,
     mean_distances,
-    read_familiarity,
-    strangeness,
-    write_familiarity,
+    ood_score,
+    read_ood_detector,
+    write_ood_detector,
 )
 
 SIZE_PX = 24
 
 
 @pytest.fixture(scope="module")
-def cells() -> tuple[np.ndarray, np.ndarray]:
+def dataset() -> tuple[np.ndarray, np.ndarray]:
     """Discs on a light field, dark or pale by their class."""
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 2
@@ -41,36 +41,39 @@ def model(small_pair):
 
 
 @pytest.fixture(scope="module")
-def fitted(model, cells):
-    return fit_familiarity(model, *cells, np.arange(160), np.arange(160, 240), seed=0)
+def fitted(model, dataset):
+    return fit_ood_detector(model, *dataset, np.arange(160), np.arange(160, 240), seed=0)
 
 
 def answers(model, images: np.ndarray) -> np.ndarray:
     return np.asarray(model.predict(images, verbose=0))
 
 
-def test_the_limit_leaves_the_own_images_an_answer_and_finds_what_is_no_cell(fitted, model, cells) -> None:
-    rule, measured = fitted
-    own = cells[0][160:]
-    marked = strangeness(rule, model, own, answers(model, own)) > rule.limit
-    assert marked.mean() <= 0.06
-    assert measured.own.answered == pytest.approx(1 - marked.mean())
-    assert measured.own.accuracy == (answers(model, own).argmax(axis=1) == cells[1][160:])[~marked].mean()
-    assert 0 <= measured.elsewhere.answered < measured.own.answered
-    by_kind = {one.kind: one for one in measured.found}
+def test_the_limit_leaves_the_own_images_an_answer_and_finds_what_is_no_cell(fitted, model, dataset) -> None:
+    rule, ood_evaluation = fitted
+    in_domain = dataset[0][160:]
+    flagged = ood_score(rule, model, in_domain, answers(model, in_domain)) > rule.threshold
+    assert flagged.mean() <= 0.06
+    assert ood_evaluation.in_domain.coverage == pytest.approx(1 - flagged.mean())
+    assert (
+        ood_evaluation.in_domain.accuracy
+        == (answers(model, in_domain).argmax(axis=1) == dataset[1][160:])[~flagged].mean()
+    )
+    assert 0 <= ood_evaluation.external.coverage < ood_evaluation.in_domain.coverage
+    by_kind = {one.kind: one for one in ood_evaluation.synthetic_ood}
     assert list(by_kind) == ["background without a cell", "cells in pieces", "noise"]
     assert by_kind["noise"].auroc > 0.99
-    assert by_kind["noise"].marked > 0.95
-    assert by_kind["cells in pieces"].marked > 0.5
-    assert all(one.images == 80 for one in measured.found)
+    assert by_kind["noise"].flagged > 0.95
+    assert by_kind["cells in pieces"].flagged > 0.5
+    assert all(one.images == 80 for one in ood_evaluation.synthetic_ood)
 
 
-def test_strangeness_is_the_sum_of_both_measures(fitted, model, cells) -> None:
+def test_strangeness_is_the_sum_of_both_measures(fitted, model, dataset) -> None:
     rule, _ = fitted
-    some, certain = cells[0][:8], np.tile([1.0, 0.0], (8, 1))
+    some, certain = dataset[0][:8], np.tile([1.0, 0.0], (8, 1))
     far = mean_distances(rule, model, some) / rule.distance_unit
-    np.testing.assert_allclose(strangeness(rule, model, some, certain), far, atol=1e-6)
-    uncertain = strangeness(rule, model, some, np.full((8, 2), 0.5))
+    np.testing.assert_allclose(ood_score(rule, model, some, certain), far, atol=1e-6)
+    uncertain = ood_score(rule, model, some, np.full((8, 2), 0.5))
     np.testing.assert_allclose(uncertain, far + np.log(2) / rule.entropy_unit, atol=1e-6)
 
 
@@ -78,7 +81,7 @@ def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
     rng = np.random.default_rng(1)
     directions, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     variances, means = np.array([4.0, 1.0]), rng.normal(size=(2, 3))
-    space = FeatureSpace(means, directions[:, :2], variances, 0.25, usual=2.0)
+    space = FeatureSpace(means, directions[:, :2], variances, 0.25, typical_distance=2.0)
     covariance = directions @ np.diag([4.0, 1.0, 0.25]) @ directions.T
     features = rng.normal(size=(5, 3))
     away = features[:, None] - means
@@ -86,31 +89,31 @@ def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
     np.testing.assert_allclose(space.distances(features), wanted, rtol=1e-6)
 
 
-def test_the_rule_reads_as_it_was_written(fitted, model, cells, tmp_path) -> None:
+def test_the_rule_reads_as_it_was_written(fitted, model, dataset, tmp_path) -> None:
     rule, _ = fitted
-    write_familiarity(tmp_path / FILE_NAME, rule)
-    again = read_familiarity(tmp_path / FILE_NAME)
-    some = cells[0][:8]
+    write_ood_detector(tmp_path / OOD_FILE, rule)
+    again = read_ood_detector(tmp_path / OOD_FILE)
+    some = dataset[0][:8]
     given = answers(model, some)
-    np.testing.assert_array_equal(strangeness(again, model, some, given), strangeness(rule, model, some, given))
-    assert (again.limit, again.distance_unit, again.entropy_unit) == (
-        rule.limit,
+    np.testing.assert_array_equal(ood_score(again, model, some, given), ood_score(rule, model, some, given))
+    assert (again.threshold, again.distance_unit, again.entropy_unit) == (
+        rule.threshold,
         rule.distance_unit,
         rule.entropy_unit,
     )
 
 
-def test_a_rule_of_another_model_or_no_rule_is_refused(fitted, model, cells, tmp_path) -> None:
+def test_a_rule_of_another_model_or_no_rule_is_refused(fitted, model, dataset, tmp_path) -> None:
     with pytest.raises(RunError, match="export again"):
-        mean_distances(replace(fitted[0], spaces=fitted[0].spaces[:1]), model, cells[0][:2])
-    np.savez(tmp_path / FILE_NAME, means_0=np.zeros((2, 3)))
+        mean_distances(replace(fitted[0], spaces=fitted[0].spaces[:1]), model, dataset[0][:2])
+    np.savez(tmp_path / OOD_FILE, means_0=np.zeros((2, 3)))
     with pytest.raises(RunError, match="missing or wrong"):
-        read_familiarity(tmp_path / FILE_NAME)
+        read_ood_detector(tmp_path / OOD_FILE)
 
 
 def test_made_pictures_keep_their_size_and_pieces_keep_their_pixels() -> None:
     images = np.random.default_rng(2).integers(0, 256, (3, 30, 26, 3), dtype=np.uint8)
-    made = made_of(images, np.random.default_rng(0))
+    made = make_synthetic_ood(images, np.random.default_rng(0))
     assert all(one.shape == images.shape and one.dtype == np.uint8 for one in made.values())
     pieces = made["cells in pieces"]
     np.testing.assert_array_equal(np.sort(pieces.reshape(3, -1)), np.sort(images.reshape(3, -1)))

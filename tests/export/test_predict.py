@@ -9,9 +9,9 @@ from keras import layers
 
 from bloodauto.errors import DataError, RunError, UserError
 from bloodauto.export.keras_model import Member, build_export, save_model
-from bloodauto.export.labels import Unsure, labels_of, write_labels
-from bloodauto.export.ood import fit_familiarity, write_familiarity
-from bloodauto.export.predict import open_model, predict_images, which_are_sure, write_predictions_csv
+from bloodauto.export.labels import AbstentionRule, labels_of, write_labels
+from bloodauto.export.ood import fit_ood_detector, write_ood_detector
+from bloodauto.export.predict import open_model, predict_images, which_are_confident, write_predictions_csv
 
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "platelet")
 
@@ -57,11 +57,17 @@ def test_labels_that_do_not_fit_are_refused(folder, content, message):
 
 @pytest.mark.parametrize(
     "rule",
-    ["yes", {"below": 0.5}, {"sureness": "entropie", "below": 0.5}, {"sureness": "entropy", "below": True}, []],
+    [
+        "yes",
+        {"threshold": 0.5},
+        {"confidence_score": "entropie", "threshold": 0.5},
+        {"confidence_score": "entropy", "threshold": True},
+        [],
+    ],
 )
 def test_a_rule_that_is_none_is_refused(folder, rule):
-    (folder / "labels.json").write_text(json.dumps({"classes": list(NAMES), "not_sure": rule}))
-    with pytest.raises(RunError, match="not_sure"):
+    (folder / "labels.json").write_text(json.dumps({"classes": list(NAMES), "abstention": rule}))
+    with pytest.raises(RunError, match="abstention"):
         open_model(folder)
 
 
@@ -70,15 +76,15 @@ def test_a_model_brings_its_rule_and_images_below_it_are_marked(folder, make, tm
     images = make.images(12, 24)
     probabilities = model.predict(images, verbose=0)
     middle = float(np.median(probabilities.max(axis=1)))
-    write_labels(folder / "labels.json", labels_of(model, NAMES, Unsure("max_probability", middle)))
+    write_labels(folder / "labels.json", labels_of(model, NAMES, AbstentionRule("max_probability", middle)))
     opened = open_model(folder)
-    assert opened.unsure == Unsure("max_probability", middle)
-    sure = which_are_sure(opened, images, probabilities)
+    assert opened.abstention_rule == AbstentionRule("max_probability", middle)
+    sure = which_are_confident(opened, images, probabilities)
     write_predictions_csv(tmp_path / "p.csv", [str(i) for i in range(12)], NAMES, probabilities, sure)
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["name", "label", *(f"probability_{name}" for name in NAMES), "sure"]
-    marked = np.array([row["sure"] == "no" for row in rows])
+    assert list(rows[0]) == ["name", "label", *(f"probability_{name}" for name in NAMES), "confident"]
+    marked = np.array([row["confident"] == "no" for row in rows])
     np.testing.assert_array_equal(marked, probabilities.max(axis=1) < middle)
     assert 0 < marked.sum() < 12
 
@@ -86,22 +92,22 @@ def test_a_model_brings_its_rule_and_images_below_it_are_marked(folder, make, tm
 def test_images_unlike_the_trained_ones_are_marked_although_their_probabilities_are_sure(folder, make):
     grey = np.clip(make.images(60, 24) // 8 + 110, 0, 255).astype(np.uint8)
     opened = open_model(folder)
-    assert which_are_sure(opened, grey, predict_images(opened, grey)) is None
+    assert which_are_confident(opened, grey, predict_images(opened, grey)) is None
     labels = predict_images(opened, grey).argmax(axis=1)
-    rule, _ = fit_familiarity(opened.network, grey, labels, np.arange(40), np.arange(40, 60), seed=0)
-    write_familiarity(folder / "familiar.npz", rule)
+    rule, _ = fit_ood_detector(opened.network, grey, labels, np.arange(40), np.arange(40, 60), seed=0)
+    write_ood_detector(folder / "ood.npz", rule)
     opened = open_model(folder)
     both = np.concatenate([grey[40:], make.images(20, 24)])
-    sure = which_are_sure(opened, both, predict_images(opened, both))
+    sure = which_are_confident(opened, both, predict_images(opened, both))
     assert sure[:20].mean() >= 0.9
     assert sure[20:].mean() <= 0.1
     # Without it, the line for probabilities alone counts.
-    write_labels(folder / "labels.json", labels_of(opened.network, NAMES, Unsure("max_probability", 1.1)))
+    write_labels(folder / "labels.json", labels_of(opened.network, NAMES, AbstentionRule("max_probability", 1.1)))
     opened = open_model(folder)
-    np.testing.assert_array_equal(which_are_sure(opened, both, predict_images(opened, both)), sure)
-    (folder / "familiar.npz").unlink()
+    np.testing.assert_array_equal(which_are_confident(opened, both, predict_images(opened, both)), sure)
+    (folder / "ood.npz").unlink()
     opened = open_model(folder)
-    assert not which_are_sure(opened, both, predict_images(opened, both)).any()
+    assert not which_are_confident(opened, both, predict_images(opened, both)).any()
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):
@@ -153,7 +159,7 @@ def test_csv_can_be_read_again(tmp_path):
         "label": "b",
         "probability_label": "0.250000",
         "probability_b": "0.750000",
-        "sure": "",
+        "confident": "",
     }
     assert rows[1]["name"] == "ü.png"
     assert rows[1]["label"] == "label"

@@ -1,4 +1,4 @@
-"""Trained networks averaged into one model, with test-time views and without."""
+"""Trained networks averaged into one model, with test-time transforms and without."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bloodauto.cli.main import app
 from bloodauto.data.split import read_splits
 from bloodauto.data.synthetic.generator import synthesize, write_dataset
 from bloodauto.ensemble.assemble import combine
-from bloodauto.ensemble.record import Trained
+from bloodauto.ensemble.record import TrainedNetwork
 from bloodauto.errors import RunError
 from bloodauto.export.ensemble_export import Exported
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json
-from bloodauto.workflows.prepare import read_cells
+from bloodauto.workflows.prepare import read_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -32,7 +32,7 @@ stages:
   - epochs: 3
     optimizer: {{name: adamw, learning_rate: {rate}}}
     schedule: {{name: constant}}
-test_time_views: {views}
+tta_transforms: {views}
 """
 
 
@@ -40,37 +40,40 @@ test_time_views: {views}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two trainings on the same images: one whose recipe names two views, one whose recipe names none."""
     made = tmp_path_factory.mktemp("looking")
-    write_dataset(synthesize(240, laboratory="lab_a", seed=3, image_size_px=32), made / "cells.npz")
-    for name, rate, views in (("a", "5e-3", "[{view: identity, weight: 3}, {view: turn_180}]"), ("b", "8e-3", "[]")):
-        (made / f"{name}.yaml").write_text(RECIPE.format(rate=rate, views=views))
+    write_dataset(synthesize(240, site="lab_a", seed=3, image_size_px=32), made / "cells.npz")
+    for name, rate, tta in (
+        ("a", "5e-3", "[{transform: identity, weight: 3}, {transform: turn_180}]"),
+        ("b", "8e-3", "[]"),
+    ):
+        (made / f"{name}.yaml").write_text(RECIPE.format(rate=rate, tta=tta))
         bloodauto.train(recipe=made / f"{name}.yaml", run=made / name, data=str(made / "cells.npz"), cleaning=False)
     return made
 
 
-def export(folder: Path, output: Path, *, views: bool) -> Exported:
+def export(folder: Path, output: Path, *, tta: bool) -> Exported:
     return bloodauto.export_trained(
         trainings=[folder / "a", folder / "b"],
         weights=[2, 1],
         data=str(folder / "cells.npz"),
         output=output,
         formats=["keras"],
-        views=views,
+        tta=tta,
     )
 
 
 def validation(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    cells = read_cells(str(folder / "cells.npz"), None)
-    index = read_splits(RunDirectory(folder / "a").splits, cells).validation_index()
-    return cells.images[index], cells.labels[index]
+    dataset = read_dataset(str(folder / "cells.npz"), None)
+    index = read_splits(RunDirectory(folder / "a").splits, dataset).validation_index()
+    return dataset.images[index], dataset.labels[index]
 
 
 def test_without_views_it_is_the_weighted_average_of_what_the_trainings_answered(folder: Path, tmp_path: Path) -> None:
-    exported = export(folder, tmp_path, views=False)
+    exported = export(folder, tmp_path, tta=False)
     assert exported.gain is None
     images, _ = validation(folder)
     found = keras.models.load_model(tmp_path / "model.keras", compile=False).predict(images, verbose=0)
     stored = [read_arrays(folder / name / "predictions.npz")["clean"] for name in ("a", "b")]
-    trained = [Trained(name, "trial", index, 0, folder / name) for index, name in enumerate(("a", "b"))]
+    trained = [TrainedNetwork(name, "trial", index, 0, folder / name) for index, name in enumerate(("a", "b"))]
     calibration = combine(trained, [2, 1]).calibration
     np.testing.assert_allclose(found, calibration.apply((2 * stored[0] + stored[1]) / 3), atol=1e-3)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
@@ -78,13 +81,13 @@ def test_without_views_it_is_the_weighted_average_of_what_the_trainings_answered
 
 
 def test_views_are_measured_stated_and_inside_the_file(folder: Path, tmp_path: Path) -> None:
-    exported = export(folder, tmp_path / "views", views=True)
-    export(folder, tmp_path / "plain", views=False)
+    exported = export(folder, tmp_path / "views", tta=True)
+    export(folder, tmp_path / "plain", tta=False)
     gain = exported.gain
     assert gain is not None
     images, labels = validation(folder)
     # Recipe a names two views, recipe b none: it looks once.
-    assert (gain.passes, gain.passes_without) == (3, 2)
+    assert (gain.forward_passes, gain.forward_passes_without_tta) == (3, 2)
     assert gain.time_ratio > 0
     assert gain.images == len(labels)
     answers = {
@@ -94,12 +97,12 @@ def test_views_are_measured_stated_and_inside_the_file(folder: Path, tmp_path: P
     assert np.abs(answers["views"] - answers["plain"]).max() > 1e-3
     # The gain that is stated is the gain of the files.
     assert (answers["views"].argmax(axis=1) == labels).mean() == pytest.approx(gain.scores["accuracy"])
-    assert (answers["plain"].argmax(axis=1) == labels).mean() == pytest.approx(gain.scores_without["accuracy"])
-    assert gain.helps == (gain.scores["shift"] > gain.scores_without["shift"])
+    assert (answers["plain"].argmax(axis=1) == labels).mean() == pytest.approx(gain.scores_without_tta["accuracy"])
+    assert gain.helps == (gain.scores["shift"] > gain.scores_without_tta["shift"])
     card = (tmp_path / "views" / "README.md").read_text()
     assert "3 passes through networks rather than 2" in card
     assert "identity 0.75, turn_180 0.25" in card
-    assert "without views" in card, "the sealed test is opened without views"
+    assert "without views" in card, "the held-out test is opened without views"
     assert read_json(tmp_path / "views" / "test.json")["images"] > 0
 
 
@@ -112,13 +115,13 @@ def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) 
     with pytest.raises(RunError):
         bloodauto.export_trained(trainings=[folder / "a"], data="synthetic", image_size_px=32, output=tmp_path)
     with pytest.raises(RunError, match="Give the --seed"):
-        bloodauto.export_trained(trainings=[folder / "a"], data=data, output=tmp_path, seed=7, views=True)
+        bloodauto.export_trained(trainings=[folder / "a"], data=data, output=tmp_path, seed=7, tta=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_says_what_views_cost(folder: Path, tmp_path: Path) -> None:
-    arguments = ["export-trained", folder / "a", "--data", folder / "cells.npz", "--output", tmp_path, "--views"]
+    arguments = ["export-trained", folder / "a", "--data", folder / "cells.npz", "--output", tmp_path, "--tta"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--format", "keras"], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "test-time views: 2 passes an image instead of 1" in result.output
+    assert "test-time transforms: 2 passes an image instead of 1" in result.output
     assert str(tmp_path / "model.keras") in result.output

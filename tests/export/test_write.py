@@ -5,22 +5,22 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from bloodauto.ensemble.distilled import Comparison, Distilled
-from bloodauto.ensemble.record import Considered
+from bloodauto.ensemble.distilled import Comparison, DistillationResult
+from bloodauto.ensemble.record import CandidateCounts
 from bloodauto.ensemble.selection_bias import WinnersCurse
 from bloodauto.errors import RunError, UserError
 from bloodauto.evaluation.calibration import wilson_interval
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
-from bloodauto.evaluation.selective import Abstention, Part, RiskCoverage
-from bloodauto.export.keras_model import IDENTITY, Member, View, build_export
-from bloodauto.export.labels import Unsure, labels_of
+from bloodauto.evaluation.selective import Abstention, RiskCoverage, SelectiveAccuracy
+from bloodauto.export.keras_model import IDENTITY, Member, TtaTransform, build_export
+from bloodauto.export.labels import AbstentionRule, labels_of
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, render_card
-from bloodauto.export.ood import Familiarity, FeatureSpace, Found, Measured, read_familiarity
-from bloodauto.export.tta_evaluation import ViewGain
+from bloodauto.export.ood import FeatureSpace, OodDetector, OodEvaluation, SyntheticOodResult, read_ood_detector
+from bloodauto.export.tta_evaluation import TtaGain
 from bloodauto.export.write import ParitySample, check_formats, write_export
-from bloodauto.shift.external_estimate import Expectation
+from bloodauto.shift.external_estimate import ExternalEstimate
 
-UNSURE = Unsure("entropy", -0.7)
+UNSURE = AbstentionRule("entropy", -0.7)
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "plate|let")
 
 
@@ -40,13 +40,13 @@ def facts():
         abstention=Abstention(
             "entropy",
             -0.7,
-            Part(1000, 0.95, 0.991, RiskCoverage((0.5, 1.0), (0.0, 0.02), 0.01)),
-            Part(400, 0.64, 0.912, RiskCoverage((0.5, 1.0), (0.1, 0.3), 0.2)),
+            SelectiveAccuracy(1000, 0.95, 0.991, RiskCoverage((0.5, 1.0), (0.0, 0.02), 0.01)),
+            SelectiveAccuracy(400, 0.64, 0.912, RiskCoverage((0.5, 1.0), (0.1, 0.3), 0.2)),
         ),
         winners_curse=WinnersCurse(12, 0.91, 0.894, 0.012, 3, 0.92),
         latency_ms=8.25,
         test=None,
-        view_gain=None,
+        tta_gain=None,
         scores=(ScoreFacts("same laboratory, test images", "accuracy", 0.98, wilson_interval(980, 1000), 1000),),
         data_source="cells.npz",
         data_digest="ab" * 32,
@@ -72,7 +72,7 @@ def test_export_writes_every_file_and_nothing_else(model, facts, sample, tmp_pat
     labels = json.loads((tmp_path / "export" / "labels.json").read_text())
     assert labels["classes"] == list(NAMES)
     assert labels["input"]["height_px"] == 24
-    assert labels["not_sure"] == {"sureness": "entropy", "below": -0.7}
+    assert labels["abstention"] == {"confidence_score": "entropy", "threshold": -0.7}
 
 
 def test_an_export_that_answers_otherwise_replaces_nothing(model, facts, sample, tmp_path):
@@ -117,32 +117,35 @@ TEST = {
     "accuracy_high": 0.986,
     "ece": 0.011,
     "ece_shifted": 0.047,
-    "elsewhere": asdict(Expectation(0.84, 0.71, 0.92, 0.9, 0.88, 40, 6)),
+    "external": asdict(ExternalEstimate(0.84, 0.71, 0.92, 0.9, 0.88, 40, 6)),
 }
 
 
 CURVE = RiskCoverage((1.0,), (0.1,), 0.1)
-MEASURED = Measured(
-    own=Part(512, 0.95, 0.991, CURVE),
-    elsewhere=Part(384, 0.71, None, CURVE),
-    found=(Found("noise", 128, 0.97, 0.9931), Found("cells in pieces", 128, 0.5, 0.81)),
+MEASURED = OodEvaluation(
+    in_domain=SelectiveAccuracy(512, 0.95, 0.991, CURVE),
+    external=SelectiveAccuracy(384, 0.71, None, CURVE),
+    synthetic_ood=(
+        SyntheticOodResult("noise", 128, 0.97, 0.9931),
+        SyntheticOodResult("cells in pieces", 128, 0.5, 0.81),
+    ),
 )
 
 
 def test_card_says_how_pictures_without_a_cell_are_found(model, facts, sample, tmp_path):
-    rule = Familiarity((FeatureSpace(np.zeros((2, 3)), np.eye(3)[:, :1], np.ones(1), 1.0),), 1.5, 0.3, 2.5)
-    told = replace(facts, measured=MEASURED)
-    result = write_export(tmp_path, model, NAMES, UNSURE, told, ["keras"], sample, familiarity=rule)
-    assert "familiar.npz" in {file.name for file in result.files}
-    again = read_familiarity(tmp_path / "familiar.npz")
-    assert (again.distance_unit, again.entropy_unit, again.limit) == (1.5, 0.3, 2.5)
+    rule = OodDetector((FeatureSpace(np.zeros((2, 3)), np.eye(3)[:, :1], np.ones(1), 1.0),), 1.5, 0.3, 2.5)
+    told = replace(facts, ood_evaluation=MEASURED)
+    result = write_export(tmp_path, model, NAMES, UNSURE, told, ["keras"], sample, ood_detector=rule)
+    assert "ood.npz" in {file.name for file in result.files}
+    again = read_ood_detector(tmp_path / "ood.npz")
+    assert (again.distance_unit, again.entropy_unit, again.threshold) == (1.5, 0.3, 2.5)
     card = (tmp_path / "README.md").read_text()
     assert "noise 97% (AUROC 0.993); cells in pieces 50% (AUROC 0.810), 128 of each" in card
     assert "Of 512 such images it answers 95.0%, 99.1% of the answers right" in card
-    assert "of 384 as simulated laboratories show them 71.0%, none right" in card
-    assert "familiar.npz" not in render_card(labels_of(model, NAMES), facts, ["keras"])
+    assert "of 384 as simulated sites show them 71.0%, none right" in card
+    assert "ood.npz" not in render_card(labels_of(model, NAMES), facts, ["keras"])
     write_export(tmp_path, model, NAMES, UNSURE, facts, ["keras"], sample)
-    assert not (tmp_path / "familiar.npz").exists(), "it would judge another model's features"
+    assert not (tmp_path / "ood.npz").exists(), "it would judge another model's features"
 
 
 def test_card_states_what_to_expect_elsewhere_and_how_often_that_holds(model, facts):
@@ -151,13 +154,13 @@ def test_card_states_what_to_expect_elsewhere_and_how_often_that_holds(model, fa
     assert "meant to hold in 90% of laboratories; it comes from 40 simulated ones" in card
     assert "it held in 88% of those" in card
     assert "Not covered: other patients" in card
-    assert "Calibration error: 0.011 on sealed test images, 0.047 on shifted views of them." in card
+    assert "Calibration error: 0.011 on held-out test images, 0.047 on shifted views of them." in card
 
 
 def test_card_promises_nothing_for_an_ensemble_the_test_was_not_opened_for(model, facts):
     card = render_card(labels_of(model, NAMES), facts, ("keras",))
     assert "Same lab" not in card
-    assert "Not known: the sealed test images" in card
+    assert "Not known: the held-out test images" in card
 
 
 def test_card_states_luck_latency_and_when_it_is_not_sure(model, facts):
@@ -175,17 +178,17 @@ def test_card_states_luck_latency_and_when_it_is_not_sure(model, facts):
 
 
 def test_card_states_what_views_cost_and_change(model, facts):
-    views = (View("identity", 0.75), View("turn_90", 0.25))
-    members = tuple(replace(member, views=views) for member in facts.members)
-    gain = ViewGain(
-        passes=4,
-        passes_without=2,
+    views = (TtaTransform("identity", 0.75), TtaTransform("turn_90", 0.25))
+    members = tuple(replace(member, tta=views) for member in facts.members)
+    gain = TtaGain(
+        forward_passes=4,
+        forward_passes_without_tta=2,
         time_ratio=1.94,
         scores={"accuracy": 0.97, "shift": 0.9012},
-        scores_without={"accuracy": 0.98, "shift": 0.8899},
+        scores_without_tta={"accuracy": 0.98, "shift": 0.8899},
         images=1500,
     )
-    card = render_card(labels_of(model, NAMES), replace(facts, members=members, view_gain=gain), ("keras",))
+    card = render_card(labels_of(model, NAMES), replace(facts, members=members, tta_gain=gain), ("keras",))
     assert "4 passes through networks rather than 2, 1.9 times the time as measured" in card
     assert "- trial 17: identity 0.75, turn_90 0.25" in card
     assert "On 1500 images" in card
@@ -205,17 +208,19 @@ def test_example_of_the_card_runs_without_the_project(model, facts, sample, tmp_
 
 def test_card_says_what_the_members_were_chosen_from(model, facts):
     labels = labels_of(model, NAMES)
-    card = render_card(labels, replace(facts, considered=Considered(7, 4, 12, 5, 3)), ("keras",))
+    card = render_card(labels, replace(facts, candidate_counts=CandidateCounts(7, 4, 12, 5, 3)), ("keras",))
     assert "chosen among 7 trials and 4 longer trainings, and 3 trials that had been stopped early" in card
     assert "of 12 of these, 5 were promising" in card
-    assert "stopped early" not in render_card(labels, replace(facts, considered=Considered(7, 4, 0, 0, 0)), ("keras",))
+    assert "stopped early" not in render_card(
+        labels, replace(facts, candidate_counts=CandidateCounts(7, 4, 0, 0, 0)), ("keras",)
+    )
 
 
 def test_card_of_a_student_shows_its_ensemble_beside_it(model, facts):
     scores = {"accuracy": 0.91, "shifted_accuracy": 0.83, "shift": 0.8, "ece": 0.02, "ece_shifted": 0.05}
     of_teacher = {"accuracy": 0.93, "shifted_accuracy": 0.86, "shift": 0.84, "ece": 0.01, "ece_shifted": 0.04}
-    both = Comparison(scores, of_teacher, agreement=0.95, agreement_shifted=0.88, images=200, views=400)
-    distilled = Distilled("own_cnn at 24 px", "abc", 99, 1234666, 40, 300.0, 280.0, both)
+    both = Comparison(scores, of_teacher, agreement=0.95, agreement_shifted=0.88, images=200, shifted_images=400)
+    distilled = DistillationResult("own_cnn at 24 px", "abc", 99, 1234666, 40, 300.0, 280.0, both)
     card = render_card(labels_of(model, NAMES), replace(facts, distilled=distilled), ("keras",))
     assert card.startswith("# Blood-cell classifier, distilled from an ensemble\n")
     assert "own_cnn at 24 px with 99 parameters" in card

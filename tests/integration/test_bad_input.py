@@ -19,10 +19,10 @@ from .conftest import Material
 def here(material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with good and bad things in it."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(material.cells, "cells.npz")
+    shutil.copy(material.dataset, "cells.npz")
     shutil.copy(material.short, "short.yaml")
     Path("misspelt.yaml").write_text(material.short.read_text().replace("dropout", "dropuot"))
-    Path("cut.npz").write_bytes(material.cells.read_bytes()[:2000])
+    Path("cut.npz").write_bytes(material.dataset.read_bytes()[:2000])
     Path("file").write_text("no folder")
     Path("garbage.keras").write_text("no model")
     Path("empty").mkdir()
@@ -65,7 +65,7 @@ GOOD = "--data cells.npz --space short.yaml --budget 1cpu-min"
         (f"search {GOOD} --cpus-per-trial 0", "--cpus-per-trial: expected more than 0"),
         (f"search {GOOD} --seed -1", "--seed: expected 0 or more"),
         (f"search {GOOD} --max-trials 0", "--max-trials: expected at least 1"),
-        (f"search {GOOD} --refit-share 1", "--refit-share: expected a share"),
+        (f"search {GOOD} --refit-fraction 1", "--refit-fraction: expected a share"),
         (f"search {GOOD} --warm-start nowhere", "nowhere"),
         (f"search {GOOD} --image-size 4", "--image-size: expected at least 16 px, got 4"),
         ("search --resume", "expected a run"),

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bloodauto.cli.main import app
-from bloodauto.data.load import load_cells
+from bloodauto.data.load import load_dataset
 from bloodauto.errors import DataError
 from bloodauto.run.files import read_json
 
@@ -38,7 +38,7 @@ def test_a_training_goes_on_after_ctrl_c_and_refuses_another_recipe(material: Ma
     for name, rate in (("one", "3.0e-3"), ("other", "4.0e-3")):
         (tmp_path / f"{name}.yaml").write_text(RECIPE.format(rate=rate))
     run = tmp_path / "run"
-    arguments = ["train", tmp_path / "one.yaml", "--run", run, "--data", material.cells]
+    arguments = ["train", tmp_path / "one.yaml", "--run", run, "--data", material.dataset]
     with Started(*arguments) as training:
         training.until(lambda: epochs_done(run) >= 2, "the second epoch")
         training.signal(signal.SIGINT)
@@ -56,7 +56,7 @@ def test_a_training_goes_on_after_ctrl_c_and_refuses_another_recipe(material: Ma
     assert [entry["epoch"] for entry in read_json(run / "history.json")] == list(range(1, 11))
 
     files = kept_files(run)
-    other = bloodauto("train", tmp_path / "other.yaml", "--run", run, "--data", material.cells)
+    other = bloodauto("train", tmp_path / "other.yaml", "--run", run, "--data", material.dataset)
     assert other.code == 2
     assert "another recipe was trained there" in other.err
     assert kept_files(run) == files
@@ -73,8 +73,8 @@ def test_synthetic_cells_are_written_and_inspected(tmp_path: Path, name: str) ->
     path = tmp_path / name
     drawn = ("--images", 60, "--image-size", 32, "--duplicates", 0.1, "--lab", "lab_b", "--seed", 5)
     assert str(path) in said("data", "synth", "--output", path, *drawn)
-    cells = load_cells(path)
-    assert cells.images.shape == (60, 32, 32, 3)
+    dataset = load_dataset(path)
+    assert dataset.images.shape == (60, 32, 32, 3)
     text = said("data", "inspect", "--data", path, "--output", tmp_path / "found.csv")
     assert "60 images of 32 x 32 px, 8 classes" in text
     assert "6 x exact_duplicate: left_out" in text
@@ -86,7 +86,7 @@ def test_synthetic_cells_are_written_and_inspected(tmp_path: Path, name: str) ->
 
 def test_a_contact_sheet_shows_what_a_recipe_does(material: Material, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(rate="3.0e-3"))
-    arguments = ("data", "augment", "--recipe", tmp_path / "recipe.yaml", "--data", material.cells, "--rows", 3)
+    arguments = ("data", "augment", "--recipe", tmp_path / "recipe.yaml", "--data", material.dataset, "--rows", 3)
     said(*arguments, "--output", tmp_path / "a.png")
     said(*arguments, "--output", tmp_path / "b.png")
     said(*arguments, "--output", tmp_path / "c.png", "--seed", 1)

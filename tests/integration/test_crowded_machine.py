@@ -44,8 +44,8 @@ def test_what_was_foreseen_on_a_quiet_machine_does_not_overspend_on_a_crowded_on
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     with Started(
-        "search", "--run", run.root, "--data", material.cells, "--space", material.short,
-        "--budget", f"{_BUDGET_DEVICE_SECONDS}cpu-s", "--workers", 2, "--refit-share", 0.3,
+        "search", "--run", run.root, "--data", material.dataset, "--space", material.short,
+        "--budget", f"{_BUDGET_DEVICE_SECONDS}cpu-s", "--workers", 2, "--refit-fraction", 0.3,
     ) as search:  # fmt: skip
         search.until(lambda: (run.root / "trials/00001/result.json").is_file(), "a second trial to end")
         with crowd(2 * (os.cpu_count() or 1)):

@@ -35,8 +35,8 @@ def test_two_workers_share_a_gpu_and_are_charged_half_of_it_each(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run = RunDirectory(tmp_path / "run")
     answer = bloodauto(
-        "search", "--run", run.root, "--data", material.cells, "--space", material.short, "--budget", "75gpu-s",
-        "--workers", 2, "--gpus-per-trial", 0.5, "--refit-share", 0.3, "--json",
+        "search", "--run", run.root, "--data", material.dataset, "--space", material.short, "--budget", "75gpu-s",
+        "--workers", 2, "--gpus-per-trial", 0.5, "--refit-fraction", 0.3, "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err[-3000:]
     summary = json.loads(answer.out.splitlines()[-1])

@@ -30,23 +30,23 @@ class Placed:
 @pytest.fixture(scope="module")
 def placed(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Placed:
     folder = tmp_path_factory.mktemp("placed")
-    near, far = (synthesize(200, laboratory=lab, seed=3, image_size_px=48) for lab in ("lab_a", "lab_c"))
+    near, far = (synthesize(200, site=site, seed=3, image_size_px=48) for site in ("lab_a", "lab_c"))
     both = replace(
         near,
         images=np.concatenate([near.images, far.images]),
         labels=np.concatenate([near.labels, far.labels]),
         names=np.array([f"{number:04d}" for number in range(400)]),
-        labs=np.array(["near"] * 200 + ["far"] * 200),
+        sites=np.array(["near"] * 200 + ["far"] * 200),
         groups=np.full(400, ""),
-        given_splits=np.full(400, ""),
+        predefined_splits=np.full(400, ""),
     )
     write_dataset(both, folder / "cells.npz")
-    meant = synthesize(120, laboratory="lab_b", seed=4, image_size_px=48)
+    meant = synthesize(120, site="lab_b", seed=4, image_size_px=48)
     np.save(folder / "target.npy", meant.images)
     answer = bloodauto(
         "search", "--run", folder / "run", "--data", folder / "cells.npz", "--space", material.short,
         "--target-images", folder / "target.npy", "--objective", "shift,latency", "--budget", "180cpu-s",
-        "--workers", 2, "--refit-share", 0.3, "--json",
+        "--workers", 2, "--refit-fraction", 0.3, "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err[-3000:]
     return Placed(RunDirectory(folder / "run"), answer, folder / "target.npy")
@@ -67,7 +67,7 @@ def test_the_front_is_told_and_its_best_leads(placed: Placed) -> None:
 def test_laboratories_are_folds_and_each_has_its_score(placed: Placed) -> None:
     parts = {part["name"] for part in read_json(placed.run.splits)["parts"]}
     assert {"near", "far"} <= parts
-    scores = {row["lab"]: row for row in read_json(placed.run.root / "labs.json")}
+    scores = {row["site"]: row for row in read_json(placed.run.root / "site_scores.json")}
     assert scores
     assert set(scores) <= {"near", "far"}
     assert all(row["images"] > 100 and 0 <= row["accuracy"] <= 1 for row in scores.values())

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from bloodauto.data.load import load_cells
+from bloodauto.data.load import load_dataset
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json
 
@@ -42,8 +42,8 @@ class Searched:
 def searched(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Searched:
     run = tmp_path_factory.mktemp("searched") / "run"
     answer = bloodauto(
-        "search", "--run", run, "--data", material.cells, "--space", material.short, "--budget", "150cpu-s",
-        "--workers", 2, "--refit-share", 0.3, "--json",
+        "search", "--run", run, "--data", material.dataset, "--space", material.short, "--budget", "150cpu-s",
+        "--workers", 2, "--refit-fraction", 0.3, "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err[-3000:]
     return Searched(RunDirectory(run), answer)
@@ -95,11 +95,11 @@ def test_two_workers_train_at_the_same_time(searched: Searched) -> None:
     spans = [
         (line["at_unix"] - line["device_seconds"], line["at_unix"])
         for line in charges(searched.run)
-        if line["purpose"].startswith(("trial", "refit"))
+        if line["phase"].startswith(("trial", "refit"))
     ]
     shared = max(min(a[1], b[1]) - max(a[0], b[0]) for a, b in itertools.combinations(spans, 2))
     assert shared > 1.0, "each worker reserves one core, so a second charged is a second reserved"
-    starts = [line["at_unix"] for line in charges(searched.run) if line["purpose"] == "start-up"]
+    starts = [line["at_unix"] for line in charges(searched.run) if line["phase"] == "start-up"]
     assert starts[1] - starts[0] < 3.0, "no worker waits for another one's start"
     pids = {read_json(path)["pid"] for path in searched.run.root.glob("*/*/worker.json")}
     assert len(pids) == 2, "workers are kept from one training to the next"
@@ -109,13 +109,13 @@ def test_what_a_run_leaves_is_whole(searched: Searched) -> None:
     root, export = searched.run.root, searched.run.export
     assert sorted(path.name for path in export.iterdir()) == [
         "README.md",
-        "familiar.npz",
+        "ood.npz",
         "labels.json",
         "model.keras",
         "submission.zip",
     ]
     described = ("settings.yaml", "space.yaml", "fingerprint.json", "cleaning.csv", "splits.json")
-    for name in (*described, "test.json", "familiar.json"):
+    for name in (*described, "test.json", "ood.json"):
         assert (root / name).stat().st_size > 0
     assert not list(root.rglob("checkpoint.npz")), "states of trainings that are over fill disks"
     steps = searched.run.next_steps.read_text().splitlines()
@@ -135,7 +135,7 @@ def test_a_resume_of_a_finished_run_changes_nothing(searched: Searched) -> None:
 
 def test_a_new_search_never_takes_over_a_run(searched: Searched, material: Material) -> None:
     before = all_files(searched.run.root)
-    answer = bloodauto("search", "--run", searched.run.root, "--data", material.cells, "--budget", "1cpu-min")
+    answer = bloodauto("search", "--run", searched.run.root, "--data", material.dataset, "--budget", "1cpu-min")
     assert answer.code == 2
     assert "--resume" in answer.err
     assert all_files(searched.run.root) == before
@@ -171,8 +171,8 @@ np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
 def test_the_exported_model_answers_alone_as_predict_does(
     searched: Searched, material: Material, tmp_path: Path
 ) -> None:
-    cells = load_cells(material.cells)
-    np.save(tmp_path / "images.npy", cells.images[:24])
+    dataset = load_dataset(material.dataset)
+    np.save(tmp_path / "images.npy", dataset.images[:24])
     model = searched.run.export / "model.keras"
     answer = bloodauto("predict", model, tmp_path / "images.npy", "--output", tmp_path / "answers.csv")
     assert answer.code == 0, answer.err
@@ -184,10 +184,10 @@ def test_the_exported_model_answers_alone_as_predict_does(
     )
     with (tmp_path / "answers.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    answers = np.array([[float(row[f"probability_{name}"]) for name in cells.class_names] for row in rows])
+    answers = np.array([[float(row[f"probability_{name}"]) for name in dataset.class_names] for row in rows])
     np.testing.assert_allclose(answers, np.load(tmp_path / "alone.npy"), atol=2e-6)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-4)
-    assert [row["label"] for row in rows] == [cells.class_names[index] for index in answers.argmax(axis=1)]
+    assert [row["label"] for row in rows] == [dataset.class_names[index] for index in answers.argmax(axis=1)]
 
 
 def test_export_best_writes_the_same_model_again(searched: Searched, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_export_best_writes_the_same_model_again(searched: Searched, tmp_path: P
     assert answer.code == 0, answer.err
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [
         "README.md",
-        "familiar.npz",
+        "ood.npz",
         "labels.json",
         "model.keras",
     ]
@@ -206,21 +206,21 @@ def test_export_best_with_views_says_what_they_cost_and_leaves_the_run_alone(
 ) -> None:
     before = all_files(searched.run.root)
     output = tmp_path / "views"
-    answer = bloodauto("export-best", "--run", searched.run.root, "--output", output, "--format", "keras", "--views")
+    answer = bloodauto("export-best", "--run", searched.run.root, "--output", output, "--format", "keras", "--tta")
     assert answer.code == 0, answer.err
     networks = sum(len(member["networks"]) for member in read_json(searched.run.ensemble)["members"])
     # The recipes of this space name no views: identity, both flips and the half turn are the standard.
     assert f"{4 * networks} passes an image instead of {networks}" in answer.err
     card = (output / "README.md").read_text()
     assert "identity 0.25, flip_left_right 0.25, flip_up_down 0.25, turn_180 0.25" in card
-    assert "sealed test images, without views" in card
+    assert "held-out test images, without views" in card
     assert all_files(searched.run.root) == before
 
 
 def search_arguments(run: Path, material: Material, *, budget: str) -> list[object]:
     return [
-        "search", "--run", run, "--data", material.cells, "--space", material.long, "--budget", budget,
-        "--workers", 1, "--pruner", "none", "--refit-share", 0.2,
+        "search", "--run", run, "--data", material.dataset, "--space", material.long, "--budget", budget,
+        "--workers", 1, "--pruner", "none", "--refit-fraction", 0.2,
     ]  # fmt: skip
 
 
@@ -245,8 +245,8 @@ def test_a_killed_search_goes_on_and_repeats_nothing(material: Material, tmp_pat
     assert trials[1].params == interrupted[1].params
     assert epochs_done(run.trial(1)) >= before
     assert run.ledger.read_text().startswith(ledger), "the ledger is continued"
-    purposes = [line["purpose"] for line in charges(run)]
-    assert "interrupted" in purposes, "what ran when the kill came was paid for, too"
+    phases = [line["phase"] for line in charges(run)]
+    assert "interrupted" in phases, "what ran when the kill came was paid for, too"
     assert charges(run)[-1]["spent_device_seconds"] <= 130
     assert json.loads(answer.out.splitlines()[-1])["finished"] is True
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from bloodauto.errors import DataError
-from bloodauto.models.batch_norm import adapted_statistics
+from bloodauto.models.batch_norm import adapted_batch_norm_weights
 from bloodauto.models.network import build_network
 from bloodauto.training.trainer import TrainOptions, train
 
@@ -38,7 +38,7 @@ def network() -> keras.Model:
 def test_the_first_statistics_are_those_of_its_inputs(network, noise):
     images = noise(50, 8, 8)
     before = network.get_weights()
-    adapted = adapted_statistics(network, images, batch_size=16)
+    adapted = adapted_batch_norm_weights(network, images, batch_size=16)
     features = network.get_layer("inner").layers[1](images / np.float32(127.5) - 1).numpy()
     norm = network.get_layer("inner").get_layer("first")
     places = {id(variable): index for index, variable in enumerate(network.weights)}
@@ -52,7 +52,9 @@ def test_the_first_statistics_are_those_of_its_inputs(network, noise):
 
 def test_dropout_plays_no_part(network, noise):
     images = noise(40, 8, 8)
-    for one, other in zip(adapted_statistics(network, images), adapted_statistics(network, images), strict=True):
+    for one, other in zip(
+        adapted_batch_norm_weights(network, images), adapted_batch_norm_weights(network, images), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
@@ -61,7 +63,8 @@ def test_another_contrast_and_brightness_is_taken_out(network, noise):
     images = noise(60, 8, 8) // 2 * 2
     elsewhere = (images // 2 + 60).astype(np.uint8)
     answers = [
-        with_weights(network, adapted_statistics(network, seen)).predict_on_batch(seen) for seen in (images, elsewhere)
+        with_weights(network, adapted_batch_norm_weights(network, seen)).predict_on_batch(seen)
+        for seen in (images, elsewhere)
     ]
     unadapted = network.predict_on_batch(elsewhere)
     np.testing.assert_allclose(answers[1], answers[0], atol=2e-2)
@@ -70,16 +73,16 @@ def test_another_contrast_and_brightness_is_taken_out(network, noise):
 
 def test_frozen_normalisation_adapts_as_well(noise):
     network = small_network()
-    free = adapted_statistics(network, noise(30, 8, 8))
+    free = adapted_batch_norm_weights(network, noise(30, 8, 8))
     network.trainable = False
-    for one, other in zip(free, adapted_statistics(network, noise(30, 8, 8)), strict=True):
+    for one, other in zip(free, adapted_batch_norm_weights(network, noise(30, 8, 8)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_stored_statistics_count_as_so_many_images(network, noise):
     images = noise(30, 8, 8)
-    stored, replaced = network.get_weights(), adapted_statistics(network, images)
-    halfway = adapted_statistics(network, images, source_images=30)
+    stored, replaced = network.get_weights(), adapted_batch_norm_weights(network, images)
+    halfway = adapted_batch_norm_weights(network, images, source_pseudo_count=30)
     for one, other, middle in zip(stored, replaced, halfway, strict=True):
         np.testing.assert_allclose(middle, (one + other) / 2, atol=1e-6)
 
@@ -87,30 +90,30 @@ def test_stored_statistics_count_as_so_many_images(network, noise):
 def test_a_network_without_normalisation_stays_as_it_is(noise):
     inputs = keras.Input((8, 8, 3))
     network = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
-    for one, other in zip(network.get_weights(), adapted_statistics(network, noise(4, 8, 8)), strict=True):
+    for one, other in zip(network.get_weights(), adapted_batch_norm_weights(network, noise(4, 8, 8)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_images(network, noise, count):
     with pytest.raises(DataError, match=f"at least 2 images to take statistics from, got {count}"):
-        adapted_statistics(network, noise(count, 8, 8))
+        adapted_batch_norm_weights(network, noise(count, 8, 8))
 
 
 @pytest.mark.slow
-def test_it_recovers_what_a_change_of_light_cost(material, recipe_of, stage_of, tmp_path):
+def test_it_recovers_what_a_change_of_light_cost(fold_data, recipe_of, stage_of, tmp_path):
     """Cells in dim yellowish light: no label of them is used."""
     recipe = recipe_of([stage_of(epochs=8, learning_rate=2e-3)], batch_size=4)
     options = TrainOptions(objective="accuracy")
-    train(recipe, material, seed=0, options=options, folder=tmp_path, report=lambda _: None, should_stop=lambda: False)
-    from bloodauto.evaluation.fold_data import probabilities
+    train(recipe, fold_data, seed=0, options=options, folder=tmp_path, report=lambda _: None, should_stop=lambda: False)
+    from bloodauto.evaluation.fold_data import predict_probabilities
     from bloodauto.training.checkpoint import read_weights
 
-    network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None, to_train=False)
+    network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None, for_training=False)
     network.set_weights(read_weights(tmp_path / "best.npz"))
-    index = material.validation_index
-    elsewhere = (material.images[index] * np.array([0.6, 0.5, 0.3])).astype(np.uint8)
-    before = (probabilities(network, elsewhere).argmax(axis=1) == material.labels[index]).mean()
-    network.set_weights(adapted_statistics(network, elsewhere))
-    after = (probabilities(network, elsewhere).argmax(axis=1) == material.labels[index]).mean()
+    index = fold_data.validation_index
+    elsewhere = (fold_data.images[index] * np.array([0.6, 0.5, 0.3])).astype(np.uint8)
+    before = (predict_probabilities(network, elsewhere).argmax(axis=1) == fold_data.labels[index]).mean()
+    network.set_weights(adapted_batch_norm_weights(network, elsewhere))
+    after = (predict_probabilities(network, elsewhere).argmax(axis=1) == fold_data.labels[index]).mean()
     assert after > before + 0.1

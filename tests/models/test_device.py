@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.models.device import choose_by_measurement, choose_once, gpu_memory_limit_mib
+from bloodauto.models.device import cached_device_settings, gpu_memory_limit_mib, measure_device_settings
 
 
 def put_nvidia_smi(folder: Path, monkeypatch, script: str) -> None:
@@ -50,7 +50,7 @@ def test_no_tool_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_fastest_setting_is_chosen():
-    choice = choose_by_measurement(on_gpu=False, seconds_each=0.1)
+    choice = measure_device_settings(on_gpu=False, seconds_per_variant=0.1)
     assert {one.precision for one in choice.measured} == {"float32"}
     assert {one.jit_compile for one in choice.measured} == {False, True}
     best = max(choice.measured, key=lambda one: one.steps_per_second)
@@ -62,13 +62,13 @@ def test_the_fastest_setting_is_chosen():
 def test_it_is_measured_once_and_again_when_the_memory_of_it_is_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cache = tmp_path / "bloodauto" / "device.json"
-    first = choose_once(on_gpu=False)
+    first = cached_device_settings(on_gpu=False)
     assert first.measured
     known = json.loads(cache.read_text())
     (key,) = known
     known[key]["precision"] = "remembered"
     cache.write_text(json.dumps(known))
-    assert choose_once(on_gpu=False).precision == "remembered", "it was not measured a second time"
+    assert cached_device_settings(on_gpu=False).precision == "remembered", "it was not measured a second time"
     cache.write_text("{")
-    assert choose_once(on_gpu=False).precision == "float32"
+    assert cached_device_settings(on_gpu=False).precision == "float32"
     assert json.loads(cache.read_text()).keys() == {key}

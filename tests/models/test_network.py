@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from bloodauto.export.keras_model import Member, build_export
-from bloodauto.models.network import apply_unfreeze, backbone_of, build_network, restart_randomness
+from bloodauto.models.network import apply_unfreeze, backbone_of, build_network, reseed_dropout
 
 
 def network_of(recipe, shape=(32, 32)):
@@ -170,7 +170,7 @@ def test_dropout_depends_on_seed_and_epoch_alone(recipe_of, noise):
         keras.utils.set_random_seed(seed)
         network = network_of(recipe_of(head={"dropout": 0.5, "dense_units": [16]}))
         for epoch in epochs:
-            restart_randomness(network, epoch)
+            reseed_dropout(network, epoch)
             last = np.asarray(network(noise(4, 32, 32), training=True))
         return last
 

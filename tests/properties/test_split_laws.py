@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bloodauto.data.clean import Cleaning
-from bloodauto.data.dataset import Cells
-from bloodauto.data.split import LEFT_OUT, SEALED_TEST, make_splits
-from bloodauto.data.stratified_groups import deal
+from bloodauto.data.dataset import CellDataset
+from bloodauto.data.split import EXCLUDED, HELD_OUT_TEST, make_splits
+from bloodauto.data.stratified_groups import stratified_group_split
 from bloodauto.errors import DataError
 
 
 @dataclass(frozen=True)
 class Case:
-    cells: Cells
+    dataset: CellDataset
     cleaning: Cleaning
     seed: int
     num_folds: int
@@ -36,52 +36,52 @@ def cases(draw: st.DrawFn) -> Case:
     choices = draw(
         st.sampled_from([[""], ["train", "validation", "test"], ["train", "test", ""], ["train", "validation"]])
     )
-    cells = Cells(
+    dataset = CellDataset(
         images=np.zeros((count, 1, 1, 3), np.uint8),
         labels=labels.astype(np.int64),
         class_names=tuple(f"class_{label}" for label in range(classes)),
         names=np.arange(count).astype(str),
         groups=groups,
-        labs=rng.choice(["", "A", "B"], count),
-        given_splits=rng.choice(choices, count),
+        sites=rng.choice(["", "A", "B"], count),
+        predefined_splits=rng.choice(choices, count),
         source="law",
     )
     keep = rng.random(count) < draw(st.sampled_from([1.0, 0.8]))
     text = np.full(count, "")
     cleaning = Cleaning(keep, clusters, text, text, text, is_enabled=True)
     return Case(
-        cells, cleaning, draw(st.integers(0, 9)), draw(st.integers(2, 6)), draw(st.sampled_from([0.0, 0.15, 0.4]))
+        dataset, cleaning, draw(st.integers(0, 9)), draw(st.integers(2, 6)), draw(st.sampled_from([0.0, 0.15, 0.4]))
     )
 
 
 @settings(max_examples=150)
 @given(case=cases())
 def test_parts_are_whole_and_hold_together_what_belongs_together(case: Case) -> None:
-    cells, cleaning = case.cells, case.cleaning
+    dataset, cleaning = case.dataset, case.cleaning
     options = {"seed": case.seed, "num_folds": case.num_folds, "test_fraction": case.test_fraction}
     try:
-        splits = make_splits(cells, cleaning, **options)  # type: ignore[arg-type]
+        splits = make_splits(dataset, cleaning, **options)  # type: ignore[arg-type]
     except DataError:
         return
     fold = splits.fold
-    np.testing.assert_array_equal(fold, make_splits(cells, cleaning, **options).fold)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(fold, make_splits(dataset, cleaning, **options).fold)  # type: ignore[arg-type]
 
     everything = [splits.test_index(), *(splits.validation_index(number) for number in range(case.num_folds))]
-    everything.append(np.flatnonzero(fold == LEFT_OUT))
-    assert sorted(np.concatenate(everything).tolist()) == list(range(len(cells)))
-    assert (fold[~cleaning.keep] == LEFT_OUT).all()
+    everything.append(np.flatnonzero(fold == EXCLUDED))
+    assert sorted(np.concatenate(everything).tolist()) == list(range(len(dataset)))
+    assert (fold[~cleaning.keep] == EXCLUDED).all()
 
-    used = fold != LEFT_OUT
+    used = fold != EXCLUDED
     for key in {*cleaning.clusters[used].tolist()}:
         assert len(set(fold[used & (cleaning.clusters == key)].tolist())) == 1
-    for lab, group in {*zip(cells.labs.tolist(), cells.groups.tolist(), strict=True)}:
+    for site, group in {*zip(dataset.sites.tolist(), dataset.groups.tolist(), strict=True)}:
         if group:
-            assert len(set(fold[used & (cells.groups == group) & (cells.labs == lab)].tolist())) <= 1
+            assert len(set(fold[used & (dataset.groups == group) & (dataset.sites == site)].tolist())) <= 1
 
-    assert set(cells.labels[splits.train_index()].tolist()) == set(range(len(cells.class_names)))
+    assert set(dataset.labels[splits.train_index()].tolist()) == set(range(len(dataset.class_names)))
     assert len(splits.validation_index()) > 0
-    given_test, given_validation = (cells.given_splits == word for word in ("test", "validation"))
-    assert (fold[used & given_test] == SEALED_TEST).all()
+    given_test, given_validation = (dataset.predefined_splits == word for word in ("test", "validation"))
+    assert (fold[used & given_test] == HELD_OUT_TEST).all()
     assert (fold[used & given_validation] == 0).all()
     if case.test_fraction == 0 and not given_test.any():
         assert len(splits.test_index()) == 0
@@ -95,7 +95,7 @@ def test_parts_are_whole_and_hold_together_what_belongs_together(case: Case) -> 
 )
 def test_single_images_are_dealt_in_exact_proportion(counts: list[int], shares: list[float], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    parts = deal(labels, np.arange(len(labels)), shares, len(counts), np.random.default_rng(seed))
+    parts = stratified_group_split(labels, np.arange(len(labels)), shares, len(counts), np.random.default_rng(seed))
     for label, count in enumerate(counts):
         dealt = np.bincount(parts[labels == label], minlength=len(shares))
         assert dealt.sum() == count
@@ -114,12 +114,12 @@ def test_single_images_are_dealt_in_exact_proportion(counts: list[int], shares: 
 )
 def test_groups_are_dealt_whole_and_near_the_proportion(sizes: list[int], classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    units = np.repeat(np.arange(len(sizes)), sizes)
-    labels = rng.integers(0, classes, len(units))
+    group_ids = np.repeat(np.arange(len(sizes)), sizes)
+    labels = rng.integers(0, classes, len(group_ids))
     shares = np.array([0.2, 0.4, 0.4])
-    parts = deal(labels, units, shares.tolist(), classes, rng)
+    parts = stratified_group_split(labels, group_ids, shares.tolist(), classes, rng)
     for unit in range(len(sizes)):
-        assert len(set(parts[units == unit].tolist())) == 1
+        assert len(set(parts[group_ids == unit].tolist())) == 1
     totals = np.bincount(parts, minlength=3)
     # No part misses its share by more than the largest group for each class.
-    assert (np.abs(totals - shares * len(units)) <= max(sizes) * classes + 1).all()
+    assert (np.abs(totals - shares * len(group_ids)) <= max(sizes) * classes + 1).all()

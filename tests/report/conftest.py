@@ -13,7 +13,7 @@ from bloodauto.testing.run_factory import build_run
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """Thirty trials of all outcomes, ensemble, sealed test. Shared: not to be changed."""
+    """Thirty trials of all outcomes, ensemble, held-out test. Shared: not to be changed."""
     return build_run(tmp_path_factory.mktemp("runs") / "blood")
 
 

@@ -33,8 +33,8 @@ def test_damaged_values_are_said() -> None:
 
 
 def test_what_an_ensemble_was_chosen_from_is_read_or_absent() -> None:
-    considered = {"trials": 7, "refits": 4, "stopped": 12, "promising": 5, "judged": 3}
-    found = parse_end.ensemble({"members": [], "considered": considered}).considered
+    candidate_counts = {"trials": 7, "refits": 4, "pruned": 12, "promising": 5, "evaluated": 3}
+    found = parse_end.ensemble({"members": [], "candidate_counts": candidate_counts}).candidate_counts
     assert found is not None
-    assert (found.trials, found.stopped, found.promising, found.judged) == (7, 12, 5, 3)
-    assert parse_end.ensemble({"members": []}).considered is None
+    assert (found.trials, found.pruned, found.promising, found.evaluated) == (7, 12, 5, 3)
+    assert parse_end.ensemble({"members": []}).candidate_counts is None

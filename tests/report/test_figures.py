@@ -12,9 +12,9 @@ import pytest
 from bloodauto.report.figures import budget, confusion, ensemble, importance, learning, parallel, progress
 from bloodauto.report.figures import external_estimate as elsewhere
 from bloodauto.report.figures import risk_coverage as risk
-from bloodauto.report.figures import simulated_sites as laboratories
-from bloodauto.report.figures.style import Absent
-from bloodauto.report.info import LedgerEntry, ParamValue, Predictions, RunInfo, TrialInfo
+from bloodauto.report.figures import simulated_sites as simulated_sites
+from bloodauto.report.figures.style import NoFigure
+from bloodauto.report.info import LedgerEntry, ParamValue, RunInfo, TrialInfo, ValidationPredictions
 
 
 def drawn(figure: go.Figure) -> dict:
@@ -35,7 +35,7 @@ def some_trials(values: list[float]) -> tuple[TrialInfo, ...]:
 def test_progress_places_trials_where_the_ledger_stood(finished_info: RunInfo) -> None:
     info = progress.progress_info(finished_info)
     assert isinstance(info, progress.ProgressInfo)
-    stood = {entry.purpose: entry.spent_device_seconds for entry in finished_info.ledger}
+    stood = {entry.phase: entry.spent_device_seconds for entry in finished_info.ledger}
     by_number = {point.trial: point for point in info.points}
     assert by_number[3].spent_device_seconds == stood["trial 3"]
     assert by_number[28].spent_device_seconds == 5210, "an open trial stands at what has been spent so far"
@@ -126,14 +126,14 @@ def test_importance_finds_the_parameter_that_matters(empty: RunInfo) -> None:
 
 def test_importance_says_why_it_is_absent(empty: RunInfo) -> None:
     few = importance.importance_info(replace(empty, trials=some_trials([0.1, 0.2])))
-    assert isinstance(few, Absent)
-    assert few.why.startswith("2 complete trials")
+    assert isinstance(few, NoFigure)
+    assert few.reason.startswith("2 complete trials")
     bare = importance.importance_info(replace(empty, trials=some_trials([index / 20 for index in range(12)])))
-    assert isinstance(bare, Absent)
-    assert "declared recipes only" in bare.why
+    assert isinstance(bare, NoFigure)
+    assert "initial configurations only" in bare.reason
     flat = ParamValue("a.b", 0.5, optuna.distributions.FloatDistribution(0, 1))
     same = tuple(replace(trial, params=(flat,)) for trial in some_trials([0.5] * 12))
-    assert isinstance(importance.importance_info(replace(empty, trials=same)), Absent)
+    assert isinstance(importance.importance_info(replace(empty, trials=same)), NoFigure)
 
 
 def test_parallel_lines_say_where_a_branch_was_not_taken(finished_info: RunInfo) -> None:
@@ -191,7 +191,7 @@ def test_confusion_comes_from_the_sealed_test_first(finished_info: RunInfo) -> N
 def test_confusion_and_reliability_of_validation_predictions(empty: RunInfo) -> None:
     labels = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.35, 0.65], [0.12, 0.88]])
-    run = replace(empty, predictions=Predictions("trial 4, before calibration", labels, probabilities))
+    run = replace(empty, predictions=ValidationPredictions("trial 4, before calibration", labels, probabilities))
     matrix = confusion.confusion_info(run)
     assert isinstance(matrix, confusion.ConfusionInfo)
     assert matrix.counts == ((1, 1), (0, 2))
@@ -247,7 +247,7 @@ def test_rank_correlation_is_spearmans(empty: RunInfo) -> None:
 def test_shift_groups_come_worst_first(finished_info: RunInfo) -> None:
     info = elsewhere.shift_info(finished_info)
     assert isinstance(info, elsewhere.ShiftInfo)
-    assert info.groups[:2] == (("laboratory", 0.683), ("stain", 0.801))
+    assert info.groups[:2] == (("combined", 0.683), ("stain", 0.801))
     assert [score for _, score in info.groups] == sorted(score for _, score in info.groups)
     assert finished_info.test is not None
     assert info.clean == finished_info.test.accuracy
@@ -255,23 +255,23 @@ def test_shift_groups_come_worst_first(finished_info: RunInfo) -> None:
 
 
 def test_laboratories_are_drawn_by_what_differs_with_the_interval_as_a_band(finished_info: RunInfo) -> None:
-    info = laboratories.laboratories_info(finished_info)
-    assert isinstance(info, laboratories.LaboratoriesInfo)
-    figure = laboratories.draw_laboratories(info)
+    info = simulated_sites.simulated_sites_info(finished_info)
+    assert isinstance(info, simulated_sites.SimulatedSitesInfo)
+    figure = simulated_sites.draw_simulated_sites(info)
     points = figure.data[0]
     assert len(points.x) == 40
     assert list(points.x[:9]) == [1, 2, 3, 4, 5, 6, 7, 8, 1]
-    assert list(points.y) == [one.accuracy for one in info.laboratories]
+    assert list(points.y) == [one.accuracy for one in info.simulated_sites]
     band = figure.layout.shapes[0]
     assert (band.y0, band.y1) == (0.41, 0.95)
     figure.to_json()
 
 
 def test_risk_is_drawn_with_the_threshold_on_each_curve(finished_info: RunInfo) -> None:
-    info = risk.risk_info(finished_info)
-    assert isinstance(info, risk.RiskInfo)
+    info = risk.risk_coverage_info(finished_info)
+    assert isinstance(info, risk.RiskCoverageInfo)
     assert [name for name, _ in info.parts] == ["clean images", "shifted views"]
-    figure = risk.draw_risk(info)
+    figure = risk.draw_risk_coverage(info)
     points = dict(info.parts)
     assert [trace.x[0] for trace in figure.data if trace.mode == "markers"] == [0.95, 0.71]
     assert [trace.y[0] for trace in figure.data if trace.mode == "markers"] == pytest.approx([0.01, 0.07])
@@ -281,7 +281,7 @@ def test_risk_is_drawn_with_the_threshold_on_each_curve(finished_info: RunInfo) 
 @pytest.mark.parametrize(
     "make",
     [
-        laboratories.laboratories_info, risk.risk_info,
+        simulated_sites.simulated_sites_info, risk.risk_coverage_info,
         progress.progress_info, budget.budget_info, importance.importance_info, parallel.parallel_info,
         learning.learning_info, confusion.confusion_info, confusion.reliability_info, ensemble.ensemble_info,
         elsewhere.scatter_info, elsewhere.shift_info,
@@ -289,8 +289,8 @@ def test_risk_is_drawn_with_the_threshold_on_each_curve(finished_info: RunInfo) 
 )  # fmt: skip
 def test_an_empty_run_has_no_figures_but_reasons(empty: RunInfo, make) -> None:
     info = make(empty)
-    assert isinstance(info, Absent)
-    assert info.why.endswith(".")
+    assert isinstance(info, NoFigure)
+    assert info.reason.endswith(".")
 
 
 def test_names_cannot_smuggle_markup_into_plotly(finished_info: RunInfo) -> None:

@@ -58,14 +58,15 @@ def report(finished_info: RunInfo) -> Page:
 
 
 def test_the_headline_says_what_was_found(report: Page, finished_info: RunInfo) -> None:
-    text = report.sections["found"].replace("\u202f", " ")
+    text = report.sections["summary"].replace("\u202f", " ")
     assert "An ensemble of 3 members was chosen" in text
     assert finished_info.test is not None
     assert finished_info.test.accuracy is not None
     assert f"{100 * finished_info.test.accuracy:.1f} %" in text
     assert "between 95.1 % and 97.4 %" in text
     assert (
-        "Expect elsewhere 76 % between 41 % and 95 % in 90 % of laboratories nobody has seen, from 40 simulated" in text
+        "Expected at an external site 76 % between 41 % and 95 % in 90 % of laboratories nobody has seen, from 40 simulated"
+        in text
     )
     assert "it held in 91 % of them" in text
     assert "86.8 GPU-min spent of 2 GPU-h (typed as 2gpu-h)" in text
@@ -84,27 +85,27 @@ def test_every_chapter_is_there_with_its_content(report: Page) -> None:
     assert "The best of 14 trials had an objective of 89.4\u202f%" in report.sections["ensemble"]
     assert "without its luck 88.3\u202f%" in report.sections["ensemble"]
     assert (
-        "it answers 95.0\u202f% of the clean images and 71.0\u202f% of the shifted views" in report.sections["mistakes"]
+        "it answers 95.0\u202f% of the clean images and 71.0\u202f% of the shifted views" in report.sections["errors"]
     )
-    assert "Same lab 96.8 % (95.1-97.4); elsewhere 76 % (41-95)." in report.sections["elsewhere"]
-    assert "Not covered: other patients" in report.sections["elsewhere"]
+    assert "Same lab 96.8 % (95.1-97.4); elsewhere 76 % (41-95)." in report.sections["external"]
+    assert "Not covered: other patients" in report.sections["external"]
     anchors = {attributes["href"] for name, attributes in report.elements if name == "a"}
-    assert anchors == {f"#{name}" for name in report.sections if name not in ("", "found")}
+    assert anchors == {f"#{name}" for name in report.sections if name not in ("", "summary")}
 
 
 def test_without_drawn_laboratories_shifted_views_stand_in_and_nothing_is_promised(finished_info: RunInfo) -> None:
     assert finished_info.test is not None
-    test = replace(finished_info.test, elsewhere=None, laboratories=())
+    test = replace(finished_info.test, external=None, simulated_sites=())
     page = Page(render(replace(finished_info, test=test)))
-    text = page.sections["found"].replace("\u202f", " ")
-    assert "Expect elsewhere" not in text
+    text = page.sections["summary"].replace("\u202f", " ")
+    assert "Expected at an external site" not in text
     assert "on average over 7 kinds; worst: another laboratory, everything at once, 68.3 %" in text
-    assert "The sealed test has not been judged in simulated laboratories." in page.sections["elsewhere"]
+    assert "The held-out test has not been judged in simulated sites." in page.sections["external"]
 
 
 def test_scales_and_luck_are_said_as_they_are(finished_info: RunInfo) -> None:
     assert finished_info.ensemble is not None
-    ensemble = replace(finished_info.ensemble, per_class=True, luck=None)
+    ensemble = replace(finished_info.ensemble, per_class=True, selection_bias=None)
     text = Page(render(replace(finished_info, ensemble=ensemble))).sections["ensemble"]
     assert "and a scale and a bias for each class." in text
     assert "a recipe that was trained twice" in text
@@ -177,8 +178,8 @@ def test_markup_gives_back_any_text(content: str, value: str) -> None:
 
 def test_the_report_is_written_where_asked(own_run: RunDirectory, tmp_path: Path) -> None:
     assert write_report(own_run.root) == own_run.report
-    elsewhere = write_report(own_run.root, tmp_path / "new" / "page.html")
-    assert elsewhere.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    external = write_report(own_run.root, tmp_path / "new" / "page.html")
+    assert external.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     with pytest.raises(RunError):
         write_report(tmp_path / "nothing")
 
@@ -187,14 +188,14 @@ def test_dead_and_young_runs_are_reported(tmp_path: Path) -> None:
     (tmp_path / "young").mkdir()
     (tmp_path / "young" / "settings.yaml").write_text(dump_yaml({"budget": "2gpu-h", "budget_device_seconds": 7200}))
     page = Page(write_report(tmp_path / "young").read_text(encoding="utf-8"))
-    assert "Nothing has been tried yet." in page.sections["found"]
+    assert "Nothing has been tried yet." in page.sections["summary"]
     assert "the search has not begun" in page.sections["missing"]
     assert not any(attributes.get("class") == "plot" for _, attributes in page.elements)
 
     dead = build_run(tmp_path / "dead", trials=12, finished=False)
     page = Page(write_report(dead.root).read_text(encoding="utf-8"))
-    assert "The best recipe so far is trial" in page.sections["found"]
-    assert "on the validation images it was chosen by" in page.sections["found"]
+    assert "The incumbent is trial" in page.sections["summary"]
+    assert "on the validation images it was chosen by" in page.sections["summary"]
     assert "--resume" in page.sections["next"]
     assert "No ensemble has been made." in page.sections["ensemble"]
 
@@ -210,9 +211,9 @@ def test_a_run_in_which_everything_failed(tmp_path: Path) -> None:
         trial.set_user_attr("reason", reason)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert "No trial came to its end" in page.sections["found"]
+    assert "No trial was completed" in page.sections["summary"]
     assert "2 failed: nan" in page.sections["failures"]
-    assert "0 complete trials are too few" in page.sections["mattered"]
+    assert "0 complete trials are too few" in page.sections["importance"]
 
 
 @pytest.mark.browser

@@ -13,33 +13,33 @@ from bloodauto.report.read import read_run
 from bloodauto.run.files import write_json
 from bloodauto.testing.run_factory import build_run
 
-CURVE = {"answered": [0.5, 0.95, 1.0], "wrong": [0.0, 0.01, 0.04], "area": 0.01}
+CURVE = {"coverage": [0.5, 0.95, 1.0], "risk": [0.0, 0.01, 0.04], "aurc": 0.01}
 RULE = {
-    "own": {"images": 512, "answered": 0.95, "accuracy": 0.99, "curve": CURVE},
-    "elsewhere": {"images": 384, "answered": 0.64, "accuracy": None, "curve": CURVE},
-    "found": [{"kind": "pictures <of> nothing", "images": 128, "marked": 0.97, "auroc": 0.99}],
+    "in_domain": {"images": 512, "coverage": 0.95, "accuracy": 0.99, "curve": CURVE},
+    "external": {"images": 384, "coverage": 0.64, "accuracy": None, "curve": CURVE},
+    "synthetic_ood": [{"kind": "pictures <of> nothing", "images": 128, "flagged": 0.97, "auroc": 0.99}],
 }
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     root = build_run(tmp_path / "run", trials=8).root
-    write_json(root / "familiar.json", RULE)
+    write_json(root / "ood.json", RULE)
     return root
 
 
 def test_the_exported_rule_is_drawn_where_there_is_one(run: Path) -> None:
-    info = risk.risk_info(read_run(run))
-    assert isinstance(info, risk.RiskInfo)
-    assert [name for name, _ in info.parts] == ["own images", "simulated laboratories"]
-    figure = risk.draw_risk(info)
+    info = risk.risk_coverage_info(read_run(run))
+    assert isinstance(info, risk.RiskCoverageInfo)
+    assert [name for name, _ in info.parts] == ["own images", "simulated sites"]
+    figure = risk.draw_risk_coverage(info)
     figure.to_json()
     assert [trace.x[0] for trace in figure.data if trace.mode == "markers"] == [0.95]
     assert list(figure.data[0].y) == [0.0, 0.01, 0.04]
 
 
 def test_the_page_says_what_it_marks_escaped(run: Path) -> None:
-    words = sections.sureness_words(read_run(run))
+    words = sections.abstention_text(read_run(run))
     assert "answers 95.0\u202f% of 512 images held out, and 64.0\u202f% of 384" in words
     page = write_report(run, None).read_text(encoding="utf-8")
     assert "97\u202f% of pictures &lt;of&gt; nothing" in page
@@ -50,8 +50,10 @@ def test_the_page_says_what_it_marks_escaped(run: Path) -> None:
     "text", ["[]", "{", '{"own": {"answered": 1}}', '{"own": null, "elsewhere": null, "found": []}']
 )
 def test_a_broken_file_is_noted_and_left_out(run: Path, text: str) -> None:
-    (run / "familiar.json").write_text(text, encoding="utf-8")
+    (run / "ood.json").write_text(text, encoding="utf-8")
     info = read_run(run)
-    assert info.marking is None
-    assert "familiar.json" in {note.source for note in info.notes}
-    assert isinstance(risk.risk_info(info), risk.RiskInfo), "the line for answers alone is shown instead"
+    assert info.ood is None
+    assert "ood.json" in {note.source for note in info.notes}
+    assert isinstance(risk.risk_coverage_info(info), risk.RiskCoverageInfo), (
+        "the line for answers alone is shown instead"
+    )

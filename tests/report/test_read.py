@@ -32,7 +32,7 @@ def test_a_finished_run_is_read_whole(finished_info: RunInfo) -> None:
     assert finished_info.spent_device_seconds == finished_info.ledger[-1].spent_device_seconds == 5210
     assert finished_info.fingerprint is not None
     assert finished_info.fingerprint.images == sum(count for _, count in finished_info.fingerprint.classes)
-    assert finished_info.split_sizes == (("train", 83), ("validation", 15), ("sealed test", 15), ("left out", 7))
+    assert finished_info.split_sizes == (("train", 83), ("validation", 15), ("held-out test", 15), ("left out", 7))
     assert "no image of ig" in finished_info.split_notes[0]
     assert finished_info.ensemble is not None
     assert [member.weight for member in finished_info.ensemble.members] == [0.5, 0.3, 0.2]
@@ -48,11 +48,11 @@ def test_trials_have_what_their_folders_and_the_study_say(finished_run: RunDirec
     assert trial.intermediate == tuple((entry["epoch"], entry["objective"]) for entry in history)
     assert trial.value == history[-1]["objective"]
     assert trial.metric("accuracy") == history[-1]["accuracy"]
-    assert trial.weights == 5_933_000
+    assert trial.parameters == 5_933_000
     assert {"backbone.name", "stages.1.optimizer.learning_rate"} <= {param.name for param in trial.params}
     assert finished_info.trials[9].intermediate == ()
     assert finished_info.trials[9].value is None
-    assert finished_info.trials[0].origin == "declared: small and strong"
+    assert finished_info.trials[0].origin == "initial: small and strong"
 
 
 def test_without_an_ensemble_the_best_complete_trial_brings_its_predictions(own_run: RunDirectory) -> None:
@@ -102,7 +102,7 @@ def test_the_best_trial_stands_in_for_an_ensemble_without_answers(own_run: RunDi
 def test_cleaning_counts_only_what_was_found(finished_info: RunInfo) -> None:
     assert finished_info.cleaning is not None
     assert finished_info.cleaning.images == 120
-    expected = {("exact_duplicate", "left_out", 2), ("near_duplicate", "grouped", 2), ("blurred", "kept", 2)}
+    expected = {("exact_duplicate", "excluded", 2), ("near_duplicate", "grouped", 2), ("blurred", "kept", 2)}
     assert set(finished_info.cleaning.counts) == expected
     assert len(finished_info.cleaning.rows) == 6
 
@@ -163,7 +163,7 @@ def test_values_of_the_wrong_type_are_named(own_run: RunDirectory, name: str, va
 def test_a_torn_last_line_of_the_ledger_loses_only_itself(own_run: RunDirectory) -> None:
     whole = read_run(own_run.root).ledger
     with own_run.ledger.open("a") as stream:
-        stream.write('{"at_unix": 17, "purpose": "tri')
+        stream.write('{"at_unix": 17, "phase": "tri')
     info = read_run(own_run.root)
     assert info.ledger == whole
     assert "is left out" in info.notes[0].text

@@ -13,7 +13,14 @@ import optuna
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.report.study import change_mark, frozen_trials, mask_passwords, open_storage, snapshot, sqlite_path
+from bloodauto.report.study import (
+    frozen_trials,
+    mask_passwords,
+    modification_stamp,
+    open_storage,
+    snapshot,
+    sqlite_path,
+)
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import file_digest
 
@@ -76,10 +83,10 @@ def test_a_database_killed_in_a_commit_is_rolled_back_in_the_copy_only(own_run: 
 def test_write_ahead_logs_are_read(own_run: RunDirectory, tmp_path: Path) -> None:
     with closing(sqlite3.connect(own_run.study)) as writer:
         writer.execute("PRAGMA journal_mode = WAL")
-        mark = change_mark(own_run.study)
+        mark = modification_stamp(own_run.study)
         writer.execute("UPDATE studies SET study_name = 'renamed'")
         writer.commit()
-        assert change_mark(own_run.study) != mark
+        assert modification_stamp(own_run.study) != mark
         snapshot(own_run.study, tmp_path / "copy.db")
     with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
         assert connection.execute("SELECT study_name FROM studies").fetchone() == ("renamed",)

@@ -247,10 +247,10 @@ def test_very_deep_values_are_an_error(tmp_path):
 def test_places_fall_back_to_the_nearest_parent(tmp_path):
     document = yaml_of(tmp_path, "a:\n  b:\n    - 1\n    - c: 2\n")
     path = tmp_path / "given.yaml"
-    assert document.place("a.b.1.c") == f"{path}:4"
-    assert document.place("a.b.1.d.e") == f"{path}:4"
-    assert document.place("a.x") == f"{path}:1"
-    assert document.place("x") == document.place("") == str(path)
+    assert document.location("a.b.1.c") == f"{path}:4"
+    assert document.location("a.b.1.d.e") == f"{path}:4"
+    assert document.location("a.x") == f"{path}:1"
+    assert document.location("x") == document.location("") == str(path)
 
 
 #: Without control characters and lone surrogates, which YAML has no way to say or normalises.

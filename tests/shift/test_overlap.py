@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bloodauto.shift.corruptions.registry import FAMILIES, family_named
-from bloodauto.shift.overlap import OVERLAP_NONE, OVERLAPS, strongest_strengths, trained_severities
+from bloodauto.shift.corruptions.registry import FAMILIES, find_family
+from bloodauto.shift.overlap import OPERATIONS_WITHOUT_OVERLAP, OVERLAPS, strongest_strengths, trained_severities
 from bloodauto.transforms import (
     OPERATIONS,
     Apply,
     AugMix,
-    Between,
     OneOf,
     RandAugment,
     Sequence,
     StainJitter,
     Symmetries,
+    UniformRange,
 )
 
-NEVER_REHEARSED = {"vignette", "pixelation", "stain_deposit", "bubble", "crease", "camera", "another_laboratory"}
+NEVER_COVERED = {"vignette", "pixelation", "stain_deposit", "bubble", "crease", "camera", "combined_shift"}
 
 
 def reached(*policies) -> dict[str, float]:
@@ -28,8 +28,8 @@ def reached(*policies) -> dict[str, float]:
 
 def test_every_operation_is_declared_once_and_for_all() -> None:
     overlapping = {overlap.operation for overlap in OVERLAPS}
-    assert overlapping.isdisjoint(OVERLAP_NONE)
-    assert overlapping | OVERLAP_NONE == set(OPERATIONS)
+    assert overlapping.isdisjoint(OPERATIONS_WITHOUT_OVERLAP)
+    assert overlapping | OPERATIONS_WITHOUT_OVERLAP == set(OPERATIONS)
     assert {overlap.family for overlap in OVERLAPS} <= {family.name for family in FAMILIES}
 
 
@@ -55,10 +55,10 @@ def test_the_strongest_of_several_policies_counts() -> None:
 
 
 def test_ranges_in_physical_units_are_compared_as_they_are() -> None:
-    assert reached(Between("rotate", -20, 35))["rotation"] == pytest.approx(3.0)
-    assert reached(Between("jpeg", 18, 95))["jpeg"] == pytest.approx(3.0)
-    assert reached(Between("zoom", 0.5, 1.1))["scale"] == 5.0
-    assert "scale" not in reached(Between("zoom", 0.98, 1.02))
+    assert reached(UniformRange("rotate", -20, 35))["rotation"] == pytest.approx(3.0)
+    assert reached(UniformRange("jpeg", 18, 95))["jpeg"] == pytest.approx(3.0)
+    assert reached(UniformRange("zoom", 0.5, 1.1))["scale"] == 5.0
+    assert "scale" not in reached(UniformRange("zoom", 0.98, 1.02))
 
 
 def test_policies_within_policies_are_found() -> None:
@@ -72,7 +72,7 @@ def test_policies_within_policies_are_found() -> None:
 
 def test_what_no_operation_does_is_never_rehearsed_nor_are_all_causes_at_once() -> None:
     known = reached(RandAugment(num_ops=4, magnitude=0.9, operations="cells"), StainJitter(1.0))
-    assert NEVER_REHEARSED.isdisjoint(known)
+    assert NEVER_COVERED.isdisjoint(known)
     assert {"defocus", "gamma", "stain_hue", "scale"} <= set(known)
 
 
@@ -87,7 +87,7 @@ def test_an_operation_comes_near_the_family_it_is_said_to_rehearse(overlap, cell
     Noise and the grain of a smear never repeat. For the families that touch nothing else it is the amount of detail that
     must come near.
     """
-    family, image = family_named(overlap.family), cells[0].astype(float)
+    family, image = find_family(overlap.family), cells[0].astype(float)
     rng = np.random.default_rng(0)
     repeated = np.repeat(cells[:1], 200, axis=0)
     tries = np.concatenate([Apply(overlap.operation, magnitude)(repeated, rng) for magnitude in (0.5, 1.0)])

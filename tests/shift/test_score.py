@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.shift.corruptions.family import GROUPS, Seen
+from bloodauto.shift.corruptions.family import GROUPS, TrainingCoverage
 from bloodauto.shift.corruptions.registry import FAMILIES
-from bloodauto.shift.score import LEFT_OUT_LAB_SHARE, score
-from bloodauto.shift.suite import ShiftSuite, ViewPlan
+from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT, score
+from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 
 LABELS = np.array([0, 0, 0, 1, 1, 2] * 20)
 
@@ -19,7 +19,7 @@ LABELS = np.array([0, 0, 0, 1, 1, 2] * 20)
 class Even(ShiftSuite):
     """The suite with every view counting 1, so that scores can be worked out by hand."""
 
-    def plan(self, labels: np.ndarray) -> ViewPlan:
+    def plan(self, labels: np.ndarray) -> ShiftPlan:
         plan = super().plan(labels)
         return replace(plan, weights=np.ones(len(plan)))
 
@@ -31,7 +31,7 @@ def one_hot(answers: np.ndarray, classes: int = 3) -> np.ndarray:
     return np.eye(classes)[answers]
 
 
-def rows_where(plan: ViewPlan, *, group: str | None = None, family: str | None = None) -> np.ndarray:
+def rows_where(plan: ShiftPlan, *, group: str | None = None, family: str | None = None) -> np.ndarray:
     chosen = [
         (group is None or known.group == group) and (family is None or known.name == family) for known in plan.families
     ]
@@ -72,7 +72,7 @@ def test_accuracy_is_balanced_over_classes() -> None:
     assert all(group.accuracy == pytest.approx(1 / 2) for group in result.groups)
 
 
-def weighted(plan: ViewPlan, weights: dict[str, float]) -> ViewPlan:
+def weighted(plan: ShiftPlan, weights: dict[str, float]) -> ShiftPlan:
     return replace(plan, weights=np.array([weights.get(name, 1.0) for name in plan.family_names.tolist()]))
 
 
@@ -86,8 +86,8 @@ def test_weight_zero_leaves_a_family_out_but_still_reports_it() -> None:
     assert left_out.objective == 1
     reported = next(family for family in left_out.families if family.name == "motion")
     assert (reported.accuracy, reported.weight) == (0, 0)
-    assert reported.num_views == motion.sum()
-    assert left_out.groups[0].num_views == len(LABELS) - motion.sum()
+    assert reported.num_shifted_images == motion.sum()
+    assert left_out.groups[0].num_shifted_images == len(LABELS) - motion.sum()
 
 
 def test_a_smaller_weight_counts_less_in_its_group_and_so_does_the_group() -> None:
@@ -117,11 +117,11 @@ def test_a_group_without_weight_does_not_count() -> None:
 
 
 def test_views_within_what_recipes_may_train_on_count_less_beyond_it_not() -> None:
-    plan = ShiftSuite(seed=0, seen=(Seen("defocus", 3.4),), seen_weight=0.1).plan(LABELS)
+    plan = ShiftSuite(seed=0, covered_by_training=(TrainingCoverage("defocus", 3.4),), covered_weight=0.1).plan(LABELS)
     trained = rows_where(plan, family="defocus") & (plan.severities <= 3)
     assert trained.any()
     assert set(plan.weights[trained]) == {0.1}
-    assert set(plan.weights[~trained & ~rows_where(plan, group="laboratory")]) == {1.0}
+    assert set(plan.weights[~trained & ~rows_where(plan, group="combined")]) == {1.0}
     np.testing.assert_array_equal(plan.image_index, SUITE.plan(LABELS).image_index)
 
 
@@ -129,7 +129,7 @@ def test_a_left_out_laboratory_counts_as_much_as_all_simulated_causes() -> None:
     plan = SUITE.plan(LABELS)
     wrong = one_hot((LABELS[plan.image_index] + 1) % 3)
     assert score(LABELS, one_hot(LABELS), plan, wrong).objective == pytest.approx(1 / (len(GROUPS) + 1))
-    real = score(LABELS, one_hot(LABELS), plan, wrong, clean_share=LEFT_OUT_LAB_SHARE)
+    real = score(LABELS, one_hot(LABELS), plan, wrong, clean_weight=HELD_OUT_SITE_WEIGHT)
     assert real.objective == pytest.approx(0.5)
 
 
@@ -151,7 +151,7 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(RecipeError, match="positive weight"):
         score(LABELS, clean, replace(plan, weights=np.zeros(len(plan))), shown)
     with pytest.raises(RecipeError, match="'motion'"):
-        ShiftSuite(seed=0, seen=(Seen("motoin", 1.0),))
+        ShiftSuite(seed=0, covered_by_training=(TrainingCoverage("motoin", 1.0),))
     for weight in (-0.1, 1.1, float("nan")):
-        with pytest.raises(RecipeError, match="seen_weight"):
-            ShiftSuite(seed=0, seen_weight=weight)
+        with pytest.raises(RecipeError, match="covered_weight"):
+            ShiftSuite(seed=0, covered_weight=weight)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, Seen
+from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, TrainingCoverage
 from bloodauto.shift.corruptions.registry import FAMILIES
 from bloodauto.shift.score import score
-from bloodauto.shift.suite import LABORATORY_SHARE, TELLING_SEVERITIES, ShiftSuite, ViewPlan
+from bloodauto.shift.suite import COMBINED_WEIGHT, SEARCH_SEVERITIES, ShiftPlan, ShiftSuite
 
 
 @pytest.fixture
@@ -38,15 +38,15 @@ def test_bytes_do_not_depend_on_order_batches_or_threads(cells: np.ndarray, labe
         starts = range(0, len(plan), 5)
         batches = list(pool.map(lambda start: plan.render(cells, slice(start, start + 5)), starts))
     np.testing.assert_array_equal(np.concatenate(batches), whole)
-    np.testing.assert_array_equal(np.concatenate([view.images for view in plan.views(cells)]), whole)
+    np.testing.assert_array_equal(np.concatenate([view.images for view in plan.shifted_images(cells)]), whole)
 
 
 def test_one_view_per_image_and_group(cells: np.ndarray, labels: np.ndarray) -> None:
-    views = list(ShiftSuite(seed=1, num_images=24).views(cells, labels))
-    assert [view.group for view in views] == list(GROUPS)
+    shifted_images = list(ShiftSuite(seed=1, num_images=24).shifted_images(cells, labels))
+    assert [view.group for view in shifted_images] == list(GROUPS)
     group_of = {family.name: family.group for family in FAMILIES}
-    for view in views:
-        assert len(set(view.image_index)) == len(view.image_index) == (24 if view.group == "laboratory" else 6)
+    for view in shifted_images:
+        assert len(set(view.image_index)) == len(view.image_index) == (24 if view.group == "combined" else 6)
         assert {group_of[name] for name in view.families} == {view.group}
 
 
@@ -63,7 +63,7 @@ def test_subsample_and_deal_are_even(class_sizes: list[int], num_images: int, se
     assert len(shown) == min(num_images, len(labels))
     few = min(-(-num_images // 4), len(labels))
     assert len(plan) == len(shown) + few * (len(GROUPS) - 1)
-    assert set(plan.severities.tolist()) <= set(TELLING_SEVERITIES)
+    assert set(plan.severities.tolist()) <= set(SEARCH_SEVERITIES)
     kept = np.bincount(labels[shown], minlength=len(class_sizes))
     # A class may have fewer than the largest share only when it has no more to give, or by the last odd image.
     assert all(count >= min(size, kept.max() - 1) for count, size in zip(kept, class_sizes, strict=True))
@@ -72,7 +72,7 @@ def test_subsample_and_deal_are_even(class_sizes: list[int], num_images: int, se
         rows = np.isin(plan.family_index, members)
         dealt = np.zeros((len(plan.families), max(SEVERITIES) + 1), int)
         np.add.at(dealt, (plan.family_index[rows], plan.severities[rows]), 1)
-        combinations = dealt[members][:, TELLING_SEVERITIES]
+        combinations = dealt[members][:, SEARCH_SEVERITIES]
         assert combinations.max() - combinations.min() <= 1
 
 
@@ -80,43 +80,44 @@ def test_default_covers_every_family_at_every_telling_severity() -> None:
     plan = ShiftSuite(seed=0).plan(np.random.default_rng(0).integers(0, 8, 2000))
     assert len(plan) == 512 + 128 * (len(GROUPS) - 1)
     combinations = set(zip(plan.family_index.tolist(), plan.severities.tolist(), strict=True))
-    assert len(combinations) == len(FAMILIES) * len(TELLING_SEVERITIES)
+    assert len(combinations) == len(FAMILIES) * len(SEARCH_SEVERITIES)
 
 
-@pytest.mark.parametrize("seen", [(), (Seen("defocus", 5.0), Seen("jpeg", 3.0))])
-def test_another_laboratory_counts_half_whatever_else_counts(seen: tuple[Seen, ...]) -> None:
+@pytest.mark.parametrize("covered_by_training", [(), (TrainingCoverage("defocus", 5.0), TrainingCoverage("jpeg", 3.0))])
+def test_another_laboratory_counts_half_whatever_else_counts(covered_by_training: tuple[TrainingCoverage, ...]) -> None:
     labels = np.random.default_rng(0).integers(0, 8, 2000)
-    plan = ShiftSuite(seed=0, seen=seen).plan(labels)
+    plan = ShiftSuite(seed=0, covered_by_training=covered_by_training).plan(labels)
     clean = np.eye(8)[labels]
     truth = labels[plan.image_index]
-    answers = np.where(plan.group_names == "laboratory", (truth + 1) % 8, truth)
-    assert score(labels, clean, plan, np.eye(8)[answers]).objective == pytest.approx(1 - LABORATORY_SHARE)
-    alone = ShiftSuite(seed=0, exclude_families=("another_laboratory",)).plan(labels)
+    answers = np.where(plan.group_names == "combined", (truth + 1) % 8, truth)
+    assert score(labels, clean, plan, np.eye(8)[answers]).objective == pytest.approx(1 - COMBINED_WEIGHT)
+    alone = ShiftSuite(seed=0, exclude_families=("combined_shift",)).plan(labels)
     assert set(alone.weights) == {1.0}
 
 
 def test_excluded_families_are_never_shown_and_the_rest_keeps_its_noise(cells: np.ndarray, labels: np.ndarray) -> None:
-    full = ShiftSuite(seed=3).thorough_plan(labels)
-    held_out = ShiftSuite(seed=3, exclude_families=("defocus", "motion", "jpeg")).thorough_plan(labels)
+    full = ShiftSuite(seed=3).exhaustive_plan(labels)
+    held_out = ShiftSuite(seed=3, exclude_families=("defocus", "motion", "jpeg")).exhaustive_plan(labels)
     assert {"defocus", "motion", "jpeg"}.isdisjoint(family.name for family in held_out.families)
     names = [family.name for family in full.families]
 
-    def rows_of(plan: ViewPlan, name: str) -> np.ndarray:
+    def comparison_rows(plan: ShiftPlan, name: str) -> np.ndarray:
         return np.flatnonzero(np.array([family.name for family in plan.families])[plan.family_index] == name)
 
     for name in set(names) - {"defocus", "motion", "jpeg"}:
         np.testing.assert_array_equal(
-            full.render(cells, rows_of(full, name)[:3]), held_out.render(cells, rows_of(held_out, name)[:3])
+            full.render(cells, comparison_rows(full, name)[:3]),
+            held_out.render(cells, comparison_rows(held_out, name)[:3]),
         )
 
 
 def test_a_group_without_families_has_no_views(cells: np.ndarray, labels: np.ndarray) -> None:
     suite = ShiftSuite(seed=3, exclude_families=("defocus", "motion"))
-    assert [view.group for view in suite.views(cells, labels)] == list(GROUPS[1:])
+    assert [view.group for view in suite.shifted_images(cells, labels)] == list(GROUPS[1:])
 
 
 def test_thorough_plan_is_the_whole_product(labels: np.ndarray) -> None:
-    plan = ShiftSuite(seed=0, num_images=10).thorough_plan(labels)
+    plan = ShiftSuite(seed=0, num_images=10).exhaustive_plan(labels)
     assert len(plan) == 10 * len(FAMILIES) * 3
     triples = set(zip(plan.family_index.tolist(), plan.severities.tolist(), plan.image_index.tolist(), strict=True))
     assert len(triples) == len(plan)
@@ -124,7 +125,7 @@ def test_thorough_plan_is_the_whole_product(labels: np.ndarray) -> None:
 
 
 def test_severities_of_one_image_share_their_noise(cells: np.ndarray, labels: np.ndarray) -> None:
-    plan = ShiftSuite(seed=0, num_images=4).thorough_plan(labels)
+    plan = ShiftSuite(seed=0, num_images=4).exhaustive_plan(labels)
     noise = next(index for index, family in enumerate(plan.families) if family.name == "gaussian_noise")
     rows = np.flatnonzero((plan.family_index == noise) & (plan.image_index == plan.image_index[0]))
     original = cells[plan.image_index[0]].astype(float)
@@ -142,7 +143,7 @@ def test_unusable_settings_are_refused(labels: np.ndarray) -> None:
     with pytest.raises(RecipeError, match="all are excluded"):
         ShiftSuite(seed=0, exclude_families=tuple(family.name for family in FAMILIES))
     with pytest.raises(RecipeError, match="severities"):
-        ShiftSuite(seed=0).thorough_plan(labels, severities=(2, 6))
+        ShiftSuite(seed=0).exhaustive_plan(labels, severities=(2, 6))
 
 
 def test_images_that_do_not_belong_to_the_plan_are_refused(cells: np.ndarray, labels: np.ndarray) -> None:
@@ -152,7 +153,7 @@ def test_images_that_do_not_belong_to_the_plan_are_refused(cells: np.ndarray, la
     with pytest.raises(DataError, match="uint8"):
         plan.render(cells.astype(np.float32))
     with pytest.raises(DataError, match="uint8"):
-        list(plan.views(cells[:, :, :, 0]))
+        list(plan.shifted_images(cells[:, :, :, 0]))
     for bad in (np.zeros(0, int), np.zeros(4), np.zeros((4, 2), int)):
         with pytest.raises(DataError, match="labels"):
             ShiftSuite(seed=0).plan(bad)

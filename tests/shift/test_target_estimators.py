@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.errors import DataError
-from bloodauto.shift.target_estimators import _places, estimate_by_transport, mean_agreement
+from bloodauto.shift.target_estimators import _class_slots, estimate_by_transport, mean_agreement
 
 CLASSES = 4
 
@@ -51,7 +51,7 @@ def test_it_follows_the_accuracy_of_networks_that_are_sure_and_wrong() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9).filter(lambda shares: sum(shares) > 0.01), st.integers(1, 300))
 def test_places_come_in_the_shares_asked_for(shares: list[float], count: int) -> None:
     wanted = np.array(shares) / sum(shares) * count
-    got = np.bincount(_places(np.array(shares) / sum(shares), count), minlength=len(shares))
+    got = np.bincount(_class_slots(np.array(shares) / sum(shares), count), minlength=len(shares))
     assert got.sum() == count
     assert (np.abs(got - wanted) < 1.0 + 1e-6).all()
 

@@ -18,10 +18,10 @@ from bloodauto.config.recipe import (
     load_recipe,
     parse_recipe,
 )
-from bloodauto.config.space import corners, load_space, parameters_of, realise
+from bloodauto.config.space import covering_recipes, load_space, parameters_of, recipe_from_parameters
 from bloodauto.errors import RecipeError
 from bloodauto.training.augmentation import check_augmentation, policy_of
-from bloodauto.training.augmentation_preview import shown_change
+from bloodauto.training.augmentation_preview import augmentation_preview
 from bloodauto.training.imbalance import TrainingSet, one_hot
 from bloodauto.training.input_pipeline import stage_pipeline
 from bloodauto.transforms import Policy
@@ -60,21 +60,21 @@ orientation: false
 steps:
   - {operation: flip_horizontal, rate: 0.5}
   - {operation: rotate, range_degrees: [-36, 36]}
-  - {operation: brightness, range_share: [-0.2, 0.2]}
-  - {operation: translate_x, range_share: [-0.1, 0.1]}
-  - {operation: translate_y, range_share: [-0.1, 0.1]}
+  - {operation: brightness, range_fraction: [-0.2, 0.2]}
+  - {operation: translate_x, range_fraction: [-0.1, 0.1]}
+  - {operation: translate_y, range_fraction: [-0.1, 0.1]}
   - {operation: zoom, range_factor: [0.833, 1.25]}
   - rand_augment: {num_ops: 3, magnitude: 0.5}
-  - {operation: cutout, range_share: [0.1, 0.3]}
+  - {operation: cutout, range_fraction: [0.1, 0.3]}
 """
 EXORCISTS_A = """
 orientation: false
 steps:
   - one_of:
-      - {operation: cutout, range_share: [0.2, 0.4]}
+      - {operation: cutout, range_fraction: [0.2, 0.4]}
       - rand_augment: {num_ops: 3, magnitude: 0.5}
       - aug_mix: {}
-      - {operation: grid_mask, range_share: [0.3, 0.5]}
+      - {operation: grid_mask, range_fraction: [0.3, 0.5]}
     weights: [1, 2, 1, 1]
 """
 GANGSTARS = """
@@ -142,7 +142,7 @@ def test_every_declared_recipe_augments_images(path):
     check_augmentation(recipe)
     images = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), dtype=np.uint8)
     for stage in range(len(recipe.stages)):
-        changed = shown_change(recipe, stage, "seen")(images, np.random.default_rng(1))
+        changed = augmentation_preview(recipe, stage, "online")(images, np.random.default_rng(1))
         assert changed.dtype == np.uint8
         assert changed.shape == images.shape
         assert (changed != images).any()
@@ -226,11 +226,11 @@ def test_any_block_gives_the_same_images_from_the_same_seed_however_many_threads
     if constant:
         images[:] = images[0, 0, 0]
     before = images.copy()
-    learned_from = TrainingSet(images, one_hot(np.arange(9) % 3, 3), np.arange(9))
+    train_set = TrainingSet(images, one_hot(np.arange(9) % 3, 3), np.arange(9))
 
     def epoch(threads: int) -> list:
         pipeline = stage_pipeline(
-            recipe, 0, learned_from, epoch_images=9, seed=seed, num_threads=threads, on_device=False
+            recipe, 0, train_set, images_per_epoch=9, seed=seed, num_threads=threads, on_device=False
         )
         return [(np.array(batch.images), batch.targets, batch.weights) for batch in pipeline.epoch(1)]
 
@@ -342,8 +342,8 @@ stages:
 """
     )
     space = load_space(tmp_path / "wide.yaml")
-    recipes = list(corners(space))
+    recipes = list(covering_recipes(space))
     assert len(recipes) > 10
     for recipe in recipes:
         check_augmentation(recipe)
-        assert realise(space, parameters_of(space, recipe)).id == recipe.id
+        assert recipe_from_parameters(space, parameters_of(space, recipe)).id == recipe.id

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from bloodauto.training.distillation import TaughtBatches, teacher_of
+from bloodauto.training.distillation import DistillationBatches, teacher_from_model
 from bloodauto.transforms import BatchPipeline, MixUp, RandAugment
 
 
@@ -25,7 +25,7 @@ def test_targets_are_the_teachers_answers_for_the_augmented_and_mixed_images(mod
     pipeline = BatchPipeline(
         images, labels, batch_size=8, policy=RandAugment(num_ops=2), mixing=MixUp(alpha=1.0), seed=0
     )
-    taught = TaughtBatches(pipeline, teacher_of(model))
+    taught = DistillationBatches(pipeline, teacher_from_model(model))
     batches = list(taught.epoch(1))
     assert len(batches) == taught.batches_per_epoch == 3
     for batch, plain in zip(batches, pipeline.epoch(1), strict=True):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bloodauto.config.recipe import EarlyStopping, Optimizer, Schedule, Stage
 from bloodauto.training.checkpoint import EpochReport
-from bloodauto.training.epoch_history import is_best, keeps_last, patience_is_over, plateau_factor, score_of
+from bloodauto.training.epoch_history import is_best, keeps_last, patience_exhausted, plateau_factor, score_of
 
 BLANK = EpochReport(
     epoch=1,
@@ -73,14 +73,14 @@ def test_the_last_of_equally_good_epochs_is_the_best():
 )
 def test_patience_counts_epochs_since_the_first_best(objectives, over):
     stopping = stage(early_stopping=EarlyStopping(patience_epochs=2))
-    assert patience_is_over(epochs_of(objectives), stopping) is over
-    assert not patience_is_over(epochs_of(objectives), stage())
+    assert patience_exhausted(epochs_of(objectives), stopping) is over
+    assert not patience_exhausted(epochs_of(objectives), stage())
 
 
 def test_patience_watches_the_named_metric():
     epochs = epochs_of([0.1, 0.2, 0.3], accuracy=[0.9, 0.8, 0.8])
-    assert patience_is_over(epochs, stage(early_stopping=EarlyStopping(metric="accuracy", patience_epochs=2)))
-    assert not patience_is_over(epochs, stage(early_stopping=EarlyStopping(patience_epochs=2)))
+    assert patience_exhausted(epochs, stage(early_stopping=EarlyStopping(metric="accuracy", patience_epochs=2)))
+    assert not patience_exhausted(epochs, stage(early_stopping=EarlyStopping(patience_epochs=2)))
 
 
 def test_a_trial_keeps_its_best_epoch_unless_a_stage_says_its_last():

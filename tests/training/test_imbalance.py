@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bloodauto.config.recipe import Equalise, Imbalance, OperationStep
-from bloodauto.training.imbalance import blended, endless_order, nearest_rows, training_set
+from bloodauto.config.recipe import ClassSynthesis, Imbalance, OperationStep
+from bloodauto.training.imbalance import cyclic_epoch_order, nearest_neighbours, smote_images, training_set
 
 COUNTS = (12, 5, 1, 8)
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 4], COUNTS))
@@ -46,7 +46,7 @@ def test_undersampling_leaves_each_class_as_many_as_the_smallest(images):
     assert len(set(found.rows)) == len(found.rows)
 
 
-@pytest.mark.parametrize("sampling", ["oversample", "undersample", "smote", "borderline_smote", "equalise"])
+@pytest.mark.parametrize("sampling", ["oversample", "undersample", "smote", "borderline_smote", "synthesise"])
 def test_a_seed_gives_the_same_set_again(images, sampling):
     one, same, other = (sampled(images, sampling, seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one.rows, same.rows)
@@ -54,10 +54,12 @@ def test_a_seed_gives_the_same_set_again(images, sampling):
     assert not (np.array_equal(one.rows, other.rows) and np.array_equal(one.images, other.images))
 
 
-@pytest.mark.parametrize("sampling", ["smote", "borderline_smote", "equalise"])
+@pytest.mark.parametrize("sampling", ["smote", "borderline_smote", "synthesise"])
 def test_made_images_fill_up_the_classes_behind_the_given_ones(images, sampling):
     fields = (
-        {"equalise": Equalise(steps=(OperationStep(operation="flip_horizontal"),))} if sampling == "equalise" else {}
+        {"synthesise": ClassSynthesis(steps=(OperationStep(operation="flip_horizontal"),))}
+        if sampling == "synthesise"
+        else {}
     )
     found = sampled(images, sampling, **fields)
     np.testing.assert_array_equal(found.images[: len(images)], images)
@@ -70,7 +72,7 @@ def test_made_images_fill_up_the_classes_behind_the_given_ones(images, sampling)
 
 
 def test_a_blend_lies_between_two_images_of_its_class(images):
-    made, made_labels = blended(images, LABELS, np.random.default_rng(0), borderline=False)
+    made, made_labels = smote_images(images, LABELS, np.random.default_rng(0), borderline=False)
     for image, label in zip(made.astype(float), made_labels, strict=True):
         own = images[label == LABELS].astype(float).reshape(-1, image.size)
         between = False
@@ -94,15 +96,15 @@ def test_borderline_smote_blends_only_images_near_another_class():
 
     images = np.concatenate([level(20, 30), level(200, 30), level(110, 20), level(200, 6)])
     labels = np.repeat([0, 1, 2], [30, 30, 26])
-    made, made_labels = blended(images, labels, np.random.default_rng(0), borderline=True)
+    made, made_labels = smote_images(images, labels, np.random.default_rng(0), borderline=True)
     assert made_labels.tolist() == [2, 2, 2, 2]
     assert made.min() >= 198
-    anywhere, _ = blended(images, labels, np.random.default_rng(0), borderline=False)
+    anywhere, _ = smote_images(images, labels, np.random.default_rng(0), borderline=False)
     assert anywhere.min() < 120
 
 
 def test_a_single_image_is_repeated(images):
-    made, made_labels = blended(images, LABELS, np.random.default_rng(0), borderline=False)
+    made, made_labels = smote_images(images, LABELS, np.random.default_rng(0), borderline=False)
     alone = images[LABELS == 2][0]
     assert (made_labels == 2).sum() == 11
     assert (made[made_labels == 2] == alone).all()
@@ -115,19 +117,19 @@ def test_nearest_rows_are_those_of_scikit_learn(count):
     rng = np.random.default_rng(count)
     points = rng.normal(size=(700, 4)).astype(np.float32)
     own = rng.permutation(700)[:600]
-    found = nearest_rows(points[own], points, count, own=own)
+    found = nearest_neighbours(points[own], points, count, own=own)
     reference = NearestNeighbors(n_neighbors=count + 1).fit(points).kneighbors(points[own])[1][:, 1:]
     np.testing.assert_array_equal(found, reference)
 
 
 def test_no_more_neighbours_than_there_are():
     points = np.array([[0.0], [1.0], [3.0]], np.float32)
-    np.testing.assert_array_equal(nearest_rows(points, points, 5, own=np.arange(3)), [[1, 2], [0, 2], [1, 0]])
+    np.testing.assert_array_equal(nearest_neighbours(points, points, 5, own=np.arange(3)), [[1, 2], [0, 2], [1, 0]])
 
 
 @given(length=st.integers(1, 30), rows=st.lists(st.integers(0, 50), min_size=1, max_size=40), seed=st.integers(0, 99))
 def test_an_endless_order_visits_rows_round_after_round(length, rows, seed):
-    order = endless_order(np.array(rows), length, seed)
+    order = cyclic_epoch_order(np.array(rows), length, seed)
     stream = np.concatenate([order(epoch) for epoch in range(1, 8)])
     assert len(stream) == 7 * length
     for start in range(0, len(stream) - len(rows) + 1, len(rows)):
@@ -136,5 +138,5 @@ def test_an_endless_order_visits_rows_round_after_round(length, rows, seed):
 
 
 def test_rounds_differ():
-    order = endless_order(np.arange(50), 50, 0)
+    order = cyclic_epoch_order(np.arange(50), 50, 0)
     assert not np.array_equal(order(1), order(2))

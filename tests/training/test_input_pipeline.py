@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bloodauto.config.recipe import Augmentation, Equalise, Offline, Recipe, parse_recipe
+from bloodauto.config.recipe import Augmentation, ClassSynthesis, Offline, Recipe, parse_recipe
 from bloodauto.config.recipe import Mixing as MixingSettings
 from bloodauto.errors import RecipeError
-from bloodauto.training.augmentation import equalising, mixing_of
-from bloodauto.training.augmentation_preview import shown_change
-from bloodauto.training.epoch_runner import as_dataset
+from bloodauto.training.augmentation import mixing_of, synthesised_images
+from bloodauto.training.augmentation_preview import augmentation_preview
+from bloodauto.training.epoch_runner import as_tf_dataset
 from bloodauto.training.imbalance import TrainingSet, one_hot
 from bloodauto.training.input_pipeline import (
     augmentation_of_stage,
-    augmenting_processes,
+    num_augmentation_processes,
     stage_pipeline,
-    with_made_images,
+    with_offline_images,
 )
 from bloodauto.transforms import BatchPipeline, Mixing
 
@@ -43,7 +43,7 @@ INVERTED = [{"operation": "invert"}]
 def test_offline_images_come_beside_the_originals():
     given_set = shades(40)
     offline = Offline.model_validate({"fraction": 0.5, "steps": INVERTED})
-    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    made = with_offline_images(given_set, offline, "bloodauto", np.random.default_rng(0))
     assert made.images.shape[0] == 60
     np.testing.assert_array_equal(made.rows, np.arange(60))
     np.testing.assert_array_equal(made.images[:40], given_set.images)
@@ -55,7 +55,7 @@ def test_offline_images_come_beside_the_originals():
 def test_offline_images_take_the_places_of_what_they_were_made_of():
     given_set = shades(40)
     offline = Offline.model_validate({"fraction": 0.25, "keep_originals": False, "steps": INVERTED})
-    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    made = with_offline_images(given_set, offline, "bloodauto", np.random.default_rng(0))
     sources = (255 - made.images[40:, 0, 0, 0]) // 2
     assert sorted([*made.rows[:-10].tolist(), *sources.tolist()]) == list(range(40))
     np.testing.assert_array_equal(made.rows[-10:], np.arange(40, 50))
@@ -64,7 +64,7 @@ def test_offline_images_take_the_places_of_what_they_were_made_of():
 def test_more_than_all_images_are_made_evenly_and_mixed_labels_are_kept():
     given_set = shades(30, classes=30)
     offline = Offline.model_validate({"fraction": 2.5, "steps": INVERTED, "mixing": {"name": "mixup", "alpha": 1.0}})
-    made = with_made_images(given_set, offline, "bloodauto", np.random.default_rng(0))
+    made = with_offline_images(given_set, offline, "bloodauto", np.random.default_rng(0))
     assert len(made.rows) == 30 + 75
     levels = 255 - made.images[30:].astype(float).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(levels, made.targets[30:] @ (2.0 * np.arange(30)), atol=0.51)
@@ -73,22 +73,24 @@ def test_more_than_all_images_are_made_evenly_and_mixed_labels_are_kept():
     np.testing.assert_allclose(made.targets[30:].sum(), 75, rtol=1e-5)
 
 
-def test_equalising_fills_classes_up_within_the_class():
+def test_synthesis_fills_classes_up_within_the_class():
     labels = np.array([0] * 30 + [1] * 11 + [2] * 1)
     images = np.broadcast_to((100 * labels[:, None, None, None]).astype(np.uint8), (42, 6, 6, 3)).copy()
     flips = Augmentation.model_validate({"steps": [{"operation": "flip_horizontal", "rate": 0.5}]}).steps
-    made, made_labels = equalising(images, labels, Equalise(steps=flips), np.random.default_rng(0))
+    made, made_labels = synthesised_images(images, labels, ClassSynthesis(steps=flips), np.random.default_rng(0))
     np.testing.assert_array_equal(np.bincount(np.concatenate([labels, made_labels])), [30, 30, 30])
     np.testing.assert_array_equal(made.reshape(len(made), -1).min(axis=1), 100 * made_labels)
     np.testing.assert_array_equal(made.reshape(len(made), -1).max(axis=1), 100 * made_labels)
-    again = equalising(images, labels, Equalise(), np.random.default_rng(5))[0]
-    np.testing.assert_array_equal(again, equalising(images, labels, Equalise(), np.random.default_rng(5))[0])
-    assert len(equalising(images[:30], labels[:30], Equalise(), np.random.default_rng(0))[0]) == 0
+    again = synthesised_images(images, labels, ClassSynthesis(), np.random.default_rng(5))[0]
+    np.testing.assert_array_equal(
+        again, synthesised_images(images, labels, ClassSynthesis(), np.random.default_rng(5))[0]
+    )
+    assert len(synthesised_images(images[:30], labels[:30], ClassSynthesis(), np.random.default_rng(0))[0]) == 0
 
 
-def pipeline_of(recipe: Recipe, stage: int, learned_from: TrainingSet) -> BatchPipeline:
+def pipeline_of(recipe: Recipe, stage: int, train_set: TrainingSet) -> BatchPipeline:
     return stage_pipeline(
-        recipe, stage, learned_from, epoch_images=len(learned_from.rows), seed=3, num_threads=0, on_device=False
+        recipe, stage, train_set, images_per_epoch=len(train_set.rows), seed=3, num_threads=0, on_device=False
     )
 
 
@@ -124,7 +126,7 @@ def test_stages_that_share_a_block_share_what_it_made_and_others_do_not():
 def test_tensorflow_gets_the_pipelines_batches_and_tunes_nothing():
     """The thread that tunes sleeps for up to a minute, and the end of an epoch waits for it."""
     pipeline = pipeline_of(recipe_with(batch_size=10), 0, shades(40))
-    dataset = as_dataset(pipeline.epoch(1))
+    dataset = as_tf_dataset(pipeline.epoch(1))
     assert dataset.options().autotune.enabled is False
     found, expected = list(dataset.as_numpy_iterator()), list(pipeline.epoch(1))
     assert len(found) == len(expected) == 4
@@ -176,32 +178,34 @@ def test_a_sheet_shows_what_is_made_where_something_is():
     recipe = recipe_with(
         augmentation={"orientation": False},
         stages=[stage, {**stage, "augmentation": {"orientation": False, "offline": inverted}}],
-        imbalance={"sampling": "equalise", "equalise": {"steps": INVERTED}},
+        imbalance={"sampling": "synthesise", "synthesise": {"steps": INVERTED}},
     )
     images = shades(400).images // 4
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(shown_change(recipe, 0, "seen")(images, rng), images)
-    np.testing.assert_array_equal(shown_change(recipe, 1, "offline")(images, rng), 255 - images)
-    assert (shown_change(recipe, 1, "seen")(images, rng)[:, 0, 0, 0] > 128).mean() == pytest.approx(0.5, abs=0.08)
-    assert shown_change(recipe, 0, "equalising")(images, rng).min() > 128
+    np.testing.assert_array_equal(augmentation_preview(recipe, 0, "online")(images, rng), images)
+    np.testing.assert_array_equal(augmentation_preview(recipe, 1, "offline")(images, rng), 255 - images)
+    assert (augmentation_preview(recipe, 1, "online")(images, rng)[:, 0, 0, 0] > 128).mean() == pytest.approx(
+        0.5, abs=0.08
+    )
+    assert augmentation_preview(recipe, 0, "synthesised")(images, rng).min() > 128
     for stage_index, part, message in (
-        (2, "seen", "expected a stage from 1 to 2, got 3"),
+        (2, "online", "expected a stage from 1 to 2, got 3"),
         (0, "offline", r"augmentation\.offline: expected a group"),
     ):
         with pytest.raises(RecipeError, match=message):
-            shown_change(recipe, stage_index, part)
-    with pytest.raises(RecipeError, match="expected equalise"):
-        shown_change(recipe_with(), 0, "equalising")
+            augmentation_preview(recipe, stage_index, part)
+    with pytest.raises(RecipeError, match="expected synthesise"):
+        augmentation_preview(recipe_with(), 0, "synthesised")
 
 
 def test_processes_make_the_same_batches_of_a_stage_and_take_no_core_from_a_small_training():
     recipe = recipe_with(batch_size=8, augmentation={"stain_jitter": 0.5, "mixing": {"name": "mixup", "alpha": 0.4}})
-    settings = {"epoch_images": 40, "seed": 3, "num_threads": 0, "on_device": False}
+    settings = {"images_per_epoch": 40, "seed": 3, "num_threads": 0, "on_device": False}
     alone = stage_pipeline(recipe, 0, shades(40), **settings)
     together = stage_pipeline(recipe, 0, shades(40), num_processes=1, **settings)
     for left, right in zip(alone.epoch(2), together.epoch(2), strict=True):
         for one, other in zip(left, right, strict=True):
             np.testing.assert_array_equal(one, other)
     together.close()
-    assert [augmenting_processes(cores, on_gpu=False) for cores in (1, 2, 4, 16)] == [0, 0, 0, 2]
-    assert [augmenting_processes(cores, on_gpu=True) for cores in (1, 2, 4)] == [0, 1, 3]
+    assert [num_augmentation_processes(cores, on_gpu=False) for cores in (1, 2, 4, 16)] == [0, 0, 0, 2]
+    assert [num_augmentation_processes(cores, on_gpu=True) for cores in (1, 2, 4)] == [0, 1, 3]

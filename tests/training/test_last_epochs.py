@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from bloodauto.config.recipe import Stage
-from bloodauto.training.averaging import gains_by_averaging
+from bloodauto.training.averaging import may_gain_from_averaging
 from bloodauto.training.checkpoint import read_checkpoint, read_weights
 from bloodauto.training.trainer import TrainOptions, train
 
 OPTIONS = TrainOptions(objective="accuracy", average_last_epochs=True)
 
 
-def _train(recipe, material, folder, options=OPTIONS):
+def _train(recipe, fold_data, folder, options=OPTIONS):
     folder.mkdir(exist_ok=True)
     return train(
-        recipe, material, seed=0, options=options, folder=folder, report=lambda epoch: None, should_stop=lambda: False
+        recipe, fold_data, seed=0, options=options, folder=folder, report=lambda epoch: None, should_stop=lambda: False
     )
 
 
@@ -32,44 +32,44 @@ def _train(recipe, material, folder, options=OPTIONS):
 )
 def test_averaging_is_tried_where_the_rate_stays_high_and_the_recipe_leaves_it_open(fields, wanted):
     stage = Stage.model_validate({"epochs": 4, "optimizer": {"name": "adam", "learning_rate": 1e-3}, **fields})
-    assert gains_by_averaging(stage) is wanted
+    assert may_gain_from_averaging(stage) is wanted
 
 
-def test_what_is_better_is_kept_and_a_repeated_end_keeps_the_same(material, recipe_of, stage_of, tmp_path):
+def test_what_is_better_is_kept_and_a_repeated_end_keeps_the_same(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of([stage_of(epochs=4, learning_rate=1e-2)])
-    result = _train(recipe, material, tmp_path)
+    result = _train(recipe, fold_data, tmp_path)
     averaged = result.averaged_epochs
     assert averaged is not None
     assert averaged.epochs == 2, "those of the last quarter"
     assert averaged.kept_objective == max(report.objective for report in result.history)
-    assert averaged.taken is (averaged.objective > averaged.kept_objective)
+    assert averaged.adopted is (averaged.objective > averaged.kept_objective)
 
     # A search that is killed before it hears of the end asks again; the training is over, and is judged once more.
     kept = read_weights(tmp_path / "best.npz")
     saved = read_checkpoint(tmp_path / "checkpoint.npz")
     assert saved is not None
     assert saved.average_steps == 2
-    again = _train(recipe, material, tmp_path)
+    again = _train(recipe, fold_data, tmp_path)
     assert again.averaged_epochs is not None
     assert again.averaged_epochs.objective == pytest.approx(averaged.objective, abs=0.03)
     for one, other in zip(kept, read_weights(tmp_path / "best.npz"), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
-    plain = _train(recipe, material, tmp_path / "plain", TrainOptions(objective="accuracy"))
+    plain = _train(recipe, fold_data, tmp_path / "plain", TrainOptions(objective="accuracy"))
     assert plain.averaged_epochs is None
     assert [report.objective for report in plain.history] == [report.objective for report in result.history]
-    if not averaged.taken:
+    if not averaged.adopted:
         assert plain.objective == result.objective
 
 
-def test_the_average_has_the_mean_weights_of_the_last_epochs(material, recipe_of, stage_of, tmp_path):
+def test_the_average_has_the_mean_weights_of_the_last_epochs(fold_data, recipe_of, stage_of, tmp_path):
     """With a rate that makes the weights wander, their mean is better than any of them."""
     recipe = recipe_of([stage_of(epochs=8, learning_rate=3e-2)], batch_size=8)
-    result = _train(recipe, material, tmp_path)
+    result = _train(recipe, fold_data, tmp_path)
     averaged, saved = result.averaged_epochs, read_checkpoint(tmp_path / "checkpoint.npz")
     assert averaged is not None
     assert saved is not None
     assert averaged.epochs == 3
     kept = read_weights(tmp_path / "best.npz")
     of_average = [any(np.array_equal(one, other) for other in kept) for one in saved.averages]
-    assert all(of_average) is averaged.taken
+    assert all(of_average) is averaged.adopted

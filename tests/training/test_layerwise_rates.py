@@ -5,7 +5,7 @@ import pytest
 
 from bloodauto.models.backbones import block_of_layers
 from bloodauto.models.network import apply_unfreeze, backbone_of, build_network
-from bloodauto.training.layerwise_rates import learning_rate_shares
+from bloodauto.training.layerwise_rates import learning_rate_multipliers
 
 
 def shares_by_block(recipe) -> dict[int | None, set[float]]:
@@ -13,8 +13,8 @@ def shares_by_block(recipe) -> dict[int | None, set[float]]:
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
     apply_unfreeze(network, recipe.backbone, recipe.stages[0])
     decay = recipe.stages[0].layer_decay
-    shares = learning_rate_shares(network, recipe.backbone, decay)
-    assert len(shares) == len(network.trainable_variables)
+    rate_multipliers = learning_rate_multipliers(network, recipe.backbone, decay)
+    assert len(rate_multipliers) == len(network.trainable_variables)
     base = backbone_of(network)
     blocks = block_of_layers(recipe.backbone, [layer.name for layer in base.layers])
     place = {
@@ -23,7 +23,7 @@ def shares_by_block(recipe) -> dict[int | None, set[float]]:
         for variable in layer.trainable_variables
     }
     found: dict[int | None, set[float]] = {}
-    for variable, share in zip(network.trainable_variables, shares, strict=True):
+    for variable, share in zip(network.trainable_variables, rate_multipliers, strict=True):
         found.setdefault(place.get(id(variable)), set()).add(share)
     return found
 

@@ -14,7 +14,7 @@ from bloodauto.training.optimizers import (
     check_loss,
     class_weights,
     learning_rate_factor,
-    weigh,
+    weight_targets,
 )
 
 OPTIMIZERS = ["adam", "adamw", "nadam", "lion", "sgd", "rmsprop"]
@@ -109,8 +109,8 @@ def test_weight_decay_is_decoupled_and_spares_biases_and_normalisation(name):
     variables = [keras.Variable(np.ones(4, np.float32), name=part) for part in ("kernel", "bias", "gamma", "beta")]
     optimizer.apply([keras.ops.zeros(4)] * 4, variables)
     np.testing.assert_allclose(variables[0].numpy(), 1 - 0.1 * 0.2, rtol=1e-5)
-    for spared in variables[1:]:
-        np.testing.assert_array_equal(spared.numpy(), 1)
+    for no_decay in variables[1:]:
+        np.testing.assert_array_equal(no_decay.numpy(), 1)
 
 
 def test_gradients_are_clipped_by_their_norm():
@@ -174,7 +174,7 @@ def test_weighing_mixed_targets_keeps_the_weighted_cross_entropy(seed):
     targets = rng.dirichlet(np.ones(5), 7).astype(np.float32)
     weights = rng.uniform(0.1, 4, 5).astype(np.float32)
     losses = -log_softmax(LOGITS[:7])
-    moved, total = weigh(targets, weights)
+    moved, total = weight_targets(targets, weights)
     np.testing.assert_allclose(moved.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(
         total * (moved * losses).sum(axis=1), (targets * weights * losses).sum(axis=1), rtol=1e-5
@@ -183,7 +183,7 @@ def test_weighing_mixed_targets_keeps_the_weighted_cross_entropy(seed):
 
 def test_weighing_leaves_one_hot_targets_as_they_are():
     weights = np.array([0.5, 1, 2, 3, 4], np.float32)
-    moved, total = weigh(TARGETS, weights)
+    moved, total = weight_targets(TARGETS, weights)
     np.testing.assert_array_equal(moved, TARGETS)
     np.testing.assert_array_equal(total, weights[TARGETS.argmax(axis=1)])
 
@@ -206,15 +206,15 @@ def test_momentum_carries_on_where_the_gradient_ends(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_share_of_the_rate_is_what_a_lower_rate_would_do(name, decay):
     """Step by step as an optimizer of its own for each variable, weight decay included."""
-    shares, rng = (1.0, 0.5, 0.01), np.random.default_rng(0)
+    rate_multipliers, rng = (1.0, 0.5, 0.01), np.random.default_rng(0)
     settings = {"name": name, "weight_decay": decay}
     names = ("kernel", "kernel", "bias")
     together = [keras.Variable(np.ones(3, np.float32), name=one) for one in names]
     alone = [keras.Variable(np.ones(3, np.float32), name=one) for one in names]
-    joint = build_optimizer(Optimizer(learning_rate=0.1, **settings), shares)
-    single = [build_optimizer(Optimizer(learning_rate=0.1 * share, **settings)) for share in shares]
+    joint = build_optimizer(Optimizer(learning_rate=0.1, **settings), rate_multipliers)
+    single = [build_optimizer(Optimizer(learning_rate=0.1 * share, **settings)) for share in rate_multipliers]
     for _ in range(4):
-        gradients = [keras.ops.convert_to_tensor(rng.normal(size=3).astype(np.float32)) for _ in shares]
+        gradients = [keras.ops.convert_to_tensor(rng.normal(size=3).astype(np.float32)) for _ in rate_multipliers]
         joint.apply(gradients, together)
         for optimizer, gradient, variable in zip(single, gradients, alone, strict=True):
             optimizer.apply([gradient], [variable])

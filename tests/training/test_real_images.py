@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bloodauto.data.clean import clean
-from bloodauto.data.load import load_cells
+from bloodauto.data.load import load_dataset
 from bloodauto.data.split import make_splits
-from bloodauto.evaluation.fold_data import prepare
+from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.models.backbones import find_weights
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train
@@ -21,11 +21,11 @@ def test_one_epoch_from_imagenet_weights_is_better_than_chance(recipe_of, stage_
     images, weights = SHARED / "data" / "pbc96", SHARED / "weights"
     if not (images.is_dir() and weights.is_dir()):
         pytest.skip("needs ../shared/data/pbc96 and ../shared/weights")
-    cells = load_cells(images)
-    chosen = np.random.default_rng(0).choice(len(cells), 400, replace=False)
-    cells = cells.subset(np.sort(chosen))
-    material = prepare(
-        cells, make_splits(cells, clean(cells, enabled=False), seed=0), ShiftSuite(seed=0, num_images=32)
+    dataset = load_dataset(images)
+    chosen = np.random.default_rng(0).choice(len(dataset), 400, replace=False)
+    dataset = dataset.subset(np.sort(chosen))
+    fold_data = prepare_fold(
+        dataset, make_splits(dataset, clean(dataset, enabled=False), seed=0), ShiftSuite(seed=0, num_images=32)
     )
     recipe = recipe_of(
         [stage_of(epochs=1, learning_rate=1e-2, unfreeze="none")],
@@ -34,7 +34,7 @@ def test_one_epoch_from_imagenet_weights_is_better_than_chance(recipe_of, stage_
     )
     options = TrainOptions(weights_file=find_weights("mobilenet_0.25", "imagenet", weights))
     result = train(
-        recipe, material, seed=0, options=options, folder=tmp_path, report=lambda _: None, should_stop=lambda: False
+        recipe, fold_data, seed=0, options=options, folder=tmp_path, report=lambda _: None, should_stop=lambda: False
     )
-    assert result.judgement.metrics.accuracy > 0.4
+    assert result.evaluation.metrics.accuracy > 0.4
     assert result.parameters == 218_544 + 256 * 8 + 8

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bloodauto.errors import RecipeError
-from bloodauto.evaluation.fold_data import judge
+from bloodauto.evaluation.fold_data import evaluate
 from bloodauto.models.network import build_network
 from bloodauto.training.checkpoint import read_checkpoint, read_weights
 from bloodauto.training.trainer import TrainOptions, train, train_epochs
@@ -17,15 +17,15 @@ from bloodauto.training.trainer import TrainOptions, train, train_epochs
 OPTIONS = TrainOptions(objective="accuracy")
 
 
-def epochs_of(recipe, material, folder, should_stop=lambda: False):
+def epochs_of(recipe, fold_data, folder, should_stop=lambda: False):
     """The training, epoch by epoch."""
-    return train_epochs(recipe, material, seed=0, options=OPTIONS, folder=folder, should_stop=should_stop)
+    return train_epochs(recipe, fold_data, seed=0, options=OPTIONS, folder=folder, should_stop=should_stop)
 
 
-def run(recipe, material, folder, should_stop=lambda: False):
+def run(recipe, fold_data, folder, should_stop=lambda: False):
     """The result."""
     return train(
-        recipe, material, seed=0, options=OPTIONS, folder=folder, report=lambda _: None, should_stop=should_stop
+        recipe, fold_data, seed=0, options=OPTIONS, folder=folder, report=lambda _: None, should_stop=should_stop
     )
 
 
@@ -49,16 +49,16 @@ def tiny_of(recipe_of):
     ],
     ids=["ema", "swa", "layer-decay", "plateau"],
 )
-def test_whatever_a_stage_remembers_survives_a_kill(material, tiny_of, stage_of, tmp_path, change):
+def test_whatever_a_stage_remembers_survives_a_kill(fold_data, tiny_of, stage_of, tmp_path, change):
     """What lies in the folder after an epoch is what a kill leaves; from it the training reaches the same end."""
     recipe = tiny_of([stage_of(epochs=5, **change)], imbalance={"sampling": "oversample"})
-    straight = epochs_of(recipe, material, tmp_path / "straight")
+    straight = epochs_of(recipe, fold_data, tmp_path / "straight")
     reports = []
     for report in straight:
         reports.append(report)
         if report.epoch == 4:
             shutil.copytree(tmp_path / "straight", tmp_path / "broken")
-    resumed = run(recipe, material, tmp_path / "broken")
+    resumed = run(recipe, fold_data, tmp_path / "broken")
     one, other = reports[-1], resumed.history[-1]
     assert len(resumed.history) == 5
     assert one.learning_rate == pytest.approx(other.learning_rate, rel=1e-6)
@@ -69,9 +69,9 @@ def test_whatever_a_stage_remembers_survives_a_kill(material, tiny_of, stage_of,
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_what_is_judged_and_kept_is_the_average(material, tiny_of, stage_of, tmp_path, kind):
+def test_what_is_judged_and_kept_is_the_average(fold_data, tiny_of, stage_of, tmp_path, kind):
     recipe = tiny_of([stage_of(epochs=2, weight_averaging=kind, restore_best=False)])
-    steps = epochs_of(recipe, material, tmp_path)
+    steps = epochs_of(recipe, fold_data, tmp_path)
     next(steps)
     middle = read_checkpoint(tmp_path / "checkpoint.npz")
     kept = read_weights(tmp_path / "best.npz")
@@ -87,12 +87,12 @@ def test_what_is_judged_and_kept_is_the_average(material, tiny_of, stage_of, tmp
         next(steps)
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
     network.set_weights(kept)
-    judgement, reported = judge(network, material, quick=False)[0], ended.value.value.judgement
-    assert (judgement.metrics, judgement.shift) == (reported.metrics, reported.shift)
+    evaluation, reported = evaluate(network, fold_data, subset_only=False)[0], ended.value.value.evaluation
+    assert (evaluation.metrics, evaluation.shift) == (reported.metrics, reported.shift)
 
 
 @pytest.mark.parametrize("restore", [True, False])
-def test_the_next_stage_starts_from_the_best_epoch_or_the_last(material, tiny_of, stage_of, tmp_path, restore):
+def test_the_next_stage_starts_from_the_best_epoch_or_the_last(fold_data, tiny_of, stage_of, tmp_path, restore):
     """While the rate still rises the network learns; at its height it forgets."""
     first = stage_of(
         epochs=4,
@@ -102,7 +102,7 @@ def test_the_next_stage_starts_from_the_best_epoch_or_the_last(material, tiny_of
         restore_best=restore,
     )
     recipe = tiny_of([first, stage_of(epochs=1, learning_rate=1e-12, unfreeze="none")])
-    steps = epochs_of(recipe, material, tmp_path)
+    steps = epochs_of(recipe, fold_data, tmp_path)
     saved, losses = [], []
     for report in steps:
         saved.append(read_checkpoint(tmp_path / "checkpoint.npz"))
@@ -121,37 +121,37 @@ def test_the_next_stage_starts_from_the_best_epoch_or_the_last(material, tiny_of
     assert bool(saved[2].stage_best) is restore
 
 
-def test_a_plateau_lowers_the_rate(material, tiny_of, stage_of, tmp_path):
+def test_a_plateau_lowers_the_rate(fold_data, tiny_of, stage_of, tmp_path):
     plateau = {"name": "plateau", "metric": "accuracy", "factor": 0.1, "patience_epochs": 1, "final_factor": 0.02}
     recipe = tiny_of([stage_of(epochs=4, learning_rate=1e-12, unfreeze="none", schedule=plateau)])
-    result = run(recipe, material, tmp_path)
+    result = run(recipe, fold_data, tmp_path)
     rates = [report.learning_rate for report in result.history]
     assert rates == pytest.approx([1e-12, 1e-12, 1e-13, 2e-14], rel=1e-4)
     assert [report.stage_progress for report in result.history] == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=1e-4)
 
 
-def test_low_layers_move_less(material, tiny_of, stage_of, tmp_path):
+def test_low_layers_move_less(fold_data, tiny_of, stage_of, tmp_path):
     recipe = tiny_of([stage_of(epochs=1, learning_rate=1e-3, layer_decay=0.1)])
-    run(recipe, material, tmp_path)
+    run(recipe, fold_data, tmp_path)
     keras.utils.set_random_seed(0)
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
     start, end = network.get_weights(), read_weights(tmp_path / "best.npz")
-    steps = len(material.train_index) // 16
+    steps = len(fold_data.train_index) // 16
     first, last = (float(np.abs(end[place] - start[place]).max()) for place in (0, -1))
     assert 0 < first <= 1.05 * steps * 1e-3 * 0.1**2
     assert last > 20 * first
 
 
-@pytest.mark.parametrize("sampling", ["oversample", "undersample", "smote", "borderline_smote", "equalise"])
-def test_an_epoch_has_as_many_steps_whatever_the_sampling(material, tiny_of, stage_of, tmp_path, sampling):
+@pytest.mark.parametrize("sampling", ["oversample", "undersample", "smote", "borderline_smote", "synthesise"])
+def test_an_epoch_has_as_many_steps_whatever_the_sampling(fold_data, tiny_of, stage_of, tmp_path, sampling):
     calls = []
     recipe = tiny_of([stage_of(epochs=1, unfreeze="none")], imbalance={"sampling": sampling})
-    result = run(recipe, material, tmp_path, should_stop=lambda: calls.append(1) is not None)
+    result = run(recipe, fold_data, tmp_path, should_stop=lambda: calls.append(1) is not None)
     assert result.finished
-    assert len(calls) == len(material.train_index) // 16
+    assert len(calls) == len(fold_data.train_index) // 16
 
 
-def test_factors_for_other_classes_are_told_before_anything_is_written(material, tiny_of, tmp_path):
+def test_factors_for_other_classes_are_told_before_anything_is_written(fold_data, tiny_of, tmp_path):
     with pytest.raises(RecipeError, match=r"loss\.alpha: expected 8 factors, one for each class, got 2"):
-        run(tiny_of(loss={"name": "focal", "gamma": 2.0, "alpha": [0.5, 0.5]}), material, tmp_path)
+        run(tiny_of(loss={"name": "focal", "gamma": 2.0, "alpha": [0.5, 0.5]}), fold_data, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -12,12 +12,12 @@ from bloodauto.training.trainer import TrainOptions, train
 OPTIONS = TrainOptions(objective="accuracy", num_threads=1)
 
 
-def losses(recipe, material, folder, *, stop_after_batches: int = 10**9) -> list[float]:
+def losses(recipe, fold_data, folder, *, stop_after_batches: int = 10**9) -> list[float]:
     folder.mkdir(exist_ok=True)
     batches = iter(range(stop_after_batches))
     result = train(
         recipe,
-        material,
+        fold_data,
         seed=2,
         options=OPTIONS,
         folder=folder,
@@ -41,32 +41,32 @@ def rich(recipe_of, stage_of):
             stage_of(epochs=2, augmentation={**flips, "offline": offline}),
         ],
         batch_size=59,
-        imbalance={"sampling": "equalise"},
+        imbalance={"sampling": "synthesise"},
         loss={"name": "focal", "gamma": 2.0, "class_weights": "balanced"},
     )
 
 
 @pytest.mark.slow
-def test_stopped_in_a_stage_of_made_images_it_goes_on_to_the_same_end(rich, material, tmp_path):
-    straight = losses(rich, material, tmp_path / "straight")
+def test_stopped_in_a_stage_of_made_images_it_goes_on_to_the_same_end(rich, fold_data, tmp_path):
+    straight = losses(rich, fold_data, tmp_path / "straight")
     assert len(straight) == 3
-    steps = len(material.train_index) // 59
+    steps = len(fold_data.train_index) // 59
     # In the first batch of the last epoch.
-    assert len(losses(rich, material, tmp_path / "broken", stop_after_batches=2 * steps)) == 2
-    assert losses(rich, material, tmp_path / "broken") == pytest.approx(straight, rel=1e-3)
+    assert len(losses(rich, fold_data, tmp_path / "broken", stop_after_batches=2 * steps)) == 2
+    assert losses(rich, fold_data, tmp_path / "broken") == pytest.approx(straight, rel=1e-3)
 
 
-def test_without_its_package_the_reference_engine_is_refused_before_anything_is_written(recipe_of, material, tmp_path):
+def test_without_its_package_the_reference_engine_is_refused_before_anything_is_written(recipe_of, fold_data, tmp_path):
     if importlib.util.find_spec("keras_cv") is not None:
         pytest.skip("keras-cv is installed")
     recipe = recipe_of(augmentation={"orientation": False, "engine": "keras_cv"})
     with pytest.raises(RecipeError, match=r"pip install 'bloodauto\[keras-cv\]'"):
-        losses(recipe, material, tmp_path / "run")
+        losses(recipe, fold_data, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 
 
 @pytest.mark.slow
-def test_the_reference_engine_trains(recipe_of, stage_of, material, tmp_path):
+def test_the_reference_engine_trains(recipe_of, stage_of, fold_data, tmp_path):
     pytest.importorskip("keras_cv", reason="keras-cv is not installed: pip install 'bloodauto[keras-cv]'")
     recipe = recipe_of(
         [stage_of(epochs=4, learning_rate=2e-3)],
@@ -75,10 +75,10 @@ def test_the_reference_engine_trains(recipe_of, stage_of, material, tmp_path):
             "engine": "keras_cv",
             "steps": [
                 {"operation": "flip_horizontal", "rate": 0.5},
-                {"operation": "cutout", "range_share": [0.1, 0.3]},
+                {"operation": "cutout", "range_fraction": [0.1, 0.3]},
             ],
             "mixing": {"name": "mixup", "alpha": 0.2, "rate": 0.5},
         },
     )
-    history = losses(recipe, material, tmp_path / "run")
+    history = losses(recipe, fold_data, tmp_path / "run")
     assert history[-1] < history[0]

@@ -15,12 +15,12 @@ from bloodauto.training.trainer import TrainOptions, train, train_epochs
 OPTIONS = TrainOptions(objective="accuracy")
 
 
-def run(recipe, material, folder, *, seed=0, options=OPTIONS, should_stop=lambda: False):
+def run(recipe, fold_data, folder, *, seed=0, options=OPTIONS, should_stop=lambda: False):
     """The result, and the epochs that were reported."""
     reports = []
     folder.mkdir(parents=True, exist_ok=True)
     result = train(
-        recipe, material, seed=seed, options=options, folder=folder, report=reports.append, should_stop=should_stop
+        recipe, fold_data, seed=seed, options=options, folder=folder, report=reports.append, should_stop=should_stop
     )
     return result, reports
 
@@ -36,12 +36,12 @@ class AfterCalls:
         return self.left <= 0
 
 
-def test_it_learns_and_leaves_everything_behind(material, recipe_of, stage_of, tmp_path):
+def test_it_learns_and_leaves_everything_behind(fold_data, recipe_of, stage_of, tmp_path):
     # Many small batches: batch normalisation's statistics need a hundred steps to follow.
     recipe = recipe_of([stage_of(epochs=8, learning_rate=2e-3)], batch_size=4)
-    result, reports = run(recipe, material, tmp_path)
+    result, reports = run(recipe, fold_data, tmp_path)
     assert result.finished
-    assert result.objective == result.judgement.metrics.accuracy > 0.5
+    assert result.objective == result.evaluation.metrics.accuracy > 0.5
     assert reports[-1].train_loss < 0.6 * reports[0].train_loss
     assert [report.epoch for report in reports] == list(range(1, 9))
     assert tuple(reports) == result.history
@@ -49,38 +49,38 @@ def test_it_learns_and_leaves_everything_behind(material, recipe_of, stage_of, t
     assert len(json.loads((tmp_path / "history.json").read_text())) == 8
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["objective"] == result.objective
-    assert written["metrics"]["shift"] == result.judgement.shift
+    assert written["metrics"]["shift"] == result.evaluation.shift
     assert all(0 <= report.shift <= 1 and 0 < report.evaluation_seconds < report.seconds for report in reports)
 
     saved = np.load(tmp_path / "predictions.npz", allow_pickle=False)
-    np.testing.assert_array_equal(saved["index"], material.validation_index)
-    np.testing.assert_array_equal(saved["labels"], material.labels[material.validation_index])
+    np.testing.assert_array_equal(saved["index"], fold_data.validation_index)
+    np.testing.assert_array_equal(saved["labels"], fold_data.labels[fold_data.validation_index])
     assert (saved["clean"].argmax(axis=1) == saved["labels"]).mean() == pytest.approx(result.objective)
     assert saved["clean"].dtype == np.float32
     np.testing.assert_allclose(saved["clean"].sum(axis=1), 1, atol=1e-5)
-    assert saved["shifted"].shape == (len(material.views), material.num_classes)
-    np.testing.assert_array_equal(saved["view_labels"], material.view_labels)
-    np.testing.assert_array_equal(saved["view_groups"], material.view_groups)
+    assert saved["shifted"].shape == (len(fold_data.shifted_images), fold_data.num_classes)
+    np.testing.assert_array_equal(saved["shifted_labels"], fold_data.shifted_labels)
+    np.testing.assert_array_equal(saved["shifted_groups"], fold_data.shifted_groups)
 
 
 @pytest.mark.slow
-def test_the_kept_weights_are_the_best_epochs(material, recipe_of, stage_of, tmp_path):
+def test_the_kept_weights_are_the_best_epochs(fold_data, recipe_of, stage_of, tmp_path):
     """All validation images are judged after each epoch here, so the result must be the best epoch's score."""
-    whole = replace(material, quick_rows=np.arange(len(material.validation_index)))
+    whole = replace(fold_data, subset_rows=np.arange(len(fold_data.validation_index)))
     whole = replace(whole, plan=replace(whole.plan, num_validation_images=len(whole.validation_index)))
     result, reports = run(recipe_of([stage_of(epochs=4, learning_rate=0.03)]), whole, tmp_path)
     assert result.objective == max(report.objective for report in reports)
 
 
 @pytest.mark.slow
-def test_two_stages_unfreeze_and_schedule_each_for_itself(material, recipe_of, stage_of, tmp_path):
+def test_two_stages_unfreeze_and_schedule_each_for_itself(fold_data, recipe_of, stage_of, tmp_path):
     stages = [
         stage_of(epochs=1, unfreeze="none", learning_rate=1e-2),
         stage_of(epochs=2, unfreeze={"blocks": 1}, learning_rate=1e-3, schedule={"name": "cosine"}),
     ]
     weights = []
     steps = train_epochs(
-        recipe_of(stages), material, seed=0, options=OPTIONS, folder=tmp_path, should_stop=lambda: False
+        recipe_of(stages), fold_data, seed=0, options=OPTIONS, folder=tmp_path, should_stop=lambda: False
     )
     reports = []
     for report in steps:
@@ -101,29 +101,29 @@ def test_two_stages_unfreeze_and_schedule_each_for_itself(material, recipe_of, s
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_training_again(material, recipe_of, tmp_path):
+def test_a_seed_gives_the_same_training_again(fold_data, recipe_of, tmp_path):
     recipe = recipe_of(head={"dropout": 0.3}, augmentation={"orientation": True, "stain_jitter": 0.3})
     losses = [
-        [report.train_loss for report in run(recipe, material, tmp_path / name, seed=seed, options=options)[1]]
+        [report.train_loss for report in run(recipe, fold_data, tmp_path / name, seed=seed, options=options)[1]]
         for name, seed, options in (("a", 1, OPTIONS), ("b", 1, replace(OPTIONS, num_threads=2)), ("c", 2, OPTIONS))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
 
 
-def test_stopped_in_mid_epoch_it_goes_on_to_the_same_end(material, recipe_of, stage_of, tmp_path):
+def test_stopped_in_mid_epoch_it_goes_on_to_the_same_end(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of(
         [stage_of(epochs=3, schedule={"name": "cosine"})], head={"dropout": 0.3}, augmentation={"orientation": True}
     )
-    straight, straight_reports = run(recipe, material, tmp_path / "straight")
-    steps = len(material.train_index) // 16
+    straight, straight_reports = run(recipe, fold_data, tmp_path / "straight")
+    steps = len(fold_data.train_index) // 16
 
     folder = tmp_path / "broken"
-    part, part_reports = run(recipe, material, folder, should_stop=AfterCalls(2 * steps + 3))
+    part, part_reports = run(recipe, fold_data, folder, should_stop=AfterCalls(2 * steps + 3))
     assert not part.finished
     assert [report.epoch for report in part_reports] == [1, 2]
     assert not read_checkpoint(folder / "checkpoint.npz").complete
-    rest, rest_reports = run(recipe, material, folder)
+    rest, rest_reports = run(recipe, fold_data, folder)
 
     assert rest.finished
     assert [report.epoch for report in rest_reports] == [3]
@@ -139,71 +139,71 @@ def test_stopped_in_mid_epoch_it_goes_on_to_the_same_end(material, recipe_of, st
 
 
 @pytest.mark.slow
-def test_stopped_before_the_first_epoch_it_still_answers(material, recipe_of, tmp_path):
-    result, reports = run(recipe_of(), material, tmp_path, should_stop=lambda: True)
+def test_stopped_before_the_first_epoch_it_still_answers(fold_data, recipe_of, tmp_path):
+    result, reports = run(recipe_of(), fold_data, tmp_path, should_stop=lambda: True)
     assert not result.finished
     assert reports == []
     assert result.history == ()
     assert (tmp_path / "predictions.npz").is_file()
-    again, reports = run(recipe_of(), material, tmp_path)
+    again, reports = run(recipe_of(), fold_data, tmp_path)
     assert again.finished
     assert len(reports) == 2
 
 
-def test_after_a_kill_it_goes_on_from_the_last_epoch(material, recipe_of, stage_of, tmp_path):
+def test_after_a_kill_it_goes_on_from_the_last_epoch(fold_data, recipe_of, stage_of, tmp_path):
     """A generator that is dropped is what a kill leaves: no word is written after the last epoch."""
     recipe = recipe_of([stage_of(epochs=2)])
-    steps = train_epochs(recipe, material, seed=0, options=OPTIONS, folder=tmp_path, should_stop=lambda: False)
+    steps = train_epochs(recipe, fold_data, seed=0, options=OPTIONS, folder=tmp_path, should_stop=lambda: False)
     first = next(steps)
     steps.close()
-    result, reports = run(recipe, material, tmp_path)
+    result, reports = run(recipe, fold_data, tmp_path)
     assert [report.epoch for report in reports] == [2]
     assert result.history[0] == first
     assert result.seconds > first.seconds
-    again, reports = run(recipe, material, tmp_path)
+    again, reports = run(recipe, fold_data, tmp_path)
     assert reports == [], "what is finished is not trained again"
     assert (again.finished, again.objective, again.history) == (True, result.objective, result.history)
 
 
 @pytest.mark.slow
-def test_patience_ends_a_stage_and_the_next_begins(material, recipe_of, stage_of, tmp_path):
+def test_patience_ends_a_stage_and_the_next_begins(fold_data, recipe_of, stage_of, tmp_path):
     """Without anything to learn (a vanishing rate) no epoch is better than the first."""
     stages = [
         stage_of(epochs=20, learning_rate=1e-12, unfreeze="none", early_stopping={"patience_epochs": 2}),
         stage_of(epochs=1),
     ]
-    result, reports = run(recipe_of(stages), material, tmp_path)
+    result, reports = run(recipe_of(stages), fold_data, tmp_path)
     assert result.finished
     assert [report.stage for report in reports] == [0, 0, 0, 1]
 
 
-def test_a_loss_that_is_no_number_rejects_the_trial(material, recipe_of, stage_of, tmp_path):
+def test_a_loss_that_is_no_number_rejects_the_trial(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of([stage_of(epochs=3, optimizer={"name": "sgd", "learning_rate": 1.0})])
     poisoned = tmp_path / "nan.npz"
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
     write_weights(poisoned, [np.full_like(value, np.nan) for value in network.get_weights()])
     with pytest.raises(TrialRejected, match="smaller learning rate") as caught:
-        run(recipe, material, tmp_path / "second", options=replace(OPTIONS, start_weights=poisoned))
+        run(recipe, fold_data, tmp_path / "second", options=replace(OPTIONS, start_weights=poisoned))
     assert caught.value.reason == "nan"
     assert not (tmp_path / "second" / "result.json").exists()
 
 
 @pytest.mark.slow
-def test_weights_ruined_by_the_last_step_reject_the_trial(material, recipe_of, stage_of, tmp_path):
+def test_weights_ruined_by_the_last_step_reject_the_trial(fold_data, recipe_of, stage_of, tmp_path):
     """With one batch an epoch the training loss is computed before the step that ruins the weights."""
     recipe = recipe_of([stage_of(optimizer={"name": "sgd", "learning_rate": 1.0})], batch_size=4096)
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
     weights = network.get_weights()
     write_weights(tmp_path / "huge.npz", [value * np.float32(1e18) if value.ndim == 2 else value for value in weights])
     with pytest.raises(TrialRejected) as caught:
-        run(recipe, material, tmp_path / "second", options=replace(OPTIONS, start_weights=tmp_path / "huge.npz"))
+        run(recipe, fold_data, tmp_path / "second", options=replace(OPTIONS, start_weights=tmp_path / "huge.npz"))
     assert caught.value.reason == "nan"
 
 
 @pytest.mark.slow
-def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(material, recipe_of, stage_of, tmp_path):
+def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of([stage_of(epochs=1000, schedule={"name": "cosine", "final_factor": 0.0})])
-    result, reports = run(recipe, material, tmp_path, options=replace(OPTIONS, time_limit_seconds=30.0))
+    result, reports = run(recipe, fold_data, tmp_path, options=replace(OPTIONS, time_limit_seconds=30.0))
     assert result.finished
     assert 30 <= result.seconds < 40
     assert 2 <= len(reports) < 1000
@@ -212,50 +212,50 @@ def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(material, reci
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * 99])
-def test_a_damaged_checkpoint_is_a_clear_error(material, recipe_of, tmp_path, damage):
+def test_a_damaged_checkpoint_is_a_clear_error(fold_data, recipe_of, tmp_path, damage):
     (tmp_path / "checkpoint.npz").write_bytes(damage(b"PK\x03\x04" + bytes(400)))
     with pytest.raises(RunError, match=r"checkpoint\.npz: expected a checkpoint.*Delete it to start over"):
-        run(recipe_of(), material, tmp_path)
+        run(recipe_of(), fold_data, tmp_path)
 
 
 @pytest.mark.slow
-def test_it_starts_from_the_weights_it_is_given(material, recipe_of, stage_of, tmp_path):
-    first, _ = run(recipe_of([stage_of(epochs=6)]), material, tmp_path / "a")
+def test_it_starts_from_the_weights_it_is_given(fold_data, recipe_of, stage_of, tmp_path):
+    first, _ = run(recipe_of([stage_of(epochs=6)]), fold_data, tmp_path / "a")
     options = replace(OPTIONS, start_weights=tmp_path / "a" / "best.npz")
     frozen = recipe_of([stage_of(epochs=1, learning_rate=1e-9, unfreeze="none")])
-    second, _ = run(frozen, material, tmp_path / "b", options=options)
+    second, _ = run(frozen, fold_data, tmp_path / "b", options=options)
     assert second.objective == pytest.approx(first.objective, abs=1e-6)
 
 
-def test_more_blocks_than_there_are_is_told_before_anything_is_written(material, recipe_of, stage_of, tmp_path):
+def test_more_blocks_than_there_are_is_told_before_anything_is_written(fold_data, recipe_of, stage_of, tmp_path):
     with pytest.raises(RecipeError, match=r"stages.0.unfreeze.blocks: expected 1 to 4 for own_cnn_4x16, got 5"):
-        run(recipe_of([stage_of(unfreeze={"blocks": 5})]), material, tmp_path)
+        run(recipe_of([stage_of(unfreeze={"blocks": 5})]), fold_data, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_holds_no_weights(material, recipe_of, tmp_path):
+def test_a_file_that_holds_no_weights(fold_data, recipe_of, tmp_path):
     (tmp_path / "no.weights.h5").write_bytes(b"no weights")
     with pytest.raises(WeightsError, match="expected weights of own_cnn_4x16"):
-        run(recipe_of(), material, tmp_path, options=replace(OPTIONS, weights_file=tmp_path / "no.weights.h5"))
+        run(recipe_of(), fold_data, tmp_path, options=replace(OPTIONS, weights_file=tmp_path / "no.weights.h5"))
 
 
 @pytest.mark.slow
-def test_a_batch_larger_than_the_data_still_trains(material, recipe_of, tmp_path):
-    result, reports = run(recipe_of(batch_size=4096), material, tmp_path)
+def test_a_batch_larger_than_the_data_still_trains(fold_data, recipe_of, tmp_path):
+    result, reports = run(recipe_of(batch_size=4096), fold_data, tmp_path)
     assert result.finished
     assert len(reports) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_trains_and_resumes(material, recipe_of, stage_of, tmp_path, precision):
+def test_mixed_precision_trains_and_resumes(fold_data, recipe_of, stage_of, tmp_path, precision):
     recipe = recipe_of([stage_of(epochs=2)])
     options = replace(OPTIONS, precision=precision)
-    steps = train_epochs(recipe, material, seed=0, options=options, folder=tmp_path, should_stop=lambda: False)
+    steps = train_epochs(recipe, fold_data, seed=0, options=options, folder=tmp_path, should_stop=lambda: False)
     next(steps)
     steps.close()
-    result, reports = run(recipe, material, tmp_path, options=options)
+    result, reports = run(recipe, fold_data, tmp_path, options=options)
     assert [report.epoch for report in reports] == [2]
     assert result.finished
-    assert np.isfinite(result.judgement.metrics.loss)
+    assert np.isfinite(result.evaluation.metrics.loss)
     assert all(value.dtype == np.float32 for value in read_weights(tmp_path / "best.npz"))

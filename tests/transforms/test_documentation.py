@@ -6,7 +6,7 @@ from ruamel.yaml import YAML
 
 from bloodauto.config.recipe import OPERATION_SPANS, Augmentation
 from bloodauto.transforms import OPERATIONS
-from bloodauto.transforms.operations import Spread
+from bloodauto.transforms.operations import StrengthSampling
 from tests.locations import ROOT
 
 PAGE = ROOT / "docs" / "augmentation.md"
@@ -15,13 +15,15 @@ PAGE = ROOT / "docs" / "augmentation.md"
 def test_the_page_lists_every_operation_with_its_range():
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     for operation in OPERATIONS.values():
-        limit = "-" if operation.spread is Spread.ALWAYS else f"{operation.limit:g} {operation.unit}"
+        limit = (
+            "-" if operation.strength_sampling is StrengthSampling.ALWAYS else f"{operation.limit:g} {operation.unit}"
+        )
         cells = (
             operation.name,
             operation.kind.value,
-            operation.spread.value,
+            operation.strength_sampling.value,
             limit,
-            operation.meaning,
+            operation.description,
             operation.source,
         )
         assert f"| {' | '.join(cells)} |" in rows

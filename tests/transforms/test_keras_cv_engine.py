@@ -54,10 +54,10 @@ def test_rand_augment_is_keras_cvs_and_ours_has_the_same_distribution_of_effects
     "step",
     [
         {"aug_mix": {"width": 2, "depth": 2}},
-        {"operation": "grid_mask", "range_share": [0.3, 0.5]},
+        {"operation": "grid_mask", "range_fraction": [0.3, 0.5]},
         {"operation": "cutout", "magnitude": 0.5},
         {"one_of": [{"operation": "rotate", "range_degrees": [-90, 90]}, {"operation": "zoom", "range_factor": [0.6, 1.5]}]},
-        {"sequence": [{"operation": "translate_x", "range_share": [-0.2, 0.2]}, {"operation": "color", "magnitude": 0.5}]},
+        {"sequence": [{"operation": "translate_x", "range_fraction": [-0.2, 0.2]}, {"operation": "color", "magnitude": 0.5}]},
     ],
     ids=lambda step: next(iter(step)),
 )  # fmt: skip
@@ -69,7 +69,7 @@ def test_steps_change_the_images_that_the_fraction_leaves_them(step, images):
 
 
 def test_an_operation_by_range_does_what_ours_does(images):
-    brighter = changed(block(steps=[{"operation": "brightness", "range_share": [0.1, 0.1]}]), images[:3])
+    brighter = changed(block(steps=[{"operation": "brightness", "range_fraction": [0.1, 0.1]}]), images[:3])
     np.testing.assert_allclose(brighter, np.minimum(images[:3] + 25.5, 255), atol=1)
     turned = changed(block(steps=[{"operation": "rotate", "range_degrees": [90, 90]}]), images[:3])
     assert np.abs(turned[0].astype(int) - np.rot90(images[0])).mean() < 3
@@ -122,7 +122,7 @@ def test_the_pipeline_takes_it(images):
         images[:24],
         np.eye(24, dtype=np.float32),
         batch_size=8,
-        policy=engine_policy_of(block(steps=[{"operation": "cutout", "range_share": [0.3, 0.5]}])),
+        policy=engine_policy_of(block(steps=[{"operation": "cutout", "range_fraction": [0.3, 0.5]}])),
         mixing=mixing_of(Mixing(name="mixup", alpha=1.0), "keras_cv"),
         seed=0,
         num_threads=2,

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from bloodauto.transforms import RandAugment
-from bloodauto.transforms.memory import batch_memory
+from bloodauto.transforms.memory import empty_batch
 
 SHAPE = (3, 17, 19, 3)
 
@@ -17,27 +17,27 @@ def address(array: np.ndarray) -> int:
 
 
 def test_memory_is_writable_contiguous_and_of_the_shape():
-    array = batch_memory(SHAPE)
+    array = empty_batch(SHAPE)
     assert array.shape == SHAPE
     assert array.dtype == np.uint8
     assert array.flags.c_contiguous
     assert array.flags.writeable
-    assert batch_memory((0, 4, 4, 3)).shape == (0, 4, 4, 3)
+    assert empty_batch((0, 4, 4, 3)).shape == (0, 4, 4, 3)
 
 
 def test_memory_is_used_again_once_the_last_view_is_gone():
-    first = batch_memory(SHAPE)
+    first = empty_batch(SHAPE)
     first[:] = 1
     where = address(first)
     view = first[1:, ::2]
     del first
-    while_viewed = [batch_memory(SHAPE) for _ in range(12)]
+    while_viewed = [empty_batch(SHAPE) for _ in range(12)]
     assert where not in {address(array) for array in while_viewed}
     for array in while_viewed:
         array[:] = 9
     assert (view == 1).all()
     del view
-    assert where in {address(array) for array in [batch_memory(SHAPE) for _ in range(12)]}
+    assert where in {address(array) for array in [empty_batch(SHAPE) for _ in range(12)]}
 
 
 def test_batches_that_are_kept_are_not_written_by_later_ones():
@@ -54,7 +54,7 @@ def test_threads_never_share_memory():
 
     def work(number: int) -> None:
         for _ in range(300):
-            mine = batch_memory(SHAPE)
+            mine = empty_batch(SHAPE)
             mine[:] = number
             if not (mine == number).all():
                 clashes.append(number)

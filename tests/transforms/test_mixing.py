@@ -83,8 +83,8 @@ def test_the_weighted_loss_is_kept():
     def loss(labels: np.ndarray) -> np.ndarray:
         return -(labels * log_probabilities).sum(axis=1)
 
-    expected = pairing.kept * weights * loss(targets)
-    expected += (1 - pairing.kept) * weights[pairing.partner] * loss(targets[pairing.partner])
+    expected = pairing.own_weight * weights * loss(targets)
+    expected += (1 - pairing.own_weight) * weights[pairing.partner] * loss(targets[pairing.partner])
     np.testing.assert_allclose(joint * loss(soft), expected, rtol=1e-5)
     np.testing.assert_allclose(mix_targets(targets, np.zeros(8), pairing)[0].sum(axis=1), 1.0, rtol=1e-6)
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from bloodauto.errors import RecipeError
 from bloodauto.transforms import OPERATION_SETS, OPERATIONS, Apply
-from bloodauto.transforms.operations import Spread, select_operations
+from bloodauto.transforms.operations import StrengthSampling, select_operations
 from bloodauto.transforms.steps import Kind
 
-GRADED = [name for name, operation in OPERATIONS.items() if operation.spread is not Spread.ALWAYS]
-ALWAYS = [name for name, operation in OPERATIONS.items() if operation.spread is Spread.ALWAYS]
+GRADED = [name for name, operation in OPERATIONS.items() if operation.strength_sampling is not StrengthSampling.ALWAYS]
+ALWAYS = [name for name, operation in OPERATIONS.items() if operation.strength_sampling is StrengthSampling.ALWAYS]
 # Where a bigger move can land on something similar, more moving does not always differ more from the original.
 EFFECT_SATURATES = {"translate_x", "translate_y", "shear_x", "shear_y", "rotate_any"}
 # At a tenth of the range, 40 pixels give these less than half a level or half a pixel to act on.
@@ -74,22 +74,24 @@ def test_strengths_stay_in_the_declared_range_and_are_two_sided_where_declared(n
         strengths = operation.strengths(np.full(4000, magnitude), rng.random(4000))
         most = magnitude * operation.limit
         assert np.abs(strengths).max() <= most + 1e-12
-        if magnitude == 0.0 or operation.spread is Spread.ALWAYS:
+        if magnitude == 0.0 or operation.strength_sampling is StrengthSampling.ALWAYS:
             continue
-        if operation.spread in (Spread.SIGNED, Spread.SYMMETRIC):
+        if operation.strength_sampling in (StrengthSampling.SIGNED, StrengthSampling.SYMMETRIC):
             assert strengths.min() < -0.95 * most
             assert strengths.max() > 0.95 * most
             assert abs(np.mean(strengths > 0) - 0.5) < 0.03
         else:
             assert strengths.min() >= 0
-        if operation.spread in (Spread.UNIFORM, Spread.SYMMETRIC):
-            width = most if operation.spread is Spread.UNIFORM else 2 * most
+        if operation.strength_sampling in (StrengthSampling.UNIFORM, StrengthSampling.SYMMETRIC):
+            width = most if operation.strength_sampling is StrengthSampling.UNIFORM else 2 * most
             assert abs(strengths.std() - width / np.sqrt(12)) < 0.03 * width
         else:
             np.testing.assert_allclose(np.abs(strengths), most)
 
 
-@pytest.mark.parametrize("name", [name for name in GRADED if OPERATIONS[name].spread is Spread.SIGNED])
+@pytest.mark.parametrize(
+    "name", [name for name in GRADED if OPERATIONS[name].strength_sampling is StrengthSampling.SIGNED]
+)
 def test_signed_operations_have_two_effects_equally_often(name, images):
     results = Apply(name, 0.3)(np.repeat(images[:1], 200, axis=0), np.random.default_rng(1))
     counts = collections.Counter(result.tobytes() for result in results)
@@ -97,7 +99,11 @@ def test_signed_operations_have_two_effects_equally_often(name, images):
     assert min(counts.values()) > 70
 
 
-DRAWN = [name for name in OPERATIONS if OPERATIONS[name].spread not in (Spread.EXACT, Spread.ALWAYS)] + [
+DRAWN = [
+    name
+    for name in OPERATIONS
+    if OPERATIONS[name].strength_sampling not in (StrengthSampling.EXACT, StrengthSampling.ALWAYS)
+] + [
     "white_balance",
     "stain_jitter",
     "quarter_turn",
@@ -108,7 +114,7 @@ DRAWN = [name for name in OPERATIONS if OPERATIONS[name].spread not in (Spread.E
 def test_each_image_of_a_batch_is_drawn_on_its_own(name, images):
     results = Apply(name, 0.7)(np.repeat(images[:1], 32, axis=0), np.random.default_rng(2))
     different = len({result.tobytes() for result in results})
-    at_most_two = OPERATIONS[name].spread is Spread.SIGNED
+    at_most_two = OPERATIONS[name].strength_sampling is StrengthSampling.SIGNED
     assert different >= (2 if at_most_two else 3 if name == "quarter_turn" else 8)
 
 
@@ -159,6 +165,6 @@ def test_the_names_of_sets_and_operations():
 def test_every_operation_states_unit_meaning_and_source():
     for operation in OPERATIONS.values():
         assert operation.unit
-        assert operation.meaning
+        assert operation.description
         assert operation.source
         assert operation.limit > 0

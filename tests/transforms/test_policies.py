@@ -16,7 +16,6 @@ from bloodauto.transforms import (
     OPERATIONS,
     Apply,
     AugMix,
-    Between,
     OneOf,
     Policy,
     RandAugment,
@@ -24,6 +23,7 @@ from bloodauto.transforms import (
     StainJitter,
     Symmetries,
     TrivialAugment,
+    UniformRange,
 )
 
 POLICIES: dict[str, Policy] = {
@@ -32,7 +32,7 @@ POLICIES: dict[str, Policy] = {
     "trivial_augment": TrivialAugment(),
     "augmix": AugMix(),
     "apply": Apply("gaussian_blur", 0.8, rate=0.5),
-    "between": Between("rotate", -20.0, 90.0, rate=0.8),
+    "between": UniformRange("rotate", -20.0, 90.0, rate=0.8),
     "stain_jitter": StainJitter(),
     "symmetries": Symmetries(),
     "sequence": Sequence((Symmetries(), StainJitter(0.3, 0.5), RandAugment(1, operations="cells"))),
@@ -235,7 +235,7 @@ def test_any_policy_on_any_image(num_ops, magnitude, rate, magnitude_std, operat
         (lambda: Apply("standard"), "got 'standard'"),
         (lambda: Apply("rotate", rate=-0.1), "rate"),
         (lambda: StainJitter(2.0), "magnitude"),
-        (lambda: TrivialAugment(strongest=2), "strongest"),
+        (lambda: TrivialAugment(max_magnitude=2), "max_magnitude"),
         (lambda: AugMix(alpha=0.0), "alpha"),
         (lambda: AugMix(depth=0), "depth"),
         (lambda: OneOf(()), "at least one policy"),

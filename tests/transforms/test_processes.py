@@ -18,10 +18,10 @@ import pytest
 
 from bloodauto.errors import RecipeError, RunError
 from bloodauto.transforms import BatchPipeline, CutMix, RandAugment, Sequence, Symmetries
-from bloodauto.transforms.processes import AVAILABLE
+from bloodauto.transforms.processes import PROCESSES_AVAILABLE
 from tests.locations import ROOT
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="processes that inherit memory need POSIX")
+pytestmark = pytest.mark.skipif(not PROCESSES_AVAILABLE, reason="processes that inherit memory need POSIX")
 
 POLICY = Sequence((Symmetries(), RandAugment(2, 0.5, operations="cells")))
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 12, 14, 3), dtype=np.uint8)

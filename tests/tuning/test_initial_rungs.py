@@ -1,4 +1,4 @@
-"""What a rung does to declared recipes: refits want several backbones, and the order of near ones is noise."""
+"""What a rung does to initial configurations: refits want several backbones, and the order of near ones is noise."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.testing.simulated_search import Search, tiny_recipe, tiny_space
 
 
-def searched(folder: Path, declared: list[tuple[str, Recipe]], values: dict[str, float]) -> Search:
+def searched(folder: Path, initial: list[tuple[str, Recipe]], values: dict[str, float]) -> Search:
     def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
         return CurvePoint(values.get(recipe.id, 0.5) + 0.01 * epoch, 5.0, 0.5)
 
-    search = Search(folder, budget_device_seconds=400.0, curve=curve, declared=tuple(declared))
+    search = Search(folder, budget_device_seconds=400.0, curve=curve, initial=tuple(initial))
     search.with_settings(workers=1).session()
     return search
 
@@ -28,7 +28,7 @@ def searched(folder: Path, declared: list[tuple[str, Recipe]], values: dict[str,
         (16, 0.03, "pruned"),
     ],
 )
-def test_a_declared_recipe_of_another_backbone_goes_on_while_it_is_near(
+def test_a_close_initial_configuration_of_another_backbone_is_not_pruned(
     tmp_path: Path, width: int, behind: float, outcome: str
 ) -> None:
     space = tiny_space()
@@ -37,12 +37,12 @@ def test_a_declared_recipe_of_another_backbone_goes_on_while_it_is_near(
     assert search.outcomes()[:2] == ["complete", outcome]
 
 
-def test_a_suggestion_as_near_is_stopped(tmp_path: Path) -> None:
+def test_an_equally_close_suggestion_is_pruned(tmp_path: Path) -> None:
     def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
         return CurvePoint((0.8 if recipe.id == first.id else 0.77) + 0.01 * epoch, 5.0, 0.5)
 
     first = tiny_recipe(tiny_space())
-    search = Search(tmp_path, budget_device_seconds=400.0, curve=curve, declared=(("first", first),))
+    search = Search(tmp_path, budget_device_seconds=400.0, curve=curve, initial=(("first", first),))
     search.with_settings(workers=1).session()
     assert search.outcomes()[0] == "complete"
     others = search.study.get_trials(deepcopy=False)[1:]

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.config.recipe import Recipe
-from bloodauto.config.space import realise
+from bloodauto.config.space import recipe_from_parameters
 from bloodauto.errors import UserError
 from bloodauto.models.backbones import num_parameters
 from bloodauto.testing.simulated_search import SETTINGS, Search
 from bloodauto.tuning.budget.ledger import read_ledger
-from bloodauto.tuning.objectives import Objectives, parse_objectives, read_front, write_front
+from bloodauto.tuning.objectives import Objectives, parse_objectives, read_pareto_front, write_pareto_front
 from bloodauto.tuning.pruning import plan_pruning
 
 SEVERAL = Objectives(("shift", "latency", "parameters"))
@@ -37,37 +37,37 @@ def test_bad_objectives_are_refused(text: str, expected: str) -> None:
         parse_objectives(text)
 
 
-def test_the_first_leads_and_costs_are_minimised() -> None:
+def test_the_first_objective_is_primary_and_costs_are_minimised() -> None:
     found = parse_objectives("shift, latency,accuracy")
-    assert (found.first, found.others) == ("shift", ("latency", "accuracy"))
+    assert (found.primary, found.secondary) == ("shift", ("latency", "accuracy"))
     assert found.directions == ["maximize", "minimize", "maximize"]
     result = {"metrics": {"accuracy": 0.9}, "parameters": 7, "latency_ms": 1.5}
-    assert found.other_values(result) == (1.5, 0.9)
-    assert SEVERAL.other_values(result) == (1.5, 7.0)
+    assert found.secondary_values(result) == (1.5, 0.9)
+    assert SEVERAL.secondary_values(result) == (1.5, 7.0)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
-def test_the_front_is_what_nothing_beats_and_beats_all_else(values: list[tuple[int, int, int]]) -> None:
-    front = SEVERAL.front(values, lambda value: value)
-    assert front
+def test_the_pareto_front_is_undominated_and_dominates_the_rest(values: list[tuple[int, int, int]]) -> None:
+    pareto_front = SEVERAL.pareto_front(values, lambda value: value)
+    assert pareto_front
 
     def beats(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
         return one != other and one[0] >= other[0] and one[1] <= other[1] and one[2] <= other[2]
 
     for value in values:
-        assert (value in front) == (not any(beats(other, value) for other in values))
+        assert (value in pareto_front) == (not any(beats(other, value) for other in values))
 
 
-def test_successive_halving_keeps_a_third_and_looks_at_rungs_only() -> None:
+def test_successive_halving_keeps_a_third_and_decides_at_rungs_only() -> None:
     pruning = plan_pruning("successive_halving", max_epochs=8)
     assert pruning.rungs[0] == 1
-    rivals = [0.1, 0.2, 0.3, 0.4, 0.5]
-    assert [pruning.falls_behind(1, value, rivals) for value in (0.6, 0.45, 0.35)] == [False, False, True]
-    assert not pruning.falls_behind(2, 0.0, rivals)
-    assert not pruning.falls_behind(1, 0.5, [])
+    competitors = [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [pruning.should_prune(1, value, competitors) for value in (0.6, 0.45, 0.35)] == [False, False, True]
+    assert not pruning.should_prune(2, 0.0, competitors)
+    assert not pruning.should_prune(1, 0.5, [])
     median = plan_pruning("median", max_epochs=8)
-    assert not median.falls_behind(1, 0.0, rivals[:3])
-    assert median.falls_behind(1, 0.2, rivals)
+    assert not median.should_prune(1, 0.0, competitors[:3])
+    assert median.should_prune(1, 0.2, competitors)
 
 
 def load(recipe: Recipe) -> tuple[float, ...]:
@@ -76,34 +76,34 @@ def load(recipe: Recipe) -> tuple[float, ...]:
 
 def several(folder: Path, **changes: object) -> Search:
     names = Objectives(("shift", "parameters"))
-    return Search(folder, settings=replace(SETTINGS, objectives=names), others=load, **changes)  # type: ignore[arg-type]
+    return Search(folder, settings=replace(SETTINGS, objectives=names), secondary=load, **changes)  # type: ignore[arg-type]
 
 
-def test_a_search_of_two_objectives_keeps_to_its_budget_and_finds_a_front(folder: Path) -> None:
+def test_a_two_objective_search_keeps_to_its_budget_and_finds_a_pareto_front(folder: Path) -> None:
     search = several(folder, budget_device_seconds=3000.0)
     search.session()
     spent = sum(read_ledger(folder / "ledger.jsonl").values())
-    assert 0.9 * 3000 <= spent + SETTINGS.final_device_seconds <= 3000 + 1
+    assert 0.9 * 3000 <= spent + SETTINGS.finalization_device_seconds <= 3000 + 1
     complete = [trial for trial in search.study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     assert len(complete) >= 2
     assert all(len(trial.values) == 2 for trial in complete)
     assert {"complete", "pruned"} <= set(search.outcomes())
-    front = search.last_policy.front()
-    assert sorted(one.number for one in front) == sorted(trial.number for trial in search.study.best_trials)
-    best = search.last_policy.best()
-    assert best is not None
-    assert best.objective == max(trial.values[0] for trial in complete)
+    pareto_front = search.last_scheduler.pareto_front()
+    assert sorted(one.number for one in pareto_front) == sorted(trial.number for trial in search.study.best_trials)
+    incumbent = search.last_scheduler.incumbent()
+    assert incumbent is not None
+    assert incumbent.objective == max(trial.values[0] for trial in complete)
 
 
-def test_refits_repeat_trials_of_the_front(folder: Path) -> None:
+def test_refits_repeat_pareto_front_trials(folder: Path) -> None:
     search = several(folder, budget_device_seconds=3000.0)
     session = search.session()
     refits = [one.assignment for one in session.trainings if one.assignment.kind == "refit"]
     assert refits
-    front = {trial.recipe.id for trial in search.last_policy.front()}
+    pareto_front = {trial.recipe.id for trial in search.last_scheduler.pareto_front()}
     recipes = {name.split("-")[0] for name in (one.name for one in refits)}
     by_number = {trial.number: trial.user_attrs["recipe_id"] for trial in search.study.trials}
-    assert {by_number[int(name)] for name in recipes} & front
+    assert {by_number[int(name)] for name in recipes} & pareto_front
 
 
 def test_a_light_network_is_not_pruned_by_heavier_ones(folder: Path) -> None:
@@ -112,15 +112,19 @@ def test_a_light_network_is_not_pruned_by_heavier_ones(folder: Path) -> None:
     pruned = [trial for trial in search.study.trials if trial.user_attrs["outcome"] == "pruned"]
     assert pruned
     curves = {trial.number: dict(trial.user_attrs.get("curve", [])) for trial in search.study.trials}
-    light = {trial.number for trial in search.study.trials if realise(search.space, trial.params).backbone.width == 16}
+    light = {
+        trial.number
+        for trial in search.study.trials
+        if recipe_from_parameters(search.space, trial.params).backbone.width == 16
+    }
     for trial in pruned:
         if trial.number in light:
             epoch = max(curves[trial.number])
-            rivals = [curves[other][epoch] for other in light if epoch in curves[other] and other != trial.number]
-            assert max(rivals) > curves[trial.number][epoch]
+            competitors = [curves[other][epoch] for other in light if epoch in curves[other] and other != trial.number]
+            assert max(competitors) > curves[trial.number][epoch]
 
 
-def test_a_killed_search_of_two_objectives_goes_on_where_it_was(folder: Path) -> None:
+def test_a_killed_two_objective_search_resumes(folder: Path) -> None:
     storage = f"sqlite:///{folder}/study.db"
     search = several(folder, budget_device_seconds=2000.0, storage=storage)
     search.session(stop_at=400.0, kill=True)
@@ -135,13 +139,13 @@ def test_a_killed_search_of_two_objectives_goes_on_where_it_was(folder: Path) ->
     assert sum(read_ledger(folder / "ledger.jsonl").values()) <= 2000.0
 
 
-def test_the_front_is_written_best_first_and_read_again(folder: Path) -> None:
+def test_the_pareto_front_is_written_best_first_and_read_back(folder: Path) -> None:
     search = several(folder, budget_device_seconds=2000.0)
     search.session()
     complete = [trial for trial in search.study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    assert read_front(folder) == ()
-    write_front(folder, search.settings.objectives, complete, search.space)
-    rows = read_front(folder)
+    assert read_pareto_front(folder) == ()
+    write_pareto_front(folder, search.settings.objectives, complete, search.space)
+    rows = read_pareto_front(folder)
     assert {row["trial"] for row in rows} == {trial.number for trial in search.study.best_trials}
     shifts = [row["values"]["shift"] for row in rows]
     assert shifts == sorted(shifts, reverse=True)

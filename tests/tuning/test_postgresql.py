@@ -103,7 +103,7 @@ def parameters(search: Search) -> list[dict[str, object]]:
     return [trial.params for trial in search.study.get_trials(deepcopy=False)]
 
 
-def test_a_search_that_is_killed_goes_on_with_the_study_in_the_server(url: str, tmp_path: Path) -> None:
+def test_a_killed_search_resumes_from_the_server_study(url: str, tmp_path: Path) -> None:
     whole, parts = stored(tmp_path / "whole", url), stored(tmp_path / "parts", url)
     whole.session()
     assert parts.session(stop_at=100.0, kill=True).interrupted
@@ -114,7 +114,7 @@ def test_a_search_that_is_killed_goes_on_with_the_study_in_the_server(url: str, 
     assert len(parts.outcomes()) >= 6
 
 
-def test_runs_that_share_a_server_do_not_meet_and_each_is_reported(url: str, tmp_path: Path) -> None:
+def test_runs_on_one_server_are_separate_and_each_is_reported(url: str, tmp_path: Path) -> None:
     first, second = stored(tmp_path / "first", url), stored(tmp_path / "second", url)
     first.session()
     assert second.study.get_trials(deepcopy=False) == []
@@ -126,7 +126,7 @@ def test_runs_that_share_a_server_do_not_meet_and_each_is_reported(url: str, tmp
     assert shown.trials == len(first.study.get_trials(deepcopy=False))
 
 
-def test_what_cannot_be_opened_is_said_without_the_password(url: str, tmp_path: Path) -> None:
+def test_storage_errors_hide_the_password(url: str, tmp_path: Path) -> None:
     with pytest.raises(RunError) as said:
         stored(tmp_path / "run", url.replace("/postgres?", "/nowhere?"))
     assert "nowhere" in str(said.value)

@@ -65,10 +65,10 @@ def test_none_and_single_epochs_are_never_pruned() -> None:
     for plan in (plan_pruning("none", max_epochs=50), plan_pruning("hyperband", max_epochs=1)):
         assert plan.rungs == ()
         assert isinstance(plan.build(), optuna.pruners.NopPruner)
-        assert plan.table() == "no pruning: every trial runs its course"
+        assert plan.table() == "no pruning: every trial completes"
 
 
-def test_the_table_names_epochs_and_shares() -> None:
+def test_the_table_names_epochs_and_fractions() -> None:
     assert plan_pruning("successive_halving", max_epochs=24).table() == (
         "successive halving: after epoch 3, 9 of 24, about 1 trial in 3 goes on"
     )

@@ -15,7 +15,7 @@ from bloodauto.config.space import parameters_of
 from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.testing.simulated_search import SETTINGS, Search, curves, tiny_recipe, tiny_space
 from bloodauto.tuning.budget.ledger import read_ledger
-from bloodauto.tuning.executors.simulated import Fault, Machine, SimulatedSession
+from bloodauto.tuning.executors.simulated import Fault, SimulatedMachine, SimulatedSession
 
 
 def trained(session: SimulatedSession, kind: str) -> list[str]:
@@ -77,22 +77,22 @@ def test_spent_is_never_more_than_the_budget_and_nine_tenths_at_least(
         Path(tempfile.mkdtemp(dir=memory_folder)),
         budget_device_seconds=budget,
         curve=curves({"own_cnn_4x16": epoch_seconds, "own_cnn_4x32": epoch_seconds * ratio}, seed=seed, noise=0.3),
-        machine=Machine(tick_seconds=max(wall_seconds / 500, 2.0)),
+        machine=SimulatedMachine(tick_seconds=max(wall_seconds / 500, 2.0)),
     ).with_settings(
         workers=workers,
         devices_per_worker=devices,
         num_folds=num_folds,
         seed=seed,
-        final_device_seconds=min(30.0 * devices, 0.06 * budget),
+        finalization_device_seconds=min(30.0 * devices, 0.06 * budget),
     )
     session = search.session()
-    for_training = budget - search.settings.final_device_seconds
+    for_training = budget - search.settings.finalization_device_seconds
     spent = search.ledger.spent_device_seconds
     charges = read_ledger(search.folder / "ledger.jsonl")
     assert spent <= budget
     assert spent - charges.get("idle", 0.0) >= 0.9 * for_training
     assert spent == pytest.approx(sum(charges.values()), abs=0.01 * len(session.trainings) + 0.1)
-    assert search.last_policy.best() is not None
+    assert search.last_scheduler.incumbent() is not None
     assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
     assert most_at_once(session) == workers
     assert trained(session, "refit")
@@ -109,27 +109,27 @@ def test_a_budget_too_small_for_any_recipe_still_gives_something_to_export(
         folder,
         budget_device_seconds=wall_seconds * workers,
         curve=curves({"own_cnn_4x16": 60.0, "own_cnn_4x32": 200.0}),
-        machine=Machine(tick_seconds=1.0),
-        declared=(("published", tiny_recipe(space, 32)),),
-    ).with_settings(workers=workers, final_device_seconds=0.06 * wall_seconds * workers)
+        machine=SimulatedMachine(tick_seconds=1.0),
+        initial=(("published", tiny_recipe(space, 32)),),
+    ).with_settings(workers=workers, finalization_device_seconds=0.06 * wall_seconds * workers)
     search.session()
     assert search.study.get_trials(deepcopy=False)[0].state == TrialState.COMPLETE
     assert search.ledger.spent_device_seconds <= search.budget_device_seconds
 
 
-def test_the_search_goes_on_when_refits_could_not_use_their_share(folder: Path) -> None:
+def test_the_search_continues_when_refits_cannot_use_their_fraction(folder: Path) -> None:
     search = Search(folder, budget_device_seconds=4000.0, curve=curves({"own_cnn_4x16": 0.2, "own_cnn_4x32": 0.3}))
-    search.with_settings(refit_share=0.9, max_trials=60)
+    search.with_settings(refit_fraction=0.9, max_trials=60)
     session = search.session()
     refits = [one for one in session.trainings if one.assignment.kind == "refit"]
-    assert search.last_policy.division.search_ends_at > 0.8 * 4000
+    assert search.last_scheduler.allocation.search_limit_device_seconds > 0.8 * 4000
     assert len(refits) in {5, 10}
 
 
-def test_two_lanes_end_their_last_refits_together(folder: Path) -> None:
+def test_two_slots_end_their_last_refits_together(folder: Path) -> None:
     search = Search(folder, budget_device_seconds=2400.0, curve=curves(noise=0.1))
     session = search.session()
-    last = {one.assignment.lane: one.ended_at for one in session.trainings if one.assignment.kind == "refit"}
+    last = {one.assignment.slot: one.ended_at for one in session.trainings if one.assignment.kind == "refit"}
     assert len(last) == 2
     assert max(last.values()) - min(last.values()) < 0.01 * 1200
 
@@ -139,7 +139,7 @@ def test_a_refit_whose_worker_died_ends_with_the_others(folder: Path, tmp_path: 
     undisturbed = Search(tmp_path, budget_device_seconds=2400.0).session()
     refit = [one for one in undisturbed.trainings if one.assignment.kind == "refit"][-1]
     fault = Fault(refit.assignment.name, refit.epochs // 2, "dies")
-    search = Search(folder, budget_device_seconds=2400.0, machine=Machine(faults=(fault,)))
+    search = Search(folder, budget_device_seconds=2400.0, machine=SimulatedMachine(faults=(fault,)))
     session = search.session()
     disturbed = next(one for one in session.trainings if one.assignment.name == refit.assignment.name)
     assert disturbed.ending is not None
@@ -149,10 +149,10 @@ def test_a_refit_whose_worker_died_ends_with_the_others(folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("warm_start_seconds", [0.5, 10.0])
-def test_refits_that_start_otherwise_than_foreseen_use_their_share(folder: Path, warm_start_seconds: float) -> None:
+def test_refits_with_an_unexpected_start_time_use_their_fraction(folder: Path, warm_start_seconds: float) -> None:
     search = Search(
-        folder, budget_device_seconds=2400.0, machine=Machine(warm_start_seconds=warm_start_seconds)
-    ).with_settings(workers=2, final_device_seconds=40.0)
+        folder, budget_device_seconds=2400.0, machine=SimulatedMachine(warm_start_seconds=warm_start_seconds)
+    ).with_settings(workers=2, finalization_device_seconds=40.0)
     search.session()
     assert 0.97 * 2360 < search.ledger.spent_device_seconds <= 2400
 
@@ -160,28 +160,28 @@ def test_refits_that_start_otherwise_than_foreseen_use_their_share(folder: Path,
 # -- trials ----------------------------------------------------------------------------------------------------------
 
 
-def test_declared_recipes_come_first_and_in_order(folder: Path) -> None:
+def test_initial_configurations_come_first_and_in_order(folder: Path) -> None:
     space = tiny_space()
     recipes = [tiny_recipe(space, learning_rate=rate) for rate in (2e-3, 5e-3, 3e-3)]
-    search = Search(folder, declared=tuple((f"paper {i}", one) for i, one in enumerate(recipes)))
+    search = Search(folder, initial=tuple((f"paper {i}", one) for i, one in enumerate(recipes)))
     search.session()
     trials = search.study.get_trials(deepcopy=False)
     assert [trial.user_attrs["recipe_id"] for trial in trials[:3]] == [one.id for one in recipes]
     assert {trial.user_attrs["backbone"] for trial in trials} == {"own_cnn_4x16", "own_cnn_4x32"}
     origins = [trial.user_attrs["origin"] for trial in trials]
-    assert origins[:3] == ["declared: paper 0", "declared: paper 1", "declared: paper 2"]
-    assert {origin for origin in origins[3:] if not origin.startswith("near trial ")} == {"sampled"}
+    assert origins[:3] == ["initial: paper 0", "initial: paper 1", "initial: paper 2"]
+    assert {origin for origin in origins[3:] if not origin.startswith("perturbed from trial ")} == {"sampled"}
 
 
-def test_suggestions_near_the_best_trial_make_up_their_share(folder: Path) -> None:
-    search = Search(folder, declared=(("paper", tiny_recipe(tiny_space())),), budget_device_seconds=8_000.0)
+def test_local_perturbations_make_up_their_fraction(folder: Path) -> None:
+    search = Search(folder, initial=(("paper", tiny_recipe(tiny_space())),), budget_device_seconds=8_000.0)
     search.session()
     trials = search.study.get_trials(deepcopy=False)
-    near = [trial for trial in trials if trial.user_attrs["origin"].startswith("near trial ")]
+    near = [trial for trial in trials if trial.user_attrs["origin"].startswith("perturbed from trial ")]
     assert 0.35 < len(near) / (len(trials) - 1) < 0.65
     shares = []
     for trial in near:
-        parent = trials[int(trial.user_attrs["origin"].removeprefix("near trial "))]
+        parent = trials[int(trial.user_attrs["origin"].removeprefix("perturbed from trial "))]
         # Only what ran its course can be a parent, and it was the best that had when the suggestion was made.
         assert parent.user_attrs["outcome"] == "complete"
         assert parent.number < trial.number
@@ -191,8 +191,10 @@ def test_suggestions_near_the_best_trial_make_up_their_share(folder: Path) -> No
     assert sum(shares) / len(shares) < 0.5
 
 
-def test_the_share_may_be_nothing(folder: Path) -> None:
-    search = Search(folder, declared=(("paper", tiny_recipe(tiny_space())),)).with_settings(local_share=0.0)
+def test_the_local_perturbation_fraction_may_be_zero(folder: Path) -> None:
+    search = Search(folder, initial=(("paper", tiny_recipe(tiny_space())),)).with_settings(
+        local_perturbation_fraction=0.0
+    )
     search.session()
     assert {trial.user_attrs["origin"] for trial in search.study.get_trials(deepcopy=False)[1:]} == {"sampled"}
 
@@ -205,7 +207,7 @@ def test_every_way_a_trial_can_end(folder: Path) -> None:
         Fault("00004", 1, "hangs", times=9),
         Fault("00005", 1, "hangs", times=1),
     )
-    search = Search(folder, budget_device_seconds=16_000.0, machine=Machine(faults=faults)).with_settings(
+    search = Search(folder, budget_device_seconds=16_000.0, machine=SimulatedMachine(faults=faults)).with_settings(
         watchdog_seconds=60.0, max_trials=30
     )
     session = search.session()
@@ -229,32 +231,32 @@ def test_a_healthy_training_may_take_all_the_time_for_one_epoch(folder: Path) ->
     search = Search(folder, budget_device_seconds=8_000.0, curve=curves(seconds)).with_settings(watchdog_seconds=60.0)
     search.session()
     assert "failed" not in search.outcomes()
-    best = search.last_policy.best()
-    assert best is not None
-    assert search.ledger.spent_device_seconds >= 0.9 * (8_000.0 - SETTINGS.final_device_seconds)
+    incumbent = search.last_scheduler.incumbent()
+    assert incumbent is not None
+    assert search.ledger.spent_device_seconds >= 0.9 * (8_000.0 - SETTINGS.finalization_device_seconds)
 
 
 def test_a_failure_all_would_have_ends_the_search(folder: Path) -> None:
-    search = Search(folder, machine=Machine(faults=(Fault("00002", 1, "abort"),)))
+    search = Search(folder, machine=SimulatedMachine(faults=(Fault("00002", 1, "abort"),)))
     session = search.session()
-    assert search.last_policy.abort_reason == "simulated"
+    assert search.last_scheduler.abort_reason == "simulated"
     assert len(session.trainings) <= 4
     assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
 
 
-def test_a_slow_backbone_nobody_timed_is_not_taken_for_a_dead_one(folder: Path) -> None:
+def test_a_slow_unmeasured_backbone_is_not_taken_for_hanging(folder: Path) -> None:
     space = tiny_space()
     search = Search(
         folder,
         budget_device_seconds=8 * 3600.0,
         curve=curves({"own_cnn_4x16": 20.0, "own_cnn_4x32": 600.0}),
-        declared=(("fast", tiny_recipe(space, 16)), ("slow", tiny_recipe(space, 32))),
+        initial=(("fast", tiny_recipe(space, 16)), ("slow", tiny_recipe(space, 32))),
     ).with_settings(max_trials=4)
     search.session()
     assert "failed" not in search.outcomes()
 
 
-def test_only_what_ran_its_course_is_told_a_value_of_its_own(folder: Path) -> None:
+def test_only_completed_trials_have_a_value(folder: Path) -> None:
     search = Search(folder, budget_device_seconds=2000.0)
     session = search.session()
     course = {int(one.assignment.name): one.ending for one in session.trainings if one.assignment.kind == "trial"}
@@ -268,7 +270,7 @@ def test_only_what_ran_its_course_is_told_a_value_of_its_own(folder: Path) -> No
             assert limited.epochs == 6 or limited.assignment.time_limit_seconds is not None
 
 
-def test_not_a_number_is_a_failure(folder: Path) -> None:
+def test_a_nan_objective_is_a_failure(folder: Path) -> None:
     def broken(recipe: object, seed: int, epoch: int) -> CurvePoint:
         return CurvePoint(float("nan"), 5.0, 1.0)
 
@@ -277,13 +279,13 @@ def test_not_a_number_is_a_failure(folder: Path) -> None:
     assert TrialState.COMPLETE not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
 
 
-def test_asking_in_vain_is_cheap_and_leaves_no_trace(folder: Path) -> None:
+def test_requests_without_budget_are_cheap_and_leave_no_trials(folder: Path) -> None:
     search = Search(folder, curve=curves({"own_cnn_4x16": 10.0, "own_cnn_4x32": 10.0}))
     search.session()
-    policy, before = search.last_policy, len(search.study.get_trials(deepcopy=False))
+    scheduler, before = search.last_scheduler, len(search.study.get_trials(deepcopy=False))
     search.ledger.reserve("worker 0", 1.0, "idle")
     started = time.perf_counter()
-    assert all(policy.next_assignment("worker 0") is None for _ in range(1000))
+    assert all(scheduler.next_assignment("worker 0") is None for _ in range(1000))
     assert time.perf_counter() - started < 1.0
     search.ledger.release("worker 0")
     assert len(search.study.get_trials(deepcopy=False)) == before
@@ -307,7 +309,7 @@ def test_the_same_seed_suggests_the_same(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("storage", ["memory", "sqlite"])
-def test_a_resumed_search_suggests_what_it_would_have(folder: Path, tmp_path: Path, storage: str) -> None:
+def test_a_resumed_search_suggests_the_same(folder: Path, tmp_path: Path, storage: str) -> None:
     url = f"sqlite:///{folder / 'study.db'}" if storage == "sqlite" else None
     whole = Search(tmp_path, budget_device_seconds=2500.0).with_settings(workers=1, max_trials=9)
     whole.session()
@@ -378,21 +380,21 @@ def test_decisions_stay_cheap_with_thousands_of_trials(folder: Path) -> None:
     distributions = {name: optuna.distributions.CategoricalDistribution((value,)) for name, value in sampled.items()}
     for number in range(2000):
         study.add_trial(optuna.trial.create_trial(value=number / 1e5, params=sampled, distributions=distributions))
-    policy = search.policy()
+    scheduler = search.scheduler()
     search.ledger.reserve("worker 0", 1.0, "start-up")
-    assert policy.next_assignment("worker 0") is not None
+    assert scheduler.next_assignment("worker 0") is not None
     started = time.perf_counter()
     for _ in range(200):
-        policy.best()
-        policy.overdue()
-        policy.out_of_time()
-        assert policy.division.search_ends_at > 0
+        scheduler.incumbent()
+        scheduler.overdue()
+        scheduler.is_past_hard_limit()
+        assert scheduler.allocation.search_limit_device_seconds > 0
     assert time.perf_counter() - started < 0.5
     search.ledger.release("worker 0")
 
 
 def test_a_resume_without_time_for_a_training_starts_no_worker(folder: Path) -> None:
     search = Search(folder)
-    assert not search.policy().is_too_late, "with nothing finished there is nothing to export yet"
+    assert not search.scheduler().is_budget_exhausted, "with nothing finished there is nothing to export yet"
     search.session()
-    assert search.policy().is_too_late
+    assert search.scheduler().is_budget_exhausted

@@ -13,20 +13,20 @@ import pytest
 
 import bloodauto
 from bloodauto.config.settings import new_settings, write_settings
-from bloodauto.config.space import corners, load_space
+from bloodauto.config.space import covering_recipes, load_space
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits, write_splits
 from bloodauto.data.synthetic.generator import synthesize, write_dataset
 from bloodauto.ensemble.assemble import assemble
 from bloodauto.ensemble.record import write_ensemble
 from bloodauto.errors import BudgetError, RunError, UserError
-from bloodauto.evaluation.fold_data import prepare
+from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json
-from bloodauto.training.suite_weights import suite_for
+from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.workflows.distill import find_student, student_recipe
-from bloodauto.workflows.prepare import own_space, read_cells
+from bloodauto.workflows.prepare import read_dataset, run_space_path
 
 SPACE = """
 input: {size_px: 32}
@@ -49,25 +49,27 @@ class Searched:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     """What a search of two trainings leaves: a wide network and a narrow one."""
     folder = tmp_path_factory.mktemp("searched")
-    write_dataset(synthesize(240, laboratory="lab_a", seed=3, image_size_px=32), folder / "cells.npz")
+    write_dataset(synthesize(240, site="lab_a", seed=3, image_size_px=32), folder / "cells.npz")
     run = RunDirectory(folder / "run")
     run.root.mkdir()
-    own_space(run).write_text(SPACE, encoding="utf-8")
+    run_space_path(run).write_text(SPACE, encoding="utf-8")
     settings = new_settings(
-        {"data": str(folder / "cells.npz"), "budget": "30cpu-s", "workers": 1, "space": str(own_space(run))}
+        {"data": str(folder / "cells.npz"), "budget": "30cpu-s", "workers": 1, "space": str(run_space_path(run))}
     )
     write_settings(run, settings)
-    cells = read_cells(settings.data, None)
-    splits = make_splits(cells, clean(cells, enabled=False), seed=0)
-    write_splits(run.splits, cells, splits)
-    space = load_space(own_space(run))
-    recipes = sorted({one.id: one for one in corners(space)}.values(), key=lambda one: -(one.backbone.width or 0))
-    material = prepare(cells, splits, suite_for(recipes, seed=0))
+    dataset = read_dataset(settings.data, None)
+    splits = make_splits(dataset, clean(dataset, enabled=False), seed=0)
+    write_splits(run.splits, dataset, splits)
+    space = load_space(run_space_path(run))
+    recipes = sorted(
+        {one.id: one for one in covering_recipes(space)}.values(), key=lambda one: -(one.backbone.width or 0)
+    )
+    fold_data = prepare_fold(dataset, splits, shift_suite_for(recipes, seed=0))
     completed = []
     for number, recipe in enumerate(recipes):
         run.trial(number).mkdir(parents=True)
         result = train(
-            recipe, material, seed=number, options=TrainOptions(), folder=run.trial(number),
+            recipe, fold_data, seed=number, options=TrainOptions(), folder=run.trial(number),
             report=lambda epoch: None, should_stop=lambda: False,
         )  # fmt: skip
         completed.append((number, result.objective))
@@ -96,7 +98,7 @@ def test_the_smallest_of_the_runs_own_networks_is_found_and_labels_have_no_part(
 
 
 @pytest.mark.parametrize(
-    "option", [{"views": True}, {"max_members": 1}, {"max_latency_ms": 3.0}, {"target_images": "x"}]
+    "option", [{"shifted_images": True}, {"max_members": 1}, {"max_latency_ms": 3.0}, {"target_images": "x"}]
 )
 def test_what_is_for_ensembles_does_not_go_with_a_student(searched: Searched, tmp_path: Path, option: dict) -> None:
     with pytest.raises(UserError, match="--distill"):
@@ -122,7 +124,7 @@ def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: 
     assert found is not None
     assert found.parameters < found.teacher_parameters
     lines = [json.loads(line) for line in (output / "distillation.jsonl").read_text().splitlines()]
-    assert {line["purpose"] for line in lines} == {"distill"}
+    assert {line["phase"] for line in lines} == {"distill"}
     assert found.spent_device_seconds < lines[-1]["spent_device_seconds"] <= 120
     assert found.epochs > 6
     both = found.comparison
@@ -137,7 +139,7 @@ def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: 
     model = keras.models.load_model(output / "model.keras")
     assert model.count_params() == found.parameters
     assert np.allclose(model.predict(np.zeros((2, 32, 32, 3), np.uint8), verbose=0).sum(axis=1), 1, atol=1e-4)
-    # The run's own ensemble, ledger and sealed test are as they were.
+    # The run's own ensemble, ledger and held-out test are as they were.
     assert searched.run.ensemble.read_text(encoding="utf-8") == before
     assert not searched.run.test_result.exists()
     assert not searched.run.ledger.exists()
@@ -150,11 +152,11 @@ def test_without_a_budget_what_the_search_left_is_spent_and_not_more(searched: S
     shutil.copytree(searched.run.root, run.root)
     settings = run.settings.read_text(encoding="utf-8")
     run.settings.write_text(settings.replace("30cpu-s", "160cpu-s"), encoding="utf-8")
-    earlier = {"at_unix": 0, "purpose": "trial 0", "device_seconds": 40.0, "spent_device_seconds": 40.0}
+    earlier = {"at_unix": 0, "phase": "trial 0", "device_seconds": 40.0, "spent_device_seconds": 40.0}
     run.ledger.write_text(json.dumps(earlier) + "\n", encoding="utf-8")
     exported = bloodauto.export_best(run=run.root, output=tmp_path / "small", distill="smallest")
     assert exported.distilled is not None
     assert exported.distilled.budget_device_seconds == 160
     last = json.loads(run.ledger.read_text().splitlines()[-1])
-    assert last["purpose"] == "distill"
+    assert last["phase"] == "distill"
     assert 40 < last["spent_device_seconds"] <= 160

@@ -10,16 +10,16 @@ import pytest
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.settings import new_settings
-from bloodauto.config.space import corners, parameters_of
+from bloodauto.config.space import covering_recipes, parameters_of
 from bloodauto.data.synthetic.generator import synthesize, write_dataset
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.tuning.budget.cost_model import Timing
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.shutdown import DRIVER
-from bloodauto.workflows.finalize import _failures, _judge_stopped, conclude, is_over
+from bloodauto.workflows.finalize import _evaluate_pruned, _failures, finalize, trainings_are_done
 from bloodauto.workflows.prepare import find_space
-from bloodauto.workflows.session import Plan, make_plan
+from bloodauto.workflows.session import SearchPlan, make_plan
 
 
 def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:
@@ -41,19 +41,19 @@ def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> SearchPlan:
     folder = tmp_path_factory.mktemp("conclusion")
-    write_dataset(synthesize(160, laboratory="lab_a", seed=3, image_size_px=24), folder / "cells.npz")
+    write_dataset(synthesize(160, site="lab_a", seed=3, image_size_px=24), folder / "cells.npz")
     settings = new_settings({"data": str(folder / "cells.npz"), "budget": "10cpu-s", "space": "tiny", "workers": 2})
     return make_plan(RunDirectory(folder / "run"), settings, find_space("tiny"))
 
 
 @pytest.mark.parametrize("spent", [6.0, 9.5, 30.0])
 def test_however_slow_a_step_is_the_budget_is_kept_and_what_is_missing_is_said(
-    plan: Plan, tmp_path: Path, spent: float
+    plan: SearchPlan, tmp_path: Path, spent: float
 ) -> None:
     """Six seconds of a budget of ten are spent, or almost all, or more than all by an earlier session."""
-    write_text(tmp_path / "ledger.jsonl", f'{{"purpose": "trial 0", "device_seconds": {spent}}}\n')
+    write_text(tmp_path / "ledger.jsonl", f'{{"phase": "trial 0", "device_seconds": {spent}}}\n')
     ledger = Ledger(tmp_path / "ledger.jsonl", budget_device_seconds=10, now=time.monotonic, wall_clock=time.time)
     study, said = optuna.create_study(), []
 
@@ -62,17 +62,17 @@ def test_however_slow_a_step_is_the_budget_is_kept_and_what_is_missing_is_said(
         if name == "choosing the ensemble":
             time.sleep(60)
 
-    ledger.reserve(DRIVER, 1.0, "end of the trainings")
-    conclude(plan, study, ledger, export=True, phase=slow_step)
+    ledger.reserve(DRIVER, 1.0, "worker shutdown")
+    finalize(plan, study, ledger, export=True, phase=slow_step)
     ledger.release(DRIVER)
     assert ledger.spent_device_seconds <= max(10.0, spent + 1.0)
     assert ledger.spent_device_seconds >= max(9.0, spent)
     assert f"export-best --run {plan.run.root}" in said[-1]
-    assert is_over(study), "nothing more is to be trained: a later export may choose the ensemble"
+    assert trainings_are_done(study), "nothing more is to be trained: a later export may choose the ensemble"
     assert not plan.run.ensemble.exists()
 
 
-def _told(study: optuna.Study, plan: Plan, recipe: Recipe, outcome: str, *, judging_seconds: float) -> None:
+def _told(study: optuna.Study, plan: SearchPlan, recipe: Recipe, outcome: str, *, judging_seconds: float) -> None:
     params = parameters_of(plan.space, recipe)
     timing = Timing(2.0, True, 10.0, judging_seconds / 2, judging_seconds)
     study.add_trial(
@@ -88,10 +88,10 @@ def _told(study: optuna.Study, plan: Plan, recipe: Recipe, outcome: str, *, judg
 
 
 def test_stopped_trials_are_judged_in_what_an_ensemble_of_the_refits_leaves(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: SearchPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one trial that ran its course is cheap; what was refitted, and will be exported, is dear."""
-    recipes = {recipe.backbone.width: recipe for recipe in corners(plan.space)}
+    """The one completed trial is cheap; what was refitted, and will be exported, is dear."""
+    recipes = {recipe.backbone.width: recipe for recipe in covering_recipes(plan.space)}
     cheap, dear = recipes[min(recipes)], recipes[max(recipes)]
     assert cheap.backbone != dear.backbone
     study = optuna.create_study()
@@ -102,11 +102,11 @@ def test_stopped_trials_are_judged_in_what_an_ensemble_of_the_refits_leaves(
     def asked(*arguments: object, seconds_left: Callable[[], float], **named: object) -> None:
         left.append(seconds_left())
 
-    monkeypatch.setattr("bloodauto.ensemble.pruned_trials.judge_stopped", asked)
+    monkeypatch.setattr("bloodauto.ensemble.pruned_trials.evaluate_pruned", asked)
     plan = replace(plan, run=RunDirectory(tmp_path / "run"))
-    _judge_stopped(plan, study, [(0, 0.9)], lambda: 100.0)
+    _evaluate_pruned(plan, study, [(0, 0.9)], lambda: 100.0)
     folder = plan.run.refit("00001-fold0-seed1")
     folder.mkdir(parents=True)
     write_text(folder / "result.json", "{}")
-    _judge_stopped(plan, study, [(0, 0.9)], lambda: 100.0)
+    _evaluate_pruned(plan, study, [(0, 0.9)], lambda: 100.0)
     assert left[1] < left[0] - 5 * (9.0 - 1.0) / 2

@@ -8,8 +8,8 @@ from bloodauto.config.recipe.architecture import Backbone, Head, Input
 from bloodauto.config.recipe.augmentation import (
     Augmentation,
     AugMixStep,
+    ClassSynthesis,
     Engine,
-    Equalise,
     Mixing,
     Offline,
     OneOfStep,
@@ -23,8 +23,8 @@ from bloodauto.config.recipe.augmentation import (
 from bloodauto.config.recipe.imbalance import Imbalance
 from bloodauto.config.recipe.loss import Loss
 from bloodauto.config.recipe.operations import OPERATION_SET_NAMES, OPERATION_SPANS
-from bloodauto.config.recipe.overrides import with_changes
-from bloodauto.config.recipe.recipe import NOT_TRAINED, Recipe, Source, load_recipe, parse_recipe
+from bloodauto.config.recipe.overrides import with_overrides
+from bloodauto.config.recipe.recipe import NON_TRAINING_FIELDS, Recipe, Source, load_recipe, parse_recipe
 from bloodauto.config.recipe.stages import (
     EarlyStopping,
     EpochMetric,
@@ -34,21 +34,27 @@ from bloodauto.config.recipe.stages import (
     Schedule,
     Stage,
 )
-from bloodauto.config.recipe.tta import STANDARD_VIEWS, VIEW_NAMES, ViewName, WeightedView, shares_of_views
+from bloodauto.config.recipe.tta import (
+    DEFAULT_TTA_TRANSFORMS,
+    TRANSFORM_NAMES,
+    TransformName,
+    WeightedTransform,
+    tta_weights,
+)
 
 __all__ = [
-    "NOT_TRAINED",
+    "DEFAULT_TTA_TRANSFORMS",
+    "NON_TRAINING_FIELDS",
     "OPERATION_SET_NAMES",
     "OPERATION_SPANS",
-    "STANDARD_VIEWS",
-    "VIEW_NAMES",
+    "TRANSFORM_NAMES",
     "AugMixStep",
     "Augmentation",
     "Backbone",
+    "ClassSynthesis",
     "EarlyStopping",
     "Engine",
     "EpochMetric",
-    "Equalise",
     "Head",
     "Imbalance",
     "Input",
@@ -68,11 +74,11 @@ __all__ = [
     "Source",
     "Stage",
     "Step",
+    "TransformName",
     "TrivialAugmentStep",
-    "ViewName",
-    "WeightedView",
+    "WeightedTransform",
     "load_recipe",
     "parse_recipe",
-    "shares_of_views",
-    "with_changes",
+    "tta_weights",
+    "with_overrides",
 ]

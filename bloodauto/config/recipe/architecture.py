@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bloodauto.config.base_model import Listed, Strict
+from bloodauto.config.base_model import ListField, StrictModel
 
 Filter = Literal["grey", "sobel", "remove_background", "normalise_stain", "standardise", "standardise_density"]
 
 
-class Input(Strict):
+class Input(StrictModel):
     """What the network sees. Images of another size are resized inside the network.
 
     ``filters``: run on the resized images in this order, inside the network and so in the exported model. ``grey``: luma
@@ -21,10 +21,10 @@ class Input(Strict):
     """
 
     size_px: Annotated[int, Field(ge=32, le=640)] = 96
-    filters: Annotated[tuple[Filter, ...], Listed] = ()
+    filters: Annotated[tuple[Filter, ...], ListField] = ()
 
 
-class Backbone(Strict):
+class Backbone(StrictModel):
     """The pre-trained part.
 
     ``weights``: ``imagenet``, ``none`` (random), or the path of a weights file.
@@ -62,7 +62,7 @@ class Backbone(Strict):
         return f"{self.name}_{self.blocks}x{self.width}" if self.name == "own_cnn" else self.name
 
 
-class Head(Strict):
+class Head(StrictModel):
     """From the backbone's features to the classes: pooling, normalisation, dropout, dense layers, logits.
 
     ``pooling``: ``avg``, ``max``, or ``gem``, the generalised mean (Radenovic et al., arXiv:1711.02512) with its power fixed
@@ -75,7 +75,7 @@ class Head(Strict):
 
     pooling: Literal["avg", "max", "gem"] = "avg"
     normalisation: Literal["none", "batch", "layer"] = "none"
-    dense_units: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Listed] = ()
+    dense_units: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], ListField] = ()
     activation: Literal["relu", "swish", "leaky_relu", "gelu"] = "relu"
     dropout: Annotated[float, Field(ge=0.0, le=0.9)] = 0.2
     dense_dropout: Annotated[float, Field(ge=0.0, le=0.9)] | None = None

@@ -20,54 +20,54 @@ from pydantic import (
     model_validator,
 )
 
-from bloodauto.config.base_model import Listed, Strict
+from bloodauto.config.base_model import ListField, StrictModel
 from bloodauto.config.recipe.operations import OPERATION_SET_NAMES, OPERATION_SPANS
-from bloodauto.config.validation import nearest
+from bloodauto.config.validation import did_you_mean
 
 Engine = Literal["bloodauto", "keras_cv"]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Interval = Annotated[tuple[float, float], Listed]
+UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
+Interval = Annotated[tuple[float, float], ListField]
 
 
 def _operation(name: str) -> str:
     if name not in OPERATION_SPANS:
-        raise ValueError(f"no such operation, got {name!r}; {nearest(name, OPERATION_SPANS)}")
+        raise ValueError(f"no such operation, got {name!r}; {did_you_mean(name, OPERATION_SPANS)}")
     return name
 
 
 def _operation_set(operations: str | tuple[str, ...]) -> str | tuple[str, ...]:
     if isinstance(operations, str) and operations not in OPERATION_SET_NAMES:
-        raise ValueError(f"no such set, got {operations!r}; {nearest(operations, OPERATION_SET_NAMES)}")
+        raise ValueError(f"no such set, got {operations!r}; {did_you_mean(operations, OPERATION_SET_NAMES)}")
     if not operations:
         raise ValueError("expected at least one operation, got an empty list")
     return operations
 
 
 OperationName = Annotated[str, AfterValidator(_operation)]
-Operations = Annotated[str | Annotated[tuple[OperationName, ...], Listed], AfterValidator(_operation_set)]
+Operations = Annotated[str | Annotated[tuple[OperationName, ...], ListField], AfterValidator(_operation_set)]
 
 
-class RandAugmentSettings(Strict):
+class RandAugmentSettings(StrictModel):
     """RandAugment (Cubuk et al., arXiv:1909.13719): ``num_ops`` operations an image, at ``magnitude`` in 0-1.
 
     ``rate``: the chance of each drawn operation to be applied. ``magnitude_std``: noise on the magnitude.
     """
 
     num_ops: Annotated[int, Field(ge=1, le=8)]
-    magnitude: Share
-    rate: Share = 1.0
-    magnitude_std: Share = 0.0
+    magnitude: UnitInterval
+    rate: UnitInterval = 1.0
+    magnitude_std: UnitInterval = 0.0
     operations: Operations = "standard"
 
 
-class TrivialAugmentSettings(Strict):
-    """TrivialAugment (Müller & Hutter, arXiv:2103.10158): one operation, its magnitude drawn evenly up to ``strongest``."""
+class TrivialAugmentSettings(StrictModel):
+    """TrivialAugment (Müller & Hutter, arXiv:2103.10158): one operation, its magnitude drawn evenly up to ``max_magnitude``."""
 
-    strongest: Share = 1.0
+    max_magnitude: UnitInterval = 1.0
     operations: Operations = "paper"
 
 
-class AugMixSettings(Strict):
+class AugMixSettings(StrictModel):
     """AugMix (Hendrycks et al., arXiv:1912.02781), the images alone, without its consistency loss.
 
     ``width`` chains of 1 to ``depth`` operations, of magnitudes up to ``magnitude``, are mixed with each other and with the
@@ -76,12 +76,12 @@ class AugMixSettings(Strict):
 
     width: Annotated[int, Field(ge=1, le=8)] = 3
     depth: Annotated[int, Field(ge=1, le=8)] = 3
-    magnitude: Share = 0.3
+    magnitude: UnitInterval = 0.3
     alpha: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
     operations: Operations = "aug_mix"
 
 
-class OperationStep(Strict):
+class OperationStep(StrictModel):
     """One operation, drawn for each image on its own.
 
     Its strength is given either by ``magnitude`` in 0-1, which means what it means in RandAugment, or as the interval from
@@ -90,16 +90,16 @@ class OperationStep(Strict):
     """
 
     operation: OperationName
-    magnitude: Share | None = None
+    magnitude: UnitInterval | None = None
     range_degrees: Interval | None = None
     range_factor: Interval | None = None
-    range_share: Interval | None = None
+    range_fraction: Interval | None = None
     range_octaves: Interval | None = None
     range_percent: Interval | None = None
     range_levels: Interval | None = None
     range_bits: Interval | None = None
     range_quality: Interval | None = None
-    rate: Share = 1.0
+    rate: UnitInterval = 1.0
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -108,7 +108,7 @@ class OperationStep(Strict):
         return None if span is None else getattr(self, f"range_{span.unit}")
 
     @model_validator(mode="after")
-    def _strength_is_given_once(self) -> OperationStep:
+    def _check_strength(self) -> OperationStep:
         fields = [name for name in type(self).model_fields if name.startswith("range_")]
         given = [name for name in fields if getattr(self, name) is not None]
         span = OPERATION_SPANS[self.operation]
@@ -133,40 +133,40 @@ class OperationStep(Strict):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_absent_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_absent_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
-class RandAugmentStep(Strict):
+class RandAugmentStep(StrictModel):
     """RandAugment on a share of the images."""
 
     rand_augment: RandAugmentSettings
-    rate: Share = 1.0
+    rate: UnitInterval = 1.0
 
 
-class TrivialAugmentStep(Strict):
+class TrivialAugmentStep(StrictModel):
     """TrivialAugment on a share of the images."""
 
     trivial_augment: TrivialAugmentSettings
-    rate: Share = 1.0
+    rate: UnitInterval = 1.0
 
 
-class AugMixStep(Strict):
+class AugMixStep(StrictModel):
     """AugMix on a share of the images."""
 
     aug_mix: AugMixSettings
-    rate: Share = 1.0
+    rate: UnitInterval = 1.0
 
 
-class OneOfStep(Strict):
+class OneOfStep(StrictModel):
     """One of several steps, drawn for each image by ``weights``; evenly without them."""
 
     one_of: Annotated[tuple[Step, ...], Field(strict=False, min_length=1)]
-    weights: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1e6)], ...], Listed] = ()
-    rate: Share = 1.0
+    weights: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1e6)], ...], ListField] = ()
+    rate: UnitInterval = 1.0
 
     @model_validator(mode="after")
-    def _a_weight_for_each(self) -> OneOfStep:
+    def _check_weights(self) -> OneOfStep:
         if self.weights and (len(self.weights) != len(self.one_of) or sum(self.weights) == 0):
             raise ValueError(
                 f"weights: expected {len(self.one_of)} numbers that are not all 0, got {list(self.weights)}"
@@ -174,14 +174,14 @@ class OneOfStep(Strict):
         return self
 
 
-class SequenceStep(Strict):
+class SequenceStep(StrictModel):
     """Several steps in turn; with ``rate``, all of them or none."""
 
     sequence: Annotated[tuple[Step, ...], Field(strict=False, min_length=1)]
-    rate: Share = 1.0
+    rate: UnitInterval = 1.0
 
 
-_STEPS: dict[str, type[Strict]] = {
+_STEPS: dict[str, type[StrictModel]] = {
     "operation": OperationStep,
     "rand_augment": RandAugmentStep,
     "trivial_augment": TrivialAugmentStep,
@@ -193,7 +193,7 @@ _STEPS: dict[str, type[Strict]] = {
 
 def _step_kind(value: Any) -> str:
     """Which step a mapping is, by its key; by the nearest one where it has none, so that the error tells that one's fields."""
-    if isinstance(value, Strict):
+    if isinstance(value, StrictModel):
         return type(value).__name__
     keys = [key for key in value if isinstance(key, str)] if isinstance(value, dict) else []
     named = [key for key in keys if key in _STEPS]
@@ -201,7 +201,7 @@ def _step_kind(value: Any) -> str:
     return _STEPS[[*named, *close, "operation"][0]].__name__
 
 
-def _one_kind(value: Any) -> Any:
+def _check_single_kind(value: Any) -> Any:
     kinds = [key for key in value if key in _STEPS] if isinstance(value, dict) else []
     if len(kinds) > 1:
         raise ValueError(f"a step is one thing, got {' and '.join(kinds)}; write a step for each")
@@ -216,14 +216,14 @@ Step = Annotated[
     | Annotated[OneOfStep, Tag("OneOfStep")]
     | Annotated[SequenceStep, Tag("SequenceStep")],
     Discriminator(_step_kind),
-    BeforeValidator(_one_kind),
+    BeforeValidator(_check_single_kind),
 ]
-Steps = Annotated[tuple[Step, ...], Listed]
+Steps = Annotated[tuple[Step, ...], ListField]
 OneOfStep.model_rebuild()
 SequenceStep.model_rebuild()
 
 
-class Mixing(Strict):
+class Mixing(StrictModel):
     """Joins images of a batch, and their labels alike.
 
     ``mixup`` blends two images (arXiv:1710.09412), ``cutmix`` puts a rectangle of one into the other (arXiv:1905.04899),
@@ -233,10 +233,10 @@ class Mixing(Strict):
 
     name: Literal["mixup", "cutmix", "both"]
     alpha: Annotated[float, Field(gt=0.0, le=100.0)]
-    rate: Share = 1.0
+    rate: UnitInterval = 1.0
 
 
-class Offline(Strict):
+class Offline(StrictModel):
     """Augmented images made once, before training or before the stage, and then seen like any others.
 
     ``fraction``: how many, as a share of the images there are. ``keep_originals``: they come beside those they were made
@@ -250,7 +250,7 @@ class Offline(Strict):
     mixing: Mixing | None = None
 
     @model_validator(mode="after")
-    def _something_is_made(self) -> Offline:
+    def _check_offline(self) -> Offline:
         if not self.steps and self.mixing is None:
             raise ValueError("expected steps, mixing, or both: without them the made images would be copies")
         if not self.keep_originals and self.fraction > 1.0:
@@ -258,7 +258,7 @@ class Offline(Strict):
         return self
 
 
-class Equalise(Strict):
+class ClassSynthesis(StrictModel):
     """How images are made that fill up small classes: two images of the class joined by ``mixing``, then ``steps``.
 
     Both images are of one class, so the class keeps its label and the counts come out equal.
@@ -268,7 +268,7 @@ class Equalise(Strict):
     steps: Steps = (RandAugmentStep(rand_augment=RandAugmentSettings(num_ops=2, magnitude=0.3)),)
 
 
-class Augmentation(Strict):
+class Augmentation(StrictModel):
     """What happens to a training image each time it is seen, in this order.
 
     ``fraction``: the share of images this happens to; the others are seen as they are. ``mixing`` has a rate of its own.
@@ -282,10 +282,10 @@ class Augmentation(Strict):
     whose images do not depend on the seed alone.
     """
 
-    fraction: Share = 1.0
+    fraction: UnitInterval = 1.0
     orientation: bool = True
-    framing: Share = 0.0
-    stain_jitter: Share = 0.0
+    framing: UnitInterval = 0.0
+    stain_jitter: UnitInterval = 0.0
     rand_augment: RandAugmentSettings | None = None
     steps: Steps = ()
     mixing: Mixing | None = None

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bloodauto.config.base_model import Listed, Strict
+from bloodauto.config.base_model import ListField, StrictModel
 
 Positive = Annotated[float, Field(gt=0.0, le=1000.0)]
 
 
-class Loss(Strict):
+class Loss(StrictModel):
     """``cross_entropy`` or ``focal`` (Lin et al., arXiv:1708.02002), each with optional smoothing and class weights.
 
     ``alpha``: of the focal loss alone. A number multiplies the whole loss, as Keras' default of 0.25 does; a list is the
@@ -22,12 +22,12 @@ class Loss(Strict):
 
     name: Literal["cross_entropy", "focal"] = "cross_entropy"
     gamma: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
-    alpha: Positive | Annotated[tuple[Positive, ...], Listed] | None = None
+    alpha: Positive | Annotated[tuple[Positive, ...], ListField] | None = None
     label_smoothing: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     class_weights: Literal["none", "balanced", "effective_number"] = "none"
 
     @model_validator(mode="after")
-    def _fields_belong_together(self) -> Loss:
+    def _check_dependent_fields(self) -> Loss:
         if self.name == "focal" and self.gamma is None:
             raise ValueError("focal loss needs gamma (2.0 is the paper's choice)")
         for field in ("gamma", "alpha"):

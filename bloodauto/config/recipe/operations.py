@@ -20,8 +20,8 @@ class Span:
 
 
 _ANGLE = Span("degrees", -180.0, 180.0)
-_SIGNED_SHARE = Span("share", -1.0, 1.0)
-_SHARE = Span("share", 0.0, 1.0)
+_SIGNED_SHARE = Span("fraction", -1.0, 1.0)
+_SHARE = Span("fraction", 0.0, 1.0)
 _FACTOR = Span("factor", 0.0, 4.0)
 _OCTAVES = Span("octaves", -3.0, 3.0)
 _PERCENT = Span("percent", 0.0, 25.0)

@@ -9,7 +9,7 @@ from typing import Any
 from bloodauto.errors import RecipeError
 
 
-def with_changes(value: Mapping[str, Any], changes: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
+def with_overrides(value: Mapping[str, Any], overrides: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
     """A copy in which each path has its new value, whole groups and lists included; the changes act in their order.
 
     Groups on the way that are absent or null are created. An item is added to a list by the index after its last. Whether
@@ -19,7 +19,7 @@ def with_changes(value: Mapping[str, Any], changes: Mapping[str, Any], *, origin
         RecipeError: a path leads through a plain value, or past a list's end.
     """
     changed = copy.deepcopy(dict(value))
-    for path, new in changes.items():
+    for path, new in overrides.items():
         parts = path.split(".")
         place: Any = changed
         for depth, part in enumerate(parts):

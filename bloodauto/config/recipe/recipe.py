@@ -9,42 +9,42 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from bloodauto.config.base_model import Listed, Strict
+from bloodauto.config.base_model import ListField, StrictModel
 from bloodauto.config.recipe.architecture import Backbone, Head, Input
 from bloodauto.config.recipe.augmentation import Augmentation
 from bloodauto.config.recipe.imbalance import Imbalance
 from bloodauto.config.recipe.loss import Loss
-from bloodauto.config.recipe.overrides import with_changes
+from bloodauto.config.recipe.overrides import with_overrides
 from bloodauto.config.recipe.stages import Stage
-from bloodauto.config.recipe.tta import WeightedView
-from bloodauto.config.validation import explain
+from bloodauto.config.recipe.tta import WeightedTransform
+from bloodauto.config.validation import explain_validation_error
 from bloodauto.errors import RecipeError
 from bloodauto.run.yaml_files import YamlDocument, dump_yaml, read_yaml
 
 #: Fields that do not change what is trained: labels, and how the trained network is looked through.
-NOT_TRAINED = frozenset({"name", "source", "test_time_views"})
+NON_TRAINING_FIELDS = frozenset({"name", "source", "tta_transforms"})
 #: Groups that a file may have beside a recipe's fields.
-_VARIANTS = ("smoke", "same_lab")
+_OVERRIDE_GROUPS = ("smoke", "in_domain")
 
 
-class Source(Strict):
-    """Where a declared recipe comes from and what was published of it.
+class Source(StrictModel):
+    """Where a initial configuration comes from and what was published of it.
 
     ``published``: figures of this very system, under names that say what they are; ``published_tables``: figures of what
     was compared with it, one table of names for each kind of figure. Accuracies are 0-1.
-    ``not_followed``: what the recipe does otherwise than its source, and why.
+    ``deviations_from_source``: what the recipe does otherwise than its source, and why.
     ``command``: what trains it as it is declared.
     """
 
     title: str
     published: dict[str, float] = Field(default_factory=dict)
     published_tables: dict[str, dict[str, float]] = Field(default_factory=dict)
-    not_followed: Annotated[tuple[str, ...], Listed] = ()
+    deviations_from_source: Annotated[tuple[str, ...], ListField] = ()
     command: str = ""
     notes: str = ""
 
 
-class Recipe(Strict):
+class Recipe(StrictModel):
     """Everything one training needs."""
 
     name: str = ""
@@ -57,15 +57,15 @@ class Recipe(Strict):
     augmentation: Augmentation = Augmentation()
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
-    test_time_views: Annotated[tuple[WeightedView, ...], Listed] = ()
+    tta_transforms: Annotated[tuple[WeightedTransform, ...], ListField] = ()
 
     @model_validator(mode="after")
-    def _each_view_once(self) -> Recipe:
-        names = [one.view for one in self.test_time_views]
+    def _check_unique_transforms(self) -> Recipe:
+        names = [one.transform for one in self.tta_transforms]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(
-                f"test_time_views: expected each view once, got {', '.join(repeated)} more often; add weights"
+                f"tta_transforms: expected each view once, got {', '.join(repeated)} more often; add weights"
             )
         return self
 
@@ -74,8 +74,8 @@ class Recipe(Strict):
         return sum(stage.epochs for stage in self.stages)
 
     def canonical(self) -> dict[str, Any]:
-        """The fields that decide the training, defaults filled in; see ``NOT_TRAINED``."""
-        return self.model_dump(mode="json", exclude=set(NOT_TRAINED))
+        """The fields that decide the training, defaults filled in; see ``NON_TRAINING_FIELDS``."""
+        return self.model_dump(mode="json", exclude=set(NON_TRAINING_FIELDS))
 
     @property
     def id(self) -> str:
@@ -97,43 +97,45 @@ def parse_recipe(value: Any, *, origin: YamlDocument | str) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        raise RecipeError(explain(error, Recipe, origin)) from None
+        raise RecipeError(explain_validation_error(error, Recipe, origin)) from None
 
 
-def load_recipe(path: Path, *, smoke: bool = False, same_lab: bool = False) -> Recipe:
+def load_recipe(path: Path, *, smoke: bool = False, in_domain: bool = False) -> Recipe:
     """Reads one recipe file.
 
     Beside a recipe's fields the file may have groups of new values by dotted path: ``smoke`` makes a training of seconds of
-    it, ``same_lab`` what does best on images of the laboratory it was trained on. They are checked in any case.
+    it, ``in_domain`` what does best on images of the laboratory it was trained on. They are checked in any case.
 
     Args:
-        smoke, same_lab: apply this group, one of them at most.
+        smoke, in_domain: apply this group, one of them at most.
 
     Raises:
         RecipeError: as ``read_yaml`` and ``parse_recipe``; a smoke variant that is asked for and not declared. A file without
-            ``same_lab`` is taken as it is.
+            ``in_domain`` is taken as it is.
     """
-    assert not (smoke and same_lab), "expected smoke or same_lab, got both"
+    assert not (smoke and in_domain), "expected smoke or in_domain, got both"
     document = read_yaml(path)
-    groups = [name for name in _VARIANTS if isinstance(document.value, dict) and name in document.value]
+    groups = [name for name in _OVERRIDE_GROUPS if isinstance(document.value, dict) and name in document.value]
     if smoke and "smoke" not in groups:
         raise RecipeError(f"{path}: expected a group 'smoke' with the values of a quick trial, found none. Add one.")
     if not groups:
         return parse_recipe(document.value, origin=document)
     plain = {key: value for key, value in document.value.items() if key not in groups}
     recipe = parse_recipe(plain, origin=document)
-    variants = {group: _variant(document, plain, group) for group in groups}
+    variants = {group: _with_override_group(document, plain, group) for group in groups}
     if smoke:
         return variants["smoke"]
-    return variants.get("same_lab", recipe) if same_lab else recipe
+    return variants.get("in_domain", recipe) if in_domain else recipe
 
 
-def _variant(document: YamlDocument, plain: dict[str, Any], group: str) -> Recipe:
+def _with_override_group(document: YamlDocument, plain: dict[str, Any], group: str) -> Recipe:
     """The recipe with a group's new values."""
-    changes = document.value[group]
-    if not isinstance(changes, dict):
-        raise RecipeError(f"{document.place(group)}: {group}: expected new values by dotted path, got {changes!r}.")
-    changed = with_changes(plain, changes, origin=document.place(group))
+    overrides = document.value[group]
+    if not isinstance(overrides, dict):
+        raise RecipeError(
+            f"{document.location(group)}: {group}: expected new values by dotted path, got {overrides!r}."
+        )
+    changed = with_overrides(plain, overrides, origin=document.location(group))
     own_lines = {
         dotted.removeprefix(f"{group}."): line
         for dotted, line in document.lines.items()

@@ -6,28 +6,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bloodauto.config.base_model import Listed, Strict
+from bloodauto.config.base_model import ListField, StrictModel
 from bloodauto.config.recipe.augmentation import Augmentation
 
 #: What an epoch can be told by, on the validation images; ``objective`` is what the search maximises.
 EpochMetric = Literal["objective", "accuracy", "loss", "balanced_accuracy", "macro_f1"]
 
 
-class LastBlocks(Strict):
+class LastBlocks(StrictModel):
     """Unfreezes the backbone's last ``blocks`` blocks; a block is a stretch of layers the registry names."""
 
     blocks: Annotated[int, Field(ge=1, le=32)]
-    kinds: Annotated[tuple[Literal["conv", "dense"], ...], Listed] = ()
+    kinds: Annotated[tuple[Literal["conv", "dense"], ...], ListField] = ()
 
 
-class LastLayers(Strict):
+class LastLayers(StrictModel):
     """Unfreezes the backbone's last ``layers`` layers; ``kinds`` restricts it to convolution and dense layers."""
 
     layers: Annotated[int, Field(ge=1, le=2000)]
-    kinds: Annotated[tuple[Literal["conv", "dense"], ...], Listed] = ()
+    kinds: Annotated[tuple[Literal["conv", "dense"], ...], ListField] = ()
 
 
-class Optimizer(Strict):
+class Optimizer(StrictModel):
     """How a step follows from a gradient.
 
     ``weight_decay`` is decoupled (Loshchilov & Hutter, arXiv:1711.05101) for every optimizer. ``momentum`` is for sgd
@@ -42,13 +42,13 @@ class Optimizer(Strict):
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
 
     @model_validator(mode="after")
-    def _momentum_has_a_place(self) -> Optimizer:
+    def _check_momentum(self) -> Optimizer:
         if self.momentum is not None and self.name not in ("sgd", "rmsprop"):
             raise ValueError(f"momentum belongs to sgd and rmsprop; {self.name} has its own, leave it out")
         return self
 
 
-class Schedule(Strict):
+class Schedule(StrictModel):
     """The learning rate over one stage, as a factor of the optimizer's ``learning_rate``.
 
     ``warmup_fraction``: share of the stage with a linear rise. After it ``constant`` stays; ``cosine`` falls to
@@ -68,7 +68,7 @@ class Schedule(Strict):
     patience_epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
 
     @model_validator(mode="after")
-    def _fields_belong_together(self) -> Schedule:
+    def _check_dependent_fields(self) -> Schedule:
         for owner, fields in (("step", ("steps",)), ("plateau", ("metric", "factor", "patience_epochs"))):
             for field in fields:
                 given = getattr(self, field) is not None
@@ -79,14 +79,14 @@ class Schedule(Strict):
         return self
 
 
-class EarlyStopping(Strict):
+class EarlyStopping(StrictModel):
     """Ends the stage when ``metric`` has not improved for ``patience_epochs`` epochs."""
 
     metric: EpochMetric = "objective"
     patience_epochs: Annotated[int, Field(ge=1, le=1000)]
 
 
-class Stage(Strict):
+class Stage(StrictModel):
     """One stretch of training: what is unfrozen, how it is optimised, for how long.
 
     ``layer_decay``: discriminative learning rates (Howard & Ruder, arXiv:1801.06146): the head learns at the full rate, the

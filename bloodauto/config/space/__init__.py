@@ -1,9 +1,9 @@
 """Spaces: the grammar, a space and an Optuna trial -> a recipe, and whether a space contains a recipe."""
 
 from bloodauto.config.space.grammar import Choice, FloatRange, IntRange, Space, load_space
-from bloodauto.config.space.local_perturbation import neighbour
+from bloodauto.config.space.local_perturbation import local_perturbation
 from bloodauto.config.space.matching import NotInSpace, parameters_of
-from bloodauto.config.space.sampling import corners, realise, sample
+from bloodauto.config.space.sampling import covering_recipes, recipe_from_parameters, sample
 
 __all__ = [
     "Choice",
@@ -11,10 +11,10 @@ __all__ = [
     "IntRange",
     "NotInSpace",
     "Space",
-    "corners",
+    "covering_recipes",
     "load_space",
-    "neighbour",
+    "local_perturbation",
     "parameters_of",
-    "realise",
+    "recipe_from_parameters",
     "sample",
 ]

@@ -67,28 +67,28 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Branch:
+class MappingNode:
     """A mapping with the file path of each child."""
 
     children: Mapping[str, Node]
 
 
 @dataclass(frozen=True)
-class Sequence:
+class ListNode:
     """A list of nodes."""
 
     items: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
-class Leaf:
+class ValueNode:
     """A plain value."""
 
     value: Scalar
 
 
 Domain = IntRange | FloatRange | Choice
-Node = Domain | Branch | Sequence | Leaf
+Node = Domain | MappingNode | ListNode | ValueNode
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Space:
     """
 
     name: str
-    tree: Branch
+    tree: MappingNode
     document: YamlDocument
 
     def domains(self) -> Iterator[Domain]:
@@ -111,10 +111,10 @@ class Space:
 
 
 def _domains(node: Node) -> Iterator[Domain]:
-    if isinstance(node, Branch):
+    if isinstance(node, MappingNode):
         for child in node.children.values():
             yield from _domains(child)
-    elif isinstance(node, Sequence):
+    elif isinstance(node, ListNode):
         for item in node.items:
             yield from _domains(item)
     elif isinstance(node, Choice):
@@ -134,7 +134,7 @@ class _Parser:
         self._document = document
 
     def fail(self, path: str, message: str) -> RecipeError:
-        return RecipeError(f"{self._document.place(path)}: {path}: {message}")
+        return RecipeError(f"{self._document.location(path)}: {path}: {message}")
 
     def node(self, value: Any, path: str, parameter: str) -> Node:
         """``path``: where it stands in the file; ``parameter``: its name in the study."""
@@ -147,7 +147,7 @@ class _Parser:
                 close = difflib.get_close_matches(words[0].lower(), _KEYWORDS, n=1, cutoff=0.7)
                 if close:
                     raise self.fail(_join(path, words[0]), f"no such domain; did you mean '{close[0]}'?")
-            return Branch(
+            return MappingNode(
                 {key: self.node(child, _join(path, key), _join(parameter, key)) for key, child in value.items()}
             )
         if isinstance(value, list):
@@ -155,9 +155,9 @@ class _Parser:
                 self.node(child, _join(path, str(index)), _join(parameter, str(index)))
                 for index, child in enumerate(value)
             ]
-            return Sequence(tuple(items))
+            return ListNode(tuple(items))
         if value is None or isinstance(value, str | int | float | bool):
-            return Leaf(value)
+            return ValueNode(value)
         raise self.fail(path, f"expected a number, a word, a list or a mapping, got {value!r}")
 
     def _domain(self, keyword: str, value: dict[str, Any], path: str, parameter: str) -> Domain:
@@ -243,7 +243,7 @@ def _join(path: str, part: str) -> str:
 
 
 def load_space(path: Path) -> Space:
-    """Reads one space file; ``corners`` then checks it against the grammar of recipes.
+    """Reads one space file; ``covering_recipes`` then checks it against the grammar of recipes.
 
     Raises:
         RecipeError: no YAML, or a domain that is not well formed; file, line, dotted path, what was expected, what came.
@@ -253,13 +253,13 @@ def load_space(path: Path) -> Space:
     if not isinstance(document.value, dict):
         raise RecipeError(f"{path}: expected a recipe's fields, got {document.value!r}")
     tree = parser.node(document.value, "", "")
-    if not isinstance(tree, Branch):
+    if not isinstance(tree, MappingNode):
         raise RecipeError(f"{path}: expected a recipe's fields, got a single domain")
     space = Space(path.stem, tree, document)
     for domain in space.domains():
-        if domain.parameter.partition(".")[0].partition("[")[0] == "test_time_views":
+        if domain.parameter.partition(".")[0].partition("[")[0] == "tta_transforms":
             raise parser.fail(
-                "test_time_views",
-                "expected plain values, got a domain: views do not change what is trained; export-best --views measures them",
+                "tta_transforms",
+                "expected plain values, got a domain: views do not change what is trained; export-best --tta measures them",
             )
     return space

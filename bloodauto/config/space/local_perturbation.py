@@ -17,7 +17,9 @@ _STEP = 0.2
 _MEAN_CHANGES = 2.5
 
 
-def neighbour(space: Space, parent: Mapping[str, Scalar], rng: np.random.Generator) -> tuple[Recipe, dict[str, Scalar]]:
+def local_perturbation(
+    space: Space, parent: Mapping[str, Scalar], rng: np.random.Generator
+) -> tuple[Recipe, dict[str, Scalar]]:
     """A recipe that differs from a good one in a few values, and the values of the domains that make it.
 
     A number moves by a normal step of a fifth of its range, a choice goes to another member, whose own domains are drawn
@@ -30,19 +32,19 @@ def neighbour(space: Space, parent: Mapping[str, Scalar], rng: np.random.Generat
     Raises:
         RecipeError: the values make no valid recipe.
     """
-    movable = [domain for domain in space.domains() if domain.parameter in parent and _can_move(domain)]
-    share = min(_MEAN_CHANGES / max(len(movable), 1), 1.0)
-    moved = {domain.parameter for domain in movable if rng.random() < share}
-    if movable and not moved:
-        moved = {movable[int(rng.integers(len(movable)))].parameter}
+    movable = [domain for domain in space.domains() if domain.parameter in parent and _can_vary(domain)]
+    fraction = min(_MEAN_CHANGES / max(len(movable), 1), 1.0)
+    perturbed = {domain.parameter for domain in movable if rng.random() < fraction}
+    if movable and not perturbed:
+        perturbed = {movable[int(rng.integers(len(movable)))].parameter}
     chosen: dict[str, Scalar] = {}
 
     def choose(domain: Domain) -> Scalar:
         value: Scalar
         if domain.parameter not in parent:
-            value = _even(domain, rng)
-        elif domain.parameter in moved:
-            value = _moved(domain, parent[domain.parameter], rng)
+            value = _uniform(domain, rng)
+        elif domain.parameter in perturbed:
+            value = _perturbed(domain, parent[domain.parameter], rng)
         else:
             value = parent[domain.parameter]
         chosen[domain.parameter] = value
@@ -51,40 +53,40 @@ def neighbour(space: Space, parent: Mapping[str, Scalar], rng: np.random.Generat
     return sample_with(space, choose), chosen
 
 
-def _can_move(domain: Domain) -> bool:
+def _can_vary(domain: Domain) -> bool:
     return len(domain.labels) > 1 if isinstance(domain, Choice) else domain.low < domain.high
 
 
-def _even(domain: Domain, rng: np.random.Generator) -> Scalar:
+def _uniform(domain: Domain, rng: np.random.Generator) -> Scalar:
     if isinstance(domain, Choice):
         return domain.labels[int(rng.integers(len(domain.labels)))]
-    return _at(domain, float(rng.random()))
+    return _value_at(domain, float(rng.random()))
 
 
-def _moved(domain: Domain, value: Scalar, rng: np.random.Generator) -> Scalar:
+def _perturbed(domain: Domain, value: Scalar, rng: np.random.Generator) -> Scalar:
     if isinstance(domain, Choice):
         others = [label for label in domain.labels if label != value]
         return others[int(rng.integers(len(others)))]
     assert isinstance(value, int | float)
-    share = _share(domain, value) + _STEP * float(rng.standard_normal())
+    fraction = _range_fraction(domain, value) + _STEP * float(rng.standard_normal())
     # Reflected at the ends, so that these are not drawn more often than what lies between.
-    share = abs(share) % 2.0
-    moved = _at(domain, share if share <= 1.0 else 2.0 - share)
-    if moved == value and isinstance(domain, IntRange):
-        moved = value + domain.step if value + domain.step <= domain.high else value - domain.step
-    return moved
+    fraction = abs(fraction) % 2.0
+    perturbed = _value_at(domain, fraction if fraction <= 1.0 else 2.0 - fraction)
+    if perturbed == value and isinstance(domain, IntRange):
+        perturbed = value + domain.step if value + domain.step <= domain.high else value - domain.step
+    return perturbed
 
 
-def _share(domain: IntRange | FloatRange, value: float) -> float:
+def _range_fraction(domain: IntRange | FloatRange, value: float) -> float:
     if domain.log:
         return math.log(value / domain.low) / math.log(domain.high / domain.low)
     return (value - domain.low) / (domain.high - domain.low)
 
 
-def _at(domain: IntRange | FloatRange, share: float) -> Scalar:
+def _value_at(domain: IntRange | FloatRange, fraction: float) -> Scalar:
     """The domain's value at a share, 0-1, of its range."""
-    even = domain.low + (domain.high - domain.low) * share
-    value = domain.low * (domain.high / domain.low) ** share if domain.log else even
+    even = domain.low + (domain.high - domain.low) * fraction
+    value = domain.low * (domain.high / domain.low) ** fraction if domain.log else even
     value = min(max(value, domain.low), domain.high)
     if isinstance(domain, FloatRange):
         return value

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from bloodauto.config.recipe import NOT_TRAINED, Recipe
-from bloodauto.config.space.grammar import Branch, Choice, FloatRange, IntRange, Leaf, Node, Scalar, Sequence, Space
-from bloodauto.config.space.sampling import realise
+from bloodauto.config.recipe import NON_TRAINING_FIELDS, Recipe
+from bloodauto.config.space.grammar import (
+    Choice,
+    FloatRange,
+    IntRange,
+    ListNode,
+    MappingNode,
+    Node,
+    Scalar,
+    Space,
+    ValueNode,
+)
+from bloodauto.config.space.sampling import recipe_from_parameters
 from bloodauto.errors import RecipeError
 
 #: Choices that a message lists.
-_FEW = 4
+_MAX_LISTED_CHOICES = 4
 
 
 class NotInSpace(RecipeError):
@@ -30,13 +40,13 @@ def parameters_of(space: Space, recipe: Recipe) -> dict[str, Scalar]:
     Raises:
         NotInSpace: no values do; names the first field that differs.
     """
-    tree = Branch({key: child for key, child in space.tree.children.items() if key not in NOT_TRAINED})
+    tree = MappingNode({key: child for key, child in space.tree.children.items() if key not in NON_TRAINING_FIELDS})
     wanted = recipe.canonical()
     matching = _Matching()
     while True:
         parameters = matching.parameters(tree, wanted)
         # What a chosen member leaves out has the recipe's defaults there; the recipe must have them too.
-        difference = _first_difference(realise(space, parameters).canonical(), wanted, "")
+        difference = _first_difference(recipe_from_parameters(space, parameters).canonical(), wanted, "")
         if difference is None:
             return parameters
         path, here, there = difference
@@ -50,7 +60,7 @@ class _Matching:
         self._ruled_out: dict[tuple[str, Scalar], NotInSpace] = {}
         self._chosen: list[tuple[str, str, Scalar]] = []
 
-    def parameters(self, tree: Branch, value: Any) -> dict[str, Scalar]:
+    def parameters(self, tree: MappingNode, value: Any) -> dict[str, Scalar]:
         self._chosen = []
         found: dict[str, Scalar] = {}
         self._match(tree, value, "", found)
@@ -70,17 +80,17 @@ class _Matching:
         self._ruled_out[parameter, label] = reason
 
     def _match(self, node: Node, value: Any, path: str, found: dict[str, Scalar]) -> None:
-        if isinstance(node, Leaf):
+        if isinstance(node, ValueNode):
             if not _same(node.value, value):
                 raise NotInSpace(path, f"the space has {node.value!r}, the recipe {value!r}")
-        elif isinstance(node, Branch):
+        elif isinstance(node, MappingNode):
             if not isinstance(value, dict):
                 raise NotInSpace(path, f"the space has a group of fields, the recipe {value!r}")
             for key, child in node.children.items():
                 if key not in value:
                     raise NotInSpace(path, f"the space has the field '{key}', the recipe has not")
                 self._match(child, value[key], f"{path}.{key}" if path else key, found)
-        elif isinstance(node, Sequence):
+        elif isinstance(node, ListNode):
             if not isinstance(value, list) or len(value) != len(node.items):
                 length = f"{len(value)}" if isinstance(value, list) else repr(value)
                 raise NotInSpace(path, f"the space has {len(node.items)} items, the recipe {length}")
@@ -111,8 +121,8 @@ class _Matching:
             found[node.parameter] = label
             found.update(inner)
             return
-        if all(isinstance(member, Leaf) for member in node.members):
-            few = len(node.labels) <= _FEW
+        if all(isinstance(member, ValueNode) for member in node.members):
+            few = len(node.labels) <= _MAX_LISTED_CHOICES
             choices = f"one of {list(node.labels)}" if few else f"one of {len(node.labels)} others"
             raise NotInSpace(path, f"the space has {choices}, the recipe {value!r}")
         # The member that fits in name and furthest tells most.

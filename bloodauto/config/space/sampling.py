@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bloodauto.config.recipe import Recipe, parse_recipe
-from bloodauto.config.space.grammar import Branch, Choice, Domain, IntRange, Leaf, Node, Scalar, Sequence, Space
+from bloodauto.config.space.grammar import (
+    Choice,
+    Domain,
+    IntRange,
+    ListNode,
+    MappingNode,
+    Node,
+    Scalar,
+    Space,
+    ValueNode,
+)
 from bloodauto.run.yaml_files import YamlDocument
 
 if TYPE_CHECKING:
@@ -21,33 +31,33 @@ Chooser = Callable[[Domain], Scalar]
 class _Origin(YamlDocument):
     """Places of a realised recipe in the space's file, where choices put further steps into the path."""
 
-    written: Mapping[str, str]
+    file_paths: Mapping[str, str]
 
-    def place(self, dotted: str) -> str:
+    def location(self, dotted: str) -> str:
         parts = dotted.split(".")
-        while parts and ".".join(parts) not in self.written:
+        while parts and ".".join(parts) not in self.file_paths:
             parts.pop()
-        return super().place(self.written.get(".".join(parts), ""))
+        return super().location(self.file_paths.get(".".join(parts), ""))
 
 
-def _fill(node: Node, choose: Chooser, path: str, file_path: str, written: dict[str, str]) -> Any:
-    written[path] = file_path
-    if isinstance(node, Leaf):
+def _fill(node: Node, choose: Chooser, path: str, file_path: str, file_paths: dict[str, str]) -> Any:
+    file_paths[path] = file_path
+    if isinstance(node, ValueNode):
         return node.value
-    if isinstance(node, Branch):
+    if isinstance(node, MappingNode):
         return {
-            key: _fill(child, choose, _join(path, key), _join(file_path, key), written)
+            key: _fill(child, choose, _join(path, key), _join(file_path, key), file_paths)
             for key, child in node.children.items()
         }
-    if isinstance(node, Sequence):
+    if isinstance(node, ListNode):
         return [
-            _fill(item, choose, _join(path, str(index)), _join(file_path, str(index)), written)
+            _fill(item, choose, _join(path, str(index)), _join(file_path, str(index)), file_paths)
             for index, item in enumerate(node.items)
         ]
     value = choose(node)
     if isinstance(node, Choice):
         index = node.labels.index(value)
-        return _fill(node.members[index], choose, path, _join(file_path, f"choice.{index}"), written)
+        return _fill(node.members[index], choose, path, _join(file_path, f"choice.{index}"), file_paths)
     return value
 
 
@@ -61,12 +71,14 @@ def sample_with(space: Space, choose: Chooser) -> Recipe:
     Raises:
         RecipeError: the values make no valid recipe.
     """
-    written: dict[str, str] = {}
-    value = _fill(space.tree, choose, "", "", written)
-    return parse_recipe(value, origin=_Origin(space.document.path, space.document.value, space.document.lines, written))
+    file_paths: dict[str, str] = {}
+    value = _fill(space.tree, choose, "", "", file_paths)
+    return parse_recipe(
+        value, origin=_Origin(space.document.path, space.document.value, space.document.lines, file_paths)
+    )
 
 
-def realise(space: Space, parameters: Mapping[str, Scalar]) -> Recipe:
+def recipe_from_parameters(space: Space, parameters: Mapping[str, Scalar]) -> Recipe:
     """The recipe of a space with these values for its domains (of a choice: the member's label).
 
     Raises:
@@ -99,16 +111,16 @@ def _extremes(domain: Domain) -> tuple[Scalar, ...]:
     return (domain.low, domain.high)
 
 
-def corners(space: Space, *, at_last: bool = False) -> Iterator[Recipe]:
+def covering_recipes(space: Space, *, use_last_values: bool = False) -> Iterator[Recipe]:
     """Recipes in which every member of every choice and both ends of every range occur at least once.
 
-    One domain is varied at a time, the others at their first value (``at_last``: at their last), so their number grows with
+    One domain is varied at a time, the others at their first value (``use_last_values``: at their last), so their number grows with
     the space's length, not exponentially. Reading them all is how a space is checked against the grammar of recipes.
 
     Raises:
         RecipeError: a value that no recipe may have, with its place in the file.
     """
-    others = -1 if at_last else 0
+    others = -1 if use_last_values else 0
     seen: set[str] = set()
     for path in _paths_to_domains(space.tree, {}):
         fixed, domain = path
@@ -124,15 +136,15 @@ def corners(space: Space, *, at_last: bool = False) -> Iterator[Recipe]:
 
 def _paths_to_domains(node: Node, fixed: Mapping[str, Scalar]) -> Iterator[tuple[dict[str, Scalar], Domain]]:
     """Each domain with the labels that must be chosen so that it is reached."""
-    if isinstance(node, Branch):
+    if isinstance(node, MappingNode):
         for child in node.children.values():
             yield from _paths_to_domains(child, fixed)
-    elif isinstance(node, Sequence):
+    elif isinstance(node, ListNode):
         for item in node.items:
             yield from _paths_to_domains(item, fixed)
     elif isinstance(node, Choice):
         yield dict(fixed), node
         for label, member in zip(node.labels, node.members, strict=True):
             yield from _paths_to_domains(member, {**fixed, node.parameter: label})
-    elif not isinstance(node, Leaf):
+    elif not isinstance(node, ValueNode):
         yield dict(fixed), node

@@ -58,15 +58,15 @@ class FieldOfView:
         return np.round(fine_px * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
     def _coverage(
-        self, least_um: np.ndarray, most_um: np.ndarray, fill: Callable[[np.ndarray, np.ndarray], None]
+        self, min_um: np.ndarray, max_um: np.ndarray, fill: Callable[[np.ndarray, np.ndarray], None]
     ) -> np.ndarray:
-        """What ``fill`` draws on a finer grid, averaged down; only the box from ``least_um`` to ``most_um`` is drawn.
+        """What ``fill`` draws on a finer grid, averaged down; only the box from ``min_um`` to ``max_um`` is drawn.
 
         cv2's own anti-aliasing draws outlines one pixel too wide, which swells small cells.
         """
         mask = np.zeros((self.size_px, self.size_px), np.float32)
-        left, top = np.clip(np.floor(least_um * self.px_per_um) - 1, 0, self.size_px).astype(int).tolist()
-        right, bottom = np.clip(np.ceil(most_um * self.px_per_um) + 1, 0, self.size_px).astype(int).tolist()
+        left, top = np.clip(np.floor(min_um * self.px_per_um) - 1, 0, self.size_px).astype(int).tolist()
+        right, bottom = np.clip(np.ceil(max_um * self.px_per_um) + 1, 0, self.size_px).astype(int).tolist()
         if left < right and top < bottom:
             width, height = right - left, bottom - top
             canvas = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING), np.uint8)
@@ -86,7 +86,9 @@ class FieldOfView:
         how = cv2.INTER_CUBIC if cells <= self.size_px else cv2.INTER_AREA
         return cv2.resize(coarse, (self.size_px, self.size_px), interpolation=how)
 
-    def wobbled(self, rng: np.random.Generator, mask: np.ndarray, reach_um: float, grain_um: float = 2.2) -> np.ndarray:
+    def distort_outline(
+        self, rng: np.random.Generator, mask: np.ndarray, reach_um: float, grain_um: float = 2.2
+    ) -> np.ndarray:
         """A mask with its outline pushed in and out at random by about ``reach_um``."""
         reach_px = reach_um * self.px_per_um
         column, row = np.meshgrid(*2 * [np.arange(self.size_px, dtype=np.float32)])
@@ -135,7 +137,7 @@ def contour(
     return np.stack([x, y], axis=1) + centre_um
 
 
-def lobed(
+def bent_nucleus(
     field: FieldOfView,
     rng: np.random.Generator,
     centre_um: np.ndarray,
@@ -167,7 +169,7 @@ def lobed(
     if lobes == 1:
         swelling = 0.75 + 0.25 * swelling
     width = half_width_um * np.maximum(waist, (waist + (1 - waist) * swelling) * size)
-    return field.wobbled(rng, field.discs(spine, width), 0.35)
+    return field.distort_outline(rng, field.discs(spine, width), 0.35)
 
 
 def chromatin(

@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bloodauto.data.dataset import COMPETITION_CLASSES, Cells
+from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset
 from bloodauto.data.synthetic.morphology import draw_cell
-from bloodauto.data.synthetic.site import Laboratory, find_laboratory, photograph
+from bloodauto.data.synthetic.site import SyntheticSite, find_site, render_image
 from bloodauto.errors import DataError
 from bloodauto.run.files import atomic_path, write_arrays
 
@@ -31,7 +31,7 @@ _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 def synthesize(
     num_images: int,
     *,
-    laboratory: Laboratory | str = "lab_a",
+    site: SyntheticSite | str = "lab_a",
     seed: int = 0,
     image_size_px: int = 96,
     class_weights: Sequence[float] | None = None,
@@ -40,7 +40,7 @@ def synthesize(
     outlier_copies: Sequence[int] = (),
     label_noise_fraction: float = 0.0,
     first_index: int = 0,
-) -> Cells:
+) -> CellDataset:
     """Draws labelled cells, and plants faults among them if asked.
 
     Image ``i`` depends on the laboratory's name, ``seed`` and ``first_index + i`` alone: a longer set begins with the
@@ -69,7 +69,7 @@ def synthesize(
     Raises:
         DataError: an argument is out of its range, or no laboratory has that name.
     """
-    lab = find_laboratory(laboratory)
+    site = find_site(site)
     weights = _checked_weights(class_weights)
     for name, value in (
         ("duplicate_fraction", duplicate_fraction),
@@ -95,11 +95,11 @@ def synthesize(
             f"draw of {num_images} images. Ask for more images or fewer planted ones."
         )
 
-    stream = (seed, zlib.crc32(lab.name.encode()))
+    stream = (seed, zlib.crc32(site.name.encode()))
     images = np.empty((num_images, image_size_px, image_size_px, 3), np.uint8)
     labels = np.empty(num_images, np.int64)
     for i in range(num_drawn):
-        images[i], labels[i] = _draw(lab, stream, first_index + i, weights, image_size_px, label_noise_fraction)
+        images[i], labels[i] = _draw(site, stream, first_index + i, weights, image_size_px, label_noise_fraction)
 
     planting = np.random.default_rng([*stream, first_index, num_images])
     originals = planting.integers(num_drawn, size=num_duplicates)
@@ -110,18 +110,18 @@ def synthesize(
 
     start = num_drawn + num_duplicates
     for count in outlier_copies:
-        images[start : start + count] = draw_overlay(planting, images[planting.integers(num_drawn)])
+        images[start : start + count] = draw_cartoon_overlay(planting, images[planting.integers(num_drawn)])
         labels[start : start + count] = (np.arange(count) + planting.integers(8)) % len(COMPETITION_CLASSES)
         start += count
-    return Cells(
+    return CellDataset(
         images=images,
         labels=labels,
         class_names=COMPETITION_CLASSES,
-        names=np.array([f"{lab.name}_{seed}_{first_index + i:06d}" for i in range(num_images)]),
+        names=np.array([f"{site.name}_{seed}_{first_index + i:06d}" for i in range(num_images)]),
         groups=np.full(num_images, ""),
-        labs=np.full(num_images, lab.name),
-        given_splits=np.full(num_images, ""),
-        source=f"synthetic cells ({lab.name}, seed {seed})",
+        sites=np.full(num_images, site.name),
+        predefined_splits=np.full(num_images, ""),
+        source=f"synthetic cells ({site.name}, seed {seed})",
     )
 
 
@@ -139,7 +139,7 @@ def _checked_weights(class_weights: Sequence[float] | None) -> np.ndarray:
 
 
 def _draw(
-    laboratory: Laboratory,
+    site: SyntheticSite,
     stream: tuple[int, int],
     index: int,
     weights: np.ndarray,
@@ -153,9 +153,9 @@ def _draw(
     # Separate streams, so that another image size or label noise leaves the cell as it is.
     for_cell, for_photograph, for_label = np.random.default_rng([*stream, index]).spawn(3)
     amounts = draw_cell(
-        for_cell, COMPETITION_CLASSES[label], size_px=image_size_px, size_um=laboratory.optics.field_of_view_um
+        for_cell, COMPETITION_CLASSES[label], size_px=image_size_px, size_um=site.optics.field_of_view_um
     )
-    image = photograph(for_photograph, amounts, laboratory)
+    image = render_image(for_photograph, amounts, site)
     if for_label.random() < label_noise_fraction:
         label = int(_other_label(for_label, np.array([label]))[0])
     return image, label
@@ -167,7 +167,7 @@ def _other_label(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     return (labels + rng.integers(1, num_classes, len(labels))) % num_classes
 
 
-def draw_overlay(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def draw_cartoon_overlay(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """A copy of an image with a cartoon on it, as in a figure cut out of a lecture: a ring, an arrow and a word.
 
     Args:
@@ -197,7 +197,7 @@ def draw_overlay(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def concatenate(parts: Sequence[Cells]) -> Cells:
+def concatenate(parts: Sequence[CellDataset]) -> CellDataset:
     """Several sets, for instance of several laboratories, as one.
 
     Raises:
@@ -225,20 +225,20 @@ def concatenate(parts: Sequence[Cells]) -> Cells:
         labels=np.concatenate([part.labels for part in parts]),
         names=names,
         groups=np.concatenate([part.groups for part in parts]),
-        labs=np.concatenate([part.labs for part in parts]),
-        given_splits=np.concatenate([part.given_splits for part in parts]),
+        sites=np.concatenate([part.sites for part in parts]),
+        predefined_splits=np.concatenate([part.predefined_splits for part in parts]),
         source=" + ".join(part.source for part in parts),
         problems=tuple(problem for part in parts for problem in part.problems),
     )
 
 
-def write_dataset(cells: Cells, path: Path) -> None:
+def write_dataset(dataset: CellDataset, path: Path) -> None:
     """Writes cells where :mod:`bloodauto.data` and other programs can read them.
 
     Args:
         path: with the suffix ``.npz`` one file of the arrays images (uint8), labels (int64), class_names, names,
-            groups and labs (text), nothing pickled; otherwise a folder, which must not exist yet or be empty, with one
-            folder of PNG files for each class that has images. Only the file keeps groups and labs.
+            groups and sites (text), nothing pickled; otherwise a folder, which must not exist yet or be empty, with one
+            folder of PNG files for each class that has images. Only the file keeps groups and sites.
 
     Raises:
         DataError: the folder holds something already, or two images would become the same file.
@@ -246,23 +246,23 @@ def write_dataset(cells: Cells, path: Path) -> None:
     if path.suffix == ".npz":
         write_arrays(
             path,
-            images=cells.images,
-            labels=cells.labels,
-            class_names=np.array(cells.class_names),
-            names=cells.names.astype(np.str_),
-            groups=cells.groups.astype(np.str_),
-            labs=cells.labs.astype(np.str_),
+            images=dataset.images,
+            labels=dataset.labels,
+            class_names=np.array(dataset.class_names),
+            names=dataset.names.astype(np.str_),
+            groups=dataset.groups.astype(np.str_),
+            sites=dataset.sites.astype(np.str_),
         )
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path}: expected no folder or an empty one to write images into. Choose another path.")
     files = [
-        path / cells.class_names[label] / f"{str(name).replace('/', '_')}.png"
-        for label, name in zip(cells.labels, cells.names, strict=True)
+        path / dataset.class_names[label] / f"{str(name).replace('/', '_')}.png"
+        for label, name in zip(dataset.labels, dataset.names, strict=True)
     ]
     if len(set(files)) < len(files):
         raise DataError(f"{path}: two images would become the same file. Write an .npz file instead.")
-    for file, image in zip(files, cells.images, strict=True):
+    for file, image in zip(files, dataset.images, strict=True):
         _, encoded = cv2.imencode(".png", image[..., ::-1])
         with atomic_path(file) as temporary:
             temporary.write_bytes(encoded.tobytes())

@@ -16,10 +16,10 @@ from bloodauto.data.synthetic.film import (
     EOSIN,
     HAEMOGLOBIN,
     FieldOfView,
+    bent_nucleus,
     chromatin,
     contour,
     cytoplasm,
-    lobed,
 )
 
 
@@ -82,7 +82,7 @@ def _lobed_nucleus(
 ) -> np.ndarray:
     arc = {1: 190, 2: 165, 3: 235, 4: 280, 5: 300}[lobes] * rng.uniform(0.85, 1.15)
     width = {1: 0.27, 2: 0.35, 3: 0.27, 4: 0.235, 5: 0.205}[lobes] * rng.uniform(0.85, 1.1)
-    return lobed(
+    return bent_nucleus(
         field,
         rng,
         centre_um + _offset(rng, 0.12 * radius_um),
@@ -174,7 +174,7 @@ def _immature_granulocyte(
         nucleus_centre = centre_um + _offset(rng, 0.9 * (radius_um - nucleus_radius))
         nucleus = field.polygon(contour(rng, nucleus_centre, nucleus_radius, 0.03, rng.uniform(1.0, 1.35)))
     else:
-        nucleus = lobed(
+        nucleus = bent_nucleus(
             field,
             rng,
             centre_um + _offset(rng, 0.15 * radius_um),
@@ -221,7 +221,7 @@ def _lymphocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndar
 def _monocyte(field: FieldOfView, rng: np.random.Generator, centre_um: np.ndarray, radius_um: float) -> None:
     body = field.polygon(contour(rng, centre_um, radius_um, rng.uniform(0.02, 0.1), rng.uniform(1.0, 1.3)))
     nucleus = np.minimum(
-        lobed(
+        bent_nucleus(
             field,
             rng,
             centre_um + _offset(rng, 0.15 * radius_um),

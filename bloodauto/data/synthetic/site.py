@@ -85,7 +85,7 @@ class Sensor:
 
 
 @dataclass(frozen=True)
-class Laboratory:
+class SyntheticSite:
     """Everything that makes images of one place look alike and different from another place's.
 
     Raises:
@@ -123,10 +123,10 @@ class Laboratory:
 
 #: ``lab_a`` looks like an automated slide scanner with May-Grünwald-Giemsa stain, ``lab_b`` like a hand-held camera on
 #: a microscope with a bluish Wright stain, ``lab_c`` like an old microscope: tungsten light, overstained, vignetted.
-LABORATORIES: dict[str, Laboratory] = {
-    laboratory.name: laboratory
-    for laboratory in (
-        Laboratory(
+SYNTHETIC_SITES: dict[str, SyntheticSite] = {
+    site.name: site
+    for site in (
+        SyntheticSite(
             "lab_a",
             Stain(
                 chromatin=(1.15, 1.80, 0.47),
@@ -138,7 +138,7 @@ LABORATORIES: dict[str, Laboratory] = {
             Optics(defocus_um=0.12),
             Sensor(noise_grey_levels=1.5, jpeg_quality=90),
         ),
-        Laboratory(
+        SyntheticSite(
             "lab_b",
             Stain(
                 # Mixtures of the Giemsa dyes' published densities (G. Landini's vectors for colour deconvolution).
@@ -151,7 +151,7 @@ LABORATORIES: dict[str, Laboratory] = {
             Optics(field_of_view_um=23.0, blur_um=0.2, defocus_um=0.25, stray_light=0.03),
             Sensor(noise_grey_levels=2.5, jpeg_quality=75),
         ),
-        Laboratory(
+        SyntheticSite(
             "lab_c",
             Stain(
                 chromatin=(1.30, 1.45, 0.55),
@@ -168,19 +168,19 @@ LABORATORIES: dict[str, Laboratory] = {
 }
 
 
-def find_laboratory(laboratory: Laboratory | str) -> Laboratory:
+def find_site(site: SyntheticSite | str) -> SyntheticSite:
     """A laboratory by its name; a :class:`Laboratory` is returned as it is.
 
     Raises:
         DataError: no laboratory has that name; the message gives the nearest one.
     """
-    if isinstance(laboratory, Laboratory):
-        return laboratory
-    if laboratory in LABORATORIES:
-        return LABORATORIES[laboratory]
-    near = difflib.get_close_matches(laboratory, LABORATORIES, n=1, cutoff=0.4)
+    if isinstance(site, SyntheticSite):
+        return site
+    if site in SYNTHETIC_SITES:
+        return SYNTHETIC_SITES[site]
+    near = difflib.get_close_matches(site, SYNTHETIC_SITES, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise DataError(f"Expected a laboratory, one of {', '.join(LABORATORIES)}, got {laboratory!r}.{hint}")
+    raise DataError(f"Expected a laboratory, one of {', '.join(SYNTHETIC_SITES)}, got {site!r}.{hint}")
 
 
 def lamp_colour(colour_temperature_kelvin: float) -> np.ndarray:
@@ -196,7 +196,7 @@ def lamp_colour(colour_temperature_kelvin: float) -> np.ndarray:
     return (radiance / radiance.max()) ** (1 / 2.2)
 
 
-def photograph(rng: np.random.Generator, amounts: np.ndarray, laboratory: Laboratory) -> np.ndarray:
+def render_image(rng: np.random.Generator, amounts: np.ndarray, site: SyntheticSite) -> np.ndarray:
     """Stains, lights, focuses and records a drawn field of view.
 
     Args:
@@ -207,7 +207,7 @@ def photograph(rng: np.random.Generator, amounts: np.ndarray, laboratory: Labora
     Returns:
         uint8, (size, size, 3), RGB.
     """
-    stain, lamp, optics, sensor = laboratory.stain, laboratory.illumination, laboratory.optics, laboratory.sensor
+    stain, lamp, optics, sensor = site.stain, site.illumination, site.optics, site.sensor
     size = amounts.shape[1]
     densities = np.array([stain.chromatin, stain.basophilic, stain.eosin, stain.haemoglobin])
     strength = stain.intensity * np.exp(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from bloodauto.report.figures.style import ACCENT, MUTED, OUTCOME_COLOURS, Absent, base_figure, plain
-from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, RunInfo
+from bloodauto.report.figures.style import ACCENT, MUTED, OUTCOME_COLOURS, NoFigure, base_figure, escape_plotly
+from bloodauto.report.info import OUTCOME_LABELS, OUTCOMES, RunInfo
 from bloodauto.report.labels import duration, percent, time_unit
 
 _UNSPENT = "unspent"
-_TRIAL_PURPOSES = {f"trials: {OUTCOME_WORDS[outcome]}": outcome for outcome in OUTCOMES}
-_ORDER = ("start-up", *_TRIAL_PURPOSES, "refit", "ensemble", "export", "idle")
+_TRIAL_PHASES = {f"trials: {OUTCOME_LABELS[outcome]}": outcome for outcome in OUTCOMES}
+_ORDER = ("start-up", *_TRIAL_PHASES, "refit", "ensemble", "export", "idle")
 
 
 @dataclass(frozen=True)
@@ -22,23 +22,23 @@ class BudgetInfo:
 
     rows: tuple[tuple[str, float], ...]
     spent_device_seconds: float
-    given_device_seconds: float | None
+    budget_device_seconds: float | None
     device: str
 
 
-def budget_info(run: RunInfo) -> BudgetInfo | Absent:
-    """The ledger by purpose: trials by their outcome, all refits as one; what it does not name is kept by name."""
+def budget_info(run: RunInfo) -> BudgetInfo | NoFigure:
+    """The ledger by phase: trials by their outcome, all refits as one; what it does not name is kept by name."""
     if not run.ledger:
-        return Absent("The ledger is empty: nothing has been charged yet.")
-    outcomes = {f"trial {trial.number}": OUTCOME_WORDS[trial.outcome] for trial in run.trials}
+        return NoFigure("The ledger is empty: nothing has been charged yet.")
+    outcomes = {f"trial {trial.number}": OUTCOME_LABELS[trial.outcome] for trial in run.trials}
     totals: defaultdict[str, float] = defaultdict(float)
     for entry in run.ledger:
-        if entry.purpose.startswith("trial "):
-            purpose = f"trials: {outcomes.get(entry.purpose, OUTCOME_WORDS['running'])}"
+        if entry.phase.startswith("trial "):
+            phase = f"trials: {outcomes.get(entry.phase, OUTCOME_LABELS['running'])}"
         else:
-            purpose = "refit" if entry.purpose.startswith("refit") else entry.purpose
-        totals[purpose] += entry.device_seconds
-    rank = {purpose: index for index, purpose in enumerate(_ORDER)}
+            phase = "refit" if entry.phase.startswith("refit") else entry.phase
+        totals[phase] += entry.device_seconds
+    rank = {phase: index for index, phase in enumerate(_ORDER)}
     rows = sorted(totals.items(), key=lambda row: rank.get(row[0], len(rank)))
     spent = run.ledger[-1].spent_device_seconds
     if run.budget_device_seconds is not None:
@@ -48,15 +48,15 @@ def budget_info(run: RunInfo) -> BudgetInfo | Absent:
 
 def draw_budget(info: BudgetInfo) -> go.Figure:
     """One bar a purpose, labelled with time and share of the whole."""
-    whole = info.spent_device_seconds if info.given_device_seconds is None else info.given_device_seconds
+    whole = info.spent_device_seconds if info.budget_device_seconds is None else info.budget_device_seconds
     whole = whole if whole > 0 else 1.0
     unit = time_unit(max(seconds for _, seconds in info.rows), info.device)
     figure = base_figure(90 + 34 * len(info.rows), x_title=unit.label)
     figure.add_bar(
         x=[seconds / unit.device_seconds for _, seconds in info.rows],
-        y=[plain(purpose) for purpose, _ in info.rows],
+        y=[escape_plotly(phase) for phase, _ in info.rows],
         orientation="h",
-        marker={"color": [_colour(purpose) for purpose, _ in info.rows], "cornerradius": 3},
+        marker={"color": [_colour(phase) for phase, _ in info.rows], "cornerradius": 3},
         text=[f" {duration(seconds, '')} · {percent(seconds / whole, 0)}" for _, seconds in info.rows],
         textposition="outside",
         cliponaxis=False,
@@ -70,7 +70,7 @@ def draw_budget(info: BudgetInfo) -> go.Figure:
     return figure
 
 
-def _colour(purpose: str) -> str:
-    if purpose in _TRIAL_PURPOSES:
-        return OUTCOME_COLOURS[_TRIAL_PURPOSES[purpose]]
-    return "#d6dae1" if purpose == _UNSPENT else MUTED if purpose in ("start-up", "idle") else ACCENT
+def _colour(phase: str) -> str:
+    if phase in _TRIAL_PHASES:
+        return OUTCOME_COLOURS[_TRIAL_PHASES[phase]]
+    return "#d6dae1" if phase == _UNSPENT else MUTED if phase in ("start-up", "idle") else ACCENT

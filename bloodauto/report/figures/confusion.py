@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from bloodauto.report.figures.style import ACCENT, MUTED, Absent, base_figure, plain
-from bloodauto.report.info import Predictions, RunInfo
+from bloodauto.report.figures.style import ACCENT, MUTED, NoFigure, base_figure, escape_plotly
+from bloodauto.report.info import RunInfo, ValidationPredictions
 from bloodauto.report.labels import shorten
 
 
@@ -44,13 +44,13 @@ class ReliabilityInfo:
     source: str
 
 
-def confusion_info(run: RunInfo) -> ConfusionInfo | Absent:
-    """Of the sealed test where it was opened, else on validation images of the ensemble, else of the best trial."""
+def confusion_info(run: RunInfo) -> ConfusionInfo | NoFigure:
+    """Of the held-out test where it was opened, else on validation images of the ensemble, else of the best trial."""
     if run.test is not None and run.test.confusion:
         classes = run.test.classes or tuple(str(index) for index in range(len(run.test.confusion)))
-        return ConfusionInfo(classes, run.test.confusion, "the ensemble on the sealed test images")
+        return ConfusionInfo(classes, run.test.confusion, "the ensemble on the held-out test images")
     if run.predictions is None:
-        return Absent("Neither a test result nor validation predictions of a complete trial are there.")
+        return NoFigure("Neither a test result nor validation predictions of a complete trial are there.")
     count = run.predictions.probabilities.shape[1]
     matrix = np.zeros((count, count), dtype=np.int64)
     np.add.at(matrix, (run.predictions.labels, run.predictions.probabilities.argmax(axis=1)), 1)
@@ -63,11 +63,11 @@ def draw_confusion(info: ConfusionInfo) -> go.Figure:
     """Colour by share of the row, number by count; rows and columns in the order of the classes."""
     size = len(info.classes)
     figure = base_figure(150 + 40 * size, x_title="predicted", y_title="true")
-    names = [plain(shorten(name, 18)) for name in info.classes]
+    names = [escape_plotly(shorten(name, 18)) for name in info.classes]
     shares = info.shares
     hover = [
         [
-            f"{plain(info.classes[row])} taken for {plain(info.classes[column])}<br>"
+            f"{escape_plotly(info.classes[row])} taken for {escape_plotly(info.classes[column])}<br>"
             f"{info.counts[row][column]} images, {shares[row][column]:.1%} of the row"
             for column in range(size)
         ]
@@ -96,10 +96,10 @@ def draw_confusion(info: ConfusionInfo) -> go.Figure:
     return figure
 
 
-def reliability_info(run: RunInfo, *, bins: int = 10) -> ReliabilityInfo | Absent:
+def reliability_info(run: RunInfo, *, bins: int = 10) -> ReliabilityInfo | NoFigure:
     """Equal-width bins of the highest probability (Guo et al., arXiv 1706.04599), empty ones left out."""
     if run.predictions is None:
-        return Absent("No validation predictions of a complete trial are there.")
+        return NoFigure("No validation predictions of a complete trial are there.")
     confidence = run.predictions.probabilities.max(axis=1)
     right = run.predictions.probabilities.argmax(axis=1) == run.predictions.labels
     place = np.clip((confidence * bins).astype(int), 0, bins - 1)
@@ -134,5 +134,5 @@ def draw_reliability(info: ReliabilityInfo) -> go.Figure:
     return figure
 
 
-def _validation(predictions: Predictions) -> str:
+def _validation(predictions: ValidationPredictions) -> str:
     return f"{predictions.source}, on {len(predictions.labels)} validation images"

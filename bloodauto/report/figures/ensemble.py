@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bloodauto.report.figures.style import ACCENT, MUTED, Absent, base_figure, plain
+from bloodauto.report.figures.style import ACCENT, MUTED, NoFigure, base_figure, escape_plotly
 from bloodauto.report.info import RunInfo
 from bloodauto.report.labels import percent, shorten, training_name
 
 #: Errors would stretch the axis of the scores from nought to one; the table below the figure has them.
-_LESS_IS_BETTER = ("ece", "ece_shifted", "loss", "nll", "brier")
+_LOWER_IS_BETTER = ("ece", "ece_shifted", "loss", "nll", "brier")
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class EnsembleInfo:
     best_single: str
 
 
-def ensemble_info(run: RunInfo) -> EnsembleInfo | Absent:
+def ensemble_info(run: RunInfo) -> EnsembleInfo | NoFigure:
     if run.ensemble is None or not run.ensemble.members:
-        return Absent("No ensemble has been made.")
+        return NoFigure("No ensemble has been made.")
     single = dict(run.ensemble.best_single_scores)
     return EnsembleInfo(
         tuple(
@@ -38,7 +38,7 @@ def ensemble_info(run: RunInfo) -> EnsembleInfo | Absent:
         tuple(
             (name, score, single[name])
             for name, score in run.ensemble.scores
-            if name in single and name not in _LESS_IS_BETTER
+            if name in single and name not in _LOWER_IS_BETTER
         ),
         training_name(run.ensemble.best_single),
     )
@@ -61,7 +61,7 @@ def draw_ensemble(info: EnsembleInfo) -> go.Figure:
     figure.update_layout(margin={"l": 12, "r": 24, "t": 34, "b": 12}, hoverlabel=base.hoverlabel)
     figure.add_bar(
         x=[weight for _, weight in info.weights],
-        y=[plain(shorten(name, 30)) for name, _ in info.weights],
+        y=[escape_plotly(shorten(name, 30)) for name, _ in info.weights],
         orientation="h",
         marker={"color": ACCENT, "cornerradius": 3},
         text=[f"{weight:.2f}" for _, weight in info.weights],
@@ -72,7 +72,7 @@ def draw_ensemble(info: EnsembleInfo) -> go.Figure:
         row=1,
         col=1,
     )
-    metrics = [plain(name.replace("_", " ")) for name, _, _ in info.scores]
+    metrics = [escape_plotly(name.replace("_", " ")) for name, _, _ in info.scores]
     both = (
         ("best single", MUTED, [row[2] for row in info.scores]),
         ("ensemble", ACCENT, [row[1] for row in info.scores]),
@@ -82,7 +82,8 @@ def draw_ensemble(info: EnsembleInfo) -> go.Figure:
             x=values,
             y=metrics,
             mode="markers",
-            name=label + (f" ({plain(shorten(info.best_single, 30))})" if colour == MUTED and info.best_single else ""),
+            name=label
+            + (f" ({escape_plotly(shorten(info.best_single, 30))})" if colour == MUTED and info.best_single else ""),
             marker={"color": colour, "size": 12, "line": {"color": "white", "width": 1}},
             text=[percent(value, 2) for value in values],
             hovertemplate="%{y}: %{text}<extra>" + label + "</extra>",

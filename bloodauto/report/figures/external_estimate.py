@@ -7,8 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from bloodauto.report.figures.style import ACCENT, MUTED, OUTCOME_COLOURS, OUTCOME_SYMBOLS, Absent, base_figure, plain
-from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Outcome, RunInfo, TrialInfo
+from bloodauto.report.figures.style import (
+    ACCENT,
+    MUTED,
+    OUTCOME_COLOURS,
+    OUTCOME_SYMBOLS,
+    NoFigure,
+    base_figure,
+    escape_plotly,
+)
+from bloodauto.report.info import OUTCOME_LABELS, OUTCOMES, Outcome, RunInfo, TrialInfo
 from bloodauto.report.labels import percent, shift_name
 
 MIN_TRIALS_FOR_RANKS = 5
@@ -38,7 +46,7 @@ class ShiftInfo:
     clean: float | None
 
 
-def scatter_info(run: RunInfo) -> ScatterInfo | Absent:
+def scatter_info(run: RunInfo) -> ScatterInfo | NoFigure:
     """Trials that have both numbers; of pruned ones, those of the last epoch."""
     points = []
     for trial in run.trials:
@@ -46,7 +54,7 @@ def scatter_info(run: RunInfo) -> ScatterInfo | Absent:
         if accuracy is not None and trial.value is not None:
             points.append(ScatterPoint(trial.number, accuracy, trial.value, trial.outcome))
     if not points:
-        return Absent("No trial has both an objective and an accuracy on clean images yet.")
+        return NoFigure("No trial has both an objective and an accuracy on clean images yet.")
     complete = [point for point in points if point.outcome == "complete"]
     return ScatterInfo(tuple(points), _spearman(complete))
 
@@ -81,7 +89,7 @@ def draw_scatter(info: ScatterInfo) -> go.Figure:
                 x=[point.clean_accuracy for point in chosen],
                 y=[point.objective for point in chosen],
                 mode="markers",
-                name=OUTCOME_WORDS[outcome],
+                name=OUTCOME_LABELS[outcome],
                 marker={"color": OUTCOME_COLOURS[outcome], "symbol": OUTCOME_SYMBOLS[outcome], "size": 9},
                 opacity=0.85,
                 text=[
@@ -96,9 +104,9 @@ def draw_scatter(info: ScatterInfo) -> go.Figure:
     return figure
 
 
-def shift_info(run: RunInfo) -> ShiftInfo | Absent:
+def shift_info(run: RunInfo) -> ShiftInfo | NoFigure:
     if run.test is None or not run.test.shift:
-        return Absent("The sealed test has not been judged on shifted views yet.")
+        return NoFigure("The held-out test has not been judged on shifted views yet.")
     return ShiftInfo(tuple(sorted(run.test.shift, key=lambda group: (group[1], group[0]))), run.test.accuracy)
 
 
@@ -106,7 +114,7 @@ def draw_shift(info: ShiftInfo) -> go.Figure:
     figure = base_figure(120 + 34 * len(info.groups), x_title="accuracy")
     figure.add_bar(
         x=[accuracy for _, accuracy in info.groups],
-        y=[plain(shift_name(name)).replace(", ", "<br>") for name, _ in info.groups],
+        y=[escape_plotly(shift_name(name)).replace(", ", "<br>") for name, _ in info.groups],
         orientation="h",
         marker={"color": ACCENT, "cornerradius": 3},
         text=[percent(accuracy) for _, accuracy in info.groups],

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from bloodauto.report.figures.style import MUTED, OUTCOME_COLOURS, Absent, base_figure
-from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Outcome, RunInfo
+from bloodauto.report.figures.style import MUTED, OUTCOME_COLOURS, NoFigure, base_figure
+from bloodauto.report.info import OUTCOME_LABELS, OUTCOMES, Outcome, RunInfo
 from bloodauto.report.labels import percent
 
 
@@ -30,7 +30,7 @@ class LearningInfo:
     rungs: tuple[int, ...]
 
 
-def learning_info(run: RunInfo) -> LearningInfo | Absent:
+def learning_info(run: RunInfo) -> LearningInfo | NoFigure:
     """The rungs are where they have shown: ``rung_3`` is why a trial was pruned after epoch 3."""
     curves = tuple(
         LearningCurve(trial.number, trial.outcome, *zip(*trial.intermediate, strict=True))
@@ -38,7 +38,7 @@ def learning_info(run: RunInfo) -> LearningInfo | Absent:
         if trial.intermediate
     )
     if not curves:
-        return Absent("No trial has finished an epoch yet.")
+        return NoFigure("No trial has finished an epoch yet.")
     rungs = {
         int(match[1])
         for trial in run.trials
@@ -54,7 +54,7 @@ def draw_learning(info: LearningInfo) -> go.Figure:
         curves = [curve for curve in info.curves if curve.outcome == outcome]
         if not curves:
             continue
-        word = OUTCOME_WORDS[outcome]
+        word = OUTCOME_LABELS[outcome]
         figure.add_scatter(
             x=[epoch for curve in curves for epoch in (*curve.epochs, None)],
             y=[value for curve in curves for value in (*curve.objectives, None)],

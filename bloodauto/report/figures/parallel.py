@@ -11,12 +11,12 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from bloodauto.report.figures.style import MUTED, Absent, base_figure, plain
+from bloodauto.report.figures.style import MUTED, NoFigure, base_figure, escape_plotly
 from bloodauto.report.info import RunInfo, TrialInfo
 from bloodauto.report.labels import percent, short_names, shorten
 
-_NOT_CHOSEN = -0.12
-_SCALE = "Viridis_r"
+_INACTIVE_POSITION = -0.12
+_COLOUR_SCALE = "Viridis_r"
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class ParallelInfo:
 
 
 def parallel_info(
-    run: RunInfo, names: tuple[str, ...] = (), *, at_most_axes: int = 8, at_most_lines: int = 300
-) -> ParallelInfo | Absent:
+    run: RunInfo, names: tuple[str, ...] = (), *, max_axes: int = 8, max_lines: int = 300
+) -> ParallelInfo | NoFigure:
     """Complete and pruned trials over the parameters ``names`` (those in most trials, where none are given).
 
     Pruned trials count with the last objective seen, which flatters nobody: it is what they were pruned for.
@@ -55,10 +55,10 @@ def parallel_info(
     trials = [trial for trial in run.trials if trial.value is not None and trial.outcome in ("complete", "pruned")]
     present = Counter(param.name for trial in trials for param in trial.params if not param.distribution.single())
     chosen = [name for name in names if name in present] or sorted(present, key=lambda name: (-present[name], name))
-    chosen = chosen[:at_most_axes]
+    chosen = chosen[:max_axes]
     if len(trials) < 2 or len(chosen) < 2:
-        return Absent("At least two trials with a value and two sampled parameters are needed.")
-    trials = sorted(trials, key=_objective)[-at_most_lines:]
+        return NoFigure("At least two trials with a value and two sampled parameters are needed.")
+    trials = sorted(trials, key=_objective)[-max_lines:]
     axes, columns = zip(*(_axis(name, trials) for name in chosen), strict=True)
     lines = tuple(
         ParallelLine(
@@ -84,12 +84,13 @@ def _axis(name: str, trials: list[TrialInfo]) -> tuple[ParallelAxis, list[tuple[
     distribution = next(param.distribution for param in params if param is not None) if known else None
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
     if not numeric or hasattr(distribution, "choices"):
-        words = [_word(value) for value in known]
+        words = [_value_label(value) for value in known]
         kinds = sorted(set(words))
         step = 1 / max(len(kinds) - 1, 1)
         place = {word: index * step if len(kinds) > 1 else 0.5 for index, word in enumerate(kinds)}
         cells: list[tuple[float | None, str]] = [
-            (None, "not in this branch") if value is None else (place[_word(value)], _word(value)) for value in values
+            (None, "not in this branch") if value is None else (place[_value_label(value)], _value_label(value))
+            for value in values
         ]
         return ParallelAxis(name, tuple((place[word], word) for word in kinds)), cells
     log = bool(getattr(distribution, "log", False))
@@ -107,7 +108,7 @@ def _axis(name: str, trials: list[TrialInfo]) -> tuple[ParallelAxis, list[tuple[
     ]
 
 
-def _word(value: Any) -> str:
+def _value_label(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -119,15 +120,17 @@ def draw_parallel(info: ParallelInfo) -> go.Figure:
     across = list(range(len(info.axes)))
     for line in info.lines:
         share = (line.objective - low) / (high - low) if high > low else 1.0
-        colour = sample_colorscale(_SCALE, [share])[0]
+        colour = sample_colorscale(_COLOUR_SCALE, [share])[0]
         figure.add_scatter(
             x=across,
-            y=[_NOT_CHOSEN if position is None else position for position in line.positions],
+            y=[_INACTIVE_POSITION if position is None else position for position in line.positions],
             mode="lines+markers",
             line={"color": colour, "width": 1.2 + 1.8 * share},
             marker={"size": 4},
             opacity=0.25 + 0.65 * share,
-            text=[f"{plain(name)} = {plain(text)}" for name, text in zip(names, line.texts, strict=True)],
+            text=[
+                f"{escape_plotly(name)} = {escape_plotly(text)}" for name, text in zip(names, line.texts, strict=True)
+            ],
             hovertemplate=f"<b>trial {line.trial}</b> {percent(line.objective)}<br>%{{text}}<extra></extra>",
             showlegend=False,
         )
@@ -137,7 +140,7 @@ def draw_parallel(info: ParallelInfo) -> go.Figure:
             figure.add_annotation(
                 x=index,
                 y=position,
-                text=plain(shorten(text, 16)),
+                text=escape_plotly(shorten(text, 16)),
                 showarrow=False,
                 xanchor="left",
                 xshift=4,
@@ -149,7 +152,7 @@ def draw_parallel(info: ParallelInfo) -> go.Figure:
         figure.add_annotation(
             text="not in this branch",
             x=-0.4,
-            y=_NOT_CHOSEN,
+            y=_INACTIVE_POSITION,
             xanchor="left",
             yshift=-9,
             showarrow=False,
@@ -165,7 +168,7 @@ def draw_parallel(info: ParallelInfo) -> go.Figure:
             "color": [low],
             "cmin": low,
             "cmax": high if high > low else low + 1e-9,
-            "colorscale": _SCALE,
+            "colorscale": _COLOUR_SCALE,
             "showscale": True,
             "colorbar": {
                 "orientation": "h",
@@ -181,7 +184,7 @@ def draw_parallel(info: ParallelInfo) -> go.Figure:
             },
         },
     )
-    labels = [plain(shorten(name, 26)).replace(".", ".<br>", 1) for name in names]
+    labels = [escape_plotly(shorten(name, 26)).replace(".", ".<br>", 1) for name in names]
     figure.update_xaxes(
         tickvals=across, ticktext=labels, showgrid=False, range=[-0.45, len(across) - 0.55], tickangle=0
     )

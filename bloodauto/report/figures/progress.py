@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from bloodauto.report.figures.style import ACCENT, MUTED, OUTCOME_COLOURS, OUTCOME_SYMBOLS, Absent, base_figure, plain
-from bloodauto.report.info import OUTCOME_WORDS, OUTCOMES, Outcome, RunInfo
+from bloodauto.report.figures.style import (
+    ACCENT,
+    MUTED,
+    OUTCOME_COLOURS,
+    OUTCOME_SYMBOLS,
+    NoFigure,
+    base_figure,
+    escape_plotly,
+)
+from bloodauto.report.info import OUTCOME_LABELS, OUTCOMES, Outcome, RunInfo
 from bloodauto.report.labels import duration, percent, time_unit
 
 
@@ -32,12 +40,12 @@ class ProgressInfo:
     device: str
 
 
-def progress_info(run: RunInfo) -> ProgressInfo | Absent:
+def progress_info(run: RunInfo) -> ProgressInfo | NoFigure:
     """Trials in the order in which they ended, but those never started for want of budget.
 
     Without a ledger their own costs are summed by number instead.
     """
-    ended = {entry.purpose: entry.spent_device_seconds for entry in run.ledger}
+    ended = {entry.phase: entry.spent_device_seconds for entry in run.ledger}
     latest = run.spent_device_seconds if run.spent_device_seconds is not None else 0.0
     points = []
     summed = 0.0
@@ -49,7 +57,7 @@ def progress_info(run: RunInfo) -> ProgressInfo | Absent:
         label = " · ".join(part for part in (trial.origin, trial.reason) if part)
         points.append(ProgressPoint(trial.number, spent, trial.value, trial.outcome, label))
     if not points:
-        return Absent("No trial has been started yet.")
+        return NoFigure("No trial has been started yet.")
     points.sort(key=lambda point: (point.spent_device_seconds, point.trial))
     best: list[tuple[float, float]] = []
     for point in points:
@@ -73,10 +81,10 @@ def draw_progress(info: ProgressInfo) -> go.Figure:
             x=[point.spent_device_seconds / unit.device_seconds for point in chosen],
             y=[floor if point.objective is None else point.objective for point in chosen],
             mode="markers",
-            name=f"{OUTCOME_WORDS[outcome]} ({len(chosen)})",
+            name=f"{OUTCOME_LABELS[outcome]} ({len(chosen)})",
             marker={"color": OUTCOME_COLOURS[outcome], "symbol": OUTCOME_SYMBOLS[outcome], "size": 9, "opacity": 0.85},
             text=[
-                f"<b>trial {point.trial}</b> {OUTCOME_WORDS[outcome]}<br>{plain(point.label)}<br>"
+                f"<b>trial {point.trial}</b> {OUTCOME_LABELS[outcome]}<br>{escape_plotly(point.label)}<br>"
                 f"objective {percent(point.objective)} after {duration(point.spent_device_seconds, info.device)}"
                 for point in chosen
             ],

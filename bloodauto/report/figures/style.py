@@ -35,13 +35,13 @@ OUTCOME_SYMBOLS: dict[Outcome, str] = {
 
 
 @dataclass(frozen=True)
-class Absent:
+class NoFigure:
     """A figure that cannot be drawn, and why, in words for the reader."""
 
-    why: str
+    reason: str
 
 
-def plain(text: str) -> str:
+def escape_plotly(text: str) -> str:
     """Text for plotly, which reads a small HTML of its own in titles, labels and hovers."""
     return html.escape(text, quote=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.family import Family, short_side_px, to_uint8
+from bloodauto.shift.corruptions.family import CorruptionFamily, short_side_px, to_uint8
 
 #: Precipitated Romanowsky dye: nearly black violet.
 DEPOSIT_RGB = np.array([52, 26, 78], dtype=np.float32)
@@ -112,7 +112,7 @@ def _occlusion(image: np.ndarray, level: float, rng: np.random.Generator) -> np.
 
 
 FAMILIES = (
-    Family(
+    CorruptionFamily(
         "stain_deposit",
         "artefacts",
         "area covered by granules, overlaps counted twice, %",
@@ -120,7 +120,7 @@ FAMILIES = (
         "MedMNIST-C, arXiv:2406.17536 (stain deposit), as many small granules instead of a few blots.",
         _stain_deposit,
     ),
-    Family(
+    CorruptionFamily(
         "bubble",
         "artefacts",
         "diameter, % of the short side",
@@ -128,7 +128,7 @@ FAMILIES = (
         "MedMNIST-C, arXiv:2406.17536 (bubble), drawn with a refracting rim instead of from pictures.",
         _bubble,
     ),
-    Family(
+    CorruptionFamily(
         "crease",
         "artefacts",
         "width of the fold, % of the short side",
@@ -136,7 +136,7 @@ FAMILIES = (
         "Folds in whole slides; Schoemig-Markiefka et al. 2021, doi:10.1038/s41379-021-00859-x.",
         _crease,
     ),
-    Family(
+    CorruptionFamily(
         "occlusion",
         "artefacts",
         "area of an opaque speck, part of which may lie outside, %",

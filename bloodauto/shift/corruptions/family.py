@@ -10,7 +10,7 @@ import numpy as np
 from bloodauto.errors import DataError, RecipeError
 
 #: Causes of shift, in the order in which scores list them.
-GROUPS = ("optics", "sensor", "light", "stain", "artefacts", "geometry", "laboratory")
+GROUPS = ("optics", "sensor", "light", "stain", "artefacts", "geometry", "combined")
 
 #: 1 is what one meets on a good day, 4 is still readable for a trained eye, 5 is harsh.
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -20,7 +20,7 @@ Corruption = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Family:
+class CorruptionFamily:
     """One kind of corruption.
 
     Attributes:
@@ -74,7 +74,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainingCoverage:
     """How much of a family recipes may train on: up to ``severity``, above 0, which may lie between two of its severities."""
 
     family: str
@@ -86,7 +86,7 @@ def short_side_px(image: np.ndarray) -> int:
     return min(image.shape[:2])
 
 
-def either_sign(level: float, rng: np.random.Generator) -> float:
+def random_sign(level: float, rng: np.random.Generator) -> float:
     """``level`` or ``-level``, with equal chance."""
     return level if rng.random() < 0.5 else -level
 

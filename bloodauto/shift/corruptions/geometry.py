@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.family import Family, either_sign, short_side_px
+from bloodauto.shift.corruptions.family import CorruptionFamily, random_sign, short_side_px
 
 
 def _warp_about_centre(
@@ -23,11 +23,11 @@ def _warp_about_centre(
 
 
 def _rotation(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return _warp_about_centre(image, rotation_degrees=either_sign(level, rng))
+    return _warp_about_centre(image, rotation_degrees=random_sign(level, rng))
 
 
 def _scale(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return _warp_about_centre(image, zoom=2.0 ** either_sign(level, rng))
+    return _warp_about_centre(image, zoom=2.0 ** random_sign(level, rng))
 
 
 def _translation(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -45,7 +45,7 @@ def _crop(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarr
 
 
 FAMILIES = (
-    Family(
+    CorruptionFamily(
         "rotation",
         "geometry",
         "degrees, either way",
@@ -53,7 +53,7 @@ FAMILIES = (
         "Orientation on a slide is arbitrary; Engstrom et al., arXiv:1712.02779 (rotations).",
         _rotation,
     ),
-    Family(
+    CorruptionFamily(
         "scale",
         "geometry",
         "log2 of the magnification, larger or smaller",
@@ -61,7 +61,7 @@ FAMILIES = (
         "Another objective or pixel pitch; Tellez et al., arXiv:1902.06543 (scaling).",
         _scale,
     ),
-    Family(
+    CorruptionFamily(
         "translation",
         "geometry",
         "shift in any direction, % of the short side",
@@ -69,7 +69,7 @@ FAMILIES = (
         "Another cell detector; Engstrom et al., arXiv:1712.02779 (translations).",
         _translation,
     ),
-    Family(
+    CorruptionFamily(
         "crop",
         "geometry",
         "side that is cut away, %, the rest enlarged to the frame",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.family import Family, either_sign, short_side_px, to_uint8
+from bloodauto.shift.corruptions.family import CorruptionFamily, random_sign, short_side_px, to_uint8
 
 ENCODING_GAMMA = 2.2
 #: Rec. 709 luma weights of red, green and blue.
@@ -33,17 +33,17 @@ def channel_gains(mired_shift: float) -> np.ndarray:
 
 
 def _brightness(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    factor = 2.0 ** (either_sign(level, rng) / ENCODING_GAMMA)
+    factor = 2.0 ** (random_sign(level, rng) / ENCODING_GAMMA)
     return cv2.LUT(image, to_uint8(_GREY * factor))
 
 
 def _contrast(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
     middle = image.mean()
-    return cv2.LUT(image, to_uint8(middle + (_GREY - middle) * 2.0 ** either_sign(level, rng)))
+    return cv2.LUT(image, to_uint8(middle + (_GREY - middle) * 2.0 ** random_sign(level, rng)))
 
 
 def _gamma(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return cv2.LUT(image, to_uint8(255 * (_GREY / 255) ** (2.0 ** either_sign(level, rng))))
+    return cv2.LUT(image, to_uint8(255 * (_GREY / 255) ** (2.0 ** random_sign(level, rng))))
 
 
 def _vignette(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -57,19 +57,19 @@ def _vignette(image: np.ndarray, level: float, rng: np.random.Generator) -> np.n
 
 
 def _colour_temperature(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    encoded_gains = channel_gains(either_sign(level, rng)) ** (1 / ENCODING_GAMMA)
+    encoded_gains = channel_gains(random_sign(level, rng)) ** (1 / ENCODING_GAMMA)
     return cv2.LUT(image, to_uint8(_GREY[:, None, None] * encoded_gains))
 
 
 def _saturation(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    strength = 1 + either_sign(level, rng) / 100
+    strength = 1 + random_sign(level, rng) / 100
     return cv2.transform(image, strength * np.eye(3) + (1 - strength) * np.tile(LUMA, (3, 1)))
 
 
 def _camera(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
     stops = rng.random(3) * level
     glare = rng.random() * level * _GLARE_PER_STOP
-    exponent = 2.0 ** either_sign(level * _RESPONSE_PER_STOP, rng)
+    exponent = 2.0 ** random_sign(level * _RESPONSE_PER_STOP, rng)
     light = (_GREY / 255)[:, None] ** ENCODING_GAMMA * 2.0**-stops
     # Glare is light of the image itself, spread evenly.
     counts = np.stack([np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(3)], axis=1)
@@ -79,7 +79,7 @@ def _camera(image: np.ndarray, level: float, rng: np.random.Generator) -> np.nda
 
 
 FAMILIES = (
-    Family(
+    CorruptionFamily(
         "brightness",
         "light",
         "exposure in stops, brighter or darker",
@@ -87,7 +87,7 @@ FAMILIES = (
         "ImageNet-C, arXiv:1903.12261, and MedMNIST-C, arXiv:2406.17536 (brightness), as exposure in linear light.",
         _brightness,
     ),
-    Family(
+    CorruptionFamily(
         "contrast",
         "light",
         "log2 of the slope about the mean grey, steeper or flatter",
@@ -95,7 +95,7 @@ FAMILIES = (
         "ImageNet-C, arXiv:1903.12261 (contrast); MedMNIST-C, arXiv:2406.17536 (contrast up and down).",
         _contrast,
     ),
-    Family(
+    CorruptionFamily(
         "gamma",
         "light",
         "log2 of the exponent, darker or brighter mid-tones",
@@ -103,7 +103,7 @@ FAMILIES = (
         "Camera response; MedMNIST-C, arXiv:2406.17536 (gamma corruption).",
         _gamma,
     ),
-    Family(
+    CorruptionFamily(
         "vignette",
         "light",
         "light lost at the corners, %",
@@ -111,7 +111,7 @@ FAMILIES = (
         "Uneven Koehler illumination, quadratic fall-off; compare Zheng et al. 2009, doi:10.1109/TPAMI.2008.263.",
         _vignette,
     ),
-    Family(
+    CorruptionFamily(
         "colour_temperature",
         "light",
         "mired shift of the lamp, warmer or colder",
@@ -119,7 +119,7 @@ FAMILIES = (
         "Planck's law in Wien's approximation; why it matters: Afifi and Brown, arXiv:1912.06960.",
         _colour_temperature,
     ),
-    Family(
+    CorruptionFamily(
         "saturation",
         "light",
         "change of the distance from grey, %",
@@ -127,7 +127,7 @@ FAMILIES = (
         "ImageNet-C, arXiv:1903.12261 (saturate); MedMNIST-C, arXiv:2406.17536. About Rec. 709 luma.",
         _saturation,
     ),
-    Family(
+    CorruptionFamily(
         "camera",
         "light",
         "stops by which each channel's white point may lie lower; glare and response differ with them",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.family import Family, short_side_px
+from bloodauto.shift.corruptions.family import CorruptionFamily, short_side_px
 
 
 def disc_kernel(radius_px: float) -> np.ndarray:
@@ -41,7 +41,7 @@ def _motion(image: np.ndarray, level: float, rng: np.random.Generator) -> np.nda
 
 
 FAMILIES = (
-    Family(
+    CorruptionFamily(
         "defocus",
         "optics",
         "radius of the disc of confusion, % of the short side",
@@ -49,7 +49,7 @@ FAMILIES = (
         "ImageNet-C, arXiv:1903.12261 (defocus blur); MedMNIST-C, arXiv:2406.17536. Radius relative to the image.",
         _defocus,
     ),
-    Family(
+    CorruptionFamily(
         "motion",
         "optics",
         "path length during exposure, % of the short side",

@@ -7,9 +7,9 @@ import difflib
 from bloodauto.errors import RecipeError
 from bloodauto.shift.corruptions import artefacts, geometry, light, optics, sensor, stain
 from bloodauto.shift.corruptions import site as laboratory
-from bloodauto.shift.corruptions.family import Family
+from bloodauto.shift.corruptions.family import CorruptionFamily
 
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: tuple[CorruptionFamily, ...] = (
     *optics.FAMILIES,
     *sensor.FAMILIES,
     *light.FAMILIES,
@@ -23,7 +23,7 @@ _BY_NAME = {family.name: family for family in FAMILIES}
 assert len(_BY_NAME) == len(FAMILIES), "two families share a name"
 
 
-def family_named(name: str) -> Family:
+def find_family(name: str) -> CorruptionFamily:
     """The family of that name.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.family import Family, to_uint8
+from bloodauto.shift.corruptions.family import CorruptionFamily, to_uint8
 
 
 def _gaussian_noise(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -41,7 +41,7 @@ def _resolution(image: np.ndarray, level: float, rng: np.random.Generator) -> np
 
 
 FAMILIES = (
-    Family(
+    CorruptionFamily(
         "gaussian_noise",
         "sensor",
         "standard deviation, grey levels of 255",
@@ -49,7 +49,7 @@ FAMILIES = (
         "ImageNet-C, arXiv:1903.12261 (Gaussian noise), weaker: a microscope camera has light enough.",
         _gaussian_noise,
     ),
-    Family(
+    CorruptionFamily(
         "shot_noise",
         "sensor",
         "photons that make a pixel white",
@@ -57,7 +57,7 @@ FAMILIES = (
         "ImageNet-C, arXiv:1903.12261 (shot noise), as the Gaussian limit of Poisson noise.",
         _shot_noise,
     ),
-    Family(
+    CorruptionFamily(
         "jpeg",
         "sensor",
         "JPEG quality, 100 is best",
@@ -65,7 +65,7 @@ FAMILIES = (
         "ImageNet-C, arXiv:1903.12261 (JPEG compression); MedMNIST-C, arXiv:2406.17536.",
         _jpeg,
     ),
-    Family(
+    CorruptionFamily(
         "pixelation",
         "sensor",
         "times coarser than the image's own grid, shown as blocks",
@@ -73,7 +73,7 @@ FAMILIES = (
         "ImageNet-C, arXiv:1903.12261 (pixelate); MedMNIST-C, arXiv:2406.17536.",
         _pixelation,
     ),
-    Family(
+    CorruptionFamily(
         "resolution",
         "sensor",
         "times coarser than the image's own grid, interpolated",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.family import Family, either_sign
+from bloodauto.shift.corruptions.family import CorruptionFamily, random_sign
 
 #: Optical density in red, green and blue per unit of dye. Rows: methylene blue, eosin (G. Landini's measurements for
 #: Ruifrok and Johnston's method), and their cross product, which takes what neither explains.
@@ -58,20 +58,20 @@ def from_density(density: np.ndarray) -> np.ndarray:
 
 
 def _blue_intensity(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return change_stain(image, dye_matrix((2.0 ** either_sign(level, rng), 1.0)))
+    return change_stain(image, dye_matrix((2.0 ** random_sign(level, rng), 1.0)))
 
 
 def _eosin_intensity(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return change_stain(image, dye_matrix((1.0, 2.0 ** either_sign(level, rng))))
+    return change_stain(image, dye_matrix((1.0, 2.0 ** random_sign(level, rng))))
 
 
 def _staining_time(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    factor = 2.0 ** either_sign(level, rng)
+    factor = 2.0 ** random_sign(level, rng)
     return change_stain(image, factor * np.eye(3))
 
 
 def _stain_hue(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return change_stain(image, hue_matrix(either_sign(level, rng)))
+    return change_stain(image, hue_matrix(random_sign(level, rng)))
 
 
 def _background_colour(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -82,7 +82,7 @@ def _background_colour(image: np.ndarray, level: float, rng: np.random.Generator
 
 
 FAMILIES = (
-    Family(
+    CorruptionFamily(
         "blue_stain_intensity",
         "stain",
         "log2 of the amount of azure/methylene blue, more or less",
@@ -90,7 +90,7 @@ FAMILIES = (
         "Ruifrok and Johnston 2001 (colour deconvolution), Tellez et al., arXiv:1902.06543; Giemsa basis.",
         _blue_intensity,
     ),
-    Family(
+    CorruptionFamily(
         "eosin_intensity",
         "stain",
         "log2 of the amount of eosin, more or less",
@@ -98,7 +98,7 @@ FAMILIES = (
         "Ruifrok and Johnston 2001 (colour deconvolution), Tellez et al., arXiv:1902.06543; Giemsa basis.",
         _eosin_intensity,
     ),
-    Family(
+    CorruptionFamily(
         "staining_time",
         "stain",
         "log2 of the amount of all dyes, more or less",
@@ -106,7 +106,7 @@ FAMILIES = (
         "Macenko et al. 2009, doi:10.1109/ISBI.2009.5193250 (densities add); one factor for the whole stain.",
         _staining_time,
     ),
-    Family(
+    CorruptionFamily(
         "stain_hue",
         "stain",
         "degrees about the grey axis of density space, either way",
@@ -114,7 +114,7 @@ FAMILIES = (
         "Tellez et al., arXiv:1902.06543 (hue), moved from HSV into optical-density space.",
         _stain_hue,
     ),
-    Family(
+    CorruptionFamily(
         "background_colour",
         "stain",
         "natural optical density added in the tint's strongest channel",

@@ -1,4 +1,4 @@
-"""How a budget is divided: the search, the refits, and the end (ensemble, export, sealed test)."""
+"""How a budget is divided: the search, the refits, and the end (ensemble, export, held-out test)."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Callable, Sequence
 from bloodauto.config.recipe import Recipe
 from bloodauto.tuning.budget.cost_model import CostModel
 from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.messages import PolicySettings
-from bloodauto.tuning.refit_candidates import OnItsWay, contenders
+from bloodauto.tuning.messages import SchedulerSettings
+from bloodauto.tuning.refit_candidates import UnfinishedTrial, refit_candidates
 from bloodauto.tuning.refits import choose_recipes
 from bloodauto.tuning.study import StudyRecord
 
 #: Beyond so many times what its trial took a refit gains nothing any more; the search gets the rest.
-_USEFUL_REFIT_OVER_TRIAL = 3.0
-#: Running trials may reach so far into the refits' share.
-_OVERDRAFT_SHARE = 0.1
-#: Those of declared recipes: a refit goes on from its trial's weights, so that what they learn there is not lost, and networks
+_MAX_USEFUL_REFIT_OVER_TRIAL = 3.0
+#: Running trials may reach so far into the refit budget.
+_OVERRUN_FRACTION = 0.1
+#: Those of initial configurations: a refit goes on from its trial's weights, so that what they learn there is not lost, and networks
 #: of different kinds are what makes the ensemble good.
-_DECLARED_OVERDRAFT_SHARE = 0.6
+_INITIAL_OVERRUN_FRACTION = 0.6
 #: Trainings that should be over may eat up so much of what is kept for the end before they are ended.
-_FINAL_OVERDRAFT_SHARE = 0.3
+_FINALIZATION_OVERRUN_FRACTION = 0.3
 #: So much of it is kept, before that, from trainings that were promised more than now seems right.
-_LEAST_FINAL_SHARE = 0.7
+_MIN_FINALIZATION_FRACTION = 0.7
 
 
-class Division:
+class BudgetAllocation:
     """Where each part of the budget ends, in device-seconds; moves as the costs become known.
 
-    All reserved lanes are charged by the second, so a training of s seconds is affordable when the whole pool's next s
+    All reserved slots are charged by the second, so a training of s seconds is affordable when the whole pool's next s
     seconds still fit.
 
     Args:
-        on_their_way: the trials in progress; what they will be as members counts before they have ended.
+        unfinished_trials: the trials in progress; what they will be as members counts before they have ended.
     """
 
     def __init__(
@@ -41,62 +41,64 @@ class Division:
         ledger: Ledger,
         costs: CostModel,
         record: StudyRecord,
-        settings: PolicySettings,
-        on_their_way: Callable[[], Sequence[OnItsWay]],
+        settings: SchedulerSettings,
+        unfinished_trials: Callable[[], Sequence[UnfinishedTrial]],
     ) -> None:
         self._ledger, self._costs, self._record, self._settings = ledger, costs, record, settings
-        self._on_their_way = on_their_way
+        self._unfinished_trials = unfinished_trials
         self._members: list[Recipe] = []
-        self._members_known_at: tuple[object, ...] = ()
+        self._members_state: tuple[object, ...] = ()
 
     @property
     def pool_devices(self) -> float:
-        """Devices of all lanes."""
+        """Devices of all slots."""
         return self._settings.workers * self._settings.devices_per_worker
 
     @property
-    def final_device_seconds(self) -> float:
-        """Kept for the end of the workers, ensemble, export and sealed test, as this machine has shown itself so far."""
-        in_progress = self._on_their_way()
-        state = (len(self._record.finished), *((one.number, one.last.epoch) for one in in_progress))
-        if self._record.finished and state != self._members_known_at:
-            self._members = [one.recipe for one in choose_recipes(contenders(self._record, in_progress))]
-            self._members_known_at = state
-        lane_seconds = self._costs.final_lane_seconds(self._members, self._settings.workers)
-        return min(lane_seconds * self._settings.devices_per_worker, self._settings.final_device_seconds)
+    def finalization_device_seconds(self) -> float:
+        """Kept for the end of the workers, ensemble, export and held-out test, as this machine has shown itself so far."""
+        in_progress = self._unfinished_trials()
+        state = (len(self._record.completed), *((one.number, one.last.epoch) for one in in_progress))
+        if self._record.completed and state != self._members_state:
+            self._members = [one.recipe for one in choose_recipes(refit_candidates(self._record, in_progress))]
+            self._members_state = state
+        slot_seconds = self._costs.finalization_slot_seconds(self._members, self._settings.workers)
+        return min(slot_seconds * self._settings.devices_per_worker, self._settings.finalization_device_seconds)
 
     @property
-    def refits_end_at(self) -> float:
+    def refit_limit_device_seconds(self) -> float:
         """Where the trainings must be over."""
-        return max(self._ledger.budget_device_seconds - self.final_device_seconds, 0.0)
+        return max(self._ledger.budget_device_seconds - self.finalization_device_seconds, 0.0)
 
-    def trainings_end_at(self, promised: float) -> float:
-        """Where trainings that should be over are ended, so that enough is left to conclude with one lane.
+    def training_limit_device_seconds(self, assigned_end: float) -> float:
+        """Where trainings that should be over are ended, so that enough is left to conclude with one slot.
 
         Args:
             promised: where refits in progress were told to end; what is kept for the end may have grown since, but what they
                 have learnt is worth more than the last of what it is kept for.
         """
-        final = self.final_device_seconds
-        latest = self._ledger.budget_device_seconds - _LEAST_FINAL_SHARE * final
-        return max(self.refits_end_at, min(promised, latest)) + _FINAL_OVERDRAFT_SHARE * final
+        final = self.finalization_device_seconds
+        latest = self._ledger.budget_device_seconds - _MIN_FINALIZATION_FRACTION * final
+        return max(self.refit_limit_device_seconds, min(assigned_end, latest)) + _FINALIZATION_OVERRUN_FRACTION * final
 
     @property
-    def search_ends_at(self) -> float:
+    def search_limit_device_seconds(self) -> float:
         """Where the refits begin; later than their share says when they could not use it all."""
-        share = self.refits_end_at * self._settings.refit_share
-        if (best := self._record.best) is not None:
+        share = self.refit_limit_device_seconds * self._settings.refit_fraction
+        if (incumbent := self._record.incumbent) is not None:
             waves = math.ceil(max(self._settings.max_refits, self._settings.workers) / self._settings.workers)
-            trial_seconds = self._costs.trial_seconds(best.recipe) or self._costs.start_seconds()
-            useful = _USEFUL_REFIT_OVER_TRIAL * trial_seconds * waves * self.pool_devices
+            trial_seconds = self._costs.trial_seconds(incumbent.recipe) or self._costs.start_seconds()
+            useful = _MAX_USEFUL_REFIT_OVER_TRIAL * trial_seconds * waves * self.pool_devices
             share = min(share, useful)
-        return self.refits_end_at - share
+        return self.refit_limit_device_seconds - share
 
-    def trials_end_at(self, *, declared: bool) -> float:
-        """Where running trials must be over: somewhat, those of declared recipes far, within the refits' share."""
-        share = _DECLARED_OVERDRAFT_SHARE if declared else _OVERDRAFT_SHARE
-        return self.search_ends_at + share * (self.refits_end_at - self.search_ends_at)
+    def trial_limit_device_seconds(self, *, initial: bool) -> float:
+        """Where running trials must be over: somewhat, those of initial configurations far, within the refit budget."""
+        share = _INITIAL_OVERRUN_FRACTION if initial else _OVERRUN_FRACTION
+        return self.search_limit_device_seconds + share * (
+            self.refit_limit_device_seconds - self.search_limit_device_seconds
+        )
 
     def seconds_until(self, device_seconds: float) -> float:
-        """Wall seconds until so much is spent, all lanes being reserved throughout."""
+        """Wall seconds until so much is spent, all slots being reserved throughout."""
         return (device_seconds - self._ledger.spent_device_seconds) / self.pool_devices

@@ -11,7 +11,7 @@ from bloodauto.config.recipe import Backbone
 from bloodauto.models.backbones import num_layers, num_parameters
 
 #: What is timed together: the backbone's architecture and the image side in pixels.
-Kind = tuple[Backbone, int]
+CostKey = tuple[Backbone, int]
 
 #: The logarithm of the seconds is linear in those of parameters and layers: many thin layers cost more than their few
 #: parameters tell. Means and standard deviations before anything was timed; the first is of the machine, of which nothing is
@@ -22,15 +22,15 @@ _DEVIATIONS = np.array([100.0, 0.12, 0.3])
 #: Of a network from such a line, in logarithms.
 _NOISE = 0.15
 #: A guess is dearer than the likeliest by so many standard deviations, since a training that does not fit is lost.
-_CAUTION = 0.5
+_CONSERVATIVE_DEVIATIONS = 0.5
 
 
-def _features(kind: Kind) -> np.ndarray:
-    backbone, _ = kind
+def _features(cost_key: CostKey) -> np.ndarray:
+    backbone, _ = cost_key
     return np.array([1.0, math.log(num_parameters(backbone)), math.log(num_layers(backbone))])
 
 
-def guess_seconds(known: Mapping[Kind, float], kind: Kind) -> float:
+def estimate_seconds(known: Mapping[CostKey, float], cost_key: CostKey) -> float:
     """Seconds of a network, from others' at whatever image size: cost goes with the number of pixels.
 
     A Bayesian linear regression with the prior above; the more networks were timed and the nearer they are, the less it is
@@ -44,6 +44,6 @@ def guess_seconds(known: Mapping[Kind, float], kind: Kind) -> float:
     precision = np.diag(_DEVIATIONS**-2.0) + rows.T @ rows / _NOISE**2
     covariance = np.linalg.inv(precision)
     weights = _MEANS + covariance @ rows.T @ (logs - rows @ _MEANS) / _NOISE**2
-    wanted = _features(kind)
+    wanted = _features(cost_key)
     deviation = math.sqrt(float(wanted @ covariance @ wanted) + _NOISE**2)
-    return float(kind[1] ** 2 * np.exp(wanted @ weights + _CAUTION * deviation))
+    return float(cost_key[1] ** 2 * np.exp(wanted @ weights + _CONSERVATIVE_DEVIATIONS * deviation))

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 #: Should the first be lost in code that swallows everything.
-_AGAIN_SECONDS = 1.0
-_SOONEST_SECONDS = 1e-3
+_REPEAT_SECONDS = 1.0
+_MIN_TIMER_SECONDS = 1e-3
 
 
 class OutOfBudget(BaseException):
@@ -19,7 +19,7 @@ class OutOfBudget(BaseException):
 
 
 @contextlib.contextmanager
-def ends_within(seconds: float) -> Iterator[None]:
+def hard_time_limit(seconds: float) -> Iterator[None]:
     """Raises ``OutOfBudget`` inside the block after so many wall seconds, between two instructions of Python.
 
     Works in the main thread, by the operating system's alarm; elsewhere the block is not bounded.
@@ -32,7 +32,7 @@ def ends_within(seconds: float) -> Iterator[None]:
         raise OutOfBudget
 
     before, started = signal.signal(signal.SIGALRM, ring), time.monotonic()
-    rang = signal.setitimer(signal.ITIMER_REAL, max(seconds, _SOONEST_SECONDS), _AGAIN_SECONDS)
+    rang = signal.setitimer(signal.ITIMER_REAL, max(seconds, _MIN_TIMER_SECONDS), _REPEAT_SECONDS)
     try:
         yield
     finally:
@@ -40,4 +40,6 @@ def ends_within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
         if rang[0] > 0:
             # Somebody else's alarm goes on where it was.
-            signal.setitimer(signal.ITIMER_REAL, max(rang[0] - (time.monotonic() - started), _SOONEST_SECONDS), rang[1])
+            signal.setitimer(
+                signal.ITIMER_REAL, max(rang[0] - (time.monotonic() - started), _MIN_TIMER_SECONDS), rang[1]
+            )

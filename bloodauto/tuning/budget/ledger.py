@@ -23,14 +23,14 @@ R = TypeVar("R")
 
 
 @dataclass
-class _Lane:
+class _Slot:
     devices: float
-    purpose: str
+    phase: str
     since: float
 
 
-def _alone(method: Callable[Concatenate[Ledger, P], R]) -> Callable[Concatenate[Ledger, P], R]:
-    """One thread at a time: the one that watches over the budget's end charges lanes, too."""
+def _synchronized(method: Callable[Concatenate[Ledger, P], R]) -> Callable[Concatenate[Ledger, P], R]:
+    """One thread at a time: the one that watches over the budget's end charges slots, too."""
 
     @functools.wraps(method)
     def locked(ledger: Ledger, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -41,11 +41,11 @@ def _alone(method: Callable[Concatenate[Ledger, P], R]) -> Callable[Concatenate[
 
 
 class Ledger:
-    """Counts devices reserved x seconds reserved, by purpose.
+    """Counts devices reserved x seconds reserved, by phase.
 
-    A *lane* is a stretch of devices that is reserved as a whole, such as one worker's. From ``reserve`` to ``release`` every
+    A *slot* is a stretch of devices that is reserved as a whole, such as one worker's. From ``reserve`` to ``release`` every
     second of it is charged to some purpose, ``idle`` included, so that nothing is ever free of charge. Each line of the
-    file is one charge; a heartbeat beside it notes what the open lanes have run up since, so that a killed search is
+    file is one charge; a heartbeat beside it notes what the open slots have run up since, so that a killed search is
     charged for what it used, and not for the time until somebody resumed it.
 
     Args:
@@ -69,11 +69,11 @@ class Ledger:
         self.budget_device_seconds = budget_device_seconds
         self._path, self._now, self._wall_clock = path, now, wall_clock
         self._lock = threading.RLock()
-        self._lanes: dict[str, _Lane] = {}
-        self._last_beat = float("-inf")
-        self._by_purpose = read_ledger(path)
-        _mend_last_line(path)
-        self._charged = sum(self._by_purpose.values())
+        self._slots: dict[str, _Slot] = {}
+        self._last_heartbeat = float("-inf")
+        self._by_phase = read_ledger(path)
+        _repair_last_line(path)
+        self._charged = sum(self._by_phase.values())
         self._charge_interrupted()
 
     @property
@@ -83,12 +83,12 @@ class Ledger:
     def _charge_interrupted(self) -> None:
         if not self._heartbeat_path.is_file():
             return
-        beat = read_json(self._heartbeat_path)
+        heartbeat = read_json(self._heartbeat_path)
         try:
-            noted, devices = float(beat["spent_device_seconds"]), float(beat["devices"])
+            noted, devices = float(heartbeat["spent_device_seconds"]), float(heartbeat["devices"])
         except (KeyError, TypeError, ValueError):
             raise RunError(
-                f"{self._heartbeat_path}: expected spent_device_seconds and devices, got {str(beat)[:80]}. "
+                f"{self._heartbeat_path}: expected spent_device_seconds and devices, got {str(heartbeat)[:80]}. "
                 "Delete the file; up to a few seconds of the budget are then not accounted for."
             ) from None
         missing = noted + devices * HEARTBEAT_SECONDS - self._charged
@@ -96,88 +96,88 @@ class Ledger:
             self._write("interrupted", missing)
         self._heartbeat_path.unlink()
 
-    def _write(self, purpose: str, device_seconds: float) -> None:
+    def _write(self, phase: str, device_seconds: float) -> None:
         # What is counted is what is written, so that a resume counts the same.
         device_seconds = round(device_seconds, 6)
         self._charged += device_seconds
-        self._by_purpose[purpose] = self.charged_for(purpose) + device_seconds
+        self._by_phase[phase] = self.charged_for(phase) + device_seconds
         line = {
             "at_unix": self._wall_clock(),
-            "purpose": purpose,
+            "phase": phase,
             "device_seconds": device_seconds,
             "spent_device_seconds": round(self._charged, 6),
         }
         append_line(self._path, json.dumps(line))
 
     @property
-    @_alone
+    @_synchronized
     def devices(self) -> float:
         """Devices reserved at present."""
-        return sum(lane.devices for lane in self._lanes.values())
+        return sum(slot.devices for slot in self._slots.values())
 
     @property
-    @_alone
+    @_synchronized
     def spent_device_seconds(self) -> float:
-        """All charges, and what the open lanes have run up."""
+        """All charges, and what the open slots have run up."""
         now = self._now()
-        return self._charged + sum(lane.devices * (now - lane.since) for lane in self._lanes.values())
+        return self._charged + sum(slot.devices * (now - slot.since) for slot in self._slots.values())
 
     @property
-    def left_device_seconds(self) -> float:
+    def remaining_device_seconds(self) -> float:
         return self.budget_device_seconds - self.spent_device_seconds
 
-    def charged_for(self, purpose: str) -> float:
-        """Device-seconds charged to a purpose so far; what an open lane has run up since is not in it."""
-        return self._by_purpose.get(purpose, 0.0)
+    def charged_for(self, phase: str) -> float:
+        """Device-seconds charged to a purpose so far; what an open slot has run up since is not in it."""
+        return self._by_phase.get(phase, 0.0)
 
-    def has(self, lane: str) -> bool:
-        """Whether a lane is open."""
-        return lane in self._lanes
+    def is_reserved(self, slot: str) -> bool:
+        """Whether a slot is open."""
+        return slot in self._slots
 
-    @_alone
-    def reserve(self, lane: str, devices: float, purpose: str) -> None:
-        """Starts charging a lane."""
-        assert lane not in self._lanes, f"lane {lane} is reserved already"
-        self._lanes[lane] = _Lane(devices, purpose, self._now())
-        self.beat(force=True)
+    @_synchronized
+    def reserve(self, slot: str, devices: float, phase: str) -> None:
+        """Starts charging a slot."""
+        assert slot not in self._slots, f"lane {slot} is reserved already"
+        self._slots[slot] = _Slot(devices, phase, self._now())
+        self.heartbeat(force=True)
 
-    @_alone
-    def enter(self, lane: str, purpose: str) -> None:
-        """From now on the lane is charged to another purpose."""
-        open_lane = self._lanes[lane]
-        if open_lane.purpose == purpose:
+    @_synchronized
+    def set_phase(self, slot: str, phase: str) -> None:
+        """From now on the slot is charged to another purpose."""
+        open_slot = self._slots[slot]
+        if open_slot.phase == phase:
             return
-        self._settle(open_lane)
-        open_lane.purpose = purpose
-        self.beat()
+        self._charge_slot(open_slot)
+        open_slot.phase = phase
+        self.heartbeat()
 
-    @_alone
-    def hand_back(self, lane: str) -> None:
-        """The lane's devices are free again; the lane stays, and is charged nothing more."""
-        self._settle(self._lanes[lane])
-        self._lanes[lane].devices = 0.0
-        self.beat(force=True)
+    @_synchronized
+    def release_devices(self, slot: str) -> None:
+        """The slot's devices are free again; the slot stays, and is charged nothing more."""
+        self._charge_slot(self._slots[slot])
+        self._slots[slot].devices = 0.0
+        self.heartbeat(force=True)
 
-    @_alone
-    def release(self, lane: str) -> None:
-        """Stops charging a lane."""
-        self._settle(self._lanes.pop(lane))
-        self.beat(force=True)
+    @_synchronized
+    def release(self, slot: str) -> None:
+        """Stops charging a slot."""
+        self._charge_slot(self._slots.pop(slot))
+        self.heartbeat(force=True)
 
-    def _settle(self, lane: _Lane) -> None:
+    def _charge_slot(self, slot: _Slot) -> None:
         now = self._now()
-        if lane.devices > 0:
-            self._write(lane.purpose, lane.devices * (now - lane.since))
-        lane.since = now
+        if slot.devices > 0:
+            self._write(slot.phase, slot.devices * (now - slot.since))
+        slot.since = now
 
-    @_alone
-    def beat(self, *, force: bool = False) -> None:
+    @_synchronized
+    def heartbeat(self, *, force: bool = False) -> None:
         """Notes the running total, at most every ``HEARTBEAT_SECONDS``; call it often."""
         now = self._now()
-        if not force and now - self._last_beat < HEARTBEAT_SECONDS:
+        if not force and now - self._last_heartbeat < HEARTBEAT_SECONDS:
             return
-        self._last_beat = now
-        if self._lanes:
+        self._last_heartbeat = now
+        if self._slots:
             spent = {"spent_device_seconds": self.spent_device_seconds, "devices": self.devices}
             write_json(self._heartbeat_path, spent)
         else:
@@ -185,7 +185,7 @@ class Ledger:
 
 
 def read_ledger(path: Path) -> dict[str, float]:
-    """Device-seconds by purpose that a ledger's file accounts for; empty when there is none.
+    """Device-seconds by phase that a ledger's file accounts for; empty when there is none.
 
     A last line torn by a crash is passed over: the heartbeat covers what it would have said.
 
@@ -197,36 +197,36 @@ def read_ledger(path: Path) -> dict[str, float]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     charges: dict[str, float] = {}
     for number, line in enumerate(lines, start=1):
-        charge = _charge(line)
+        charge = _parse_charge(line)
         if charge is not None:
-            purpose, device_seconds = charge
-            charges[purpose] = charges.get(purpose, 0.0) + device_seconds
+            phase, device_seconds = charge
+            charges[phase] = charges.get(phase, 0.0) + device_seconds
         elif number < len(lines):
             raise RunError(
-                f"{path}:{number}: expected a ledger's line with purpose and device_seconds, got {line[:80]!r}. "
+                f"{path}:{number}: expected a ledger's line with phase and device_seconds, got {line[:80]!r}. "
                 "Restore the file or start a new run."
             )
     return charges
 
 
-def _charge(line: str) -> tuple[str, float] | None:
+def _parse_charge(line: str) -> tuple[str, float] | None:
     """Purpose and device-seconds of a line; None when it is none of ours."""
     try:
         entry: Any = json.loads(line)
-        purpose, device_seconds = entry["purpose"], float(entry["device_seconds"])
+        phase, device_seconds = entry["phase"], float(entry["device_seconds"])
     except (ValueError, KeyError, TypeError):
         return None
-    valid = isinstance(purpose, str) and math.isfinite(device_seconds) and device_seconds >= 0
-    return (purpose, device_seconds) if valid else None
+    valid = isinstance(phase, str) and math.isfinite(device_seconds) and device_seconds >= 0
+    return (phase, device_seconds) if valid else None
 
 
-def _mend_last_line(path: Path) -> None:
+def _repair_last_line(path: Path) -> None:
     """Takes a torn last line away, or the next charge would be glued to it and both be lost."""
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8", errors="replace")
     whole, _, last = text.rpartition("\n")
-    if _charge(last) is not None:
+    if _parse_charge(last) is not None:
         write_text(path, text + "\n")
     elif last:
         write_text(path, whole + "\n" if whole else "")

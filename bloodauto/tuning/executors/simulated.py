@@ -12,16 +12,16 @@ from typing import Literal
 from bloodauto.config.recipe import Recipe
 from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.training.checkpoint import EpochReport
-from bloodauto.training.options import LEAST_SHARE_OF_LIMIT
+from bloodauto.training.options import MIN_TIME_LIMIT_FRACTION
 from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.messages import Assignment, Ending
-from bloodauto.tuning.scheduler import Policy
+from bloodauto.tuning.messages import Assignment, TrainingEnd
+from bloodauto.tuning.scheduler import Scheduler
 
 #: (recipe, seed of the training, epoch from 1) -> what that epoch does.
 Curve = Callable[[Recipe, int, int], CurvePoint]
 
 #: A training that reached its time limit still ends the batch it is in.
-_BATCH_SHARE = 0.01
+_BATCH_FRACTION = 0.01
 _SLACK = 1e-6
 
 
@@ -44,7 +44,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Machine:
+class SimulatedMachine:
     """What the simulated workers are like, in wall seconds.
 
     Attributes:
@@ -78,7 +78,7 @@ class SimulatedTraining:
     ended_at: float
     first_epoch: int
     epochs: int
-    ending: Ending | None
+    ending: TrainingEnd | None
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ class SimulatedSession:
 
 
 @dataclass(frozen=True)
-class _Progress:
-    """A training's checkpoint; ``by_steps``: share of all its steps, 0-1."""
+class _Checkpoint:
+    """A training's checkpoint; ``step_fraction``: share of all its steps, 0-1."""
 
     epoch: int = 0
     stage: int = 0
-    by_steps: float = 0.0
+    step_fraction: float = 0.0
     best: float = 0.0
 
 
@@ -105,12 +105,12 @@ class _Event:
 
     at: float
     report: EpochReport | None = None
-    progress: _Progress | None = None
-    ending: Ending | None = None
+    progress: _Checkpoint | None = None
+    ending: TrainingEnd | None = None
 
 
 @dataclass
-class _Lane:
+class _Slot:
     name: str
     cold: bool = True
     assignment: Assignment | None = None
@@ -121,7 +121,7 @@ class _Lane:
     deaths: int = 0
     hangs: bool = False
     #: Events of a process that was killed meanwhile are not this life's.
-    life: int = 0
+    generation: int = 0
 
 
 class Simulator:
@@ -136,13 +136,13 @@ class Simulator:
     def __init__(
         self,
         curve: Curve,
-        machine: Machine | None = None,
-        others: Callable[[Recipe], tuple[float, ...]] = lambda recipe: (),
+        machine: SimulatedMachine | None = None,
+        secondary: Callable[[Recipe], tuple[float, ...]] = lambda recipe: (),
     ) -> None:
-        self._curve, self._others = curve, others
-        self._machine = Machine() if machine is None else machine
+        self._curve, self._secondary = curve, secondary
+        self._machine = SimulatedMachine() if machine is None else machine
         self._time = 0.0
-        self._disk: dict[str, _Progress] = {}
+        self._disk: dict[str, _Checkpoint] = {}
         self._faults_met: Counter[Fault] = Counter()
 
     def now(self) -> float:
@@ -155,7 +155,7 @@ class Simulator:
 
     def run(
         self,
-        policy: Policy,
+        scheduler: Scheduler,
         ledger: Ledger,
         *,
         workers: int,
@@ -167,17 +167,17 @@ class Simulator:
 
         Args:
             stop_at: the simulated time of an interruption; None: none.
-            kill: at the interruption nothing is put in order any more; otherwise the lanes are released.
+            kill: at the interruption nothing is put in order any more; otherwise the slots are released.
         """
-        session = _Session(self, policy, ledger, [f"worker {index}" for index in range(workers)])
-        for lane in session.lanes:
-            ledger.reserve(lane.name, devices_per_worker, "start-up")
+        session = _Session(self, scheduler, ledger, [f"worker {index}" for index in range(workers)])
+        for slot in session.slots:
+            ledger.reserve(slot.name, devices_per_worker, "start-up")
         interrupted = session.run(stop_at)
         if not interrupted:
-            policy.close()
+            scheduler.close()
         if not (interrupted and kill):
-            for lane in session.lanes:
-                ledger.release(lane.name)
+            for slot in session.slots:
+                ledger.release(slot.name)
         return SimulatedSession(tuple(session.done), interrupted)
 
     def _fault(self, name: str, epoch: int) -> str | None:
@@ -188,14 +188,16 @@ class Simulator:
         return None
 
     def _train(
-        self, assignment: Assignment, assigned_at: float, start_seconds: float, deadline: float
+        self, assignment: Assignment, assigned_at: float, start_seconds: float, hard_limit: float
     ) -> Generator[_Event, None, None]:
         """What the worker of one training says; as ``trial/train.py``, without patience."""
         recipe = assignment.recipe
-        state = self._disk.get(assignment.name, _Progress())
-        limit, before, began = assignment.time_limit_seconds, state.by_steps, self._time + start_seconds
-        if limit is not None and assignment.train_within_seconds is not None:
-            limit = max(assigned_at + assignment.train_within_seconds - began, LEAST_SHARE_OF_LIMIT * limit)
+        state = self._disk.get(assignment.name, _Checkpoint())
+        limit, before, began = assignment.time_limit_seconds, state.step_fraction, self._time + start_seconds
+        if limit is not None and assignment.time_limit_with_startup_seconds is not None:
+            limit = max(
+                assigned_at + assignment.time_limit_with_startup_seconds - began, MIN_TIME_LIMIT_FRACTION * limit
+            )
         now = began
         while state.stage < len(recipe.stages):
             epoch, stage = state.epoch + 1, state.stage
@@ -205,147 +207,148 @@ class Simulator:
             point = self._curve(recipe, assignment.seed, epoch)
             stage_end = sum(one.epochs for one in recipe.stages[: stage + 1]) / recipe.total_epochs
             whole = point.train_seconds
-            seconds = min(whole, (stage_end - state.by_steps) * recipe.total_epochs * whole)
+            seconds = min(whole, (stage_end - state.step_fraction) * recipe.total_epochs * whole)
             if limit is not None:
                 reached = began + limit * (stage_end - before) / max(1 - before, _SLACK)
-                seconds = min(seconds, max(reached - now, _BATCH_SHARE * whole))
-            if now + seconds > deadline:
-                yield _Event(max(now, deadline) + self._machine.finish_seconds, ending=Ending("stopped"))
+                seconds = min(seconds, max(reached - now, _BATCH_FRACTION * whole))
+            if now + seconds > hard_limit:
+                yield _Event(max(now, hard_limit) + self._machine.finish_seconds, ending=TrainingEnd("stopped"))
                 return
             now += seconds
             if fault == "dies":
                 yield _Event(now)
                 return
             if fault is not None:
-                yield _Event(now, ending=Ending("failed", None, fault, "simulated"))
+                yield _Event(now, ending=TrainingEnd("failed", None, fault, "simulated"))
                 return
             now += point.evaluation_seconds
-            by_steps = state.by_steps + seconds / whole / recipe.total_epochs
+            step_fraction = state.step_fraction + seconds / whole / recipe.total_epochs
             by_time = 0.0 if limit is None else before + (1 - before) * (now - began) / limit
-            ended = max(by_steps, by_time) + _SLACK >= stage_end
+            ended = max(step_fraction, by_time) + _SLACK >= stage_end
             best = max(state.best, point.objective)
-            state = _Progress(epoch, stage + ended, max(by_steps, stage_end) if ended else by_steps, best)
+            state = _Checkpoint(epoch, stage + ended, max(step_fraction, stage_end) if ended else step_fraction, best)
             stage_begin = sum(one.epochs for one in recipe.stages[:stage]) / recipe.total_epochs
-            stage_progress = min((max(by_steps, by_time) - stage_begin) / (stage_end - stage_begin), 1.0)
+            stage_progress = min((max(step_fraction, by_time) - stage_begin) / (stage_end - stage_begin), 1.0)
             report = _report(point, epoch, stage, stage_progress, seconds + point.evaluation_seconds)
             yield _Event(now, report, state)
         yield _Event(
-            now + self._machine.finish_seconds, ending=Ending("finished", state.best, others=self._others(recipe))
+            now + self._machine.finish_seconds,
+            ending=TrainingEnd("finished", state.best, secondary=self._secondary(recipe)),
         )
 
 
 class _Session:
     """The event loop of one session."""
 
-    def __init__(self, simulator: Simulator, policy: Policy, ledger: Ledger, lanes: Sequence[str]) -> None:
-        self.simulator, self.policy, self.ledger = simulator, policy, ledger
-        self.lanes = [_Lane(name) for name in lanes]
+    def __init__(self, simulator: Simulator, scheduler: Scheduler, ledger: Ledger, slots: Sequence[str]) -> None:
+        self.simulator, self.scheduler, self.ledger = simulator, scheduler, ledger
+        self.slots = [_Slot(name) for name in slots]
         self.done: list[SimulatedTraining] = []
         self._queue: list[tuple[float, int, int, int, _Event]] = []
         self._order = itertools.count()
 
     def run(self, stop_at: float | None) -> bool:
         """Returns whether it was interrupted."""
-        simulator, policy = self.simulator, self.policy
+        simulator, scheduler = self.simulator, self.scheduler
         self._fill()
-        while any(lane.assignment is not None for lane in self.lanes):
+        while any(slot.assignment is not None for slot in self.slots):
             tick = simulator._time + simulator._machine.tick_seconds
             soonest = min(tick, self._queue[0][0]) if self._queue else tick
             if stop_at is not None and soonest >= stop_at:
                 simulator._time = stop_at
-                self.ledger.beat()
-                self._leave_all()
+                self.ledger.heartbeat()
+                self._abandon_all()
                 return True
             simulator._time = soonest
-            self.ledger.beat()
+            self.ledger.heartbeat()
             while self._queue and self._queue[0][0] <= soonest:
-                _, _, index, life, event = heapq.heappop(self._queue)
-                if self.lanes[index].life == life:
-                    self._take(index, event)
-            for lane in self.lanes:
-                if lane.assignment is not None and not lane.hangs:
-                    policy.on_sign_of_life(lane.assignment.name)
-            for name in policy.overdue():
-                self._die(
-                    next(i for i, lane in enumerate(self.lanes) if lane.assignment and lane.assignment.name == name)
+                _, _, index, generation, event = heapq.heappop(self._queue)
+                if self.slots[index].generation == generation:
+                    self._handle_event(index, event)
+            for slot in self.slots:
+                if slot.assignment is not None and not slot.hangs:
+                    scheduler.on_heartbeat(slot.assignment.name)
+            for name in scheduler.overdue():
+                self._on_worker_death(
+                    next(i for i, slot in enumerate(self.slots) if slot.assignment and slot.assignment.name == name)
                 )
-            if policy.out_of_time() or policy.abort_reason is not None:
-                self._leave_all()
+            if scheduler.is_past_hard_limit() or scheduler.abort_reason is not None:
+                self._abandon_all()
                 return False
             self._fill()
         return False
 
     def _fill(self) -> None:
-        for index, lane in enumerate(self.lanes):
-            if lane.assignment is None:
-                lane.assignment = self.policy.next_assignment(lane.name)
-                if lane.assignment is not None:
-                    lane.started_at, lane.epochs, lane.deaths = self.simulator._time, 0, 0
-                    lane.first_epoch = self.simulator._disk.get(lane.assignment.name, _Progress()).epoch + 1
+        for index, slot in enumerate(self.slots):
+            if slot.assignment is None:
+                slot.assignment = self.scheduler.next_assignment(slot.name)
+                if slot.assignment is not None:
+                    slot.started_at, slot.epochs, slot.deaths = self.simulator._time, 0, 0
+                    slot.first_epoch = self.simulator._disk.get(slot.assignment.name, _Checkpoint()).epoch + 1
                     self._begin(index)
 
     def _begin(self, index: int) -> None:
-        simulator, lane = self.simulator, self.lanes[index]
-        assert lane.assignment is not None
+        simulator, slot = self.simulator, self.slots[index]
+        assert slot.assignment is not None
         machine = simulator._machine
-        deadline = simulator._time + self.policy.seconds_until_deadline(lane.assignment)
-        start = machine.cold_start_seconds if lane.cold else machine.warm_start_seconds
-        lane.cold = False
-        lane.events = simulator._train(lane.assignment, lane.started_at, start, deadline)
+        hard_limit = simulator._time + self.scheduler.seconds_until_hard_limit(slot.assignment)
+        start = machine.cold_start_seconds if slot.cold else machine.warm_start_seconds
+        slot.cold = False
+        slot.events = simulator._train(slot.assignment, slot.started_at, start, hard_limit)
         self._next_event(index)
 
     def _next_event(self, index: int) -> None:
-        lane = self.lanes[index]
-        assert lane.events is not None
-        event = next(lane.events, None)
-        lane.hangs = event is None
+        slot = self.slots[index]
+        assert slot.events is not None
+        event = next(slot.events, None)
+        slot.hangs = event is None
         if event is not None:
-            heapq.heappush(self._queue, (event.at, next(self._order), index, lane.life, event))
+            heapq.heappush(self._queue, (event.at, next(self._order), index, slot.generation, event))
 
-    def _take(self, index: int, event: _Event) -> None:
-        lane = self.lanes[index]
-        assert lane.assignment is not None
+    def _handle_event(self, index: int, event: _Event) -> None:
+        slot = self.slots[index]
+        assert slot.assignment is not None
         if event.ending is not None:
             self._end(index, event.ending)
         elif event.report is None:
-            self._die(index)
+            self._on_worker_death(index)
         else:
             assert event.progress is not None
-            self.simulator._disk[lane.assignment.name] = event.progress
-            lane.epochs += 1
-            if self.policy.on_epoch(lane.assignment.name, event.report):
+            self.simulator._disk[slot.assignment.name] = event.progress
+            slot.epochs += 1
+            if self.scheduler.on_epoch(slot.assignment.name, event.report):
                 self._next_event(index)
             else:
-                self._end(index, Ending("stopped"))
+                self._end(index, TrainingEnd("stopped"))
 
-    def _die(self, index: int) -> None:
-        lane = self.lanes[index]
-        assert lane.assignment is not None
-        lane.life += 1
-        lane.deaths += 1
-        lane.cold = True
-        if lane.deaths <= self.simulator._machine.restarts:
+    def _on_worker_death(self, index: int) -> None:
+        slot = self.slots[index]
+        assert slot.assignment is not None
+        slot.generation += 1
+        slot.deaths += 1
+        slot.cold = True
+        if slot.deaths <= self.simulator._machine.restarts:
             self._begin(index)
             return
-        reason = "watchdog" if self.policy.was_overdue(lane.assignment.name) else "worker_died"
-        self._end(index, Ending("failed", None, reason, "the worker process died more than once"))
+        reason = "watchdog" if self.scheduler.was_overdue(slot.assignment.name) else "worker_died"
+        self._end(index, TrainingEnd("failed", None, reason, "the worker process died more than once"))
 
-    def _end(self, index: int, ending: Ending | None) -> None:
-        lane = self.lanes[index]
-        assert lane.assignment is not None
+    def _end(self, index: int, ending: TrainingEnd | None) -> None:
+        slot = self.slots[index]
+        assert slot.assignment is not None
         if ending is not None:
-            self.policy.on_end(lane.assignment.name, ending)
+            self.scheduler.on_end(slot.assignment.name, ending)
         self.done.append(
             SimulatedTraining(
-                lane.assignment, lane.started_at, self.simulator._time, lane.first_epoch, lane.epochs, ending
+                slot.assignment, slot.started_at, self.simulator._time, slot.first_epoch, slot.epochs, ending
             )
         )
-        lane.life += 1
-        lane.assignment = None
+        slot.generation += 1
+        slot.assignment = None
 
-    def _leave_all(self) -> None:
-        for index, lane in enumerate(self.lanes):
-            if lane.assignment is not None:
+    def _abandon_all(self) -> None:
+        for index, slot in enumerate(self.slots):
+            if slot.assignment is not None:
                 self._end(index, None)
 
 

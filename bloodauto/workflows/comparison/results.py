@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from bloodauto.config.recipe import shares_of_views
+from bloodauto.config.recipe import tta_weights
 from bloodauto.evaluation.calibration import wilson_interval
-from bloodauto.evaluation.intervals import Interval, Resampling, percentile_interval, resampling
+from bloodauto.evaluation.intervals import BootstrapResamples, Interval, bootstrap_resamples, percentile_interval
 from bloodauto.run.files import read_arrays
 from bloodauto.shift.score import score as shift_score
-from bloodauto.workflows.comparison.runner import Experiment, Training
+from bloodauto.workflows.comparison.runner import Experiment, VariantResult
 from bloodauto.workflows.comparison.variants import Variant
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoresWithIntervals:
     """Two scores, 0-1, with their 95 % intervals.
 
     Attributes:
@@ -33,13 +33,13 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One variant, or an ensemble of some.
 
     Attributes:
         published: what its source reports; None where nothing is known.
         scored: the network looking once at each image; None when the training failed.
-        over_views: averaged over its recipe's test-time views; None where it names none.
+        with_tta: averaged over its recipe's test-time transforms; None where it names none.
         passes: forward passes that an image then costs.
         gain: interval of the shift score's difference from the first variant's, by the same draws; None for the first.
     """
@@ -47,15 +47,15 @@ class Row:
     name: str
     backbone: str
     published: float | None
-    training: Training | None
-    scored: Scored | None
-    over_views: Scored | None
-    passes: int
-    gain: Interval | None
+    training: VariantResult | None
+    scored: ScoresWithIntervals | None
+    with_tta: ScoresWithIntervals | None
+    forward_passes: int
+    shift_gain: Interval | None
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RankCorrelations:
     """How far two orders agree, from -1 to 1: Spearman's rho and Kendall's tau b.
 
     Attributes:
@@ -73,18 +73,18 @@ class Agreement:
 
 class _Scorer:
     def __init__(self, experiment: Experiment) -> None:
-        self.material = experiment.material
-        self._resampling: Resampling = resampling(self.material, seed=experiment.settings.seed)
-        self._labels = self.material.labels[self.material.validation_index]
+        self.fold_data = experiment.fold_data
+        self._resamples: BootstrapResamples = bootstrap_resamples(self.fold_data, seed=experiment.settings.seed)
+        self._labels = self.fold_data.labels[self.fold_data.validation_index]
 
-    def score(self, answers: Mapping[str, np.ndarray]) -> tuple[Scored, np.ndarray]:
+    def score(self, predictions: Mapping[str, np.ndarray]) -> tuple[ScoresWithIntervals, np.ndarray]:
         """Scores, and the shift score on every draw."""
-        clean, shifted = answers["clean"], answers["shifted"]
-        rows = self.material.quick_rows
+        clean, shifted = predictions["clean"], predictions["shifted"]
+        rows = self.fold_data.subset_rows
         correct = int((clean.argmax(axis=1) == self._labels).sum())
-        draws = self._resampling.shift_scores(clean[rows], shifted)
-        shift = shift_score(self._labels[rows], clean[rows], self.material.plan, shifted).objective
-        scored = Scored(
+        draws = self._resamples.shift_scores(clean[rows], shifted)
+        shift = shift_score(self._labels[rows], clean[rows], self.fold_data.plan, shifted).objective
+        scored = ScoresWithIntervals(
             accuracy=correct / len(self._labels),
             accuracy_interval=Interval(*wilson_interval(correct, len(self._labels))),
             shift=shift,
@@ -93,77 +93,90 @@ class _Scorer:
         return scored, draws
 
 
-def rows_of(
+def comparison_rows(
     experiment: Experiment,
-    trainings: Sequence[Training],
+    trainings: Sequence[VariantResult],
     ensembles: Mapping[str, tuple[Mapping[str, float], float | None]],
-) -> tuple[Row, ...]:
+) -> tuple[ComparisonRow, ...]:
     """Scores every training, then every ensemble.
 
     Args:
         ensembles: by name, the shares of its variants, and its published figure; variants are averaged over their views.
     """
     scorer = _Scorer(experiment)
-    rows: list[Row] = []
+    rows: list[ComparisonRow] = []
     base: np.ndarray | None = None
     for variant, training in zip(experiment.variants, trainings, strict=True):
         if training.failure:
             rows.append(_row(variant, training, None, None, None))
             continue
         scored, draws = scorer.score(read_arrays(training.folder / "predictions.npz"))
-        path = training.folder / "over_views.npz"
-        over_views = scorer.score(read_arrays(path))[0] if path.is_file() else None
-        gain = None if base is None else percentile_interval(draws - base)
+        path = training.folder / "with_tta.npz"
+        with_tta = scorer.score(read_arrays(path))[0] if path.is_file() else None
+        shift_gain = None if base is None else percentile_interval(draws - base)
         if variant is experiment.variants[0]:
             base = draws
-        rows.append(_row(variant, training, scored, over_views, gain))
+        rows.append(_row(variant, training, scored, with_tta, shift_gain))
     by_name = {training.name: training for training in trainings}
-    for name, (shares, published) in ensembles.items():
-        if any(by_name[member].failure for member in shares):
+    for name, (member_weights, published) in ensembles.items():
+        if any(by_name[member].failure for member in member_weights):
             continue
-        joined = _average(by_name, shares)
-        recipes = [variant.recipe for variant in experiment.variants if variant.name in shares]
-        passes = sum(len(shares_of_views(recipe.test_time_views)) for recipe in recipes)
+        joined = _average(by_name, member_weights)
+        recipes = [variant.recipe for variant in experiment.variants if variant.name in member_weights]
+        forward_passes = sum(len(tta_weights(recipe.tta_transforms)) for recipe in recipes)
         backbones = ", ".join(dict.fromkeys(recipe.backbone.name for recipe in recipes))
-        rows.append(Row(name, backbones, published, None, None, scorer.score(joined)[0], passes, None))
+        rows.append(
+            ComparisonRow(name, backbones, published, None, None, scorer.score(joined)[0], forward_passes, None)
+        )
     return tuple(rows)
 
 
 def _row(
-    variant: Variant, training: Training, scored: Scored | None, over_views: Scored | None, gain: Interval | None
-) -> Row:
-    passes = len(shares_of_views(variant.recipe.test_time_views))
-    return Row(
-        variant.name, variant.recipe.backbone.name, variant.published, training, scored, over_views, passes, gain
+    variant: Variant,
+    training: VariantResult,
+    scored: ScoresWithIntervals | None,
+    with_tta: ScoresWithIntervals | None,
+    shift_gain: Interval | None,
+) -> ComparisonRow:
+    forward_passes = len(tta_weights(variant.recipe.tta_transforms))
+    return ComparisonRow(
+        variant.name,
+        variant.recipe.backbone.name,
+        variant.published,
+        training,
+        scored,
+        with_tta,
+        forward_passes,
+        shift_gain,
     )
 
 
-def _average(trainings: Mapping[str, Training], shares: Mapping[str, float]) -> dict[str, np.ndarray]:
-    total = sum(shares.values())
+def _average(trainings: Mapping[str, VariantResult], member_weights: Mapping[str, float]) -> dict[str, np.ndarray]:
+    total = sum(member_weights.values())
     joined: dict[str, Any] = {}
-    for name, share in shares.items():
+    for name, share in member_weights.items():
         folder = trainings[name].folder
-        path = folder / "over_views.npz"
-        answers = read_arrays(path if path.is_file() else folder / "predictions.npz")
+        path = folder / "with_tta.npz"
+        predictions = read_arrays(path if path.is_file() else folder / "predictions.npz")
         for part in ("clean", "shifted"):
-            joined[part] = joined.get(part, 0.0) + share / total * answers[part].astype(np.float64)
+            joined[part] = joined.get(part, 0.0) + share / total * predictions[part].astype(np.float64)
     return joined
 
 
-def agreement(rows: Sequence[Row]) -> Agreement | None:
+def rank_correlations(rows: Sequence[ComparisonRow]) -> RankCorrelations | None:
     """Between the published figures and ours, over views where there are any; None with fewer than three of both.
 
     None too where all of one kind are equal, which is no order.
     """
     from scipy.stats import kendalltau, spearmanr  # type: ignore[import-untyped]
 
-    scored = [(row.published, row.scored if row.over_views is None else row.over_views) for row in rows]
+    scored = [(row.published, row.scored if row.with_tta is None else row.with_tta) for row in rows]
     both = [(published, ours) for published, ours in scored if published is not None and ours is not None]
     published = [figure for figure, _ in both]
     shifts, accuracies = [ours.shift for _, ours in both], [ours.accuracy for _, ours in both]
     if len(both) < 3 or min(len(set(values)) for values in (published, shifts, accuracies)) < 2:
         return None
-    return Agreement(
+    return RankCorrelations(
         spearman=float(spearmanr(published, shifts).statistic),
         kendall=float(kendalltau(published, shifts).statistic),
         accuracy_spearman=float(spearmanr(published, accuracies).statistic),

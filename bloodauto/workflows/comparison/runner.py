@@ -11,38 +11,43 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bloodauto.config.recipe import shares_of_views
-from bloodauto.config.settings import default_workers, gpus_of_this_machine
-from bloodauto.data.dataset import Cells
+from bloodauto.config.recipe import tta_weights
+from bloodauto.config.settings import count_local_gpus, default_workers
+from bloodauto.data.dataset import CellDataset
 from bloodauto.errors import BudgetError, RunError, TrialRejected
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_arrays, write_json
 from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.workflows.comparison.settings import ExperimentSettings, Shares, budget_device_seconds, chosen_cells
+from bloodauto.workflows.comparison.settings import (
+    ExperimentSettings,
+    TimeAllocation,
+    budget_device_seconds,
+    load_experiment_dataset,
+)
 from bloodauto.workflows.comparison.variants import Variant
 
 if TYPE_CHECKING:
-    from bloodauto.evaluation.fold_data import Material
-    from bloodauto.models.device import DeviceChoice
+    from bloodauto.evaluation.fold_data import FoldData
+    from bloodauto.models.device import DeviceSettings
     from bloodauto.training.checkpoint import EpochReport
 
 #: Times are measured once, on a machine that does other things too.
 _MARGIN = 1.3
-_LANE = "driver"
+_SLOT = "driver"
 
 
-class Listener(Protocol):
+class ExperimentListener(Protocol):
     """Is told how an experiment goes."""
 
-    def planned(self, variants: Sequence[Variant], material: Material, seconds_each: float | None) -> None:
-        """Everything is checked; the trainings begin. ``seconds_each``: of wall time that each may train; None: no limit."""
+    def planned(self, variants: Sequence[Variant], fold_data: FoldData, seconds_per_variant: float | None) -> None:
+        """Everything is checked; the trainings begin. ``seconds_per_variant``: of wall time that each may train; None: no limit."""
 
     def epoch(self, name: str, report: EpochReport) -> None:
         """An epoch of a variant has ended."""
 
 
 @dataclass(frozen=True)
-class Training:
+class VariantResult:
     """How one variant's training went.
 
     Attributes:
@@ -69,15 +74,15 @@ class Experiment:
 
     def __init__(self, run: Path, settings: ExperimentSettings, variants: Sequence[Variant]) -> None:
         self.directory, self.settings, self.variants = RunDirectory(run), settings, tuple(variants)
-        on_gpu = gpus_of_this_machine() > 0
+        on_gpu = count_local_gpus() > 0
         self._cores = default_workers(1.0, 0.0, 0)
-        self._gpu_share = 1.0 if on_gpu else 0.0
+        self._gpu_fraction = 1.0 if on_gpu else 0.0
         self._devices = 1.0 if on_gpu else float(self._cores)
         self._budget_seconds = budget_device_seconds(settings.budget, devices=self._devices, on_gpu=on_gpu)
         self._weights = self._checked_recipes()
-        cells = chosen_cells(settings)
-        self._check_same(cells)
-        self.material = self._prepare(cells)
+        dataset = load_experiment_dataset(settings)
+        self._check_unchanged(dataset)
+        self.fold_data = self._prepare(dataset)
 
     def _checked_recipes(self) -> dict[str, Path | None]:
         from bloodauto.models.backbones import check_recipe, find_weights
@@ -92,12 +97,12 @@ class Experiment:
             found[variant.name] = find_weights(variant.recipe.backbone.name, variant.recipe.backbone.weights, folder)
         return found
 
-    def _check_same(self, cells: Cells) -> None:
+    def _check_unchanged(self, dataset: CellDataset) -> None:
         """Whoever goes on must go on with the same; writes down what it is, the first time."""
         asked = {
             "settings": {name: value for name, value in asdict(self.settings).items() if name != "weights_dir"},
-            "images": len(cells),
-            "digest": cells.digest(),
+            "images": len(dataset),
+            "digest": dataset.digest(),
             "variants": {variant.name: variant.recipe.id for variant in self.variants},
         }
         path = self.directory.root / "experiment.json"
@@ -118,30 +123,30 @@ class Experiment:
         else:
             write_json(path, asked)
 
-    def _prepare(self, cells: Cells) -> Material:
+    def _prepare(self, dataset: CellDataset) -> FoldData:
         from bloodauto.data.clean import clean, write_cleaning_csv
         from bloodauto.data.split import make_splits, read_splits, write_splits
-        from bloodauto.models.tensorflow import wake_tensorflow
+        from bloodauto.models.tensorflow import import_tensorflow_quietly
 
-        wake_tensorflow()
-        from bloodauto.evaluation.fold_data import prepare
-        from bloodauto.training.suite_weights import suite_for
+        import_tensorflow_quietly()
+        from bloodauto.evaluation.fold_data import prepare_fold
+        from bloodauto.training.suite_weights import shift_suite_for
 
         if self.directory.splits.is_file():
-            splits = read_splits(self.directory.splits, cells)
+            splits = read_splits(self.directory.splits, dataset)
         else:
-            cleaned = clean(cells, enabled=self.settings.cleaning)
-            splits = make_splits(cells, cleaned, seed=self.settings.seed)
-            write_cleaning_csv(self.directory.cleaning, cells, cleaned)
-            write_splits(self.directory.splits, cells, splits)
-        suite = suite_for([variant.recipe for variant in self.variants], seed=self.settings.seed)
-        return prepare(cells, splits, suite)
+            cleaned = clean(dataset, enabled=self.settings.cleaning)
+            splits = make_splits(dataset, cleaned, seed=self.settings.seed)
+            write_cleaning_csv(self.directory.cleaning, dataset, cleaned)
+            write_splits(self.directory.splits, dataset, splits)
+        suite = shift_suite_for([variant.recipe for variant in self.variants], seed=self.settings.seed)
+        return prepare_fold(dataset, splits, suite)
 
     def folder(self, name: str) -> Path:
         """Where a variant's training lies."""
         return self.directory.root / "variants" / name
 
-    def run(self, listener: Listener, should_stop: Callable[[], bool]) -> tuple[Training, ...] | None:
+    def run(self, listener: ExperimentListener, should_stop: Callable[[], bool]) -> tuple[VariantResult, ...] | None:
         """Trains what is not trained yet; None when it was told to stop, with everything kept.
 
         With a budget every variant trains for the same time: what is left after building and judging all of them, in
@@ -150,27 +155,32 @@ class Experiment:
         Raises:
             BudgetError: too small for anything.
         """
-        from bloodauto.models.device import choose_once, claim_what_is_free
+        from bloodauto.models.device import cached_device_settings, claim_device_if_unused
         from bloodauto.workflows.session import locked
 
         with locked(self.directory):
-            choice = choose_once(on_gpu=self._gpu_share > 0, image_size_px=max(self.material.images.shape[1:3]))
-            claim_what_is_free(cores=self._cores, gpu_share=self._gpu_share)
+            choice = cached_device_settings(
+                on_gpu=self._gpu_fraction > 0, image_size_px=max(self.fold_data.images.shape[1:3])
+            )
+            claim_device_if_unused(cores=self._cores, gpu_fraction=self._gpu_fraction)
             ledger = Ledger(
                 self.directory.ledger,
                 budget_device_seconds=math.inf if self._budget_seconds is None else self._budget_seconds,
                 now=time.monotonic,
                 wall_clock=time.time,
             )
-            ledger.reserve(_LANE, self._devices, "measuring")
+            ledger.reserve(_SLOT, self._devices, "measuring")
             try:
-                shares = self._shares(choice)
-                listener.planned(self.variants, self.material, None if shares is None else shares.training_seconds)
+                shares = self._time_allocation(choice)
+                listener.planned(self.variants, self.fold_data, None if shares is None else shares.training_seconds)
                 for index, variant in enumerate(self.variants):
                     if (self.folder(variant.name) / "outcome.json").is_file():
                         continue
-                    ledger.enter(_LANE, variant.name)
-                    if shares is not None and ledger.left_device_seconds < self._devices * shares.around_seconds[index]:
+                    ledger.set_phase(_SLOT, variant.name)
+                    if (
+                        shares is not None
+                        and ledger.remaining_device_seconds < self._devices * shares.overhead_seconds[index]
+                    ):
                         write_json(
                             self.folder(variant.name) / "outcome.json",
                             {"failure": "not begun, others took longer than measured"},
@@ -180,20 +190,20 @@ class Experiment:
                         return None
                 return tuple(self._read(variant, ledger) for variant in self.variants)
             finally:
-                ledger.release(_LANE)
+                ledger.release(_SLOT)
 
-    def _shares(self, choice: DeviceChoice) -> Shares | None:
+    def _time_allocation(self, choice: DeviceSettings) -> TimeAllocation | None:
         """How long each may train; measured and written once, so that a resume gives the same."""
         if self._budget_seconds is None:
             return None
-        path = self.directory.root / "shares.json"
+        path = self.directory.root / "time_allocation.json"
         if not path.is_file():
             started = time.monotonic()
             building, tracing, judging = self._measure(choice)
             spent = time.monotonic() - started
-            passes = [len(shares_of_views(one.recipe.test_time_views)) for one in self.variants]
+            forward_passes = [len(tta_weights(one.recipe.tta_transforms)) for one in self.variants]
             # Building; the last epoch's judging and the final one; and one for each view where there are several.
-            around = [_MARGIN * (building + judging * (2 + (count if count > 1 else 0))) for count in passes]
+            around = [_MARGIN * (building + judging * (2 + (count if count > 1 else 0))) for count in forward_passes]
             wall = self._budget_seconds / self._devices - spent
             training = (wall - sum(around)) / len(self.variants)
             # A stage's first step, which builds its graph, cannot be cut short.
@@ -204,39 +214,39 @@ class Experiment:
                     f"--budget {self.settings.budget}: expected at least {needed:.0f} device-seconds, which is what building, "
                     f"starting and judging {len(self.variants)} variants takes on these images. Give more, or fewer --images."
                 )
-            write_json(path, asdict(Shares(training, judging, spent, around)))
-        return Shares(**read_json(path))
+            write_json(path, asdict(TimeAllocation(training, judging, spent, around)))
+        return TimeAllocation(**read_json(path))
 
-    def _measure(self, choice: DeviceChoice) -> tuple[float, float, float]:
+    def _measure(self, choice: DeviceSettings) -> tuple[float, float, float]:
         """Wall seconds of building a network, of its first training step, and of judging it; the first variant's."""
         import keras
         import numpy as np
 
-        from bloodauto.evaluation.fold_data import judge
+        from bloodauto.evaluation.fold_data import evaluate
         from bloodauto.models.network import build_network
 
-        material, recipe = self.material, self.variants[0].recipe
+        fold_data, recipe = self.fold_data, self.variants[0].recipe
         started = time.monotonic()
         network = build_network(
-            recipe, num_classes=material.num_classes, image_shape_px=material.images.shape[1:3], weights_file=None
+            recipe, num_classes=fold_data.num_classes, image_shape_px=fold_data.images.shape[1:3], weights_file=None
         )
         built = time.monotonic()
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         network.compile(optimizer="adam", loss=loss, jit_compile=choice.jit_compile)
-        batch = material.train_images[np.arange(recipe.batch_size) % len(material.train_images)]
-        network.train_on_batch(batch, np.eye(material.num_classes, dtype=np.float32)[[0] * recipe.batch_size])
+        batch = fold_data.train_images[np.arange(recipe.batch_size) % len(fold_data.train_images)]
+        network.train_on_batch(batch, np.eye(fold_data.num_classes, dtype=np.float32)[[0] * recipe.batch_size])
         traced = time.monotonic()
-        judge(network, material, quick=False)
+        evaluate(network, fold_data, subset_only=False)
         return built - started, traced - built, time.monotonic() - traced
 
     def _train(
         self,
         variant: Variant,
         index: int,
-        shares: Shares | None,
+        shares: TimeAllocation | None,
         ledger: Ledger,
-        choice: DeviceChoice,
-        listener: Listener,
+        choice: DeviceSettings,
+        listener: ExperimentListener,
         should_stop: Callable[[], bool],
     ) -> bool:
         """False when it was told to stop before the end."""
@@ -250,15 +260,15 @@ class Experiment:
         if shares is not None:
             # What is left of the shares of this variant and those before it, less what judging takes.
             own = (
-                shares.measuring_seconds
-                + sum(shares.around_seconds[: index + 1])
+                shares.measurement_seconds
+                + sum(shares.overhead_seconds[: index + 1])
                 + (index + 1) * shares.training_seconds
             )
             left = own * self._devices - ledger.spent_device_seconds
-            last_moment = time.monotonic() + left / self._devices - _MARGIN * shares.judging_seconds
+            last_moment = time.monotonic() + left / self._devices - _MARGIN * shares.evaluation_seconds
 
         def report(epoch: EpochReport) -> None:
-            ledger.beat()
+            ledger.heartbeat()
             listener.epoch(variant.name, epoch)
 
         options = TrainOptions(
@@ -272,7 +282,7 @@ class Experiment:
         try:
             result = train(
                 variant.recipe,
-                self.material,
+                self.fold_data,
                 seed=self.settings.seed,
                 options=options,
                 folder=folder,
@@ -290,41 +300,41 @@ class Experiment:
         if not result.history:
             write_json(folder / "outcome.json", {"failure": "no epoch ended within its share of the budget"})
             return True
-        if len(shares_of_views(variant.recipe.test_time_views)) > 1:
-            self._look_again(variant)
+        if len(tta_weights(variant.recipe.tta_transforms)) > 1:
+            self._predict_with_tta(variant)
         write_json(folder / "outcome.json", {"failure": "", "finished": result.finished})
         return True
 
-    def _look_again(self, variant: Variant) -> None:
+    def _predict_with_tta(self, variant: Variant) -> None:
         """What the trained network answers over its recipe's views."""
-        from bloodauto.evaluation.fold_data import probabilities
-        from bloodauto.evaluation.tta import over_views
+        from bloodauto.evaluation.fold_data import predict_probabilities
+        from bloodauto.evaluation.tta import with_tta
         from bloodauto.models.network import trained_network
 
-        shape = self.material.images.shape
+        shape = self.fold_data.images.shape
         network = trained_network(
             variant.recipe,
             self.folder(variant.name) / "best.npz",
-            num_classes=self.material.num_classes,
+            num_classes=self.fold_data.num_classes,
             image_shape_px=(shape[1], shape[2]),
         )
-        looking = over_views(network, shares_of_views(variant.recipe.test_time_views))
+        looking = with_tta(network, tta_weights(variant.recipe.tta_transforms))
         write_arrays(
-            self.folder(variant.name) / "over_views.npz",
-            clean=probabilities(looking, self.material.images, self.material.validation_index),
-            shifted=probabilities(looking, self.material.views),
+            self.folder(variant.name) / "with_tta.npz",
+            clean=predict_probabilities(looking, self.fold_data.images, self.fold_data.validation_index),
+            shifted=predict_probabilities(looking, self.fold_data.shifted_images),
         )
 
-    def _read(self, variant: Variant, ledger: Ledger) -> Training:
+    def _read(self, variant: Variant, ledger: Ledger) -> VariantResult:
         folder = self.folder(variant.name)
         outcome = read_json(folder / "outcome.json")
-        ledger.enter(_LANE, "reading")
+        ledger.set_phase(_SLOT, "reading")
         spent = ledger.charged_for(variant.name)
         if outcome["failure"]:
-            return Training(variant.name, folder, False, outcome["failure"], 0, 0, spent)
+            return VariantResult(variant.name, folder, False, outcome["failure"], 0, 0, spent)
         parameters = int(read_json(folder / "result.json")["parameters"])
         epochs = len(json.loads((folder / "history.json").read_text(encoding="utf-8")))
-        return Training(variant.name, folder, bool(outcome["finished"]), "", epochs, parameters, spent)
+        return VariantResult(variant.name, folder, bool(outcome["finished"]), "", epochs, parameters, spent)
 
 
 def _trained_seconds(folder: Path) -> float:

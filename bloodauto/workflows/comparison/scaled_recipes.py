@@ -8,8 +8,8 @@ from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Optimizer,
 from bloodauto.models.backbones import num_blocks, num_layers
 
 #: A shorter training has to learn faster; but no optimizer may be driven beyond what it stands.
-_HIGHEST_LEARNING_RATE = {"lion": 5e-4, "sgd": 0.1}
-_HIGHEST_OF_ALL_OTHERS = 3e-3
+_MAX_LEARNING_RATE = {"lion": 5e-4, "sgd": 0.1}
+_DEFAULT_MAX_LEARNING_RATE = 3e-3
 
 
 def scaled(recipe: Recipe, *, backbone: str, epochs: int | None, learning_rate_factor: float) -> Recipe:
@@ -32,28 +32,32 @@ def scaled(recipe: Recipe, *, backbone: str, epochs: int | None, learning_rate_f
             stage.model_copy(
                 update={
                     "epochs": wanted,
-                    "unfreeze": _unfrozen(stage, recipe.backbone, small),
-                    "optimizer": _faster(stage.optimizer, learning_rate_factor),
+                    "unfreeze": _scaled_unfreezing(stage, recipe.backbone, small),
+                    "optimizer": _scaled_optimizer(stage.optimizer, learning_rate_factor),
                 }
             )
         )
     return recipe.model_copy(update={"backbone": small, "stages": tuple(stages)})
 
 
-def _faster(optimizer: Optimizer, factor: float) -> Optimizer:
-    highest = _HIGHEST_LEARNING_RATE.get(optimizer.name, _HIGHEST_OF_ALL_OTHERS)
+def _scaled_optimizer(optimizer: Optimizer, factor: float) -> Optimizer:
+    highest = _MAX_LEARNING_RATE.get(optimizer.name, _DEFAULT_MAX_LEARNING_RATE)
     rate = max(min(optimizer.learning_rate * factor, highest), optimizer.learning_rate)
     return optimizer.model_copy(update={"learning_rate": rate})
 
 
-def _unfrozen(stage: Stage, own: Backbone, small: Backbone) -> object:
+def _scaled_unfreezing(stage: Stage, original: Backbone, small: Backbone) -> object:
     unfreeze = stage.unfreeze
     if isinstance(unfreeze, LastBlocks):
-        return unfreeze.model_copy(update={"blocks": _same_share(unfreeze.blocks, num_blocks(own), num_blocks(small))})
+        return unfreeze.model_copy(
+            update={"blocks": _same_fraction(unfreeze.blocks, num_blocks(original), num_blocks(small))}
+        )
     if isinstance(unfreeze, LastLayers):
-        return unfreeze.model_copy(update={"layers": _same_share(unfreeze.layers, num_layers(own), num_layers(small))})
+        return unfreeze.model_copy(
+            update={"layers": _same_fraction(unfreeze.layers, num_layers(original), num_layers(small))}
+        )
     return unfreeze
 
 
-def _same_share(count: int, of: int, of_small: int) -> int:
-    return min(math.ceil(of_small * count / of), of_small)
+def _same_fraction(count: int, total: int, small_total: int) -> int:
+    return min(math.ceil(small_total * count / total), small_total)

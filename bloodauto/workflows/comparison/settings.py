@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bloodauto.config.budget import parse_budget
-from bloodauto.data.dataset import Cells
+from bloodauto.data.dataset import CellDataset
 from bloodauto.errors import BudgetError, UserError
 
 
@@ -49,40 +49,40 @@ def budget_device_seconds(budget: str | None, *, devices: float, on_gpu: bool) -
     return parsed.device_seconds(devices)
 
 
-def chosen_cells(settings: ExperimentSettings) -> Cells:
+def load_experiment_dataset(settings: ExperimentSettings) -> CellDataset:
     """The images, or the part of them that was asked for.
 
     Raises:
         DataError: they cannot be used.
         UserError: fewer were asked for than there are classes.
     """
-    from bloodauto.workflows.prepare import read_cells
+    from bloodauto.workflows.prepare import read_dataset
 
-    cells = read_cells(settings.data, settings.image_size_px)
-    if settings.images is None or settings.images >= len(cells):
-        return cells
-    if settings.images < 10 * len(cells.class_names):
+    dataset = read_dataset(settings.data, settings.image_size_px)
+    if settings.images is None or settings.images >= len(dataset):
+        return dataset
+    if settings.images < 10 * len(dataset.class_names):
         raise UserError(
-            f"--images: expected at least 10 for each of {len(cells.class_names)} classes, got {settings.images}."
+            f"--images: expected at least 10 for each of {len(dataset.class_names)} classes, got {settings.images}."
         )
-    order = np.random.default_rng(settings.seed).permutation(len(cells))
-    by_class = order[np.argsort(cells.labels[order], kind="stable")]
-    kept = by_class[np.linspace(0, len(cells) - 1, settings.images).round().astype(int)]
-    return cells.subset(np.sort(kept))
+    order = np.random.default_rng(settings.seed).permutation(len(dataset))
+    by_class = order[np.argsort(dataset.labels[order], kind="stable")]
+    kept = by_class[np.linspace(0, len(dataset) - 1, settings.images).round().astype(int)]
+    return dataset.subset(np.sort(kept))
 
 
 @dataclass(frozen=True)
-class Shares:
+class TimeAllocation:
     """Wall seconds of an experiment with a budget.
 
     Attributes:
         training_seconds: each variant's training.
         judging_seconds: judging one network on all validation images and views.
-        measuring_seconds: spent on finding this out.
-        around_seconds: building and judging, per variant.
+        measurement_seconds: spent on finding this out.
+        overhead_seconds: building and judging, per variant.
     """
 
     training_seconds: float
-    judging_seconds: float
-    measuring_seconds: float
-    around_seconds: list[float]
+    evaluation_seconds: float
+    measurement_seconds: float
+    overhead_seconds: list[float]

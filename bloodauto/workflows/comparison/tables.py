@@ -8,41 +8,41 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bloodauto.workflows.comparison.results import Agreement, Interval, Row, Scored
+from bloodauto.workflows.comparison.results import ComparisonRow, Interval, RankCorrelations, ScoresWithIntervals
 
 _EMPTY = "-"
 
 
-def headings(published_figure: str) -> tuple[str, ...]:
+def headings(published_metric: str) -> tuple[str, ...]:
     """Of ``cells``."""
-    published = f"published: {published_figure.replace('_', ' ')}" if published_figure else "published"
+    published = f"published: {published_metric.replace('_', ' ')}" if published_metric else "published"
     return (
         "variant",
         published,
-        "accuracy, same lab",
+        "accuracy, in-domain",
         "shift score",
         "difference from first",
-        "over views",
+        "with TTA",
         "epochs",
         "device-s",
     )
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: ComparisonRow) -> tuple[str, ...]:
     """One row as text: scores in per cent with 95 % intervals; the difference of shift scores in points."""
     training = row.training
     if training is not None and training.failure:
         return (row.name, _number(row.published), f"failed: {training.failure}", *[_EMPTY] * 5)
-    over_views = _EMPTY
-    if row.over_views is not None:
-        over_views = f"{_percent(row.over_views.accuracy)}, {_percent(row.over_views.shift)} ({row.passes} passes)"
+    with_tta = _EMPTY
+    if row.with_tta is not None:
+        with_tta = f"{_percent(row.with_tta.accuracy)}, {_percent(row.with_tta.shift)} ({row.forward_passes} passes)"
     return (
         row.name,
         _number(row.published),
-        _EMPTY if row.scored is None else _with(row.scored.accuracy, row.scored.accuracy_interval),
-        _EMPTY if row.scored is None else _with(row.scored.shift, row.scored.shift_interval),
-        _EMPTY if row.gain is None else f"{100 * row.gain.low:+.1f} to {100 * row.gain.high:+.1f}",
-        over_views,
+        _EMPTY if row.scored is None else _with_interval(row.scored.accuracy, row.scored.accuracy_interval),
+        _EMPTY if row.scored is None else _with_interval(row.scored.shift, row.scored.shift_interval),
+        _EMPTY if row.shift_gain is None else f"{100 * row.shift_gain.low:+.1f} to {100 * row.shift_gain.high:+.1f}",
+        with_tta,
         _EMPTY if training is None else f"{training.epochs}{'' if training.finished else ' (cut)'}",
         _EMPTY if training is None else f"{training.device_seconds:.0f}",
     )
@@ -56,48 +56,48 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _with(value: float, interval: Interval) -> str:
+def _with_interval(value: float, interval: Interval) -> str:
     return f"{_percent(value)} ({_percent(interval.low)}-{_percent(interval.high)})"
 
 
-def notes(rows: Sequence[Row], agreed: Agreement | None, *, images: int) -> tuple[str, ...]:
+def notes(rows: Sequence[ComparisonRow], correlations: RankCorrelations | None, *, images: int) -> tuple[str, ...]:
     """What a reader must know of the figures."""
     lines = [
         f"Per cent, on {images} validation images; 95 % intervals: Wilson's for accuracy, a bootstrap over images for the "
         "shift score and for its difference from the first variant (same draws). They say what other images would change, "
         "not what another seed would: each variant was trained once.",
     ]
-    if any(row.over_views is not None for row in rows):
+    if any(row.with_tta is not None for row in rows):
         lines.append(
-            "Over views: accuracy and shift score when the answers for the recipe's test-time views are averaged."
+            "Over views: accuracy and shift score when the answers for the recipe's test-time transforms are averaged."
         )
-    if agreed is not None:
+    if correlations is not None:
         lines.append(
-            f"Order against the published one, {agreed.variants} variants: of the shift scores Spearman "
-            f"{agreed.spearman:.2f}, Kendall {agreed.kendall:.2f}; of the accuracies Spearman "
-            f"{agreed.accuracy_spearman:.2f}, Kendall {agreed.accuracy_kendall:.2f}."
+            f"Order against the published one, {correlations.variants} variants: of the shift scores Spearman "
+            f"{correlations.spearman:.2f}, Kendall {correlations.kendall:.2f}; of the accuracies Spearman "
+            f"{correlations.accuracy_spearman:.2f}, Kendall {correlations.accuracy_kendall:.2f}."
         )
     return tuple(lines)
 
 
-def plain(rows: Sequence[Row], published_figure: str) -> str:
+def plain(rows: Sequence[ComparisonRow], published_metric: str) -> str:
     """Columns of text, for a terminal or a log; its lines are not broken."""
-    lines = [headings(published_figure), *map(cells, rows)]
+    lines = [headings(published_metric), *map(cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def markdown(rows: Sequence[Row], published_figure: str, told: Sequence[str]) -> str:
+def markdown(rows: Sequence[ComparisonRow], published_metric: str, note_lines: Sequence[str]) -> str:
     """A Markdown table and the notes under it."""
-    head = headings(published_figure)
+    head = headings(published_metric)
     lines = [head, ["---"] * len(head), *map(cells, rows)]
     table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-    return table + "\n\n" + "\n\n".join(told) + "\n"
+    return table + "\n\n" + "\n\n".join(note_lines) + "\n"
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[ComparisonRow]) -> str:
     """All figures, unrounded, one row a line."""
     flat = [_flat(row) for row in rows]
     stream = io.StringIO()
@@ -107,8 +107,8 @@ def as_csv(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def _flat(row: Row) -> dict[str, Any]:
-    def scores(prefix: str, scored: Scored | None) -> dict[str, Any]:
+def _flat(row: ComparisonRow) -> dict[str, Any]:
+    def scores(prefix: str, scored: ScoresWithIntervals | None) -> dict[str, Any]:
         names = ("accuracy", "accuracy_low", "accuracy_high", "shift", "shift_low", "shift_high")
         values: tuple[Any, ...] = ("",) * len(names)
         if scored is not None:
@@ -116,16 +116,16 @@ def _flat(row: Row) -> dict[str, Any]:
             values = (scored.accuracy, accuracy.low, accuracy.high, scored.shift, shift.low, shift.high)
         return {prefix + name: value for name, value in zip(names, values, strict=True)}
 
-    training, gain = row.training, row.gain
+    training, shift_gain = row.training, row.shift_gain
     return {
         "name": row.name,
         "backbone": row.backbone,
         "published": "" if row.published is None else row.published,
         **scores("", row.scored),
-        **scores("over_views_", row.over_views),
-        "passes": row.passes,
-        "shift_gain_low": "" if gain is None else gain.low,
-        "shift_gain_high": "" if gain is None else gain.high,
+        **scores("with_tta_", row.with_tta),
+        "forward_passes": row.forward_passes,
+        "shift_gain_low": "" if shift_gain is None else shift_gain.low,
+        "shift_gain_high": "" if shift_gain is None else shift_gain.high,
         "epochs": "" if training is None else training.epochs,
         "parameters": "" if training is None else training.parameters,
         "device_seconds": "" if training is None else round(training.device_seconds, 3),
@@ -134,9 +134,9 @@ def _flat(row: Row) -> dict[str, Any]:
     }
 
 
-def as_json(rows: Sequence[Row], agreed: Agreement | None) -> dict[str, Any]:
+def as_json(rows: Sequence[ComparisonRow], correlations: RankCorrelations | None) -> dict[str, Any]:
     """For ``--json``: nothing is not a number."""
     return {
         "variants": [{name: None if value == "" else value for name, value in _flat(row).items()} for row in rows],
-        "agreement": None if agreed is None else asdict(agreed),
+        "rank_correlations": None if correlations is None else asdict(correlations),
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe, with_changes
+from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe, with_overrides
 from bloodauto.config.recipe.experiments import load_ablation
 from bloodauto.errors import RecipeError
 from bloodauto.run.yaml_files import YamlDocument, read_yaml
@@ -54,24 +54,26 @@ def declared_variants(path: Path, *, smoke: bool = False) -> tuple[tuple[Variant
     ablation, document = load_ablation(path)
     base_path = path.parent / ablation.base
     if not base_path.is_file():
-        raise RecipeError(f"{document.place('base')}: base: expected a recipe's file, found none at {ablation.base}.")
+        raise RecipeError(
+            f"{document.location('base')}: base: expected a recipe's file, found none at {ablation.base}."
+        )
     base = load_recipe(base_path, smoke=smoke).model_dump(mode="json")
     variants = []
     value = base
     for index, declared in enumerate(ablation.variants):
-        place = f"variants.{index}.changes"
+        location = f"variants.{index}.overrides"
         start = value if ablation.cumulative else base
-        value = with_changes(start, declared.changes, origin=document.place(place))
-        prefix = f"{place}."
+        value = with_overrides(start, declared.overrides, origin=document.location(location))
+        prefix = f"{location}."
         lines = {
             dotted.removeprefix(prefix): line for dotted, line in document.lines.items() if dotted.startswith(prefix)
         }
         recipe = parse_recipe(value, origin=YamlDocument(path, value, lines))
         variants.append(Variant(declared.name, recipe, declared.published))
-    return tuple(variants), ablation.published_figure
+    return tuple(variants), ablation.published_metric
 
 
-def varied(recipe: Recipe, vary: Sequence[str]) -> tuple[Variant, ...]:
+def variants_from_options(recipe: Recipe, vary: Sequence[str]) -> tuple[Variant, ...]:
     """The recipe itself and, one at a time, each value of each ``path=value,value``.
 
     Args:
@@ -83,14 +85,14 @@ def varied(recipe: Recipe, vary: Sequence[str]) -> tuple[Variant, ...]:
     variants = {recipe.id: Variant(BASE, recipe)}
     value = recipe.model_dump(mode="json")
     for text in vary:
-        path, separator, listed = text.partition("=")
-        if not separator or not path.strip() or not listed.strip():
+        path, separator, values_text = text.partition("=")
+        if not separator or not path.strip() or not values_text.strip():
             raise RecipeError(f"--vary: expected path=value,value such as head.dropout=0,0.3,0.6, got {text!r}.")
-        for one in _values(listed, text):
+        for one in _values(values_text, text):
             origin = f"--vary {path}={_short(one)}"
-            changed = parse_recipe(with_changes(value, {path.strip(): one}, origin=origin), origin=origin)
+            changed = parse_recipe(with_overrides(value, {path.strip(): one}, origin=origin), origin=origin)
             # A value that is the recipe's own makes no new training.
-            variants.setdefault(changed.id, Variant(_file_name(f"{path.strip()}={_short(one)}"), changed))
+            variants.setdefault(changed.id, Variant(_folder_name(f"{path.strip()}={_short(one)}"), changed))
     names = [variant.name for variant in variants.values()]
     if len(set(names)) < len(names):
         raise RecipeError(
@@ -101,7 +103,7 @@ def varied(recipe: Recipe, vary: Sequence[str]) -> tuple[Variant, ...]:
     return tuple(variants.values())
 
 
-def check_different(variants: Sequence[Variant]) -> None:
+def check_distinct(variants: Sequence[Variant]) -> None:
     """Raises:
     RecipeError: two variants would train the same.
     """
@@ -115,20 +117,20 @@ def check_different(variants: Sequence[Variant]) -> None:
         seen[variant.recipe.id] = variant.name
 
 
-def _values(listed: str, given: str) -> list[Any]:
+def _values(values_text: str, option_text: str) -> list[Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        values = YAML(typ="safe", pure=True).load(io.StringIO(f"[{listed}]"))
+        values = YAML(typ="safe", pure=True).load(io.StringIO(f"[{values_text}]"))
     except YAMLError:
         raise RecipeError(
-            f"--vary: expected values as in YAML, got {given!r}; put texts with brackets in quotes."
+            f"--vary: expected values as in YAML, got {option_text!r}; put texts with brackets in quotes."
         ) from None
     return list(values)
 
 
-def _file_name(text: str) -> str:
+def _folder_name(text: str) -> str:
     """Names a folder, too: what a path would take apart is replaced."""
     return re.sub(r"[^\w.=,+\[\] {}:-]+", "_", text)
 

@@ -10,10 +10,10 @@ import bloodauto
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import parameters_of
-from bloodauto.config.space.sampling import realise
+from bloodauto.config.space.sampling import recipe_from_parameters
 from bloodauto.models.backbones import check_recipe, num_parameters
 from bloodauto.tuning.objectives import parse_objectives
-from bloodauto.workflows.prepare import checked_space, declared_recipes, find_space
+from bloodauto.workflows.prepare import find_space, load_checked_space, load_initial_configurations
 
 TRIALS = shipped_folder("trials")
 PUBLISHED = {
@@ -57,7 +57,7 @@ def test_each_says_what_it_could_not_follow_and_how_it_is_trained(name: str) -> 
     source = PUBLISHED[name].source
     assert source is not None
     assert source.title
-    assert source.not_followed
+    assert source.deviations_from_source
     assert source.command.startswith(f"bloodauto train trials/{name}.yaml --data ")
     figures = [
         *source.published.items(),
@@ -77,7 +77,7 @@ def test_every_shipped_recipe_has_a_quick_variant_without_weights(file: Path) ->
     assert num_parameters(quick.backbone) < 500_000
     declared = load_recipe(file)
     assert len(quick.stages) == len(declared.stages)
-    for field in ("loss", "imbalance", "augmentation", "test_time_views"):
+    for field in ("loss", "imbalance", "augmentation", "tta_transforms"):
         assert getattr(quick, field) == getattr(declared, field), (
             f"{field}: the quick variant must try what is declared"
         )
@@ -108,8 +108,8 @@ def test_what_the_reports_say_of_training_is_what_the_recipes_say() -> None:
     fractions = [one.offline.fraction for stage in dai.stages if (one := stage.augmentation) and one.offline]
     assert fractions == sorted(fractions)
     assert len(set(fractions)) == 5
-    assert len(dai.test_time_views) > 1
-    assert (hyperbee.augmentation.fraction, hyperbee.imbalance.sampling) == (0.8, "equalise")
+    assert len(dai.tta_transforms) > 1
+    assert (hyperbee.augmentation.fraction, hyperbee.imbalance.sampling) == (0.8, "synthesise")
     assert [stage.epochs for stage in hyperbee.stages] == [10, 3]
     assert hyperbee.stages[1].unfreeze.layers == 30  # type: ignore[union-attr]
     for recipe in (first, second):
@@ -120,10 +120,12 @@ def test_what_the_reports_say_of_training_is_what_the_recipes_say() -> None:
 
 
 def test_one_shipped_space_holds_them_all() -> None:
-    space = checked_space(find_space("reports"))
-    assert set(HIDDEN) <= {name for name, _ in declared_recipes("shipped", space, parse_objectives("shift")).inside}
+    space = load_checked_space(find_space("reports"))
+    assert set(HIDDEN) <= {
+        name for name, _ in load_initial_configurations("shipped", space, parse_objectives("shift")).in_space
+    }
     for recipe in PUBLISHED.values():
-        assert realise(space, parameters_of(space, recipe)).id == recipe.id
+        assert recipe_from_parameters(space, parameters_of(space, recipe)).id == recipe.id
 
 
 def network_parameters(recipe: Recipe) -> int:
@@ -167,8 +169,8 @@ def test_each_quick_variant_trains_without_weights_and_without_images(name: str,
     # Patience may end a stage early; no stage is left out.
     assert {epoch.stage for epoch in summary.result.history} == set(range(len(quick.stages)))
     assert load_recipe(tmp_path / "run" / "recipe.yaml").id == quick.id
-    assert summary.passes == max(len(quick.test_time_views), 1)
-    assert (summary.over_views is not None) == bool(quick.test_time_views)
+    assert summary.forward_passes == max(len(quick.tta_transforms), 1)
+    assert (summary.with_tta is not None) == bool(quick.tta_transforms)
     # Where the second stage has two epochs, it learns.
     losses = [epoch.train_loss for epoch in summary.result.history if epoch.stage == 1]
     assert len(losses) == 1 or losses[-1] < losses[0]

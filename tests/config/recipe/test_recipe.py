@@ -15,10 +15,10 @@ from bloodauto.config.recipe import (
     Optimizer,
     RandAugmentSettings,
     Recipe,
-    WeightedView,
+    WeightedTransform,
     load_recipe,
-    shares_of_views,
-    with_changes,
+    tta_weights,
+    with_overrides,
 )
 from bloodauto.config.recipe import parse_recipe as parse
 from bloodauto.config.shipped import shipped_folder
@@ -74,7 +74,7 @@ def test_the_id_does_not_depend_on_order_name_or_source(path):
     renamed = {**plain, "name": "other", "source": {"title": "other", "published": {"accuracy": 0.5}}}
     assert parse(renamed, origin="x").id == recipe.id
     assert parse({**plain, "batch_size": recipe.batch_size + 1}, origin="x").id != recipe.id
-    seen_otherwise = {**plain, "test_time_views": [{"view": "turn_90"}, {"view": "darker", "weight": 3}]}
+    seen_otherwise = {**plain, "tta_transforms": [{"transform": "turn_90"}, {"transform": "darker", "weight": 3}]}
     assert parse(seen_otherwise, origin="x").id == recipe.id
 
 
@@ -149,8 +149,12 @@ def test_a_recipe_does_not_change_after_creation(tmp_path):
         ("loss: {gamma: 1.0}", 6, "loss: gamma belongs to the focal loss, not to cross_entropy"),
         ("loss: {name: focl}", 6, "expected 'cross_entropy' or 'focal', got 'focl'; did you mean 'focal'?"),
         ("source: {notes: x}", 6, "source.title: missing"),
-        ("test_time_views:\n  - {view: turn_91}", 7, "got 'turn_91'; did you mean 'turn_90'?"),
-        ("test_time_views: [{view: darker, weight: 0}]", 6, "test_time_views.0.weight: expected more than 0.0, got 0"),
+        ("tta_transforms:\n  - {transform: turn_91}", 7, "got 'turn_91'; did you mean 'turn_90'?"),
+        (
+            "tta_transforms: [{transform: darker, weight: 0}]",
+            6,
+            "tta_transforms.0.weight: expected more than 0.0, got 0",
+        ),
         ("smoke: {stages.0.epochs: 0}", 6, "stages.0.epochs: expected at least 1, got 0"),
         ("smoke:\n  batch_size: 8\n  head.dropuot: 0.1", 8, "head.dropuot: no such field; did you mean 'dropout'?"),
         ("smoke: {stages.1.epochs: 2}", 6, "stages.1: expected the number of one of 1 items, counted from 0, got '1'"),
@@ -230,13 +234,17 @@ def test_what_is_no_recipe_at_all(tmp_path, text, told):
 
 def test_a_view_is_named_once(tmp_path):
     with pytest.raises(RecipeError, match="expected each view once, got identity more often"):
-        loaded(tmp_path, MINIMAL + "test_time_views: [{view: identity}, {view: identity, weight: 2}]\n")
+        loaded(tmp_path, MINIMAL + "tta_transforms: [{transform: identity}, {transform: identity, weight: 2}]\n")
 
 
 def test_shares_of_views_sum_to_one():
-    views = [WeightedView(view="identity", weight=2), WeightedView(view="turn_180"), WeightedView(view="darker")]
-    assert shares_of_views(views) == {"identity": 0.5, "turn_180": 0.25, "darker": 0.25}
-    assert shares_of_views(()) == {"identity": 1.0}
+    views = [
+        WeightedTransform(transform="identity", weight=2),
+        WeightedTransform(transform="turn_180"),
+        WeightedTransform(transform="darker"),
+    ]
+    assert tta_weights(views) == {"identity": 0.5, "turn_180": 0.25, "darker": 0.25}
+    assert tta_weights(()) == {"identity": 1.0}
 
 
 def test_a_smoke_variant_changes_what_it_names_and_nothing_else(tmp_path):
@@ -253,15 +261,15 @@ def test_a_smoke_variant_changes_what_it_names_and_nothing_else(tmp_path):
 
 def test_a_same_lab_variant_is_taken_where_there_is_one(tmp_path):
     path = tmp_path / "given.yaml"
-    path.write_text(MINIMAL + "smoke:\n  batch_size: 4\nsame_lab:\n  head.dropout: 0.5\n")
-    declared, light, quick = load_recipe(path), load_recipe(path, same_lab=True), load_recipe(path, smoke=True)
+    path.write_text(MINIMAL + "smoke:\n  batch_size: 4\nin_domain:\n  head.dropout: 0.5\n")
+    declared, light, quick = load_recipe(path), load_recipe(path, in_domain=True), load_recipe(path, smoke=True)
     assert (declared.head, light.head, quick.head) == (Head(), Head(dropout=0.5), Head())
     assert (declared.batch_size, light.batch_size, quick.batch_size) == (64, 64, 4)
     path.write_text(MINIMAL)
-    assert load_recipe(path, same_lab=True) == load_recipe(path)
+    assert load_recipe(path, in_domain=True) == load_recipe(path)
 
 
-@pytest.mark.parametrize("group", ["smoke", "same_lab"])
+@pytest.mark.parametrize("group", ["smoke", "in_domain"])
 @pytest.mark.parametrize(
     ("value", "told"),
     [(" 3\n", "expected new values by dotted path, got 3"), ("\n  head.dropuot: 0.5\n", "did you mean 'dropout'")],
@@ -277,17 +285,17 @@ def test_variants_are_checked_also_where_nobody_asks_for_them(tmp_path, group, v
 
 def test_changes_act_in_their_order_on_a_copy():
     value = {"stages": [{"epochs": 1}], "loss": None}
-    changes = {"stages.1": {"epochs": 2}, "stages.1.epochs": 5, "loss.name": "focal", "head.dense_units": [8]}
-    changed = with_changes(value, changes, origin="x")
+    overrides = {"stages.1": {"epochs": 2}, "stages.1.epochs": 5, "loss.name": "focal", "head.dense_units": [8]}
+    changed = with_overrides(value, overrides, origin="x")
     assert changed == {
         "stages": [{"epochs": 1}, {"epochs": 5}],
         "loss": {"name": "focal"},
         "head": {"dense_units": [8]},
     }
     assert value == {"stages": [{"epochs": 1}], "loss": None}
-    assert changes["stages.1"] == {"epochs": 2}
+    assert overrides["stages.1"] == {"epochs": 2}
     with pytest.raises(RecipeError, match=r"x: stages\.3: expected the number of one of 1 items.*or 1 to add one"):
-        with_changes(value, {"stages.3": {}}, origin="x")
+        with_overrides(value, {"stages.3": {}}, origin="x")
 
 
 def test_long_values_are_cut_in_messages():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bloodauto.config.recipe import EarlyStopping, Recipe, parse_recipe
-from bloodauto.config.space import corners, load_space
+from bloodauto.config.space import covering_recipes, load_space
 from bloodauto.errors import RecipeError
 
 
@@ -92,7 +92,7 @@ def test_a_recipe_without_stages_or_a_stage_without_epochs():
     [
         ({"sampling": "oversampling"}, "did you mean 'oversample'"),
         ({"samplng": "smote"}, "did you mean 'sampling'"),
-        ({"sampling": "smote", "equalise": {}}, "equalise belongs to sampling: equalise, not to sampling: smote"),
+        ({"sampling": "smote", "synthesise": {}}, "synthesise belongs to sampling: synthesise, not to sampling: smote"),
     ],
 )
 def test_imbalance_that_cannot_be(imbalance, message):
@@ -118,7 +118,7 @@ loss:
   choice:
     - {name: focal, gamma: {float: [0.5, 3.0]}, alpha: {choice: [null, 0.25, [1.0, 2.0]]}}
     - {name: cross_entropy, class_weights: {choice: [none, balanced]}}
-imbalance: {sampling: {choice: [none, oversample, undersample, smote, borderline_smote, equalise]}}
+imbalance: {sampling: {choice: [none, oversample, undersample, smote, borderline_smote, synthesise]}}
 stages:
   - epochs: {int: [1, 3]}
     layer_decay: {float: [0.3, 1.0]}
@@ -137,9 +137,9 @@ stages:
 """,
         encoding="utf-8",
     )
-    recipes = list(corners(load_space(path)))
+    recipes = list(covering_recipes(load_space(path)))
     assert {recipe.imbalance.sampling for recipe in recipes} == {
-        "none", "oversample", "undersample", "smote", "borderline_smote", "equalise"
+        "none", "oversample", "undersample", "smote", "borderline_smote", "synthesise"
     }  # fmt: skip
     stages = [recipe.stages[0] for recipe in recipes]
     assert {stage.weight_averaging for stage in stages} == {"none", "ema", "swa"}

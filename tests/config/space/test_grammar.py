@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.space import Choice, FloatRange, IntRange, Space, corners, load_space
+from bloodauto.config.space import Choice, FloatRange, IntRange, Space, covering_recipes, load_space
 from bloodauto.errors import RecipeError
 
 SHIPPED = sorted(shipped_folder("search_spaces").glob("*.yaml"))
@@ -47,7 +47,7 @@ def test_domains_are_read_as_they_are_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("domain", "place", "told"),
+    ("domain", "place", "message"),
     [
         ("{float: [1, 2, 3]}", "float", "expected two numbers, [low, high], got [1, 2, 3]"),
         ("{float: 3}", "float", "expected two numbers"),
@@ -78,11 +78,11 @@ def test_domains_are_read_as_they_are_written(tmp_path):
         ("{Int: [1, 2]}", "Int", "no such domain; did you mean 'int'?"),
     ],
 )
-def test_a_domain_that_is_not_well_formed_is_told_with_its_place(tmp_path, domain, place, told):
+def test_a_malformed_domain_is_reported_with_its_place(tmp_path, domain, place, message):
     with pytest.raises(RecipeError) as caught:
         space_of(tmp_path, HEAD + f"head:\n  dropout: {domain}\n")
     assert str(caught.value).startswith(f"{tmp_path / 'given.yaml'}:6: head.dropout.{place}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "3\n", "- a\n", "{choice: [{a: 1}]}\n"])
@@ -92,7 +92,7 @@ def test_a_file_that_is_no_tree_of_fields(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("added", "line", "told"),
+    ("added", "line", "message"),
     [
         ("haed: {dropout: 0.1}", 5, "haed: no such field; did you mean 'head'?"),
         ("head:\n  dropout: {float: [0.1, 0.95]}", 6, "head.dropout: expected at most 0.9, got 0.95"),
@@ -111,17 +111,19 @@ def test_a_file_that_is_no_tree_of_fields(tmp_path, text):
         ),
     ],
 )
-def test_a_value_that_no_recipe_may_have_is_found_at_a_corner(tmp_path, added, line, told):
+def test_an_invalid_value_is_found_by_the_covering_recipes(tmp_path, added, line, message):
     space = space_of(tmp_path, HEAD + added + "\n")
     with pytest.raises(RecipeError) as caught:
-        list(corners(space))
-    places = [text for text in str(caught.value).splitlines() if told in text]
+        list(covering_recipes(space))
+    places = [text for text in str(caught.value).splitlines() if message in text]
     assert places, str(caught.value)
     assert places[0].startswith(f"{tmp_path / 'given.yaml'}:{line}: ")
 
 
-@pytest.mark.parametrize("views", ["{choice: [[], [{view: darker}]]}", "[{view: darker, weight: {float: [1, 2]}}]"])
+@pytest.mark.parametrize(
+    "views", ["{choice: [[], [{transform: darker}]]}", "[{transform: darker, weight: {float: [1, 2]}}]"]
+)
 def test_views_cannot_be_searched(tmp_path, views):
-    with pytest.raises(RecipeError, match=r"given\.yaml:5: test_time_views: expected plain values, got a domain"):
-        space_of(tmp_path, HEAD + f"test_time_views: {views}\n")
-    space_of(tmp_path, HEAD + "test_time_views: [{view: darker}]\n")
+    with pytest.raises(RecipeError, match=r"given\.yaml:5: tta_transforms: expected plain values, got a domain"):
+        space_of(tmp_path, HEAD + f"tta_transforms: {views}\n")
+    space_of(tmp_path, HEAD + "tta_transforms: [{transform: darker}]\n")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bloodauto.config.recipe import load_recipe
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.space import load_space, neighbour, parameters_of, realise, sample
+from bloodauto.config.space import load_space, local_perturbation, parameters_of, recipe_from_parameters, sample
 
 SPACES = {path.stem: load_space(path) for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
 
@@ -22,15 +22,15 @@ def draw(space, seed):
 
 
 @given(name=st.sampled_from(sorted(SPACES)), seed=st.integers(0, 10_000))
-def test_a_neighbour_is_another_recipe_of_the_space_that_shares_most_with_its_parent(name, seed) -> None:
+def test_a_local_perturbation_is_a_different_recipe_of_the_space_close_to_its_parent(name, seed) -> None:
     space = SPACES[name]
     _, parent = draw(space, seed)
-    recipe, parameters = neighbour(space, parent, np.random.default_rng(seed))
-    assert realise(space, parameters).id == recipe.id
-    assert realise(space, parameters_of(space, recipe)).id == recipe.id
+    recipe, parameters = local_perturbation(space, parent, np.random.default_rng(seed))
+    assert recipe_from_parameters(space, parameters).id == recipe.id
+    assert recipe_from_parameters(space, parameters_of(space, recipe)).id == recipe.id
     moved = [key for key in parent if key in parameters and parameters[key] != parent[key]]
     assert moved
-    again, _ = neighbour(space, parent, np.random.default_rng(seed))
+    again, _ = local_perturbation(space, parent, np.random.default_rng(seed))
     assert again.id == recipe.id
 
 
@@ -40,7 +40,7 @@ def test_few_values_change_and_numbers_change_little() -> None:
     rng = np.random.default_rng(0)
     changes, steps = [], []
     for _ in range(400):
-        _, parameters = neighbour(space, parent, rng)
+        _, parameters = local_perturbation(space, parent, rng)
         shared = parameters.keys() & parent.keys()
         changes.append(sum(parameters[key] != parent[key] for key in shared))
         dropout = parameters["head.dropout"]
@@ -52,13 +52,13 @@ def test_few_values_change_and_numbers_change_little() -> None:
 
 
 def test_every_value_of_the_space_can_be_reached() -> None:
-    """From any parent, in some steps: nothing is cut off from the declared recipe."""
+    """From any parent, in some steps: nothing is cut off from the initial configuration."""
     space = SPACES["tiny"]
     _, parameters = draw(space, 1)
     rng = np.random.default_rng(1)
     seen: dict[str, set] = {}
     for _ in range(600):
-        _, parameters = neighbour(space, parameters, rng)
+        _, parameters = local_perturbation(space, parameters, rng)
         for key, value in parameters.items():
             seen.setdefault(key, set()).add(value)
     for domain in space.domains():
@@ -73,7 +73,7 @@ def test_every_value_of_the_space_can_be_reached() -> None:
 def test_a_space_without_freedom_gives_its_only_recipe(tmp_path) -> None:
     path = tmp_path / "fixed.yaml"
     path.write_text("backbone: {name: mobilenet_0.25}\nstages: [{epochs: 1, optimizer: {learning_rate: 1.0e-3}}]\n")
-    recipe, parameters = neighbour(load_space(path), {}, np.random.default_rng(0))
+    recipe, parameters = local_perturbation(load_space(path), {}, np.random.default_rng(0))
     assert parameters == {}
     assert recipe.backbone.name == "mobilenet_0.25"
 
@@ -86,5 +86,5 @@ def test_a_whole_number_at_its_end_moves_inside(tmp_path, value) -> None:
     )
     space = load_space(path)
     for seed in range(50):
-        _, parameters = neighbour(space, {"stages.0.epochs": value}, np.random.default_rng(seed))
+        _, parameters = local_perturbation(space, {"stages.0.epochs": value}, np.random.default_rng(seed))
         assert parameters["stages.0.epochs"] in {1, 4, 7} - {value}

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.space import Choice, NotInSpace, Space, corners, load_space, parameters_of, realise, sample
-from bloodauto.workflows.prepare import checked_space
+from bloodauto.config.space import (
+    Choice,
+    NotInSpace,
+    Space,
+    covering_recipes,
+    load_space,
+    parameters_of,
+    recipe_from_parameters,
+    sample,
+)
+from bloodauto.workflows.prepare import load_checked_space
 
 SHIPPED = {path.stem: load_space(path) for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
 
@@ -64,7 +73,7 @@ def _quiet():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_spaces_pass_every_check(name):
-    space = checked_space(shipped_folder("search_spaces") / f"{name}.yaml")
+    space = load_checked_space(shipped_folder("search_spaces") / f"{name}.yaml")
     assert space.name == name
 
 
@@ -73,7 +82,7 @@ def test_shipped_spaces_pass_every_check(name):
 def test_the_parameters_of_a_sampled_recipe_are_those_it_was_sampled_with(name, seed):
     recipe, parameters = draw(SHIPPED[name], seed)
     assert parameters_of(SHIPPED[name], recipe) == parameters
-    assert realise(SHIPPED[name], parameters) == recipe
+    assert recipe_from_parameters(SHIPPED[name], parameters) == recipe
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -82,10 +91,10 @@ def test_the_same_holds_for_nested_choices_and_members_of_one_name(base, seed):
     found = parameters_of(base, recipe)
     assert found == parameters
     assert {key: type(value) for key, value in found.items()} == {k: type(v) for k, v in parameters.items()}
-    assert realise(base, found).id == recipe.id
+    assert recipe_from_parameters(base, found).id == recipe.id
 
 
-def test_of_members_that_differ_in_what_they_leave_out_the_right_one_is_found(tmp_path):
+def test_members_that_differ_in_omitted_fields_are_matched(tmp_path):
     """The first member fits as far as it goes, and would leave ``kinds`` at its default."""
     members = "{choice: [all, {blocks: {int: [1, 4]}}, {blocks: {int: [1, 4]}, kinds: [conv]}]}"
     space = space_of(
@@ -102,13 +111,13 @@ def test_of_members_that_differ_in_what_they_leave_out_the_right_one_is_found(tm
             unfreeze.parameter: label,
             "stages.0.optimizer.learning_rate": 1e-3,
         }
-        found = parameters_of(space, realise(space, parameters))
+        found = parameters_of(space, recipe_from_parameters(space, parameters))
         assert found == {name: value for name, value in parameters.items() if name in found}
         assert found[unfreeze.parameter] == label
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_what_was_not_chosen_is_not_asked_for(base, seed):
+def test_inactive_domains_are_not_sampled(base, seed):
     recipe, parameters = draw(base, seed)
     gammas = [key for key in parameters if key.endswith(".gamma")]
     assert len(gammas) == (recipe.loss.name == "focal")
@@ -141,17 +150,17 @@ def test_a_seed_gives_the_same_suggestions_again(base):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_corners_reach_every_member_and_both_ends(name):
-    assert_corners_cover(SHIPPED[name])
+def test_covering_recipes_reach_every_member_and_both_ends(name):
+    assert_all_values_covered(SHIPPED[name])
 
 
-def test_corners_reach_into_nested_choices(base):
-    assert_corners_cover(base)
+def test_covering_recipes_reach_nested_choices(base):
+    assert_all_values_covered(base)
 
 
-def assert_corners_cover(space: Space) -> None:
+def assert_all_values_covered(space: Space) -> None:
     seen: dict[str, set] = {}
-    recipes = list(corners(space))
+    recipes = list(covering_recipes(space))
     for recipe in recipes:
         for parameter, value in parameters_of(space, recipe).items():
             seen.setdefault(parameter, set()).add(value)
@@ -162,20 +171,20 @@ def assert_corners_cover(space: Space) -> None:
     assert len(recipes) <= sum(len(d.labels) if isinstance(d, Choice) else 2 for d in space.domains())
 
 
-def test_a_space_without_domains_has_one_corner(tmp_path):
+def test_a_space_without_domains_has_one_covering_recipe(tmp_path):
     text = "backbone: {name: mobilenet_0.25}\nstages:\n  - epochs: 1\n    optimizer: {learning_rate: 0.001}\n"
     space = space_of(tmp_path, text)
-    assert [recipe.backbone.name for recipe in corners(space)] == ["mobilenet_0.25"]
-    assert parameters_of(space, next(iter(corners(space)))) == {}
+    assert [recipe.backbone.name for recipe in covering_recipes(space)] == ["mobilenet_0.25"]
+    assert parameters_of(space, next(iter(covering_recipes(space)))) == {}
 
 
-def test_name_and_source_do_not_keep_a_recipe_out(base):
+def test_name_and_source_are_ignored_in_matching(base):
     recipe, parameters = draw(base, 5)
     assert parameters_of(base, recipe.model_copy(update={"name": "other"})) == parameters
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"batch_size": 7}, "batch_size: the space has 64, the recipe 7"),
         (
@@ -207,14 +216,14 @@ def test_name_and_source_do_not_keep_a_recipe_out(base):
         ),
     ],
 )
-def test_why_a_recipe_is_not_in_a_space(base, change, told):
+def test_why_a_recipe_is_not_in_a_space(base, change, message):
     from bloodauto.config.recipe import parse_recipe
 
     plain = draw(base, 0)[0].model_dump(mode="json")
     recipe = parse_recipe({**plain, **change}, origin="x")
     with pytest.raises(NotInSpace) as caught:
         parameters_of(base, recipe)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
 def test_a_choice_of_plain_values_lists_them(tmp_path):
@@ -230,4 +239,4 @@ def test_a_choice_of_plain_values_lists_them(tmp_path):
 
 def test_a_missing_value_is_named(base):
     with pytest.raises(KeyError, match=r"head\.dropout"):
-        realise(base, {})
+        recipe_from_parameters(base, {})

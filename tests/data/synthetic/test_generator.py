@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bloodauto.data.dataset import COMPETITION_CLASSES, Cells
-from bloodauto.data.load import load_cells
-from bloodauto.data.synthetic.generator import concatenate, draw_overlay, synthesize, write_dataset
+from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset
+from bloodauto.data.load import load_dataset
+from bloodauto.data.synthetic.generator import concatenate, draw_cartoon_overlay, synthesize, write_dataset
 from bloodauto.errors import DataError
 
 
 @pytest.fixture(scope="module")
-def forty() -> Cells:
+def forty() -> CellDataset:
     return synthesize(40, seed=1)
 
 
@@ -27,23 +27,23 @@ def _identical_pairs(images: np.ndarray) -> int:
     return len(images) - len({image.tobytes() for image in images})
 
 
-def test_same_seed_same_bytes(forty: Cells) -> None:
+def test_same_seed_same_bytes(forty: CellDataset) -> None:
     assert synthesize(40, seed=1).digest() == forty.digest()
 
 
-def test_another_seed_draws_other_cells(forty: Cells) -> None:
+def test_another_seed_draws_other_cells(forty: CellDataset) -> None:
     other = synthesize(40, seed=2)
     assert not any((a == b).all() for a, b in zip(forty.images, other.images, strict=True))
 
 
-def test_result_is_a_valid_set_with_every_class_and_its_laboratory(forty: Cells) -> None:
+def test_result_is_a_valid_set_with_every_class_and_its_laboratory(forty: CellDataset) -> None:
     assert forty.images.shape == (40, 96, 96, 3)
     assert forty.images.dtype == np.uint8
     assert forty.labels.dtype == np.int64
     assert forty.class_names == COMPETITION_CLASSES
     assert set(forty.labels.tolist()) == set(range(8))
     assert len(set(forty.names.tolist())) == 40
-    assert set(forty.labs.tolist()) == {"lab_a"}
+    assert set(forty.sites.tolist()) == {"lab_a"}
     # A bright field with dark nuclei in it, not a washed-out or saturated one.
     assert np.percentile(forty.images, 1) < 80
     assert np.percentile(forty.images, 90) > 220
@@ -56,14 +56,12 @@ def test_result_is_a_valid_set_with_every_class_and_its_laboratory(forty: Cells)
     more=st.integers(1, 3),
     first=st.integers(0, 10**6),
     seed=st.integers(0, 2**31),
-    laboratory=st.sampled_from(["lab_a", "lab_b", "lab_c"]),
+    site=st.sampled_from(["lab_a", "lab_b", "lab_c"]),
 )
-def test_a_longer_set_begins_with_the_shorter_one(
-    short: int, more: int, first: int, seed: int, laboratory: str
-) -> None:
-    whole = synthesize(short + more, laboratory=laboratory, seed=seed, first_index=first, image_size_px=32)
-    start = synthesize(short, laboratory=laboratory, seed=seed, first_index=first, image_size_px=32)
-    rest = synthesize(more, laboratory=laboratory, seed=seed, first_index=first + short, image_size_px=32)
+def test_a_longer_set_begins_with_the_shorter_one(short: int, more: int, first: int, seed: int, site: str) -> None:
+    whole = synthesize(short + more, site=site, seed=seed, first_index=first, image_size_px=32)
+    start = synthesize(short, site=site, seed=seed, first_index=first, image_size_px=32)
+    rest = synthesize(more, site=site, seed=seed, first_index=first + short, image_size_px=32)
     joined = concatenate([start, rest])
     assert joined.digest() == whole.digest()
 
@@ -93,31 +91,34 @@ def test_default_balance_is_that_of_pbc_and_weights_are_met() -> None:
 
 
 def test_duplicates_are_exact_copies_and_some_contradict() -> None:
-    cells = synthesize(60, seed=4, image_size_px=32, duplicate_fraction=0.2, contradicting_fraction=0.25)
-    assert _identical_pairs(cells.images) == 12
-    first_label = {image.tobytes(): label for image, label in zip(cells.images[:48], cells.labels[:48], strict=True)}
+    dataset = synthesize(60, seed=4, image_size_px=32, duplicate_fraction=0.2, contradicting_fraction=0.25)
+    assert _identical_pairs(dataset.images) == 12
+    first_label = {
+        image.tobytes(): label for image, label in zip(dataset.images[:48], dataset.labels[:48], strict=True)
+    }
     contradictions = sum(
-        first_label[image.tobytes()] != label for image, label in zip(cells.images[48:], cells.labels[48:], strict=True)
+        first_label[image.tobytes()] != label
+        for image, label in zip(dataset.images[48:], dataset.labels[48:], strict=True)
     )
     assert contradictions == 3
     plain = synthesize(48, seed=4, image_size_px=32)
-    assert (cells.images[:48] == plain.images).all(), "planting changed the drawn images"
+    assert (dataset.images[:48] == plain.images).all(), "planting changed the drawn images"
 
 
 def test_outliers_are_copies_over_all_labels_with_colours_no_stain_has() -> None:
-    cells = synthesize(40, seed=5, outlier_copies=(9, 3))
-    first, second = cells.images[28:37], cells.images[37:40]
+    dataset = synthesize(40, seed=5, outlier_copies=(9, 3))
+    first, second = dataset.images[28:37], dataset.images[37:40]
     assert (first == first[0]).all()
     assert (second == second[0]).all()
     assert (first[0] != second[0]).any()
-    assert set(cells.labels[28:37].tolist()) == set(range(8))
-    saturated = (cells.images.max(3).astype(int) - cells.images.min(3) > 150).mean((1, 2))
+    assert set(dataset.labels[28:37].tolist()) == set(range(8))
+    saturated = (dataset.images.max(3).astype(int) - dataset.images.min(3) > 150).mean((1, 2))
     assert saturated[:28].max() < 0.01 < saturated[28:].min()
 
 
-def test_overlay_leaves_its_input_alone(forty: Cells) -> None:
+def test_overlay_leaves_its_input_alone(forty: CellDataset) -> None:
     before = forty.images[0].copy()
-    drawn = draw_overlay(np.random.default_rng(0), forty.images[0])
+    drawn = draw_cartoon_overlay(np.random.default_rng(0), forty.images[0])
     assert (forty.images[0] == before).all()
     assert (drawn != before).any(2).mean() > 0.1
 
@@ -131,28 +132,28 @@ def test_label_noise_changes_labels_at_the_given_rate_and_no_image() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npz", ""])
-def test_written_sets_are_read_back(forty: Cells, tmp_path: Path, suffix: str) -> None:
+def test_written_sets_are_read_back(forty: CellDataset, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"cells{suffix}"
     write_dataset(forty, path)
-    read = load_cells(path)
+    read = load_dataset(path)
     by_image = {image.tobytes(): read.class_names[label] for image, label in zip(read.images, read.labels, strict=True)}
     assert len(read) == 40
     for image, label in zip(forty.images, forty.labels, strict=True):
         assert by_image[image.tobytes()] == forty.class_names[label]
     if suffix:
         assert read.names.tolist() == forty.names.tolist()
-        assert read.labs.tolist() == forty.labs.tolist()
+        assert read.sites.tolist() == forty.sites.tolist()
         assert read.class_names == forty.class_names
 
 
-def test_file_holds_plain_arrays_only(forty: Cells, tmp_path: Path) -> None:
+def test_file_holds_plain_arrays_only(forty: CellDataset, tmp_path: Path) -> None:
     write_dataset(forty, tmp_path / "cells.npz")
     with np.load(tmp_path / "cells.npz", allow_pickle=False) as archive:
-        assert sorted(archive.files) == ["class_names", "groups", "images", "labels", "labs", "names"]
+        assert sorted(archive.files) == ["class_names", "groups", "images", "labels", "sites", "names"]
         assert all(archive[name].dtype != object for name in archive.files)
 
 
-def test_folder_keeps_rgb_order(forty: Cells, tmp_path: Path) -> None:
+def test_folder_keeps_rgb_order(forty: CellDataset, tmp_path: Path) -> None:
     write_dataset(forty.subset(np.arange(1)), tmp_path / "cells")
     (file,) = (path for path in (tmp_path / "cells").rglob("*") if path.is_file())
     assert [folder.name for folder in (tmp_path / "cells").iterdir()] == [forty.class_names[forty.labels[0]]]
@@ -160,14 +161,14 @@ def test_folder_keeps_rgb_order(forty: Cells, tmp_path: Path) -> None:
     assert (cv2.imread(str(file))[..., ::-1] == forty.images[0]).all()
 
 
-def test_folder_is_never_mixed_with_what_was_there(forty: Cells, tmp_path: Path) -> None:
+def test_folder_is_never_mixed_with_what_was_there(forty: CellDataset, tmp_path: Path) -> None:
     (tmp_path / "kept.txt").write_text("mine")
     with pytest.raises(DataError, match="empty"):
         write_dataset(forty, tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["kept.txt"]
 
 
-def test_names_that_would_become_one_file_are_refused(forty: Cells, tmp_path: Path) -> None:
+def test_names_that_would_become_one_file_are_refused(forty: CellDataset, tmp_path: Path) -> None:
     pair = forty.subset(np.array([0, 0]))
     clash = replace(pair, names=np.array(["a/b", "a_b"]))
     with pytest.raises(DataError, match="same file"):
@@ -178,8 +179,8 @@ def test_names_that_would_become_one_file_are_refused(forty: Cells, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"laboratory": "lab_aa"}, "Did you mean 'lab_a'"),
-        ({"laboratory": "zzz"}, "one of lab_a, lab_b, lab_c"),
+        ({"site": "lab_aa"}, "Did you mean 'lab_a'"),
+        ({"site": "zzz"}, "one of lab_a, lab_b, lab_c"),
         ({"num_images": 0}, "num_images"),
         ({"seed": -1}, "seed"),
         ({"image_size_px": 8}, "image_size_px"),
@@ -201,7 +202,7 @@ def test_bad_arguments_say_what_was_expected(arguments: dict, message: str) -> N
         synthesize(**{"num_images": 10, **arguments})
 
 
-def test_joining_refuses_what_does_not_fit(forty: Cells) -> None:
+def test_joining_refuses_what_does_not_fit(forty: CellDataset) -> None:
     with pytest.raises(DataError, match="at least one"):
         concatenate([])
     with pytest.raises(DataError, match="unique names"):
@@ -211,7 +212,7 @@ def test_joining_refuses_what_does_not_fit(forty: Cells) -> None:
 
 
 def test_joined_laboratories_keep_theirs() -> None:
-    parts = [synthesize(3, laboratory=name, image_size_px=32) for name in ("lab_a", "lab_b")]
+    parts = [synthesize(3, site=name, image_size_px=32) for name in ("lab_a", "lab_b")]
     joined = concatenate(parts)
-    assert joined.labs.tolist() == ["lab_a"] * 3 + ["lab_b"] * 3
+    assert joined.sites.tolist() == ["lab_a"] * 3 + ["lab_b"] * 3
     assert (joined.images[3:] == parts[1].images).all()

@@ -38,10 +38,10 @@ def test_small_network_learns_a_laboratory_and_loses_accuracy_elsewhere() -> Non
     network.fit(training.images, training.labels, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0)
 
     accuracy = {}
-    for laboratory in ("lab_a", "lab_b", "lab_c"):
-        cells = synthesize(400, laboratory=laboratory, image_size_px=IMAGE_SIZE_PX, first_index=NUM_TRAINING)
-        predicted = network.predict(cells.images, verbose=0).argmax(1)
-        accuracy[laboratory] = float(np.mean(predicted == cells.labels))
+    for site in ("lab_a", "lab_b", "lab_c"):
+        dataset = synthesize(400, site=site, image_size_px=IMAGE_SIZE_PX, first_index=NUM_TRAINING)
+        predicted = network.predict(dataset.images, verbose=0).argmax(1)
+        accuracy[site] = float(np.mean(predicted == dataset.labels))
     assert accuracy["lab_a"] > 0.8, accuracy
     assert accuracy["lab_b"] < accuracy["lab_a"] - 0.15, accuracy
     assert accuracy["lab_c"] < accuracy["lab_a"] - 0.15, accuracy

@@ -10,22 +10,22 @@ import pytest
 from bloodauto.data.synthetic.film import CHROMATIN, HAEMOGLOBIN
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.synthetic.morphology import draw_cell
-from bloodauto.data.synthetic.site import LABORATORIES, Laboratory, Optics, Sensor, lamp_colour, photograph
+from bloodauto.data.synthetic.site import SYNTHETIC_SITES, Optics, Sensor, SyntheticSite, lamp_colour, render_image
 from bloodauto.errors import DataError
 
 PERFECT = replace(
-    LABORATORIES["lab_a"],
-    stain=replace(LABORATORIES["lab_a"].stain, intensity_spread=0.0, hue_spread=0.0),
+    SYNTHETIC_SITES["lab_a"],
+    stain=replace(SYNTHETIC_SITES["lab_a"].stain, intensity_spread=0.0, hue_spread=0.0),
     illumination=replace(
-        LABORATORIES["lab_a"].illumination, colour_temperature_spread=0.0, brightness_spread=0.0, vignette=0.0
+        SYNTHETIC_SITES["lab_a"].illumination, colour_temperature_spread=0.0, brightness_spread=0.0, vignette=0.0
     ),
     optics=Optics(blur_um=0.0),
     sensor=Sensor(noise_grey_levels=0.0, jpeg_quality=None),
 )
 
 
-def _photograph(laboratory: Laboratory, amounts: np.ndarray) -> np.ndarray:
-    return photograph(np.random.default_rng(0), amounts, laboratory)
+def _photograph(site: SyntheticSite, amounts: np.ndarray) -> np.ndarray:
+    return render_image(np.random.default_rng(0), amounts, site)
 
 
 def _flat(absorber: int, amount: float) -> np.ndarray:
@@ -86,9 +86,7 @@ def test_impossible_laboratories_are_refused(part: str, field: str, value: float
 
 
 def test_laboratories_differ_in_mean_colour_by_more_than_their_own_images_do() -> None:
-    means = {
-        name: synthesize(48, laboratory=name, seed=2, image_size_px=32).images.mean((1, 2)) for name in LABORATORIES
-    }
+    means = {name: synthesize(48, site=name, seed=2, image_size_px=32).images.mean((1, 2)) for name in SYNTHETIC_SITES}
     names = list(means)
     for i, first in enumerate(names):
         for second in names[i + 1 :]:

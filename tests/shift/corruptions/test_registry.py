@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift.corruptions import light, optics, stain
-from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, Family
-from bloodauto.shift.corruptions.registry import FAMILIES, family_named
+from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, CorruptionFamily
+from bloodauto.shift.corruptions.registry import FAMILIES, find_family
 from tests.locations import SHARED
 
 REAL_CELLS = SHARED / "data" / "pbc96"
@@ -23,7 +23,7 @@ REAL_CELLS = SHARED / "data" / "pbc96"
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
-def mean_change(family: Family, images: np.ndarray, severity: int) -> float:
+def mean_change(family: CorruptionFamily, images: np.ndarray, severity: int) -> float:
     """Mean absolute difference in grey levels over the images."""
     changed = [family.apply(image, severity, np.random.default_rng(i)) for i, image in enumerate(images)]
     return float(np.abs(np.stack(changed).astype(int) - images).mean())
@@ -36,7 +36,7 @@ def test_every_group_has_families_and_every_family_a_citable_source() -> None:
 
 
 @each_family
-def test_levels_are_strictly_graded(family: Family) -> None:
+def test_levels_are_strictly_graded(family: CorruptionFamily) -> None:
     steps = np.sign(np.diff(family.levels))
     assert len(family.levels) == len(SEVERITIES)
     assert set(steps) in ({1.0}, {-1.0})
@@ -48,7 +48,7 @@ def test_levels_are_strictly_graded(family: Family) -> None:
     [(1, 1, 3), (1, 7, 3), (33, 2, 3), (28, 28, 3), (60, 97, 3), (224, 224, 3)],
     ids=lambda shape: str(shape[:2]),
 )
-def test_shape_type_and_input_survive(family: Family, shape: tuple[int, int, int]) -> None:
+def test_shape_type_and_input_survive(family: CorruptionFamily, shape: tuple[int, int, int]) -> None:
     image = np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8)
     before = image.copy()
     for severity in SEVERITIES:
@@ -61,7 +61,7 @@ def test_shape_type_and_input_survive(family: Family, shape: tuple[int, int, int
 
 @each_family
 @pytest.mark.parametrize("grey", [0, 1, 128, 255])
-def test_constant_images_are_no_trap(family: Family, grey: int) -> None:
+def test_constant_images_are_no_trap(family: CorruptionFamily, grey: int) -> None:
     image = np.full((32, 40, 3), grey, np.uint8)
     changed = family.apply(image, 3, np.random.default_rng(0))
     assert changed.shape == image.shape
@@ -77,7 +77,7 @@ def test_constant_images_are_no_trap(family: Family, grey: int) -> None:
 )
 @settings(max_examples=150)
 def test_any_image_gives_an_image_and_the_same_twice(
-    image: np.ndarray, family: Family, severity: int, seed: int
+    image: np.ndarray, family: CorruptionFamily, severity: int, seed: int
 ) -> None:
     first = family.apply(image, severity, np.random.default_rng(seed))
     assert first.dtype == np.uint8
@@ -86,7 +86,7 @@ def test_any_image_gives_an_image_and_the_same_twice(
 
 
 @each_family
-def test_a_view_of_a_larger_array_gives_the_same_as_a_copy(family: Family) -> None:
+def test_a_view_of_a_larger_array_gives_the_same_as_a_copy(family: CorruptionFamily) -> None:
     whole = np.random.default_rng(2).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     window = whole[5:45:2, 50:3:-3]
     np.testing.assert_array_equal(
@@ -96,7 +96,7 @@ def test_a_view_of_a_larger_array_gives_the_same_as_a_copy(family: Family) -> No
 
 
 @each_family
-def test_severity_grows_and_every_image_changes(family: Family, cells: np.ndarray) -> None:
+def test_severity_grows_and_every_image_changes(family: CorruptionFamily, cells: np.ndarray) -> None:
     changes = [mean_change(family, cells, severity) for severity in SEVERITIES]
     assert changes[0] > 0.5
     assert all(later > earlier for earlier, later in pairwise(changes)), changes
@@ -106,7 +106,7 @@ def test_severity_grows_and_every_image_changes(family: Family, cells: np.ndarra
 
 @pytest.mark.real_data
 @each_family
-def test_severity_grows_on_real_cells(family: Family) -> None:
+def test_severity_grows_on_real_cells(family: CorruptionFamily) -> None:
     if not REAL_CELLS.is_dir():
         pytest.skip(f"no real cells at {REAL_CELLS}")
     paths = [path for folder in sorted(REAL_CELLS.iterdir()) for path in sorted(folder.iterdir())[:5]]
@@ -116,7 +116,7 @@ def test_severity_grows_on_real_cells(family: Family) -> None:
 
 
 @each_family
-def test_random_families_depend_on_the_generator(family: Family, cells: np.ndarray) -> None:
+def test_random_families_depend_on_the_generator(family: CorruptionFamily, cells: np.ndarray) -> None:
     results = {family.apply(cells[0], 3, np.random.default_rng(seed)).tobytes() for seed in range(12)}
     draws_nothing = {"defocus", "jpeg", "pixelation", "resolution"}
     assert (len(results) == 1) == (family.name in draws_nothing)
@@ -144,9 +144,9 @@ def test_unknown_severity_is_refused(severity: int) -> None:
 
 
 def test_a_misspelt_name_meets_the_nearest() -> None:
-    assert family_named("jpeg").name == "jpeg"
+    assert find_family("jpeg").name == "jpeg"
     with pytest.raises(RecipeError, match="'stain_hue'"):
-        family_named("stain_heu")
+        find_family("stain_heu")
 
 
 def test_blur_kernels_pass_light_and_have_the_stated_width() -> None:
@@ -167,7 +167,7 @@ def test_colour_temperature_keeps_grey_luma_and_warms_by_mired() -> None:
 
 
 def test_another_camera_keeps_the_order_of_greys_lifts_black_and_lowers_white_by_its_stops() -> None:
-    camera = family_named("camera")
+    camera = find_family("camera")
     image = np.full((64, 64, 3), 255, np.uint8)
     image[0] = np.arange(0, 256, 4)[:, None]
     for seed in range(20):
@@ -182,7 +182,7 @@ def test_another_camera_keeps_the_order_of_greys_lifts_black_and_lowers_white_by
 
 def test_a_camera_sees_one_colour_as_one_colour() -> None:
     image = np.full((32, 32, 3), (200, 180, 160), np.uint8)
-    changed = family_named("camera").apply(image, 5, np.random.default_rng(0))
+    changed = find_family("camera").apply(image, 5, np.random.default_rng(0))
     assert len(np.unique(changed.reshape(-1, 3), axis=0)) == 1
 
 
@@ -208,7 +208,7 @@ def test_unchanged_stain_gives_the_image_back(cells: np.ndarray) -> None:
 def test_stain_families_leave_the_empty_slide_alone(name: str) -> None:
     image = np.full((40, 40, 3), (246, 226, 206), np.uint8)
     image[10:25, 10:25] = (85, 40, 130)
-    changed = family_named(name).apply(image, 5, np.random.default_rng(0)).astype(int)
+    changed = find_family(name).apply(image, 5, np.random.default_rng(0)).astype(int)
     assert np.abs(changed[0, 0] - image[0, 0]).max() <= 1
     assert np.abs(changed[15, 15] - image[15, 15]).max() > 10
 
@@ -216,7 +216,7 @@ def test_stain_families_leave_the_empty_slide_alone(name: str) -> None:
 def test_sensor_noise_has_the_stated_deviation() -> None:
     image = np.full((200, 200, 3), 128, np.uint8)
     for severity in (1, 3):
-        gaussian, shot = family_named("gaussian_noise"), family_named("shot_noise")
+        gaussian, shot = find_family("gaussian_noise"), find_family("shot_noise")
         noisy = gaussian.apply(image, severity, np.random.default_rng(0))
         assert noisy.std() == pytest.approx(gaussian.levels[severity - 1], rel=0.03)
         photons = shot.levels[severity - 1] * 128 / 255
@@ -225,7 +225,7 @@ def test_sensor_noise_has_the_stated_deviation() -> None:
 
 
 def test_occlusion_covers_the_stated_area() -> None:
-    family = family_named("occlusion")
+    family = find_family("occlusion")
     image = np.full((400, 400, 3), 255, np.uint8)
     shares = [(family.apply(image, 1, np.random.default_rng(seed)) < 128).all(axis=2).mean() for seed in range(30)]
     # The largest lies wholly inside the frame; OpenCV fills the outline's half pixel too.

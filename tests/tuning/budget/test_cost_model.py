@@ -2,7 +2,7 @@ import pytest
 
 from bloodauto.config.recipe import Input, LastBlocks, Recipe
 from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
-from bloodauto.tuning.budget.cost_model import CostModel, step_share
+from bloodauto.tuning.budget.cost_model import CostModel, step_cost_fraction
 
 SPACE = tiny_space()
 SMALL, LARGE = tiny_recipe(SPACE, 16), tiny_recipe(SPACE, 32)
@@ -13,7 +13,7 @@ def with_frozen_stage(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"stages": (frozen, *recipe.stages)})
 
 
-def test_nothing_is_predicted_before_anything_was_seen() -> None:
+def test_nothing_is_predicted_before_the_first_observation() -> None:
     costs = CostModel()
     assert costs.epoch_seconds(SMALL, 0) is None
     assert costs.trial_seconds(SMALL) is None
@@ -22,22 +22,22 @@ def test_nothing_is_predicted_before_anything_was_seen() -> None:
 
 def test_a_trial_is_start_epochs_and_finish() -> None:
     costs = CostModel()
-    costs.saw_start(9.0, cold=True)
-    costs.saw_start(2.0, cold=False)
+    costs.observe_start(9.0, cold=True)
+    costs.observe_start(2.0, cold=False)
     for seconds in (10.0, 12.0, 50.0):
-        costs.saw_epoch(SMALL, 0, seconds, 2.0)
-    costs.saw_finish(SMALL, 5.0)
+        costs.observe_epoch(SMALL, 0, seconds, 2.0)
+    costs.observe_finish(SMALL, 5.0)
     assert costs.trial_seconds(SMALL) == pytest.approx(2.0 + 6 * 12.0 + 5.0)
     assert costs.trial_seconds(SMALL, cold=True) == pytest.approx(9.0 + 6 * 12.0 + 5.0)
     assert costs.trial_seconds(SMALL, epochs_done=4) == pytest.approx(2.0 + 2 * 12.0 + 5.0)
 
 
-def test_the_first_epoch_of_a_training_says_less_of_the_others_than_these_do() -> None:
+def test_later_epochs_predict_better_than_the_first() -> None:
     costs = CostModel()
-    costs.saw_epoch(LARGE, 0, 32.0, 2.0, first=True)
+    costs.observe_epoch(LARGE, 0, 32.0, 2.0, first=True)
     assert costs.epoch_seconds(LARGE, 0) == pytest.approx(32.0), "all there is to go by"
     for seconds, first in ((17.0, True), (12.0, False), (12.0, False)):
-        costs.saw_epoch(SMALL, 0, seconds, 2.0, first=first)
+        costs.observe_epoch(SMALL, 0, seconds, 2.0, first=first)
     assert costs.epoch_seconds(SMALL, 0) == pytest.approx(12.0)
     assert costs.epoch_seconds(SMALL, 0, first=True) == pytest.approx(17.0)
     assert costs.epoch_seconds(LARGE, 0) == pytest.approx(30.0 / 1.5 + 2.0), "as much slower as the other's was"
@@ -45,27 +45,27 @@ def test_the_first_epoch_of_a_training_says_less_of_the_others_than_these_do() -
     assert costs.remaining_seconds(LARGE, 0) == pytest.approx(32.0 + 5 * 22.0)
 
 
-def test_a_first_epoch_that_was_quick_makes_no_other_dearer() -> None:
+def test_a_quick_first_epoch_does_not_raise_other_predictions() -> None:
     costs = CostModel()
     for seconds, first in ((8.0, True), (12.0, False)):
-        costs.saw_epoch(SMALL, 0, seconds, 2.0, first=first)
-    costs.saw_epoch(LARGE, 0, 20.0, 2.0, first=True)
+        costs.observe_epoch(SMALL, 0, seconds, 2.0, first=first)
+    costs.observe_epoch(LARGE, 0, 20.0, 2.0, first=True)
     assert costs.epoch_seconds(LARGE, 0) == pytest.approx(20.0)
     assert costs.remaining_seconds(SMALL, 0) == pytest.approx(6 * 12.0)
 
 
-def test_the_first_start_of_a_process_says_nothing_of_later_ones() -> None:
+def test_a_cold_start_does_not_predict_warm_starts() -> None:
     costs = CostModel()
-    costs.saw_start(40.0, cold=True)
+    costs.observe_start(40.0, cold=True)
     assert costs.start_seconds() == 40.0
-    costs.saw_start(3.0, cold=False)
+    costs.observe_start(3.0, cold=False)
     assert costs.start_seconds() == 3.0
     assert costs.start_seconds(cold=True) == 40.0
 
 
 def test_an_unseen_backbone_costs_more_when_larger_and_an_unseen_size_by_its_pixels() -> None:
     costs = CostModel()
-    costs.saw_epoch(SMALL, 0, 10.0, 1.0)
+    costs.observe_epoch(SMALL, 0, 10.0, 1.0)
     seen, unseen = costs.epoch_seconds(SMALL, 0), costs.epoch_seconds(LARGE, 0)
     assert seen is not None
     assert unseen is not None
@@ -80,19 +80,19 @@ def test_an_unseen_backbone_costs_more_when_larger_and_an_unseen_size_by_its_pix
 def test_frozen_stages_cost_less() -> None:
     costs = CostModel()
     two_stages = with_frozen_stage(SMALL)
-    costs.saw_epoch(two_stages, 1, 11.0, 1.0)
+    costs.observe_epoch(two_stages, 1, 11.0, 1.0)
     assert costs.epoch_seconds(two_stages, 0) == pytest.approx(0.4 * 10.0 + 1.0)
     assert costs.remaining_seconds(two_stages, 1) == pytest.approx(5.0 + 6 * 11.0)
     shares = [
-        step_share(SMALL.backbone, SMALL.stages[0].model_copy(update={"unfreeze": LastBlocks(blocks=n)}))
+        step_cost_fraction(SMALL.backbone, SMALL.stages[0].model_copy(update={"unfreeze": LastBlocks(blocks=n)}))
         for n in (1, 2, 4)
     ]
     assert 0.4 < shares[0] < shares[1] < shares[2] == 1.0
 
 
-def test_timings_restore_what_was_learned() -> None:
+def test_timings_restore_the_cost_model() -> None:
     costs = CostModel()
-    costs.saw_epoch(SMALL, 0, 10.0, 2.0)
+    costs.observe_epoch(SMALL, 0, 10.0, 2.0)
     again = CostModel()
     again.restore(SMALL, costs.timing(SMALL, start_seconds=4.0, cold=False, finish_seconds=3.0))
     assert again.trial_seconds(SMALL) == pytest.approx(4.0 + 60.0 + 3.0)

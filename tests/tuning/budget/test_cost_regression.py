@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from bloodauto.config.recipe import Backbone
 from bloodauto.models.backbones import num_layers, num_parameters
-from bloodauto.tuning.budget.cost_regression import Kind, guess_seconds
+from bloodauto.tuning.budget.cost_regression import CostKey, estimate_seconds
 
 #: Seconds of an epoch of some thousand real cells at 96 px on one CPU core.
 MEASURED = {
@@ -16,39 +16,39 @@ MEASURED = {
 }
 
 
-def kind(name: str, size_px: int = 96) -> Kind:
+def cost_key(name: str, size_px: int = 96) -> CostKey:
     return Backbone(name=name, weights="none", batch_norm="train"), size_px
 
 
-def known(*names: str) -> dict[Kind, float]:
-    return {kind(name): MEASURED[name] for name in names}
+def known(*names: str) -> dict[CostKey, float]:
+    return {cost_key(name): MEASURED[name] for name in names}
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_each_of_the_measured_networks_is_guessed_from_the_others(name: str) -> None:
-    guess = guess_seconds(known(*(other for other in MEASURED if other != name)), kind(name))
+def test_each_measured_network_is_estimated_from_the_others(name: str) -> None:
+    guess = estimate_seconds(known(*(other for other in MEASURED if other != name)), cost_key(name))
     assert 0.85 < guess / MEASURED[name] < 1.5
 
 
-def test_a_wide_network_after_two_thin_ones_is_not_guessed_at_more_than_twice_what_it_takes() -> None:
+def test_a_wide_network_after_two_thin_ones_is_estimated_within_a_factor_of_two() -> None:
     """Their parameters alone would say 142 seconds: by those the deep thin one is cheap for its kind."""
-    guess = guess_seconds(known("mobilenet_0.25", "mobilenet_v2_0.35"), kind("mobilenet_1.0"))
+    guess = estimate_seconds(known("mobilenet_0.25", "mobilenet_v2_0.35"), cost_key("mobilenet_1.0"))
     assert MEASURED["mobilenet_1.0"] < guess < 1.5 * MEASURED["mobilenet_1.0"]
 
 
-def test_a_guess_nears_the_likeliest_as_networks_are_timed() -> None:
+def test_an_estimate_converges_as_networks_are_timed() -> None:
     """Of networks that lie on one line exactly, so that nothing but the uncertainty changes."""
     names = ("mobilenet_0.25", "mobilenet_0.5", "mobilenet_0.75", "mobilenet_v2_0.35", "mobilenet_v2_0.75", "resnet50")
     ratios = []
     for count in range(1, len(names) + 1):
-        line = {kind(name): _on_line(name) for name in names[:count]}
-        ratios.append(guess_seconds(line, kind("mobilenet_v2_1.0")) / _on_line("mobilenet_v2_1.0"))
+        line = {cost_key(name): _on_prior_line(name) for name in names[:count]}
+        ratios.append(estimate_seconds(line, cost_key("mobilenet_v2_1.0")) / _on_prior_line("mobilenet_v2_1.0"))
     assert ratios == sorted(ratios, reverse=True)
     assert 1.0 < ratios[-1] < ratios[0] < 1.6
 
 
-def _on_line(name: str) -> float:
-    backbone, _ = kind(name)
+def _on_prior_line(name: str) -> float:
+    backbone, _ = cost_key(name)
     return float(0.001 * num_parameters(backbone) ** 0.45 * num_layers(backbone) ** 0.7)
 
 
@@ -59,12 +59,12 @@ def _on_line(name: str) -> float:
     wanted=st.sampled_from(["mobilenet_0.5", "efficientnet_b0", "resnet50", "vgg16", "convnext_tiny"]),
     size_px=st.sampled_from([48, 96, 224]),
 )
-def test_a_faster_machine_and_a_smaller_image_change_a_guess_by_their_factors(
+def test_machine_speed_and_image_size_scale_an_estimate(
     names: list[str], machine: float, wanted: str, size_px: int
 ) -> None:
     seconds = known(*names)
-    guess = guess_seconds(seconds, kind(wanted))
-    on_other = guess_seconds({one: machine * value for one, value in seconds.items()}, kind(wanted, size_px))
+    guess = estimate_seconds(seconds, cost_key(wanted))
+    on_other = estimate_seconds({one: machine * value for one, value in seconds.items()}, cost_key(wanted, size_px))
     assert on_other == pytest.approx(machine * (size_px / 96) ** 2 * guess, rel=5e-3)
     assert np.isfinite(guess)
     assert guess > 0

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bloodauto.tuning.budget.hard_limit import OutOfBudget, ends_within
+from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
 
 
 def compute_for_ever() -> None:
@@ -21,24 +21,24 @@ def compute_and_handle_every_error() -> None:
             time.sleep(0.05)
 
 
-def test_a_block_that_takes_too_long_is_given_up() -> None:
+def test_a_block_past_its_limit_is_interrupted() -> None:
     started = time.monotonic()
-    with pytest.raises(OutOfBudget), ends_within(0.3):
+    with pytest.raises(OutOfBudget), hard_time_limit(0.3):
         compute_for_ever()
     assert 0.3 <= time.monotonic() - started < 1.5
 
 
-def test_waiting_for_a_thread_or_a_lock_is_given_up_too() -> None:
-    with pytest.raises(OutOfBudget), ends_within(0.2):
+def test_waiting_for_a_thread_or_a_lock_is_interrupted_too() -> None:
+    with pytest.raises(OutOfBudget), hard_time_limit(0.2):
         threading.Event().wait(20)
 
 
-def test_what_swallows_errors_does_not_swallow_it() -> None:
-    with pytest.raises(OutOfBudget), ends_within(0.2):
+def test_code_that_catches_errors_does_not_catch_it() -> None:
+    with pytest.raises(OutOfBudget), hard_time_limit(0.2):
         compute_and_handle_every_error()
 
 
-def test_it_comes_again_when_the_first_was_lost() -> None:
+def test_the_alarm_repeats_when_the_first_was_lost() -> None:
     lost: list[BaseException] = []
 
     def lose_one() -> None:
@@ -48,25 +48,25 @@ def test_it_comes_again_when_the_first_was_lost() -> None:
             lost.append(error)
         time.sleep(5)
 
-    with pytest.raises(OutOfBudget), ends_within(0.1):
+    with pytest.raises(OutOfBudget), hard_time_limit(0.1):
         lose_one()
     assert len(lost) == 1
 
 
-def test_a_quick_block_hears_nothing_and_nothing_comes_later() -> None:
+def test_a_quick_block_raises_nothing_and_no_alarm_follows() -> None:
     before = signal.getsignal(signal.SIGALRM)
-    with ends_within(0.2):
+    with hard_time_limit(0.2):
         pass
     time.sleep(0.4)
     assert signal.getsignal(signal.SIGALRM) is before
 
 
-def test_an_alarm_that_was_set_before_still_rings() -> None:
+def test_an_earlier_alarm_still_fires() -> None:
     rang: list[int] = []
     before = signal.signal(signal.SIGALRM, lambda number, frame: rang.append(number))
     others = signal.setitimer(signal.ITIMER_REAL, 0.6)
     try:
-        with ends_within(0.3):
+        with hard_time_limit(0.3):
             time.sleep(0.1)
         assert not rang
         time.sleep(0.8)
@@ -76,9 +76,9 @@ def test_an_alarm_that_was_set_before_still_rings() -> None:
         signal.setitimer(signal.ITIMER_REAL, *others)
 
 
-def test_without_any_time_nothing_is_begun() -> None:
+def test_with_no_time_left_nothing_starts() -> None:
     started = time.monotonic()
-    with pytest.raises(OutOfBudget), ends_within(-3.0):
+    with pytest.raises(OutOfBudget), hard_time_limit(-3.0):
         time.sleep(5)
     assert time.monotonic() - started < 2.5
 
@@ -87,7 +87,7 @@ def test_in_another_thread_there_is_no_alarm() -> None:
     done = []
 
     def work() -> None:
-        with ends_within(0.05):
+        with hard_time_limit(0.05):
             time.sleep(0.2)
             done.append(1)
 

@@ -21,17 +21,17 @@ def open_ledger(folder: Path, clock: Clock, budget: float = 1000.0) -> Ledger:
     return Ledger(folder / "ledger.jsonl", budget_device_seconds=budget, now=clock, wall_clock=clock)
 
 
-def test_every_second_of_a_lane_is_charged_to_its_purpose(tmp_path: Path) -> None:
+def test_every_second_of_a_slot_is_charged_to_its_phase(tmp_path: Path) -> None:
     clock = Clock()
     ledger = open_ledger(tmp_path, clock)
     ledger.reserve("a", 2.0, "start-up")
     ledger.reserve("b", 0.5, "start-up")
     clock.seconds += 10
-    ledger.enter("a", "trial 0")
+    ledger.set_phase("a", "trial 0")
     clock.seconds += 20
     assert ledger.devices == 2.5
     assert ledger.spent_device_seconds == pytest.approx(30 * 2.5)
-    assert ledger.left_device_seconds == pytest.approx(1000 - 75)
+    assert ledger.remaining_device_seconds == pytest.approx(1000 - 75)
     ledger.release("a")
     ledger.release("b")
     clock.seconds += 1000
@@ -40,13 +40,13 @@ def test_every_second_of_a_lane_is_charged_to_its_purpose(tmp_path: Path) -> Non
     assert ledger.charged_for("trial 0") == 40.0
 
 
-def test_a_purpose_entered_again_is_one_stretch(tmp_path: Path) -> None:
+def test_setting_the_same_phase_again_makes_no_new_charge(tmp_path: Path) -> None:
     clock = Clock()
     ledger = open_ledger(tmp_path, clock)
     ledger.reserve("a", 1.0, "idle")
     for _ in range(50):
         clock.seconds += 0.1
-        ledger.enter("a", "idle")
+        ledger.set_phase("a", "idle")
     ledger.release("a")
     assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 1
 
@@ -72,12 +72,12 @@ def test_a_kill_is_charged_for_what_was_used_and_not_for_the_downtime(
 ) -> None:
     folder, clock = tmp_path_factory.mktemp("ledger"), Clock()
     ledger = open_ledger(folder, clock)
-    for lane in "abc":
-        ledger.reserve(lane, 1.5, "start-up")
-    for index, (lane, seconds) in enumerate(steps):
+    for slot in "abc":
+        ledger.reserve(slot, 1.5, "start-up")
+    for index, (slot, seconds) in enumerate(steps):
         clock.seconds += seconds
-        ledger.beat()
-        ledger.enter(lane, f"trial {index}")
+        ledger.heartbeat()
+        ledger.set_phase(slot, f"trial {index}")
     used = ledger.spent_device_seconds
     clock.seconds += downtime
     again = open_ledger(folder, clock)
@@ -90,7 +90,7 @@ def test_a_kill_is_charged_for_what_was_used_and_not_for_the_downtime(
 def test_a_torn_last_line_is_taken_away(tmp_path: Path, torn: str) -> None:
     clock = Clock()
     path = tmp_path / "ledger.jsonl"
-    path.write_text(json.dumps({"purpose": "trial 0", "device_seconds": 5.0}) + "\n" + torn)
+    path.write_text(json.dumps({"phase": "trial 0", "device_seconds": 5.0}) + "\n" + torn)
     for expected in (5.0, 12.0):
         ledger = open_ledger(tmp_path, clock)
         assert ledger.spent_device_seconds == pytest.approx(expected)
@@ -101,7 +101,7 @@ def test_a_torn_last_line_is_taken_away(tmp_path: Path, torn: str) -> None:
 
 def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    path.write_text(json.dumps({"purpose": "trial 0", "device_seconds": 5.0}))
+    path.write_text(json.dumps({"phase": "trial 0", "device_seconds": 5.0}))
     clock = Clock()
     ledger = open_ledger(tmp_path, clock)
     ledger.reserve("a", 1.0, "trial 0")
@@ -115,15 +115,15 @@ def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
     [
         "nonsense",
         "[1]",
-        '{"purpose": "x"}',
-        '{"purpose": 3, "device_seconds": 1}',
-        '{"purpose": "x", "device_seconds": NaN}',
-        '{"purpose": "x", "device_seconds": -5}',
+        '{"phase": "x"}',
+        '{"phase": 3, "device_seconds": 1}',
+        '{"phase": "x", "device_seconds": NaN}',
+        '{"phase": "x", "device_seconds": -5}',
     ],
 )
 def test_a_line_of_something_else_is_an_error_with_its_place(tmp_path: Path, line: str) -> None:
     path = tmp_path / "ledger.jsonl"
-    good = json.dumps({"purpose": "trial 0", "device_seconds": 5.0})
+    good = json.dumps({"phase": "trial 0", "device_seconds": 5.0})
     path.write_text(f"{good}\n{line}\n{good}\n")
     with pytest.raises(RunError, match=r"ledger\.jsonl:2"):
         read_ledger(path)

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from bloodauto.tuning.budget.ledger import Ledger, read_ledger
-from bloodauto.tuning.executors.shutdown import DRIVER, Closing
+from bloodauto.tuning.executors.shutdown import DRIVER, WorkerShutdown
 
-LANES = ("worker 0", "worker 1", "worker 2")
+SLOTS = ("worker 0", "worker 1", "worker 2")
 
 
 class Processes:
@@ -22,7 +22,7 @@ class Processes:
 
     def __init__(self) -> None:
         code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
-        self.started = [subprocess.Popen([sys.executable, "-c", code]) for _ in LANES]
+        self.started = [subprocess.Popen([sys.executable, "-c", code]) for _ in SLOTS]
 
     def end(self) -> None:
         for process in self.started:
@@ -44,55 +44,57 @@ def processes() -> Iterator[Processes]:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(tmp_path / "ledger.jsonl", budget_device_seconds=30.0, now=time.monotonic, wall_clock=time.time)
-    for lane in LANES:
-        ledger.reserve(lane, 2.0, "trial")
+    for slot in SLOTS:
+        ledger.reserve(slot, 2.0, "trial")
     return ledger
 
 
-def test_at_the_point_given_workers_go_though_the_main_thread_does_something_else(
+def test_workers_are_killed_at_the_limit_while_the_main_thread_is_busy(
     ledger: Ledger, processes: Processes, tmp_path: Path
 ) -> None:
-    closing = Closing(ledger, LANES, driver_devices=2.0, end_workers=processes.end)
-    closing.at_device_seconds = 6.0
-    closing.start()
-    # As an executor that hangs in its own end: three lanes of two devices would run up 18 device-seconds.
+    worker_shutdown = WorkerShutdown(ledger, SLOTS, driver_devices=2.0, kill_workers=processes.end)
+    worker_shutdown.limit_device_seconds = 6.0
+    worker_shutdown.start()
+    # As an executor that hangs in its own end: three slots of two devices would run up 18 device-seconds.
     time.sleep(3.0)
-    assert closing.over.is_set()
+    assert worker_shutdown.requested.is_set()
     assert processes.alive == 0
     assert ledger.devices == 2.0
-    closing.finish()
-    for lane in LANES:
-        ledger.release(lane)
+    worker_shutdown.finish()
+    for slot in SLOTS:
+        ledger.release(slot)
     ledger.release(DRIVER)
-    by_purpose = read_ledger(tmp_path / "ledger.jsonl")
-    assert 6.0 <= by_purpose["trial"] < 6.0 + 6 * 1.0
-    assert by_purpose["end of the trainings"] == pytest.approx(2 * 3.0 - by_purpose["trial"] / 3, abs=2.0)
+    by_phase = read_ledger(tmp_path / "ledger.jsonl")
+    assert 6.0 <= by_phase["trial"] < 6.0 + 6 * 1.0
+    assert by_phase["worker shutdown"] == pytest.approx(2 * 3.0 - by_phase["trial"] / 3, abs=2.0)
 
 
-def test_finish_returns_when_they_are_gone(ledger: Ledger, processes: Processes) -> None:
-    closing = Closing(ledger, LANES, driver_devices=2.0, end_workers=processes.end)
-    closing.start()
+def test_finish_returns_when_workers_are_gone(ledger: Ledger, processes: Processes) -> None:
+    worker_shutdown = WorkerShutdown(ledger, SLOTS, driver_devices=2.0, kill_workers=processes.end)
+    worker_shutdown.start()
     assert processes.alive == 3
-    closing.finish()
+    worker_shutdown.finish()
     assert processes.alive == 0
     assert ledger.devices == 2.0
-    # A lane that has been handed back may still be told what it is charged to.
+    # A slot that has been handed back may still be told what it is charged to.
     before = ledger.charged_for("idle")
-    ledger.enter("worker 0", "idle")
+    ledger.set_phase("worker 0", "idle")
     ledger.release("worker 0")
     assert ledger.charged_for("idle") == before
 
 
-def test_what_starts_after_the_end_is_ended_too(ledger: Ledger) -> None:
+def test_workers_that_start_after_the_limit_are_killed(ledger: Ledger) -> None:
     first, second = Processes(), None
     alive = [first]
-    closing = Closing(ledger, LANES, driver_devices=2.0, end_workers=lambda: [one.end() for one in alive] and None)
-    closing.start()
-    closing.over.set()
+    worker_shutdown = WorkerShutdown(
+        ledger, SLOTS, driver_devices=2.0, kill_workers=lambda: [one.end() for one in alive] and None
+    )
+    worker_shutdown.start()
+    worker_shutdown.requested.set()
     while first.alive:
         time.sleep(0.01)
     second = Processes()
     alive.append(second)
     assert psutil.Process(second.started[0].pid).is_running()
-    closing.finish()
+    worker_shutdown.finish()
     assert second.alive == 0

@@ -18,7 +18,7 @@ from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.calibration import wilson_interval
 from bloodauto.run.files import read_arrays, read_json
 from bloodauto.workflows.comparison.runner import Experiment
-from bloodauto.workflows.comparison.settings import ExperimentSettings, budget_device_seconds, chosen_cells
+from bloodauto.workflows.comparison.settings import ExperimentSettings, budget_device_seconds, load_experiment_dataset
 from bloodauto.workflows.comparison.variants import Variant
 from tests.integration.runs import Started, bloodauto, epochs_done
 
@@ -31,20 +31,20 @@ stages:
   - epochs: 3
     optimizer: {name: adamw, learning_rate: 5e-3}
     schedule: {name: constant}
-test_time_views: [{view: identity, weight: 2}, {view: flip_up_down}]
+tta_transforms: [{transform: identity, weight: 2}, {transform: flip_up_down}]
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("experiment")
-    write_dataset(synthesize(240, laboratory="lab_a", seed=3, image_size_px=32), made / "cells.npz")
+    write_dataset(synthesize(240, site="lab_a", seed=3, image_size_px=32), made / "cells.npz")
     (made / "recipe.yaml").write_text(RECIPE)
     (made / "ablation.yaml").write_text(
-        "source: {title: t}\nbase: recipe.yaml\npublished_figure: hidden_accuracy\nvariants:\n"
-        "  - {name: slow, published: 0.2, changes: {stages.0.optimizer.learning_rate: 1e-6}}\n"
+        "source: {title: t}\nbase: recipe.yaml\npublished_metric: hidden_accuracy\nvariants:\n"
+        "  - {name: slow, published: 0.2, overrides: {stages.0.optimizer.learning_rate: 1e-6}}\n"
         "  - {name: quick, published: 0.8}\n"
-        "  - {name: hopeless, published: 0.1, changes: {stages.0.optimizer: {name: sgd, learning_rate: 1.0, momentum: 0.99}}}\n"
+        "  - {name: hopeless, published: 0.1, overrides: {stages.0.optimizer: {name: sgd, learning_rate: 1.0, momentum: 0.99}}}\n"
     )
     return made
 
@@ -62,12 +62,12 @@ def test_an_ablation_is_compared_told_and_kept(folder: Path) -> None:
     quick = rows["quick"]
     assert quick["epochs"] == 3
     assert quick["finished"] is True
-    assert quick["passes"] == 2
+    assert quick["forward_passes"] == 2
     assert quick["accuracy_low"] < quick["accuracy"] < quick["accuracy_high"]
     assert quick["shift_low"] <= quick["shift"] <= quick["shift_high"]
     assert rows["slow"]["shift_gain_low"] is None
     assert quick["shift_gain_low"] < quick["shift_gain_high"]
-    assert told["agreement"]["variants"] == 3
+    assert told["rank_correlations"]["variants"] == 3
 
     # The figures are those of the predictions that lie beside them.
     stored = read_arrays(run / "variants" / "quick" / "predictions.npz")
@@ -76,9 +76,9 @@ def test_an_ablation_is_compared_told_and_kept(folder: Path) -> None:
     assert (quick["accuracy_low"], quick["accuracy_high"]) == pytest.approx(
         wilson_interval(right, len(stored["labels"]))
     )
-    over_views = read_arrays(run / "variants" / "quick" / "over_views.npz")
-    assert over_views["clean"].shape == stored["clean"].shape
-    assert np.abs(over_views["clean"] - stored["clean"]).max() > 1e-4
+    with_tta = read_arrays(run / "variants" / "quick" / "with_tta.npz")
+    assert with_tta["clean"].shape == stored["clean"].shape
+    assert np.abs(with_tta["clean"] - stored["clean"]).max() > 1e-4
 
     # The files say what was printed, and the same command trains nothing again.
     with (run / "table.csv").open(newline="") as stream:
@@ -125,18 +125,18 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(folder: Path) -> N
 
 
 def test_a_part_of_the_images_keeps_the_classes_shares(folder: Path) -> None:
-    everything = chosen_cells(ExperimentSettings(str(folder / "cells.npz")))
-    part = chosen_cells(ExperimentSettings(str(folder / "cells.npz"), images=120))
+    everything = load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz")))
+    part = load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz"), images=120))
     assert len(part) == 120
-    counts = [np.bincount(cells.labels, minlength=8) / len(cells) for cells in (everything, part)]
+    counts = [np.bincount(dataset.labels, minlength=8) / len(dataset) for dataset in (everything, part)]
     assert np.abs(counts[0] - counts[1]).max() < 0.02
     assert set(part.names.tolist()) < set(everything.names.tolist())
-    again = chosen_cells(ExperimentSettings(str(folder / "cells.npz"), images=120))
+    again = load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz"), images=120))
     assert part.digest() == again.digest()
-    other = chosen_cells(ExperimentSettings(str(folder / "cells.npz"), images=120, seed=1))
+    other = load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz"), images=120, seed=1))
     assert part.digest() != other.digest()
     with pytest.raises(UserError, match="at least 10 for each of 8 classes, got 40"):
-        chosen_cells(ExperimentSettings(str(folder / "cells.npz"), images=40))
+        load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz"), images=40))
 
 
 def test_budgets_count_what_the_machine_has() -> None:

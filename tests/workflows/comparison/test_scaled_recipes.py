@@ -25,7 +25,7 @@ def test_only_backbone_epochs_rates_and_depth_change(name: str) -> None:
     declared, made = shipped(name), small(name)
     check_recipe(made)
     assert made.backbone.name == "mobilenet_0.25"
-    for field in ("input", "head", "loss", "imbalance", "augmentation", "batch_size", "test_time_views"):
+    for field in ("input", "head", "loss", "imbalance", "augmentation", "batch_size", "tta_transforms"):
         assert getattr(made, field) == getattr(declared, field), field
     for before, after in zip(declared.stages, made.stages, strict=True):
         assert (after.schedule, after.augmentation) == (before.schedule, before.augmentation)

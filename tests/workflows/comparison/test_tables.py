@@ -8,21 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from bloodauto.workflows.comparison.results import Interval, Row, Scored, agreement
-from bloodauto.workflows.comparison.runner import Training
+from bloodauto.workflows.comparison.results import ComparisonRow, Interval, ScoresWithIntervals, rank_correlations
+from bloodauto.workflows.comparison.runner import VariantResult
 from bloodauto.workflows.comparison.tables import as_csv, as_json, cells, headings, markdown, notes, plain
 
 
-def row(name: str, published: float | None, shift: float, *, accuracy: float = 0.9, views: float | None = None) -> Row:
-    def scored(value: float) -> Scored:
-        return Scored(accuracy, Interval(accuracy - 0.03, accuracy + 0.02), value, Interval(value - 0.05, value + 0.05))
+def row(
+    name: str, published: float | None, shift: float, *, accuracy: float = 0.9, views: float | None = None
+) -> ComparisonRow:
+    def scored(value: float) -> ScoresWithIntervals:
+        return ScoresWithIntervals(
+            accuracy, Interval(accuracy - 0.03, accuracy + 0.02), value, Interval(value - 0.05, value + 0.05)
+        )
 
-    training = Training(name, Path(name), True, "", 4, 1234, 61.25)
-    over_views = None if views is None else scored(views)
-    return Row(name, "densenet121", published, training, scored(shift), over_views, 7, Interval(-0.012, 0.034))
+    training = VariantResult(name, Path(name), True, "", 4, 1234, 61.25)
+    with_tta = None if views is None else scored(views)
+    return ComparisonRow(name, "densenet121", published, training, scored(shift), with_tta, 7, Interval(-0.012, 0.034))
 
 
-FAILED = Row("f", "vgg16", 0.5, Training("f", Path("f"), False, "the loss is nan", 0, 0, 3.0), None, None, 1, None)
+FAILED = ComparisonRow(
+    "f", "vgg16", 0.5, VariantResult("f", Path("f"), False, "the loss is nan", 0, 0, 3.0), None, None, 1, None
+)
 ROWS = [row("a", 0.6, 0.5), row("b", 0.8, 0.7, views=0.75), row("c", 0.9, 0.6), FAILED]
 
 
@@ -30,10 +36,10 @@ def test_a_row_says_what_was_measured() -> None:
     assert dict(zip(headings("hidden_accuracy"), cells(ROWS[1]), strict=True)) == {
         "variant": "b",
         "published: hidden accuracy": "0.8",
-        "accuracy, same lab": "90.0 (87.0-92.0)",
+        "accuracy, in-domain": "90.0 (87.0-92.0)",
         "shift score": "70.0 (65.0-75.0)",
         "difference from first": "-1.2 to +3.4",
-        "over views": "90.0, 75.0 (7 passes)",
+        "with TTA": "90.0, 75.0 (7 passes)",
         "epochs": "4",
         "device-s": "61",
     }
@@ -42,20 +48,20 @@ def test_a_row_says_what_was_measured() -> None:
 
 
 def test_orders_are_compared_where_both_are_known() -> None:
-    found = agreement(ROWS)
+    found = rank_correlations(ROWS)
     # All accuracies are equal: no order of theirs to compare.
     assert found is None
     rows = [row(name, published, shift, accuracy=accuracy) for name, published, shift, accuracy in (
         ("a", 0.6, 0.5, 0.99), ("b", 0.8, 0.7, 0.98), ("c", 0.9, 0.6, 0.97), ("d", None, 0.1, 0.5),
     )]  # fmt: skip
-    found = agreement([*rows, FAILED])
+    found = rank_correlations([*rows, FAILED])
     assert found is not None
     assert found.variants == 3
     # By hand: ranks 1 2 3 against 1 3 2; of three pairs two agree and one does not.
     assert found.spearman == pytest.approx(0.5)
     assert found.kendall == pytest.approx(1 / 3)
     assert (found.accuracy_spearman, found.accuracy_kendall) == pytest.approx((-1.0, -1.0))
-    assert agreement(rows[:2]) is None
+    assert rank_correlations(rows[:2]) is None
     told = notes(rows, found, images=500)
     assert "Spearman 0.50, Kendall 0.33; of the accuracies Spearman -1.00" in told[-1]
 
@@ -66,7 +72,7 @@ def test_scores_over_views_are_those_compared() -> None:
         row("b", 0.8, 0.7, accuracy=0.9),
         row("c", 0.9, 0.6, accuracy=0.95, views=0.9),
     ]
-    found = agreement(rows)
+    found = rank_correlations(rows)
     assert found is not None
     assert found.spearman == pytest.approx(1.0)
 
@@ -74,7 +80,7 @@ def test_scores_over_views_are_those_compared() -> None:
 def test_text_markdown_csv_and_json_hold_the_same_rows() -> None:
     lines = plain(ROWS, "hidden_accuracy").splitlines()
     assert len(lines) == 1 + len(ROWS)
-    starts = [line.index("accuracy, same lab") for line in lines[:1]] + [
+    starts = [line.index("accuracy, in-domain") for line in lines[:1]] + [
         line.index("90.0 (87.0") for line in lines[1:4]
     ]
     assert len(set(starts)) == 1, "columns stand under their headings"
@@ -83,7 +89,7 @@ def test_text_markdown_csv_and_json_hold_the_same_rows() -> None:
     assert "not what another seed would" in table
     flat = list(csv.DictReader(io.StringIO(as_csv(ROWS))))
     assert [one["name"] for one in flat] == ["a", "b", "c", "f"]
-    assert float(flat[1]["over_views_shift"]) == 0.75
+    assert float(flat[1]["with_tta_shift"]) == 0.75
     assert flat[3]["failure"] == "the loss is nan"
     variants = as_json(ROWS, None)["variants"]
     assert variants[3]["shift"] is None

@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 
 from bloodauto.config.recipe import load_recipe
-from bloodauto.config.recipe.experiments import find_declared, load_ablation, load_declared_ensemble
+from bloodauto.config.recipe.experiments import find_recipe_file, load_ablation, load_ensemble_recipes
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError
 from bloodauto.models.backbones import check_recipe
-from bloodauto.workflows.comparison.variants import Variant, check_different, declared_variants, is_ablation, varied
+from bloodauto.workflows.comparison.variants import (
+    Variant,
+    check_distinct,
+    declared_variants,
+    is_ablation,
+    variants_from_options,
+)
 
 TRIALS = shipped_folder("trials")
 ABLATIONS = sorted((TRIALS / "ablations").glob("*.yaml"))
@@ -32,7 +38,9 @@ def base(tmp_path: Path) -> Path:
 
 def test_each_value_is_a_variant_beside_the_recipe_itself(base: Path) -> None:
     recipe = load_recipe(base)
-    variants = varied(recipe, ["head.dropout=0, 0.3, 0.5", "head.dense_units=[],[16],[16, 8]", "stages.0.epochs=5"])
+    variants = variants_from_options(
+        recipe, ["head.dropout=0, 0.3, 0.5", "head.dense_units=[],[16],[16, 8]", "stages.0.epochs=5"]
+    )
     found = {one.name: one.recipe for one in variants}
     # 0.3 and no dense layers are the recipe's own.
     names = ["base", "head.dropout=0", "head.dropout=0.5", "head.dense_units=[16]", "head.dense_units=[16, 8]"]
@@ -45,7 +53,9 @@ def test_each_value_is_a_variant_beside_the_recipe_itself(base: Path) -> None:
 
 
 def test_a_group_of_fields_can_be_varied(base: Path) -> None:
-    variants = varied(load_recipe(base), ["stages.0.unfreeze=none,{blocks: 2}", "loss={name: focal, gamma: 2}"])
+    variants = variants_from_options(
+        load_recipe(base), ["stages.0.unfreeze=none,{blocks: 2}", "loss={name: focal, gamma: 2}"]
+    )
     assert [one.recipe.stages[0].unfreeze for one in variants[1:3]] != ["all", "all"]
     assert variants[3].recipe.loss.gamma == 2
     assert all("/" not in one.name for one in variants)
@@ -66,7 +76,7 @@ def test_a_group_of_fields_can_be_varied(base: Path) -> None:
 )
 def test_what_cannot_be_varied(base: Path, vary: str, told: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        varied(load_recipe(base), [vary])
+        variants_from_options(load_recipe(base), [vary])
     assert told in str(caught.value)
     assert str(caught.value).startswith("--vary")
 
@@ -79,7 +89,7 @@ def ablation(folder: Path, variants: str, **more: str) -> Path:
 
 
 def test_changes_add_up_where_they_are_cumulative(base: Path) -> None:
-    rows = "  - {name: a}\n  - {name: b, changes: {head.dropout: 0.1}}\n  - {name: c, changes: {batch_size: 8}}\n"
+    rows = "  - {name: a}\n  - {name: b, overrides: {head.dropout: 0.1}}\n  - {name: c, overrides: {batch_size: 8}}\n"
     apart, figure = declared_variants(ablation(base.parent, rows))
     assert [(one.recipe.head.dropout, one.recipe.batch_size) for one in apart] == [(0.3, 64), (0.1, 64), (0.3, 8)]
     added, _ = declared_variants(ablation(base.parent, rows, cumulative="true"))
@@ -93,12 +103,15 @@ def test_changes_add_up_where_they_are_cumulative(base: Path) -> None:
     ("rows", "told"),
     [
         ("  - {name: a}\n", "ablation.yaml:3: variants: expected at least 2"),
-        ("  - {name: a}\n  - {name: a, changes: {batch_size: 8}}\n", "expected different names, got a more than once"),
         (
-            "  - {name: a}\n  - name: b\n    changes:\n      batch_size: 0\n",
+            "  - {name: a}\n  - {name: a, overrides: {batch_size: 8}}\n",
+            "expected different names, got a more than once",
+        ),
+        (
+            "  - {name: a}\n  - name: b\n    overrides:\n      batch_size: 0\n",
             "ablation.yaml:7: batch_size: expected at least 1",
         ),
-        ("  - {name: a}\n  - {name: b, published: 0.5}\n", "published_figure: expected what the published figures are"),
+        ("  - {name: a}\n  - {name: b, published: 0.5}\n", "published_metric: expected what the published figures are"),
         ("  - {name: a}\n  - {name: ../b}\n", "variants.1.name"),
         ("  - {name: a}\n  - {nam: b}\n", "variants.1.nam: no such field; did you mean 'name'?"),
     ],
@@ -110,7 +123,7 @@ def test_what_is_wrong_in_a_declared_ablation_is_told(base: Path, rows: str, tol
 
 
 def test_a_base_that_is_not_there_is_told(tmp_path: Path) -> None:
-    path = ablation(tmp_path, "  - {name: a}\n  - {name: b, changes: {batch_size: 8}}\n")
+    path = ablation(tmp_path, "  - {name: a}\n  - {name: b, overrides: {batch_size: 8}}\n")
     with pytest.raises(RecipeError, match=r"ablation\.yaml:2: base: expected a recipe's file"):
         declared_variants(path)
 
@@ -118,13 +131,13 @@ def test_a_base_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_variants_that_train_the_same_are_refused(base: Path) -> None:
     recipe = load_recipe(base)
     with pytest.raises(RecipeError, match="b: expected something else than a"):
-        check_different([Variant("a", recipe), Variant("b", recipe)])
+        check_distinct([Variant("a", recipe), Variant("b", recipe)])
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_every_shipped_ablation_makes_different_recipes_that_can_be_trained(path: Path) -> None:
     variants, figure = declared_variants(path)
-    check_different(variants)
+    check_distinct(variants)
     for one in variants:
         check_recipe(one.recipe)
     assert bool(figure) == any(one.published is not None for one in variants)
@@ -145,15 +158,15 @@ def test_the_ladder_is_the_published_one() -> None:
 
 
 def test_shipped_names_are_found_and_others_told() -> None:
-    assert find_declared("ynwa") == TRIALS / "ynwa.yaml"
-    assert find_declared("ynwa_ladder") == TRIALS / "ablations" / "ynwa_ladder.yaml"
-    assert find_declared("no/such.yaml") == Path("no/such.yaml")
+    assert find_recipe_file("ynwa") == TRIALS / "ynwa.yaml"
+    assert find_recipe_file("ynwa_ladder") == TRIALS / "ablations" / "ynwa_ladder.yaml"
+    assert find_recipe_file("no/such.yaml") == Path("no/such.yaml")
     with pytest.raises(RecipeError, match="did you mean 'hyperbee'"):
-        find_declared("hyperbe")
+        find_recipe_file("hyperbe")
 
 
 def test_the_declared_ensemble_names_its_members() -> None:
-    ensemble = load_declared_ensemble(TRIALS / "ensembles" / "overfitting_exorcists.yaml")
+    ensemble = load_ensemble_recipes(TRIALS / "ensembles" / "overfitting_exorcists.yaml")
     assert [Path(member.recipe).stem for member in ensemble.members] == [
         "overfitting_exorcists_a",
         "overfitting_exorcists_b",
@@ -167,7 +180,7 @@ def test_a_member_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"both\.yaml:3: members\.0\.recipe: expected a recipe's file, found none at a"
     ):
-        load_declared_ensemble(path)
+        load_ensemble_recipes(path)
 
 
 def test_ablations_say_where_they_come_from() -> None:

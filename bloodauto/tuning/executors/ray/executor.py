@@ -23,24 +23,24 @@ from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from bloodauto.data.dataset import Cells
+from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.errors import RunError
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.checkpoint import EpochReport
 from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.executors.ray.processes import kill_local_workers, kill_noted, kill_remote_workers
-from bloodauto.tuning.executors.ray.worker import PULSE_FILE, Worker, WorkerOptions
-from bloodauto.tuning.executors.shutdown import Closing
-from bloodauto.tuning.scheduler import Assignment, Ending, Policy
+from bloodauto.tuning.executors.ray.processes import kill_local_workers, kill_recorded, kill_remote_workers
+from bloodauto.tuning.executors.ray.worker import HEARTBEAT_FILE, Worker, WorkerOptions
+from bloodauto.tuning.executors.shutdown import WorkerShutdown
+from bloodauto.tuning.scheduler import Assignment, Scheduler, TrainingEnd
 
 #: A worker that dies (no memory, pre-emption, kill) gets the same training again this often; it goes on from its checkpoint.
-_RESTARTS = 2
+_MAX_RESTARTS = 2
 
 
 @dataclass(frozen=True)
-class Resources:
+class WorkerResources:
     """What each worker reserves."""
 
     workers: int
@@ -60,25 +60,27 @@ class _Bridge:
 
     def __init__(
         self,
-        policy: Policy,
+        scheduler: Scheduler,
         ledger: Ledger,
         run: RunDirectory,
-        lanes: tuple[str, ...],
+        slots: tuple[str, ...],
         show: Callable[[], None],
         *,
         devices_per_worker: float,
         is_cluster: bool,
     ) -> None:
-        self.policy, self.ledger, self.run, self.show = policy, ledger, run, show
+        self.scheduler, self.ledger, self.run, self.show = scheduler, ledger, run, show
         self._is_cluster = is_cluster
         self._name = str(run.root.resolve())
         self._in_use[self._name] = self
-        self.free_lanes = list(lanes)
+        self.free_slots = list(slots)
         self.assignments: dict[str, Assignment] = {}
-        #: The folder of each lane's last training, where the process that serves it is noted.
+        #: The folder of each slot's last training, where the process that serves it is noted.
         self._last_folders: dict[str, Path] = {}
         self.interrupted = threading.Event()
-        self.closing = Closing(ledger, lanes, driver_devices=devices_per_worker, end_workers=self._end_workers)
+        self.worker_shutdown = WorkerShutdown(
+            ledger, slots, driver_devices=devices_per_worker, kill_workers=self._kill_workers
+        )
 
     def __reduce__(self) -> tuple[Callable[[str], _Bridge], tuple[str]]:
         return _Bridge.named, (self._name,)
@@ -87,7 +89,7 @@ class _Bridge:
     def named(cls, name: str) -> _Bridge:
         return cls._in_use[name]
 
-    def _end_workers(self) -> None:
+    def _kill_workers(self) -> None:
         kill_local_workers()
         if self._is_cluster:
             kill_remote_workers(list(self._last_folders.values()))
@@ -97,8 +99,8 @@ class _Bridge:
         return str(path.relative_to(self.run.root))
 
     def config(self, assignment: Assignment) -> dict[str, Any]:
-        start, within = assignment.start_trial, assignment.train_within_seconds
-        self._last_folders[assignment.lane] = self.run.root / self.folder(assignment)
+        start, within = assignment.weights_from_trial, assignment.time_limit_with_startup_seconds
+        self._last_folders[assignment.slot] = self.run.root / self.folder(assignment)
         return {
             "name": assignment.name,
             "recipe": assignment.recipe.model_dump(mode="json"),
@@ -110,19 +112,19 @@ class _Bridge:
             "start_weights": None
             if start is None
             else str((self.run.trial(start) / "best.npz").relative_to(self.run.root)),
-            "deadline_unix": time.time() + self.policy.seconds_until_deadline(assignment),
+            "hard_limit_unix": time.time() + self.scheduler.seconds_until_hard_limit(assignment),
         }
 
-    def end(self, tune_id: str, ending: Ending) -> None:
+    def end(self, tune_id: str, ending: TrainingEnd) -> None:
         assignment = self.assignments.pop(tune_id, None)
         if assignment is None:
             return
-        self.policy.on_end(assignment.name, ending)
-        self.free_lanes.append(assignment.lane)
+        self.scheduler.on_end(assignment.name, ending)
+        self.free_slots.append(assignment.slot)
 
 
-class _PolicySearcher(Searcher):
-    """Asks the policy for the next assignment whenever a lane is free."""
+class _TuneSearcher(Searcher):
+    """Asks the policy for the next assignment whenever a slot is free."""
 
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
@@ -130,36 +132,38 @@ class _PolicySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         bridge = self._bridge
-        if bridge.closing.over.is_set():
+        if bridge.worker_shutdown.requested.is_set():
             return Searcher.FINISHED
-        for lane in list(bridge.free_lanes):
-            assignment = bridge.policy.next_assignment(lane)
+        for slot in list(bridge.free_slots):
+            assignment = bridge.scheduler.next_assignment(slot)
             if assignment is not None:
-                bridge.free_lanes.remove(lane)
+                bridge.free_slots.remove(slot)
                 bridge.assignments[trial_id] = assignment
                 return bridge.config(assignment)
         if bridge.assignments:
             return None
-        bridge.closing.over.set()
+        bridge.worker_shutdown.requested.set()
         return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if error and self._bridge.closing.over.is_set():
+        if error and self._bridge.worker_shutdown.requested.is_set():
             # Ended by us. It stays open: the policy closes it, or a resume goes on with it.
             return
         if error:
-            ending = Ending("failed", None, self._reason_of_death(trial_id), "the worker process died more than once")
+            ending = TrainingEnd("failed", None, self._death_reason(trial_id), "the worker process died more than once")
         elif result is not None and "ending" in result:
             said = json.loads(result["ending"])
-            ending = Ending(**{**said, "others": tuple(said.get("others", ()))})
+            ending = TrainingEnd(**{**said, "secondary": tuple(said.get("secondary", ()))})
         else:
-            ending = Ending("stopped")
+            ending = TrainingEnd("stopped")
         self._bridge.end(trial_id, ending)
 
-    def _reason_of_death(self, trial_id: str) -> str:
+    def _death_reason(self, trial_id: str) -> str:
         assignment = self._bridge.assignments.get(trial_id)
         return (
-            "watchdog" if assignment is not None and self._bridge.policy.was_overdue(assignment.name) else "worker_died"
+            "watchdog"
+            if assignment is not None and self._bridge.scheduler.was_overdue(assignment.name)
+            else "worker_died"
         )
 
     def save(self, checkpoint_path: str) -> None:
@@ -169,7 +173,7 @@ class _PolicySearcher(Searcher):
         """Nothing; see ``save``."""
 
 
-class _PolicyScheduler(FIFOScheduler):
+class _TuneScheduler(FIFOScheduler):
     """Hands each epoch's report to the policy and stops what the policy stops."""
 
     def __init__(self, bridge: _Bridge) -> None:
@@ -179,11 +183,11 @@ class _PolicyScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "report" not in result:
             return TrialScheduler.CONTINUE
-        goes_on = self._bridge.policy.on_epoch(result["name"], EpochReport(**json.loads(result["report"])))
+        goes_on = self._bridge.scheduler.on_epoch(result["name"], EpochReport(**json.loads(result["report"])))
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
 
-class _EndOfBudget(Stopper):
+class _BudgetStopper(Stopper):
     """Ends everything when the budget is over, or when the user wishes."""
 
     def __init__(self, bridge: _Bridge) -> None:
@@ -193,40 +197,40 @@ class _EndOfBudget(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._bridge.closing.over.is_set() or self._bridge.policy.out_of_time()
+        return self._bridge.worker_shutdown.requested.is_set() or self._bridge.scheduler.is_past_hard_limit()
 
 
-class _Pulse(Callback):
-    """Several times a second: the ledger's heartbeat, the trainings' signs of life, the watchdog, the display."""
+class _HeartbeatCallback(Callback):
+    """Several times a second: the ledger's heartbeat, the trainings' heartbeats, the watchdog, the display."""
 
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
-        self._pulses: dict[str, int] = {}
+        self._heartbeats: dict[str, int] = {}
 
-    def _look_for_pulses(self) -> None:
-        """A change is a sign of life; when it was is not asked, since another node's clock may be wrong."""
+    def _check_heartbeats(self) -> None:
+        """A change is a heartbeat; when it was is not asked, since another node's clock may be wrong."""
         for assignment in self._bridge.assignments.values():
             try:
-                changed = (self._bridge.run.root / self._bridge.folder(assignment) / PULSE_FILE).stat().st_mtime_ns
+                changed = (self._bridge.run.root / self._bridge.folder(assignment) / HEARTBEAT_FILE).stat().st_mtime_ns
             except OSError:
                 continue
-            if self._pulses.get(assignment.name) != changed:
-                self._pulses[assignment.name] = changed
-                self._bridge.policy.on_sign_of_life(assignment.name)
+            if self._heartbeats.get(assignment.name) != changed:
+                self._heartbeats[assignment.name] = changed
+                self._bridge.scheduler.on_heartbeat(assignment.name)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         bridge = self._bridge
-        bridge.ledger.beat()
-        bridge.closing.at_device_seconds = bridge.policy.trainings_end_at
-        self._look_for_pulses()
-        overdue = set(bridge.policy.overdue())
+        bridge.ledger.heartbeat()
+        bridge.worker_shutdown.limit_device_seconds = bridge.scheduler.training_limit_device_seconds
+        self._check_heartbeats()
+        overdue = set(bridge.scheduler.overdue())
         for assignment in bridge.assignments.values():
             if assignment.name in overdue:
-                kill_noted(bridge.run.root / bridge.folder(assignment))
+                kill_recorded(bridge.run.root / bridge.folder(assignment))
         bridge.show()
 
 
-def start_ray(resources: Resources, *, quiet: bool = True) -> None:
+def start_ray(resources: WorkerResources, *, quiet: bool = True) -> None:
     """Starts Ray on this machine with exactly the devices the search reserves, or joins a cluster.
 
     Raises:
@@ -268,22 +272,22 @@ def start_ray(resources: Resources, *, quiet: bool = True) -> None:
 
 
 def execute(
-    policy: Policy,
+    scheduler: Scheduler,
     ledger: Ledger,
     run: RunDirectory,
     *,
-    resources: Resources,
-    cells: Cells,
+    resources: WorkerResources,
+    dataset: CellDataset,
     splits: Splits,
     suite: ShiftSuite,
     target: np.ndarray,
     options: WorkerOptions,
-    lanes: tuple[str, ...],
+    slots: tuple[str, ...],
     show: Callable[[], None],
 ) -> bool:
     """Runs Tune until the policy has nothing more to start, or the budget's share for trainings is over.
 
-    Workers are then ended without ceremony and their devices handed back, so that the driver's lane alone is charged.
+    Workers are then ended without ceremony and their devices handed back, so that the driver's slot alone is charged.
 
     Returns:
         False when the user interrupted; what was open then stays open in the study and is gone on with by a resume.
@@ -292,12 +296,12 @@ def execute(
         RunError: a failure of every trial alike.
     """
     bridge = _Bridge(
-        policy,
+        scheduler,
         ledger,
         run,
-        lanes,
+        slots,
         show,
-        devices_per_worker=options.gpu_share if options.gpu_share > 0 else resources.cpus_per_trial,
+        devices_per_worker=options.gpu_fraction if options.gpu_fraction > 0 else resources.cpus_per_trial,
         is_cluster=resources.address is not None,
     )
 
@@ -305,7 +309,7 @@ def execute(
         if bridge.interrupted.is_set():
             raise KeyboardInterrupt
         bridge.interrupted.set()
-        bridge.closing.over.set()
+        bridge.worker_shutdown.requested.set()
 
     scratch = Path(tempfile.mkdtemp(prefix="bloodauto-tune-"))
     handlers = {}
@@ -313,14 +317,14 @@ def execute(
         handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         trainable = tune.with_resources(
-            tune.with_parameters(Worker, cells=cells, splits=splits, suite=suite, target=target, options=options),
+            tune.with_parameters(Worker, dataset=dataset, splits=splits, suite=suite, target=target, options=options),
             {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
         )
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=_PolicySearcher(bridge),
-                scheduler=_PolicyScheduler(bridge),
+                search_alg=_TuneSearcher(bridge),
+                scheduler=_TuneScheduler(bridge),
                 num_samples=1_000_000,
                 # Without it Tune lets one trial wait at a time, and starts the workers one after another.
                 max_concurrent_trials=resources.workers,
@@ -330,28 +334,28 @@ def execute(
                 name="tune",
                 storage_path=str(scratch),
                 verbose=0,
-                stop=_EndOfBudget(bridge),
-                callbacks=[_Pulse(bridge)],
-                failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+                stop=_BudgetStopper(bridge),
+                callbacks=[_HeartbeatCallback(bridge)],
+                failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             ),
         )
         # At its end Tune looks for the result files of loggers that we switched off, and says so for each trial.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        bridge.closing.at_device_seconds = policy.trainings_end_at
-        bridge.closing.start()
+        bridge.worker_shutdown.limit_device_seconds = scheduler.training_limit_device_seconds
+        bridge.worker_shutdown.start()
         try:
             tuner.fit()
         except Exception:
             # Tune may stumble over workers that were ended; all that matters is on disk by then.
-            if not bridge.closing.over.is_set():
+            if not bridge.worker_shutdown.requested.is_set():
                 raise
         finally:
-            bridge.closing.finish()
+            bridge.worker_shutdown.finish()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         shutil.rmtree(scratch, ignore_errors=True)
-    if policy.abort_reason is not None:
-        raise RunError(f"the search was given up: {policy.abort_reason}")
+    if scheduler.abort_reason is not None:
+        raise RunError(f"the search was given up: {scheduler.abort_reason}")
     return not bridge.interrupted.is_set()

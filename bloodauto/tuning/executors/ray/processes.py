@@ -19,23 +19,23 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bloodauto.run.files import read_json, write_json
 
-_NOTE = "worker.json"
+_PROCESS_FILE = "worker.json"
 #: Of processes that Ray has handed out: not of those that wait, nor of its agents, without which Ray itself would end.
 _TITLE = re.compile(r"ray::(?!IDLE|\w*Agent\b)")
-_GONE_SECONDS = 5.0
+_KILL_TIMEOUT_SECONDS = 5.0
 
 
-def write_note(folder: Path) -> None:
+def record_process(folder: Path) -> None:
     """Notes in a training's folder which process trains it; called by the worker."""
     node = ray.get_runtime_context().get_node_id()
-    write_json(folder / _NOTE, {"pid": os.getpid(), "node_id": node})
+    write_json(folder / _PROCESS_FILE, {"pid": os.getpid(), "node_id": node})
 
 
-def kill_noted(folder: Path) -> Any | None:
+def kill_recorded(folder: Path) -> Any | None:
     """Kills the process that was noted in a training's folder; returns what ``ray.wait`` waits for, None without a note."""
-    if not (folder / _NOTE).is_file():
+    if not (folder / _PROCESS_FILE).is_file():
         return None
-    worker = read_json(folder / _NOTE)
+    worker = read_json(folder / _PROCESS_FILE)
 
     @ray.remote(num_cpus=0, max_retries=0)
     def end_process(pid: int) -> None:
@@ -62,11 +62,11 @@ def kill_local_workers() -> None:
     for worker in workers:
         with contextlib.suppress(psutil.Error):
             worker.kill()
-    psutil.wait_procs(workers, timeout=_GONE_SECONDS)
+    psutil.wait_procs(workers, timeout=_KILL_TIMEOUT_SECONDS)
 
 
 def kill_remote_workers(folders: Iterable[Path]) -> None:
     """Kills the workers that were noted in these folders, on whichever nodes they run."""
-    killed = [one for one in (kill_noted(folder) for folder in folders) if one is not None]
+    killed = [one for one in (kill_recorded(folder) for folder in folders) if one is not None]
     if killed:
-        ray.wait(killed, num_returns=len(killed), timeout=_GONE_SECONDS)
+        ray.wait(killed, num_returns=len(killed), timeout=_KILL_TIMEOUT_SECONDS)

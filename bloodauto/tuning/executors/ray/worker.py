@@ -17,20 +17,20 @@ import psutil
 from ray import tune
 
 from bloodauto.config.recipe import parse_recipe
-from bloodauto.data.dataset import Cells
+from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.errors import TrialAbort, TrialFailure, UserError
 from bloodauto.run.files import write_json
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.tuning.executors.ray.processes import write_note
+from bloodauto.tuning.executors.ray.processes import record_process
 from bloodauto.tuning.objectives import Objectives
 
 #: Exit code of a worker that ends itself because its memory has grown; Ray starts a new one for the same training.
-_RECYCLED = 86
+_RECYCLED_EXIT_CODE = 86
 #: A training that works on says so at least this often, between two batches.
-_PULSE_SECONDS = 5.0
+_HEARTBEAT_SECONDS = 5.0
 #: The file that says it, by its time of change, in the training's folder.
-PULSE_FILE = "pulse"
+HEARTBEAT_FILE = "heartbeat"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class WorkerOptions:
     Attributes:
         run: the run directory; every path in an assignment is relative to it.
         cores: CPU cores of this worker.
-        gpu_share: of one GPU; 0: CPU only.
+        gpu_fraction: of one GPU; 0: CPU only.
         jit_compile, precision, augmentation_engine: chosen by measurement (``trial/device.py``).
         weights_files: backbone name and ``weights`` of a recipe -> file, resolved before the search began.
         memory_limit_bytes: resident memory beyond which a worker is replaced before its next training.
@@ -48,7 +48,7 @@ class WorkerOptions:
 
     run: str
     cores: int
-    gpu_share: float
+    gpu_fraction: float
     objectives: Objectives
     jit_compile: bool
     precision: str
@@ -64,13 +64,13 @@ class Worker(tune.Trainable):
         self,
         config: dict[str, Any],
         *,
-        cells: Cells | None = None,
+        dataset: CellDataset | None = None,
         splits: Splits | None = None,
         suite: ShiftSuite | None = None,
         target: np.ndarray | None = None,
         options: WorkerOptions | None = None,
     ) -> None:
-        assert cells is not None
+        assert dataset is not None
         assert splits is not None
         assert suite is not None
         assert target is not None
@@ -78,10 +78,10 @@ class Worker(tune.Trainable):
         # Process-wide settings must precede everything that TensorFlow runs.
         from bloodauto.models.device import claim_device
 
-        claim_device(cores=options.cores, gpu_share=options.gpu_share)
-        self._cells, self._splits, self._suite, self._options = cells, splits, suite, options
+        claim_device(cores=options.cores, gpu_fraction=options.gpu_fraction)
+        self._cells, self._splits, self._suite, self._options = dataset, splits, suite, options
         self._target = target
-        self._materials: dict[int, Any] = {}
+        self._fold_data_cache: dict[int, Any] = {}
         self._epochs: Generator[Any, None, Any] | None = None
         self._begin(config)
 
@@ -89,7 +89,7 @@ class Worker(tune.Trainable):
         """Takes the next assignment without a new process."""
         self._end_training()
         if psutil.Process().memory_info().rss > self._options.memory_limit_bytes:
-            os._exit(_RECYCLED)
+            os._exit(_RECYCLED_EXIT_CODE)
         self._begin(new_config)
         return True
 
@@ -107,59 +107,59 @@ class Worker(tune.Trainable):
         self._assignment = config
         self._folder = Path(self._options.run) / config["folder"]
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_note(self._folder)
+        record_process(self._folder)
 
-    def _material(self, fold: int) -> Any:
-        from bloodauto.evaluation.fold_data import prepare
+    def _fold_data(self, fold: int) -> Any:
+        from bloodauto.evaluation.fold_data import prepare_fold
 
-        if fold not in self._materials:
+        if fold not in self._fold_data_cache:
             try:
                 # One fold at a time: its training images are a copy.
-                self._materials = {
-                    fold: prepare(self._cells, self._splits, self._suite, fold=fold, target=self._target)
+                self._fold_data_cache = {
+                    fold: prepare_fold(self._cells, self._splits, self._suite, fold=fold, target=self._target)
                 }
             except UserError as error:
                 # Images that fail here fail for every training alike.
                 raise TrialAbort("abort", str(error)) from None
-        return self._materials[fold]
+        return self._fold_data_cache[fold]
 
     def _start(self) -> Generator[Any, None, Any]:
-        from bloodauto.training.input_pipeline import augmenting_processes
+        from bloodauto.training.input_pipeline import num_augmentation_processes
         from bloodauto.training.trainer import TrainOptions, train_epochs
 
         config, options = self._assignment, self._options
         recipe = parse_recipe(config["recipe"], origin=f"assignment {config['name']}")
         weights = options.weights_files[(recipe.backbone.name, recipe.backbone.weights)]
         start = Path(options.run) / config["start_weights"] if config["start_weights"] is not None else None
-        self._deadline_unix, self._pulsed_at = config["deadline_unix"], 0.0
+        self._hard_limit_unix, self._heartbeat_at = config["hard_limit_unix"], 0.0
         until = config["train_until_unix"]
         return train_epochs(
             recipe,
-            self._material(config["fold"]),
+            self._fold_data(config["fold"]),
             seed=config["seed"],
             options=TrainOptions(
-                objective=options.objectives.first,  # type: ignore[arg-type]
+                objective=options.objectives.primary,  # type: ignore[arg-type]
                 weights_file=Path(weights) if weights is not None else None,
                 start_weights=start if start is not None and start.is_file() else None,
                 jit_compile=options.jit_compile,
                 precision=options.precision,
                 augmentation_engine=options.augmentation_engine,
-                num_processes=augmenting_processes(options.cores, on_gpu=options.gpu_share > 0),
+                num_processes=num_augmentation_processes(options.cores, on_gpu=options.gpu_fraction > 0),
                 time_limit_seconds=config["time_limit_seconds"],
                 train_until=None if until is None else until - time.time() + time.monotonic(),
                 average_last_epochs=True,
             ),
             folder=self._folder,
-            should_stop=self._is_over,
+            should_stop=self._should_stop,
         )
 
-    def _is_over(self) -> bool:
+    def _should_stop(self) -> bool:
         """Asked between any two batches."""
         now = time.monotonic()
-        if now - self._pulsed_at > _PULSE_SECONDS:
-            self._pulsed_at = now
-            (self._folder / PULSE_FILE).touch()
-        return time.time() > self._deadline_unix
+        if now - self._heartbeat_at > _HEARTBEAT_SECONDS:
+            self._heartbeat_at = now
+            (self._folder / HEARTBEAT_FILE).touch()
+        return time.time() > self._hard_limit_unix
 
     def step(self) -> dict[str, Any]:
         """One epoch, or the training's end."""
@@ -173,14 +173,14 @@ class Worker(tune.Trainable):
             result = end.value.to_json()
             write_json(self._folder / "result.json", result)
             kind = "finished" if result["finished"] else "stopped"
-            others = self._options.objectives.other_values(result)
-            return self._ended({"kind": kind, "objective": result["objective"], "others": others})
+            secondary = self._options.objectives.secondary_values(result)
+            return self._ended({"kind": kind, "objective": result["objective"], "secondary": secondary})
         except TrialFailure as failure:
             return self._failed(failure.reason, str(failure))
         except UserError as error:
             return self._failed("rejected", str(error))
         except Exception as error:
-            reason = _reason_of(error)
+            reason = _failure_reason(error)
             (self._folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             return self._failed(
                 reason, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:500]
@@ -200,7 +200,7 @@ class Worker(tune.Trainable):
         """Nothing; see ``save_checkpoint``."""
 
 
-def _reason_of(error: Exception) -> str:
+def _failure_reason(error: Exception) -> str:
     """A word for an error that the training did not expect."""
     name = type(error).__name__
     if name == "ResourceExhaustedError" or isinstance(error, MemoryError):

@@ -12,8 +12,8 @@ import pytest
 import ray
 from ray import tune
 
-from bloodauto.tuning.executors.ray.executor import Resources, start_ray
-from bloodauto.tuning.executors.ray.processes import kill_local_workers, kill_remote_workers, write_note
+from bloodauto.tuning.executors.ray.executor import WorkerResources, start_ray
+from bloodauto.tuning.executors.ray.processes import kill_local_workers, kill_remote_workers, record_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -30,7 +30,7 @@ def trainable() -> type[tune.Trainable]:
         def step(self) -> dict:
             folder = self.folder / str(os.getpid())
             folder.mkdir()
-            write_note(folder)
+            record_process(folder)
             time.sleep(1000)
             return {}
 
@@ -39,7 +39,7 @@ def trainable() -> type[tune.Trainable]:
 
 @pytest.fixture(scope="module", autouse=True)
 def started_ray() -> Iterator[None]:
-    start_ray(Resources(2, 1.0, 0.0))
+    start_ray(WorkerResources(2, 1.0, 0.0))
     yield
     ray.shutdown()
 
