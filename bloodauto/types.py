@@ -1,0 +1,29 @@
+"""Array types that say dtype and shape. Shapes are documented, not checked: numpy's typing has no shapes yet."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Images, uint8 RGB 0-255, (n, height, width, 3).
+Images: TypeAlias = NDArray[np.uint8]
+#: One image, uint8 RGB 0-255, (height, width, 3).
+Image: TypeAlias = NDArray[np.uint8]
+#: Class probabilities, float32 (n, classes); rows sum to one.
+Probabilities: TypeAlias = NDArray[np.float32]
+#: Network outputs before softmax, float32 (n, classes).
+Logits: TypeAlias = NDArray[np.float32]
+#: Class indices, (n,), 0 <= label < classes.
+Labels: TypeAlias = NDArray[np.integer]
+#: Targets of a loss, float32 (n, classes); one-hot or smoothed.
+Targets: TypeAlias = NDArray[np.float32]
+#: Row indices into some array, int (n,).
+Rows: TypeAlias = NDArray[np.integer]
+#: One number for each row, float (n,).
+Scores: TypeAlias = NDArray[np.floating]
+#: Any other array of floats.
+Floats: TypeAlias = NDArray[np.floating]
+#: A mask, bool (n,) or (height, width).
+Mask: TypeAlias = NDArray[np.bool_]
