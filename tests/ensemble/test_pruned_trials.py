@@ -96,7 +96,7 @@ def _judge(
 def test_the_promising_ones_answer_for_the_same_images_and_views_as_everybody(
     run: RunDirectory, stopped: Stopped
 ) -> None:
-    assert _judge(run, stopped) == PrunedEvaluation(stopped=3, promising=2, trial_numbers=(2, 1))
+    assert _judge(run, stopped) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
     saved, fold_data = read_arrays(run.trial(2) / "predictions.npz"), stopped.fold_data
     np.testing.assert_array_equal(saved["index"], fold_data.validation_index)
     np.testing.assert_array_equal(saved["shifted_families"], fold_data.plan.family_names)
@@ -128,9 +128,9 @@ def test_its_answers_are_those_of_the_weights_it_had(run: RunDirectory, stopped:
 def test_without_time_nothing_is_judged_and_what_an_earlier_session_judged_counts(
     run: RunDirectory, stopped: Stopped
 ) -> None:
-    assert _judge(run, stopped, seconds=0.5) == PrunedEvaluation(stopped=3, promising=2)
+    assert _judge(run, stopped, seconds=0.5) == PrunedEvaluation(pruned=3, promising=2)
     _judge(run, stopped)
-    assert _judge(run, stopped, seconds=0.5) == PrunedEvaluation(stopped=3, promising=2, trial_numbers=(2, 1))
+    assert _judge(run, stopped, seconds=0.5) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
 
 
 def test_weights_that_do_not_fit_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
@@ -140,7 +140,7 @@ def test_weights_that_do_not_fit_are_passed_over(run: RunDirectory, stopped: Sto
 
 def test_with_nothing_to_compare_with_nothing_is_judged(run: RunDirectory, stopped: Stopped) -> None:
     shutil.rmtree(run.trial(0))
-    assert _judge(run, stopped) == PrunedEvaluation(stopped=3)
+    assert _judge(run, stopped) == PrunedEvaluation(pruned=3)
 
 
 def test_answers_that_are_no_numbers_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
@@ -154,7 +154,7 @@ def test_refits_that_were_ended_before_they_were_judged_come_first(run: RunDirec
     shutil.copytree(run.trial(1), run.refit("00001-fold0-seed5"))
     (run.refit("00002-fold0-seed6")).mkdir()  # ended before its first epoch
     found = _judge(run, stopped, refits=["00001-fold0-seed5", "00002-fold0-seed6"])
-    assert found == PrunedEvaluation(stopped=3, promising=2, trial_numbers=(2, 1), refits=("00001-fold0-seed5",))
+    assert found == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1), refits=("00001-fold0-seed5",))
     result = read_json(run.refit("00001-fold0-seed5") / "result.json")
     assert not result["finished"]
     assert (run.refit("00001-fold0-seed5") / "predictions.npz").is_file()

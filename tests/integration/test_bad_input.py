@@ -65,7 +65,7 @@ GOOD = "--data cells.npz --space short.yaml --budget 1cpu-min"
         (f"search {GOOD} --cpus-per-trial 0", "--cpus-per-trial: expected more than 0"),
         (f"search {GOOD} --seed -1", "--seed: expected 0 or more"),
         (f"search {GOOD} --max-trials 0", "--max-trials: expected at least 1"),
-        (f"search {GOOD} --refit-fraction 1", "--refit-fraction: expected a share"),
+        (f"search {GOOD} --refit-fraction 1", "--refit-fraction: expected a fraction"),
         (f"search {GOOD} --warm-start nowhere", "nowhere"),
         (f"search {GOOD} --image-size 4", "--image-size: expected at least 16 px, got 4"),
         ("search --resume", "expected a run"),

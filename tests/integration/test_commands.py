@@ -77,7 +77,7 @@ def test_synthetic_cells_are_written_and_inspected(tmp_path: Path, name: str) ->
     assert dataset.images.shape == (60, 32, 32, 3)
     text = said("data", "inspect", "--data", path, "--output", tmp_path / "found.csv")
     assert "60 images of 32 x 32 px, 8 classes" in text
-    assert "6 x exact_duplicate: left_out" in text
+    assert "6 x exact_duplicate: excluded" in text
     with (tmp_path / "found.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 60

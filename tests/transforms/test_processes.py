@@ -172,7 +172,7 @@ pipeline = BatchPipeline(
 )
 epoch = pipeline.epoch(0)
 next(epoch)
-print(*(worker.process.pid for worker in pipeline._team._workers), flush=True)
+print(*(worker.process.pid for worker in pipeline._worker_pool._workers), flush=True)
 time.sleep(float(sys.argv[1]))
 """
 

@@ -98,7 +98,7 @@ def test_the_smallest_of_the_runs_own_networks_is_found_and_labels_have_no_part(
 
 
 @pytest.mark.parametrize(
-    "option", [{"shifted_images": True}, {"max_members": 1}, {"max_latency_ms": 3.0}, {"target_images": "x"}]
+    "option", [{"tta": True}, {"max_members": 1}, {"max_latency_ms": 3.0}, {"target_images": "x"}]
 )
 def test_what_is_for_ensembles_does_not_go_with_a_student(searched: Searched, tmp_path: Path, option: dict) -> None:
     with pytest.raises(UserError, match="--distill"):

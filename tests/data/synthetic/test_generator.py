@@ -149,7 +149,7 @@ def test_written_sets_are_read_back(forty: CellDataset, tmp_path: Path, suffix: 
 def test_file_holds_plain_arrays_only(forty: CellDataset, tmp_path: Path) -> None:
     write_dataset(forty, tmp_path / "cells.npz")
     with np.load(tmp_path / "cells.npz", allow_pickle=False) as archive:
-        assert sorted(archive.files) == ["class_names", "groups", "images", "labels", "sites", "names"]
+        assert sorted(archive.files) == ["class_names", "groups", "images", "labels", "names", "sites"]
         assert all(archive[name].dtype != object for name in archive.files)
 
 
