@@ -97,9 +97,7 @@ def test_the_smallest_of_the_runs_own_networks_is_found_and_labels_have_no_part(
         find_student(RunDirectory(searched.run.root / "nowhere"), "smallest")
 
 
-@pytest.mark.parametrize(
-    "option", [{"tta": True}, {"max_members": 1}, {"max_latency_ms": 3.0}, {"target_images": "x"}]
-)
+@pytest.mark.parametrize("option", [{"tta": True}, {"max_members": 1}, {"max_latency_ms": 3.0}, {"target_images": "x"}])
 def test_what_is_for_ensembles_does_not_go_with_a_student(searched: Searched, tmp_path: Path, option: dict) -> None:
     with pytest.raises(UserError, match="--distill"):
         bloodauto.export_best(run=searched.run.root, output=tmp_path, distill="smallest", **option)
