@@ -66,9 +66,9 @@ def third_party(folder: str) -> Iterator[tuple[str, set[str]]]:
 )
 def test_every_imported_package_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     declared = names(CORE).union(*(names(EXTRAS[extra]) for extra in extras))
-    found = list(third_party(folder))
-    assert found, f"no import of a third party found in {folder}: does the test still look where the code is?"
-    assert [where for where, providers in found if not providers & declared] == []
+    third_parties = list(third_party(folder))
+    assert third_parties, f"no import of a third party found in {folder}: does the test still look where the code is?"
+    assert [where for where, providers in third_parties if not providers & declared] == []
 
 
 def test_every_declared_package_is_used() -> None:
@@ -80,15 +80,15 @@ def test_every_declared_package_is_used() -> None:
 
 
 def pins() -> dict[str, Version]:
-    found: dict[str, Version] = {}
+    versions: dict[str, Version] = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             match = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9A-Za-z.!+]+)", line)
             assert match is not None, f"constraints.txt: expected 'name==version', got {line!r}"
             name = canonicalize_name(match[1])
-            assert name not in found, f"constraints.txt: {name} is pinned twice"
-            found[name] = Version(match[2])
-    return found
+            assert name not in versions, f"constraints.txt: {name} is pinned twice"
+            versions[name] = Version(match[2])
+    return versions
 
 
 def test_pins_satisfy_what_is_declared() -> None:
@@ -99,12 +99,12 @@ def test_pins_satisfy_what_is_declared() -> None:
 
 def closure(requirements: list[Requirement]) -> set[str]:
     """The requirements and what they require in turn, on this machine."""
-    found: set[str] = set()
+    required: set[str] = set()
     todo = [(requirement.name, frozenset(requirement.extras)) for requirement in requirements]
     seen = set(todo)
     while todo:
         name, extras = todo.pop()
-        found.add(canonicalize_name(name))
+        required.add(canonicalize_name(name))
         for text in distribution(name).requires or []:
             needed = Requirement(text)
             environments = [{"extra": extra} for extra in (*extras, "")]
@@ -113,7 +113,7 @@ def closure(requirements: list[Requirement]) -> set[str]:
                 if step not in seen:
                     seen.add(step)
                     todo.append(step)
-    return found
+    return required
 
 
 @pytest.mark.skipif(
