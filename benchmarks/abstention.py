@@ -38,8 +38,8 @@ from bloodauto.data.synthetic.morphology import draw_background
 from bloodauto.data.synthetic.site import SYNTHETIC_SITES, render_image
 from bloodauto.evaluation.calibration import apply_temperature, fit_temperature
 from bloodauto.evaluation.fold_data import predict_outputs, prepare_fold
-from bloodauto.evaluation.metrics import softmax
-from bloodauto.evaluation.selective import CONFIDENCE_SCORES, auroc, confidence_score
+from bloodauto.evaluation.metrics import auroc, softmax
+from bloodauto.evaluation.selective import CONFIDENCE_SCORES, confidence_score
 from bloodauto.export.keras_model import Member, build_export
 from bloodauto.export.ood import fit_ood_detector, make_synthetic_ood, mean_distances, ood_score
 from bloodauto.shift.simulated_sites import draw_simulated_sites

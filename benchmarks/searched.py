@@ -35,6 +35,7 @@ from bloodauto.data.load import load_dataset
 from bloodauto.data.split import Splits, read_splits
 from bloodauto.ensemble.record import read_ensemble
 from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
+from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.export.predict import open_model
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
@@ -50,10 +51,6 @@ _SEVERITIES = (3, 4, 5)
 _SUITE_IMAGES = 128
 
 Predictor = Callable[[np.ndarray], np.ndarray]
-
-
-def _balanced_accuracy(correct: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
 
 
 class Evaluator:
@@ -77,7 +74,7 @@ class Evaluator:
         """Accuracies, in the order of the columns."""
         correct = answers(self._views).argmax(axis=1) == self._view_labels
         groups = [
-            _balanced_accuracy(correct[self._groups == group], self._view_labels[self._groups == group])
+            weighted_balanced_accuracy(self._view_labels[self._groups == group], correct[self._groups == group])
             for group in np.unique(self._groups)
         ]
         home = float((answers(self._images).argmax(axis=1) == self._labels).mean())

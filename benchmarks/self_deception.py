@@ -25,9 +25,9 @@ from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.evaluation.fold_data import FoldData, predict_probabilities, prepare_fold
+from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.models.batch_norm import adapted_batch_norm_weights
 from bloodauto.models.network import build_network
-from bloodauto.shift.score import score
 from bloodauto.training.checkpoint import read_weights
 from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train_epochs
@@ -127,7 +127,7 @@ def main() -> None:
             theirs = [predict_probabilities(network, other.images) for other in others]
             own = {**weightings, "without its own": (~rehearsed[name]).astype(float)}
             scores = [
-                score(labels, clean_answers, replace(plan, weights=counted), shown).objective
+                score_shift(labels, clean_answers, replace(plan, weights=counted), shown).objective
                 for counted in own.values()
             ]
             truth = [accuracy(answers, other.labels) for answers, other in zip(theirs, others, strict=True)]

@@ -1,7 +1,8 @@
-"""Array types that say dtype and shape. Shapes are documented, not checked: numpy's typing has no shapes yet."""
+"""Types that say dtype, shape and unit. Shapes are documented, not checked: numpy's typing has no shapes yet."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 Images: TypeAlias = NDArray[np.uint8]
 #: One image, uint8 RGB 0-255, (height, width, 3).
 Image: TypeAlias = NDArray[np.uint8]
-#: Class probabilities, float32 (n, classes); rows sum to one.
-Probabilities: TypeAlias = NDArray[np.float32]
+#: Class probabilities, (n, classes); rows sum to one. float32 as networks predict them, float64 once they are calibrated.
+Probabilities: TypeAlias = NDArray[np.floating]
 #: Network outputs before softmax, float32 (n, classes).
 Logits: TypeAlias = NDArray[np.float32]
 #: Class indices, (n,), 0 <= label < classes.
@@ -27,3 +28,5 @@ Scores: TypeAlias = NDArray[np.floating]
 Floats: TypeAlias = NDArray[np.floating]
 #: A mask, bool (n,) or (height, width).
 Mask: TypeAlias = NDArray[np.bool_]
+#: Seconds on a clock that never goes back, such as ``time.monotonic``; tests and the simulator pass their own.
+Clock: TypeAlias = Callable[[], float]

@@ -34,6 +34,7 @@ from bloodauto.data.load import load_dataset
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.evaluation.fold_data import FoldData, predict_probabilities, prepare_fold
+from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
 from bloodauto.run.files import read_json, write_json
@@ -179,10 +180,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def _balanced_accuracy(correct: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
-
-
 def _table(network: keras.Model, plan: ShiftPlan, views: np.ndarray, labels: np.ndarray) -> list[list[float]]:
     """Balanced accuracy, family by severity."""
     correct = predict_probabilities(network, views).argmax(axis=1) == labels
@@ -190,7 +187,7 @@ def _table(network: keras.Model, plan: ShiftPlan, views: np.ndarray, labels: np.
     for index in range(len(plan.families)):
         of_family = plan.family_index == index
         rows = [of_family & (plan.severities == severity) for severity in SEVERITIES]
-        table.append([round(_balanced_accuracy(correct[row], labels[row]), 4) for row in rows])
+        table.append([round(weighted_balanced_accuracy(labels[row], correct[row]), 4) for row in rows])
     return table
 
 
@@ -220,7 +217,8 @@ class Candidates:
         levels = len(HARSHER_SEVERITIES)
         return {
             "harsher": [
-                round(_balanced_accuracy(*one), 4) for one in zip(rights[:levels], self._labels[:levels], strict=True)
+                round(weighted_balanced_accuracy(labels, correct), 4)
+                for labels, correct in zip(self._labels[:levels], rights[:levels], strict=True)
             ],
             "site_accuracy": [round(float(right.mean()), 4) for right in rights[levels:]],
         }
@@ -320,7 +318,7 @@ def main() -> None:
             "core_seconds": round(seconds, 1),
             "clean": {
                 "accuracy": round(float(correct.mean()), 4),
-                "balanced_accuracy": round(_balanced_accuracy(correct, dataset.labels[validation]), 4),
+                "balanced_accuracy": round(weighted_balanced_accuracy(dataset.labels[validation], correct), 4),
             },
             "balanced": _table(network, plan, views, shifted_labels),
             **candidates.evaluate(network),

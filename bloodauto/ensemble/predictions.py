@@ -10,8 +10,7 @@ import numpy as np
 
 from bloodauto.ensemble.record import TrainedNetwork
 from bloodauto.ensemble.scoring import EnsembleMetric, Scorer, SiteInfo, Truth
-from bloodauto.evaluation.calibration import expected_calibration_error
-from bloodauto.evaluation.metrics import compute_metrics
+from bloodauto.evaluation.metrics import compute_metrics, expected_calibration_error
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json
 
@@ -140,8 +139,8 @@ def scores_of(answers: OofPredictions, clean: np.ndarray, shifted: np.ndarray, t
         "loss": metrics.loss,
         "shift": metric,
         "shifted_accuracy": float((shifted.argmax(axis=1) == answers.shifted_labels).mean()),
-        "ece": expected_calibration_error(clean, answers.labels),
-        "ece_shifted": expected_calibration_error(shifted, answers.shifted_labels),
+        "ece": expected_calibration_error(answers.labels, clean),
+        "ece_shifted": expected_calibration_error(answers.shifted_labels, shifted),
     }
     if answers.truth.target_class_priors is not None:
         estimate = scorer.estimate_target(rows[: scorer.image_count], rows[scorer.image_count :])

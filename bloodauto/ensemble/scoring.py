@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from bloodauto.evaluation.calibration import PROBABILITY_FLOOR, apply_temperature, balanced_weights, fit_temperature
-from bloodauto.evaluation.metrics import balanced_accuracy, macro_f1
-from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT
+from bloodauto.evaluation.calibration import apply_temperature, balanced_weights, fit_temperature
+from bloodauto.evaluation.metrics import accuracy, balanced_accuracy, macro_f1, negative_log_likelihood
+from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT
 from bloodauto.shift.target_estimators import estimate_by_transport
 
 EnsembleMetric = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
@@ -146,17 +146,15 @@ class Scorer:
         )
         confusions = dataset.reshape(self._block_count, classes, classes)
         if self._metric == "accuracy":
-            metric = float(np.trace(confusions[0]) / confusions[0].sum())
+            metric = accuracy(confusions[0])
         elif self._metric == "macro_f1":
             metric = macro_f1(confusions[0])
         else:
             counted = self._block_weights > 0
-            blocks = [balanced_accuracy(confusion) for confusion in confusions[counted]]
-            metric = float(np.average(blocks, weights=self._block_weights[counted]))
+            metric = float(np.average(balanced_accuracy(confusions[counted]), weights=self._block_weights[counted]))
         if self._target_priors is not None:
             metric = (metric + self.estimate_target(labelled, target)) / 2
-        of_truth = labelled[np.arange(len(self._labels)), self._labels]
-        log_loss = float(-(self._image_weights @ np.log(np.maximum(of_truth, PROBABILITY_FLOOR))))
+        log_loss = negative_log_likelihood(self._labels, labelled, weights=self._image_weights)
         return Score(metric=metric, log_loss=log_loss, objective=metric - self._log_loss_weight * log_loss)
 
     def estimate_target(self, labelled: np.ndarray, target: np.ndarray) -> float:

@@ -49,7 +49,7 @@ def score_sites(
                 splits.fold_names[fold],
                 int(rows.sum()),
                 float((answers[rows] == labels[rows]).mean()),
-                balanced_accuracy(confusion),
+                float(balanced_accuracy(confusion)),
             )
         )
     return tuple(scores)

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
-from scipy.special import ndtri  # type: ignore[import-untyped]
 
 #: Probabilities are lifted to this before a logarithm. The exported model uses the same floor, so both agree.
 PROBABILITY_FLOOR = 1e-12
 #: The range in which a temperature is looked for.
 TEMPERATURE_RANGE = (0.05, 20.0)
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The images whose highest probability fell between two bounds.
-
-    Attributes:
-        low, high: the bounds of the confidence, 0-1; ``high`` belongs to the bin.
-        images: how many there are.
-        confidence: mean of their highest probability, 0-1.
-        accuracy: share of them that were right, 0-1.
-    """
-
-    low: float
-    high: float
-    images: int
-    confidence: float
-    accuracy: float
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -102,65 +82,6 @@ def balanced_weights(clean_count: int, shifted_groups: np.ndarray) -> np.ndarray
     names, group_of, sizes = np.unique(shifted_groups, return_inverse=True, return_counts=True)
     blocks = len(names) + 1
     return np.concatenate([np.full(clean_count, 1 / clean_count), 1 / sizes[group_of]]) / blocks
-
-
-def reliability(
-    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15, adaptive: bool = False
-) -> tuple[ReliabilityBin, ...]:
-    """Confidence against accuracy, from the least sure images to the surest; empty bins are left out.
-
-    Args:
-        probabilities: float, (n, c).
-        labels: int, (n,).
-        bins: how many; of equal width in 0-1, or with ``adaptive`` of (nearly) equal numbers of images (Nguyen and
-            O'Connor 2015, arXiv:1508.05154). Images of one confidence always share a bin.
-    """
-    confidences = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    if adaptive:
-        bounds = np.quantile(confidences, np.linspace(0, 1, bins + 1), method="inverted_cdf")
-        bounds[0] = 0.0
-    else:
-        bounds = np.linspace(0, 1, bins + 1)
-    # A confidence of a rounding error above 1 belongs to the last bin.
-    bin_of = np.clip(np.searchsorted(bounds, confidences, side="left") - 1, 0, bins - 1)
-    return tuple(
-        ReliabilityBin(
-            low=float(bounds[index]),
-            high=float(bounds[index + 1]),
-            images=int(inside.sum()),
-            confidence=float(confidences[inside].mean()),
-            accuracy=float(correct[inside].mean()),
-        )
-        for index in range(bins)
-        if (inside := bin_of == index).any()
-    )
-
-
-def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15, adaptive: bool = False
-) -> float:
-    """Mean distance between confidence and accuracy over the bins of ``reliability``, weighted by images, 0-1."""
-    found = reliability(probabilities, labels, bins=bins, adaptive=adaptive)
-    return sum(part.images * abs(part.confidence - part.accuracy) for part in found) / len(labels)
-
-
-def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of Wilson (1927, doi:10.1080/01621459.1927.10502953) for a share, 0-1; (0, 1) when total is 0.
-
-    It presumes independent images: for several views of one image it comes out too narrow.
-    """
-    assert 0 <= correct <= total, f"expected 0 <= correct <= total, got {correct} of {total}"
-    if total == 0:
-        return 0.0, 1.0
-    z = float(ndtri(0.5 + confidence / 2))
-    share = correct / total
-    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    # At the ends the formula is exact only up to rounding.
-    low = 0.0 if correct == 0 else centre - half
-    high = 1.0 if correct == total else centre + half
-    return low, high
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:

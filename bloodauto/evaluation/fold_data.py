@@ -14,9 +14,8 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.errors import TrialRejected
 from bloodauto.evaluation.metrics import Metrics, compute_metrics, softmax
+from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT, score_shift
 from bloodauto.run.files import write_arrays
-from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT
-from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 from bloodauto.shift.target_estimators import estimate_by_transport
 
@@ -232,7 +231,7 @@ def evaluate(
         learnt = fold_data.labels[fold_data.train_index]
         estimate = estimate_by_transport(target, np.bincount(learnt, minlength=fold_data.num_classes))
     rows = slice(None) if subset_only else fold_data.subset_rows
-    score = shift_score(labels[rows], clean[rows], plan, shifted, clean_weight=fold_data.clean_weight)
+    score = score_shift(labels[rows], clean[rows], plan, shifted, clean_weight=fold_data.clean_weight)
     predictions = ValidationPredictions(
         index=index,
         labels=labels,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bloodauto.evaluation.fold_data import FoldData
+from bloodauto.evaluation.metrics import mean_recall
 
 NUM_RESAMPLES = 1000
 
@@ -59,8 +60,7 @@ class BootstrapResamples:
         of_class = labels[:, None] == np.arange(self.fold_data.num_classes)
         total = draw_counts @ of_class.astype(np.float64)
         hits = draw_counts @ (of_class & correct[:, None]).astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            return np.nanmean(np.where(total > 0, hits / np.maximum(total, 1e-12), np.nan), axis=1)
+        return mean_recall(hits, total)
 
 
 def bootstrap_resamples(fold_data: FoldData, *, seed: int, draws: int = NUM_RESAMPLES) -> BootstrapResamples:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from bloodauto.evaluation.calibration import PROBABILITY_FLOOR, apply_temperature, balanced_weights, fit_temperature
+from bloodauto.evaluation.metrics import negative_log_likelihood, weighted_balanced_accuracy
 
 #: Images that the prior on scales and biases is worth: with fewer than some hundred a class's own numbers are noise.
 _PRIOR_IMAGES = 20.0
@@ -72,7 +73,8 @@ def fit_calibration(
     tempered = apply_temperature(rows, temperature)
     per_class = _fit_per_class(tempered, truth, weights)
     before, after = (
-        _weighted_balanced_accuracy(table, truth, weights) for table in (tempered, _scaled(tempered, per_class))
+        weighted_balanced_accuracy(truth, table.argmax(axis=1) == truth, weights=weights)
+        for table in (tempered, _scaled(tempered, per_class))
     )
     return Calibration(temperature, per_class if after >= before - 1e-12 else None, nats)
 
@@ -89,7 +91,9 @@ def _cross_validated_nats(
         temperature = fit_temperature(rows[~held], truth[~held], weights[~held])
         tempered = apply_temperature(rows, temperature)
         per_class = _fit_per_class(tempered[~held], truth[~held], weights[~held])
-        losses.append([_nats(table[held], truth[held]) for table in (tempered, _scaled(tempered, per_class))])
+        losses.append(
+            [negative_log_likelihood(truth[held], table[held]) for table in (tempered, _scaled(tempered, per_class))]
+        )
     means = np.mean(losses, axis=0)
     return float(means[0]), float(means[1])
 
@@ -127,14 +131,3 @@ def _scaled(probabilities: np.ndarray, per_class: PerClass | None) -> np.ndarray
     scores = np.log(np.maximum(probabilities, PROBABILITY_FLOOR)) * per_class.scales + per_class.biases
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _nats(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    return float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], PROBABILITY_FLOOR)).mean())
-
-
-def _weighted_balanced_accuracy(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:
-    """Mean over the classes of the weighted share that is right."""
-    right = np.bincount(truth, weights * (probabilities.argmax(axis=1) == truth))
-    total = np.bincount(truth, weights)
-    return float((right[total > 0] / total[total > 0]).mean())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -135,15 +134,6 @@ def fit_abstention(
 def is_confident(probabilities: np.ndarray, name: ConfidenceScore, threshold: float) -> np.ndarray:
     """Which answers stand, bool (n,); the others are to be marked."""
     return confidence_score(probabilities, name) >= threshold
-
-
-def auroc(known: Sequence[float] | np.ndarray, unknown: Sequence[float] | np.ndarray) -> float:
-    """How often a known image is surer than an unknown one, 0-1, ties counting half: the area under the ROC curve."""
-    both = np.concatenate([np.asarray(known, dtype=np.float64), np.asarray(unknown, dtype=np.float64)])
-    _, group_of, sizes = np.unique(both, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[group_of]
-    count = len(known)
-    return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(unknown)))
 
 
 def selective_accuracy(confidence: np.ndarray, correct: np.ndarray, threshold: float) -> SelectiveAccuracy:

@@ -14,14 +14,18 @@ import numpy as np
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.record import Ensemble
-from bloodauto.evaluation.calibration import expected_calibration_error, wilson_interval
 from bloodauto.evaluation.fold_data import predict_outputs
-from bloodauto.evaluation.metrics import compute_metrics, confusion_matrix
+from bloodauto.evaluation.metrics import (
+    compute_metrics,
+    confusion_matrix,
+    expected_calibration_error,
+    wilson_interval,
+)
+from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_json
 from bloodauto.shift.corruptions.family import GROUPS
 from bloodauto.shift.external_estimate import SiteOutcome, estimate_external_performance
-from bloodauto.shift.score import score as shift_score
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite
 
@@ -96,7 +100,7 @@ def evaluate_held_out_test(
     plan = ShiftSuite(seed=seed + 1, num_images=_suite_images(splits)).plan(labels)
     shifted = predict_batches(model, plan.render(images))
     shifted_labels = labels[plan.image_index]
-    score = shift_score(labels, probabilities, plan, shifted)
+    score = score_shift(labels, probabilities, plan, shifted)
     correct = int((answers == labels).sum())
     low, high = wilson_interval(correct, len(labels))
     metrics = compute_metrics(labels, probabilities)
@@ -117,8 +121,8 @@ def evaluate_held_out_test(
             "balanced_accuracy": metrics.balanced_accuracy,
             "macro_f1": metrics.macro_f1,
             "loss": metrics.loss,
-            "ece": expected_calibration_error(probabilities, labels),
-            "ece_shifted": expected_calibration_error(shifted, shifted_labels),
+            "ece": expected_calibration_error(labels, probabilities),
+            "ece_shifted": expected_calibration_error(shifted_labels, shifted),
             "confusion": confusion_matrix(labels, answers, len(dataset.class_names)).tolist(),
             "classes": list(dataset.class_names),
             "shift": {group.name: group.accuracy for group in score.groups},

@@ -15,10 +15,10 @@ import numpy as np
 
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import predict_outputs
+from bloodauto.evaluation.metrics import auroc
 from bloodauto.evaluation.selective import (
     DEFAULT_COVERAGE,
     SelectiveAccuracy,
-    auroc,
     confidence_score,
     selective_accuracy,
 )

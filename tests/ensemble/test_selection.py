@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from bloodauto.ensemble.scoring import Scorer, Truth
 from bloodauto.ensemble.selection import Candidate, average, select
-from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT, score
+from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT, score_shift
 from bloodauto.shift.suite import ShiftSuite
 
 CLASSES = 4
@@ -192,7 +192,7 @@ def test_the_shift_metric_is_that_of_the_search():
     truth = Truth(labels, labels[plan.image_index], plan.group_names, plan.weights)
     scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
     found = scorer.score(np.concatenate([clean, shifted])).metric
-    assert found == pytest.approx(score(labels, clean, plan, shifted).objective)
+    assert found == pytest.approx(score_shift(labels, clean, plan, shifted).objective)
 
 
 def with_places(rng: np.random.Generator, truth: Truth, *, sites: int, target: bool) -> Truth:
@@ -213,7 +213,9 @@ def test_clean_images_of_left_out_laboratories_count_as_in_the_search():
     truth = Truth(labels, labels[plan.image_index], plan.group_names, plan.weights, np.zeros(120, np.int64))
     scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
     found = scorer.score(np.concatenate([clean, shifted])).metric
-    assert found == pytest.approx(score(labels, clean, plan, shifted, clean_weight=HELD_OUT_SITE_WEIGHT).objective)
+    assert found == pytest.approx(
+        score_shift(labels, clean, plan, shifted, clean_weight=HELD_OUT_SITE_WEIGHT).objective
+    )
 
 
 def test_each_left_out_laboratory_counts_alike_however_many_images_it_has():

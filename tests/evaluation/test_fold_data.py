@@ -11,9 +11,9 @@ import pytest
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.evaluation.fold_data import FoldData, evaluate, predict_outputs, prepare_fold
+from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT
 from bloodauto.models.network import build_network
 from bloodauto.shift.corruptions.family import GROUPS
-from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT
 from bloodauto.shift.suite import SEARCH_SEVERITIES, ShiftSuite
 
 

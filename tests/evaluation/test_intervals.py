@@ -10,7 +10,7 @@ from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.intervals import BootstrapResamples, bootstrap_resamples, percentile_interval
-from bloodauto.shift.score import score as shift_score
+from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.shift.suite import ShiftSuite
 
 
@@ -36,7 +36,7 @@ def test_drawing_every_image_once_gives_the_score_itself(fold_data: FoldData) ->
     once = BootstrapResamples(fold_data, np.ones((1, len(labels)), dtype=np.int64))
     for skill in (0.0, 1.5, 4.0):
         clean_answers, shifted = answers(fold_data, skill, seed=1)
-        wanted = shift_score(labels, clean_answers, fold_data.plan, shifted).objective
+        wanted = score_shift(labels, clean_answers, fold_data.plan, shifted).objective
         assert once.shift_scores(clean_answers, shifted) == pytest.approx([wanted])
 
 
@@ -57,7 +57,7 @@ def test_the_interval_holds_the_score_and_a_pair_is_told_apart_better_than_by_tw
     scores = drawn.shift_scores(clean_answers, shifted)
     interval = percentile_interval(scores)
     labels = fold_data.labels[fold_data.validation_index[fold_data.subset_rows]]
-    score = shift_score(labels, clean_answers, fold_data.plan, shifted).objective
+    score = score_shift(labels, clean_answers, fold_data.plan, shifted).objective
     assert interval.low < score < interval.high
     # Nearly the same network: its difference is known far better than its score.
     nearly = shifted.copy()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bloodauto.evaluation.calibration import apply_temperature, expected_calibration_error
+from bloodauto.evaluation.calibration import apply_temperature
+from bloodauto.evaluation.metrics import expected_calibration_error
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass, fit_calibration
 
 CLASSES = 4
@@ -38,8 +39,8 @@ def test_a_model_that_is_merely_too_sharp_gets_a_temperature_and_nothing_else() 
     found, fresh, labels = _fit(0, 2.0, np.zeros(CLASSES))
     assert found.per_class is None
     assert found.temperature == pytest.approx(2.0, rel=0.15)
-    assert expected_calibration_error(found.apply(fresh), labels) < 0.04
-    assert expected_calibration_error(fresh, labels) > 0.08
+    assert expected_calibration_error(labels, found.apply(fresh)) < 0.04
+    assert expected_calibration_error(labels, fresh) > 0.08
 
 
 def test_a_model_that_favours_classes_gets_scales_and_biases_that_mend_it() -> None:

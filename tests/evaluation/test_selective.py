@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from bloodauto.evaluation.selective import (
     CONFIDENCE_SCORES,
-    auroc,
     confidence_score,
     fit_abstention,
     is_confident,
@@ -82,10 +80,3 @@ def test_what_is_answered_is_right_more_often_and_shifted_images_are_marked_more
 def test_without_views_only_clean_images_are_described() -> None:
     clean, labels = _answers(np.random.default_rng(1), 50, 2.0)
     assert fit_abstention(clean, labels, clean[:0], labels[:0]).shifted is None
-
-
-def test_auroc_is_that_of_scikit_learn() -> None:
-    rng = np.random.default_rng(2)
-    known, unknown = rng.normal(1, 1, 80).round(1), rng.normal(0, 1, 50).round(1)
-    wanted = roc_auc_score([1] * 80 + [0] * 50, np.concatenate([known, unknown]))
-    assert auroc(known, unknown) == pytest.approx(wanted)

@@ -9,7 +9,7 @@ from bloodauto.ensemble.distilled import Comparison, DistillationResult
 from bloodauto.ensemble.record import CandidateCounts
 from bloodauto.ensemble.selection_bias import WinnersCurse
 from bloodauto.errors import RunError, UserError
-from bloodauto.evaluation.calibration import wilson_interval
+from bloodauto.evaluation.metrics import wilson_interval
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
 from bloodauto.evaluation.selective import Abstention, RiskCoverage, SelectiveAccuracy
 from bloodauto.export.keras_model import IDENTITY, Member, TtaTransform, build_export

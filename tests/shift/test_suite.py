@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bloodauto.errors import DataError, RecipeError
+from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, TrainingCoverage
 from bloodauto.shift.corruptions.registry import FAMILIES
-from bloodauto.shift.score import score
 from bloodauto.shift.suite import COMBINED_WEIGHT, SEARCH_SEVERITIES, ShiftPlan, ShiftSuite
 
 
@@ -90,7 +90,7 @@ def test_another_laboratory_counts_half_whatever_else_counts(covered_by_training
     clean = np.eye(8)[labels]
     truth = labels[plan.image_index]
     answers = np.where(plan.group_names == "combined", (truth + 1) % 8, truth)
-    assert score(labels, clean, plan, np.eye(8)[answers]).objective == pytest.approx(1 - COMBINED_WEIGHT)
+    assert score_shift(labels, clean, plan, np.eye(8)[answers]).objective == pytest.approx(1 - COMBINED_WEIGHT)
     alone = ShiftSuite(seed=0, exclude_families=("combined_shift",)).plan(labels)
     assert set(alone.weights) == {1.0}
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from bloodauto.config.recipe import tta_weights
-from bloodauto.evaluation.calibration import wilson_interval
 from bloodauto.evaluation.intervals import BootstrapResamples, Interval, bootstrap_resamples, percentile_interval
+from bloodauto.evaluation.metrics import rank_correlation, wilson_interval
+from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.run.files import read_arrays
-from bloodauto.shift.score import score as shift_score
 from bloodauto.workflows.comparison.runner import Experiment, VariantResult
 from bloodauto.workflows.comparison.variants import Variant
 
@@ -83,7 +83,7 @@ class _Scorer:
         rows = self.fold_data.subset_rows
         correct = int((clean.argmax(axis=1) == self._labels).sum())
         draws = self._resamples.shift_scores(clean[rows], shifted)
-        shift = shift_score(self._labels[rows], clean[rows], self.fold_data.plan, shifted).objective
+        shift = score_shift(self._labels[rows], clean[rows], self.fold_data.plan, shifted).objective
         scored = ScoresWithIntervals(
             accuracy=correct / len(self._labels),
             accuracy_interval=Interval(*wilson_interval(correct, len(self._labels))),
@@ -168,18 +168,19 @@ def rank_correlations(rows: Sequence[ComparisonRow]) -> RankCorrelations | None:
 
     None too where all of one kind are equal, which is no order.
     """
-    from scipy.stats import kendalltau, spearmanr  # type: ignore[import-untyped]
-
     scored = [(row.published, row.scored if row.with_tta is None else row.with_tta) for row in rows]
     both = [(published, ours) for published, ours in scored if published is not None and ours is not None]
+    if len(both) < 3:
+        return None
     published = [figure for figure, _ in both]
-    shifts, accuracies = [ours.shift for _, ours in both], [ours.accuracy for _, ours in both]
-    if len(both) < 3 or min(len(set(values)) for values in (published, shifts, accuracies)) < 2:
+    of_shift = rank_correlation(published, [ours.shift for _, ours in both])
+    of_accuracy = rank_correlation(published, [ours.accuracy for _, ours in both])
+    if of_shift is None or of_accuracy is None:
         return None
     return RankCorrelations(
-        spearman=float(spearmanr(published, shifts).statistic),
-        kendall=float(kendalltau(published, shifts).statistic),
-        accuracy_spearman=float(spearmanr(published, accuracies).statistic),
-        accuracy_kendall=float(kendalltau(published, accuracies).statistic),
+        spearman=of_shift.spearman,
+        kendall=of_shift.kendall,
+        accuracy_spearman=of_accuracy.spearman,
+        accuracy_kendall=of_accuracy.kendall,
         variants=len(both),
     )

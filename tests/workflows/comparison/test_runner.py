@@ -15,7 +15,7 @@ from bloodauto.cli.main import app
 from bloodauto.config.recipe import load_recipe
 from bloodauto.data.synthetic.generator import synthesize, write_dataset
 from bloodauto.errors import BudgetError, RunError, UserError
-from bloodauto.evaluation.calibration import wilson_interval
+from bloodauto.evaluation.metrics import wilson_interval
 from bloodauto.run.files import read_arrays, read_json
 from bloodauto.workflows.comparison.runner import Experiment
 from bloodauto.workflows.comparison.settings import ExperimentSettings, budget_device_seconds, load_experiment_dataset

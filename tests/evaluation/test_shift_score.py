@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bloodauto.errors import DataError, RecipeError
+from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT, score_shift
 from bloodauto.shift.corruptions.family import GROUPS, TrainingCoverage
 from bloodauto.shift.corruptions.registry import FAMILIES
-from bloodauto.shift.score import HELD_OUT_SITE_WEIGHT, score
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 
 LABELS = np.array([0, 0, 0, 1, 1, 2] * 20)
@@ -41,9 +41,9 @@ def rows_where(plan: ShiftPlan, *, group: str | None = None, family: str | None 
 def test_all_right_is_one_and_all_wrong_is_zero() -> None:
     plan = SUITE.plan(LABELS)
     truth = LABELS[plan.image_index]
-    best = score(LABELS, one_hot(LABELS), plan, one_hot(truth))
+    best = score_shift(LABELS, one_hot(LABELS), plan, one_hot(truth))
     assert best.objective == best.mean_balanced_accuracy == best.clean_accuracy == 1
-    worst = score(LABELS, one_hot((LABELS + 1) % 3), plan, one_hot((truth + 1) % 3))
+    worst = score_shift(LABELS, one_hot((LABELS + 1) % 3), plan, one_hot((truth + 1) % 3))
     assert worst.objective == worst.mean_balanced_accuracy == worst.clean_balanced_accuracy == 0
 
 
@@ -52,7 +52,7 @@ def test_one_bad_group_costs_its_share_and_is_named() -> None:
     answers = LABELS[plan.image_index].copy()
     stain = rows_where(plan, group="stain")
     answers[stain] = (answers[stain] + 1) % 3
-    result = score(LABELS, one_hot(LABELS), plan, one_hot(answers))
+    result = score_shift(LABELS, one_hot(LABELS), plan, one_hot(answers))
     assert result.objective == pytest.approx(len(GROUPS) / (len(GROUPS) + 1))
     assert result.mean_balanced_accuracy == pytest.approx((len(GROUPS) - 1) / len(GROUPS))
     assert result.worst_group == "stain"
@@ -64,7 +64,7 @@ def test_one_bad_group_costs_its_share_and_is_named() -> None:
 def test_accuracy_is_balanced_over_classes() -> None:
     plan = SUITE.plan(LABELS)
     always_zero = np.zeros(len(plan), int)
-    result = score(LABELS, one_hot(np.zeros(len(LABELS), int)), plan, one_hot(always_zero))
+    result = score_shift(LABELS, one_hot(np.zeros(len(LABELS), int)), plan, one_hot(always_zero))
     assert result.clean_accuracy == pytest.approx(1 / 2)
     assert result.clean_balanced_accuracy == pytest.approx(1 / 3)
     assert result.objective == pytest.approx(1 / 3)
@@ -81,8 +81,8 @@ def test_weight_zero_leaves_a_family_out_but_still_reports_it() -> None:
     answers = LABELS[plan.image_index].copy()
     motion = rows_where(plan, family="motion")
     answers[motion] = (answers[motion] + 1) % 3
-    assert score(LABELS, one_hot(LABELS), plan, one_hot(answers)).objective < 1
-    left_out = score(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0}), one_hot(answers))
+    assert score_shift(LABELS, one_hot(LABELS), plan, one_hot(answers)).objective < 1
+    left_out = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0}), one_hot(answers))
     assert left_out.objective == 1
     reported = next(family for family in left_out.families if family.name == "motion")
     assert (reported.accuracy, reported.weight) == (0, 0)
@@ -95,7 +95,7 @@ def test_a_smaller_weight_counts_less_in_its_group_and_so_does_the_group() -> No
     answers = LABELS[plan.image_index].copy()
     motion, optics = rows_where(plan, family="motion"), rows_where(plan, group="optics")
     answers[motion] = (answers[motion] + 1) % 3
-    result = score(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0.25}), one_hot(answers))
+    result = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0.25}), one_hot(answers))
     right, wrong = optics.sum() - motion.sum(), motion.sum()
     assert result.groups[0].accuracy == pytest.approx(right / (right + 0.25 * wrong))
     group_weight = (right + 0.25 * wrong) / optics.sum()
@@ -111,7 +111,7 @@ def test_a_group_without_weight_does_not_count() -> None:
     answers = LABELS[plan.image_index].copy()
     optics = rows_where(plan, group="optics")
     answers[optics] = (answers[optics] + 1) % 3
-    result = score(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0, "defocus": 0}), one_hot(answers))
+    result = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0, "defocus": 0}), one_hot(answers))
     assert result.objective == 1
     assert [group.name for group in result.groups] == list(GROUPS[1:])
 
@@ -128,8 +128,8 @@ def test_views_within_what_recipes_may_train_on_count_less_beyond_it_not() -> No
 def test_a_left_out_laboratory_counts_as_much_as_all_simulated_causes() -> None:
     plan = SUITE.plan(LABELS)
     wrong = one_hot((LABELS[plan.image_index] + 1) % 3)
-    assert score(LABELS, one_hot(LABELS), plan, wrong).objective == pytest.approx(1 / (len(GROUPS) + 1))
-    real = score(LABELS, one_hot(LABELS), plan, wrong, clean_weight=HELD_OUT_SITE_WEIGHT)
+    assert score_shift(LABELS, one_hot(LABELS), plan, wrong).objective == pytest.approx(1 / (len(GROUPS) + 1))
+    real = score_shift(LABELS, one_hot(LABELS), plan, wrong, clean_weight=HELD_OUT_SITE_WEIGHT)
     assert real.objective == pytest.approx(0.5)
 
 
@@ -137,19 +137,19 @@ def test_bad_input_is_refused() -> None:
     plan = SUITE.plan(LABELS)
     clean, shown = one_hot(LABELS), one_hot(LABELS[plan.image_index])
     with pytest.raises(DataError, match="labels"):
-        score(LABELS[:-1], clean, plan, shown)
+        score_shift(LABELS[:-1], clean, plan, shown)
     with pytest.raises(DataError, match="clean probabilities"):
-        score(LABELS, clean[:-1], plan, shown)
-    with pytest.raises(DataError, match="view probabilities"):
-        score(LABELS, clean, plan, shown[:-1])
-    with pytest.raises(DataError, match="view probabilities"):
-        score(LABELS, clean, plan, shown[:, :2])
+        score_shift(LABELS, clean[:-1], plan, shown)
+    with pytest.raises(DataError, match="shifted probabilities"):
+        score_shift(LABELS, clean, plan, shown[:-1])
+    with pytest.raises(DataError, match="shifted probabilities"):
+        score_shift(LABELS, clean, plan, shown[:, :2])
     with pytest.raises(DataError, match=r"0\.\.1"):
-        score(LABELS, clean[:, :2], plan, shown[:, :2])
+        score_shift(LABELS, clean[:, :2], plan, shown[:, :2])
     with pytest.raises(DataError, match="finite"):
-        score(LABELS, clean, plan, np.where(shown > 0, np.nan, shown))
+        score_shift(LABELS, clean, plan, np.where(shown > 0, np.nan, shown))
     with pytest.raises(RecipeError, match="positive weight"):
-        score(LABELS, clean, replace(plan, weights=np.zeros(len(plan))), shown)
+        score_shift(LABELS, clean, replace(plan, weights=np.zeros(len(plan))), shown)
     with pytest.raises(RecipeError, match="'motion'"):
         ShiftSuite(seed=0, covered_by_training=(TrainingCoverage("motoin", 1.0),))
     for weight in (-0.1, 1.1, float("nan")):
