@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_RUN := runs/demo
 
-.PHONY: demo test lint constraints clean
+.PHONY: demo docs test lint constraints clean
 .DELETE_ON_ERROR:
 
 # Cells are synthetic, so nothing is downloaded. The run's folder is the demo's own and made anew every time.
@@ -16,6 +16,11 @@ demo: $(VENV)/.installed
 	rm -rf $(DEMO_RUN)
 	$(BIN)/bloodauto search --space tiny --budget 6cpu-min --run $(DEMO_RUN)
 	$(BIN)/bloodauto report --run $(DEMO_RUN)
+
+# Pages of the reference are generated from the code; tests/docs compares them with the files.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict
 
 test: lint
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
@@ -31,7 +36,7 @@ constraints: $(VENV)/.installed-dev
 	mv $(VENV)/constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) $(DEMO_RUN) dist build
+	rm -rf $(VENV) $(DEMO_RUN) dist build site
 
 # The stamps say what is installed; they go with the environment, and a failed install leaves none.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
@@ -39,7 +44,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@ $(VENV)/.installed
 
 $(BIN)/python:

@@ -70,5 +70,5 @@ def test_its_metadata_states_the_licence_and_the_extras(wheel: dict[str, bytes])
     stated: Message = email.message_from_bytes(metadata(wheel, "METADATA"))
     assert stated["License-Expression"] == "Apache-2.0"
     assert stated["Requires-Python"] == ">=3.11"
-    assert set(stated.get_all("Provides-Extra", [])) == {"cuda", "dev", "keras-cv", "postgresql"}
+    assert set(stated.get_all("Provides-Extra", [])) == {"cuda", "dev", "docs", "keras-cv", "postgresql"}
     assert metadata(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
