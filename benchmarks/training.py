@@ -65,7 +65,7 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
     from bloodauto.models.network import apply_unfreeze, build_network
     from bloodauto.training.optimizers import build_loss, build_optimizer
 
-    choice = cached_device_settings(on_gpu=False, image_size_px=max(image_shape_px))
+    choice = cached_device_settings(on_gpu=False)
     keras.config.set_dtype_policy(choice.precision)
     network = build_network(recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None)
     apply_unfreeze(network, recipe.backbone, recipe.stages[0])

@@ -38,11 +38,10 @@ class TrainingSpeed:
 
 @dataclass(frozen=True)
 class DeviceSettings:
-    """The fastest setting and what it was chosen from; the augmentation engine is ``opencv`` or ``tensorflow``."""
+    """The fastest compilation and precision, and the measurements they were chosen from."""
 
     jit_compile: bool
     precision: str
-    augmentation_engine: str
     measured: tuple[TrainingSpeed, ...]
 
 
@@ -138,10 +137,8 @@ def _measure(*, jit_compile: bool, precision: str, seconds: float) -> float:
         keras.config.set_dtype_policy(previous)
 
 
-def measure_device_settings(
-    *, on_gpu: bool, image_size_px: int = 96, seconds_per_variant: float = 0.5
-) -> DeviceSettings:
-    """Times a small network's training step with and without XLA, on a GPU also in half precision; and both augmentations.
+def measure_device_settings(*, on_gpu: bool, seconds_per_variant: float = 0.5) -> DeviceSettings:
+    """Times a small network's training step with and without XLA, on a GPU also in half precision.
 
     On a CPU half precision is not tried: its kernels exist for few layers, and converting costs more than it gains.
     """
@@ -157,15 +154,7 @@ def measure_device_settings(
             tried.append(TrainingSpeed(jit_compile, precision, speed))
     keras.backend.clear_session()
     best = max(tried, key=lambda one: one.steps_per_second)
-    return DeviceSettings(best.jit_compile, best.precision, _faster_augmentation(image_size_px), tuple(tried))
-
-
-def _faster_augmentation(image_size_px: int) -> str:
-    from bloodauto.transforms import RandAugment
-    from bloodauto.transforms.graph import choose_engine
-
-    images = np.random.default_rng(0).integers(0, 256, (32, image_size_px, image_size_px, 3), dtype=np.uint8)
-    return choose_engine(RandAugment(num_ops=3, operations="cells"), images, seed=0, repeats=3).engine
+    return DeviceSettings(best.jit_compile, best.precision, tuple(tried))
 
 
 def _cache_path() -> Path:
@@ -182,22 +171,22 @@ def _device_key(*, on_gpu: bool) -> str:
     return f"tensorflow {version}, {model}"
 
 
-def cached_device_settings(*, on_gpu: bool, image_size_px: int = 96) -> DeviceSettings:
-    """As ``measure_device_settings``, in a process of its own, and remembered per device, image size and TensorFlow version.
+def cached_device_settings(*, on_gpu: bool) -> DeviceSettings:
+    """As ``measure_device_settings``, in a process of its own, and remembered per device and TensorFlow version.
 
     The process of its own leaves the caller's threads and GPU memory alone; the memory is a file in the user's cache folder.
 
     Raises:
         RunError: the measuring process failed.
     """
-    path, key = _cache_path(), f"{_device_key(on_gpu=on_gpu)}, {image_size_px} px"
+    path, key = _cache_path(), _device_key(on_gpu=on_gpu)
     known: dict[str, Any] = {}
     # What cannot be read is measured again, and what cannot be kept is measured the next time.
     with contextlib.suppress(RunError, OSError):
         read = read_json(path)
         known = read if isinstance(read, dict) else {}
     if key not in known:
-        command = [sys.executable, "-m", "bloodauto.models.device", "gpu" if on_gpu else "cpu", str(image_size_px)]
+        command = [sys.executable, "-m", "bloodauto.models.device", "gpu" if on_gpu else "cpu"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RunError(f"the device could not be measured: {done.stderr.strip()[-300:]}")
@@ -206,10 +195,10 @@ def cached_device_settings(*, on_gpu: bool, image_size_px: int = 96) -> DeviceSe
             write_json(path, known)
     saved = known[key]
     measured = tuple(TrainingSpeed(**one) for one in saved["measured"])
-    return DeviceSettings(saved["jit_compile"], saved["precision"], saved["augmentation_engine"], measured)
+    return DeviceSettings(saved["jit_compile"], saved["precision"], measured)
 
 
 if __name__ == "__main__":
     gpu = sys.argv[1] == "gpu"
     claim_device(cores=1, gpu_fraction=1.0 if gpu else 0.0)
-    sys.stdout.write(json.dumps(asdict(measure_device_settings(on_gpu=gpu, image_size_px=int(sys.argv[2])))) + "\n")
+    sys.stdout.write(json.dumps(asdict(measure_device_settings(on_gpu=gpu))) + "\n")

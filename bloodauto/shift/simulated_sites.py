@@ -6,7 +6,6 @@ is one draw that all its images share. What to expect of the next one can only b
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +86,7 @@ class SimulatedSite:
         rendered = np.empty_like(images)
         for index, image in enumerate(images):
             for family, severity in zip(self.families, self.severities, strict=True):
-                key = [self.seed, zlib.crc32(family.name.encode())]
+                key = [self.seed, family.random_key]
                 rng = np.random.default_rng([*key, 1 + index] if family.group in _DRAWN_PER_IMAGE else key)
                 if family.group == "artefacts" and rng.random() >= self.artefact_rate:
                     continue

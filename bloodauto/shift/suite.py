@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -112,7 +111,7 @@ class ShiftPlan:
             family = self.families[self.family_index[row]]
             image_index = int(self.image_index[row])
             # Severity stays out of the key: the same noise and position at every severity make them comparable.
-            rng = np.random.default_rng([self.seed, image_index, zlib.crc32(family.name.encode())])
+            rng = np.random.default_rng([self.seed, image_index, family.random_key])
             shifted_images[place] = family.apply(images[image_index], int(self.severities[row]), rng)
         return shifted_images
 

@@ -8,7 +8,7 @@ from bloodauto.config.recipe import Augmentation, Engine, Offline, Recipe
 from bloodauto.training.augmentation import engine_policy_of, mixing_of, offline_policy_of
 from bloodauto.training.imbalance import TrainingSet, cyclic_epoch_order
 from bloodauto.training.optimizers import class_weights, weight_targets
-from bloodauto.transforms import BatchPipeline, Policy, make_synthetic_images, repeated_choice
+from bloodauto.transforms import BatchPipeline, make_synthetic_images, repeated_choice
 
 #: Augmenting takes a CPU about a tenth of what training the smallest shipped network on the same image does.
 _CPU_CORES_PER_PROCESS = 8
@@ -61,7 +61,6 @@ def stage_pipeline(
     seed: int,
     num_threads: int,
     num_processes: int = 0,
-    on_device: bool,
 ) -> BatchPipeline:
     """The pipeline that feeds one stage.
 
@@ -70,9 +69,8 @@ def stage_pipeline(
     Args:
         stage: its index.
         train_set: what sampling left.
-        num_processes: as ``BatchPipeline`` takes it; where TensorFlow augments, on its device or as the reference engine,
-            threads do, since what is TensorFlow's cannot be sent to another process.
-        on_device: whether TensorFlow applies the draws on its device; the reference engine has its own way.
+        num_processes: as ``BatchPipeline`` takes it; the reference engine is run by threads, since TensorFlow's layers cannot
+            be sent to another process.
     """
     augmentation = augmentation_of_stage(recipe, stage)
     if augmentation.offline is not None:
@@ -81,10 +79,6 @@ def stage_pipeline(
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 0, 2, key)))
         train_set = with_offline_images(train_set, augmentation.offline, augmentation.engine, rng)
     policy = engine_policy_of(augmentation)
-    if on_device and isinstance(policy, Policy):
-        from bloodauto.transforms.graph import OnDevice
-
-        policy = OnDevice(policy)
     targets, weights = weight_targets(train_set.targets, class_weights(recipe.loss, train_set.class_counts))
     once_each = recipe.imbalance.sampling == "none" and augmentation.offline is None
     return BatchPipeline(
@@ -96,7 +90,7 @@ def stage_pipeline(
         mixing=mixing_of(augmentation.mixing, augmentation.engine),
         seed=seed,
         num_threads=num_threads,
-        num_processes=num_processes if augmentation.engine == "bloodauto" and not on_device else 0,
+        num_processes=num_processes if augmentation.engine == "bloodauto" else 0,
         last_batch="drop",
         order=None if once_each else cyclic_epoch_order(train_set.rows, images_per_epoch, seed),
     )

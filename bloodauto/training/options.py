@@ -25,7 +25,6 @@ class TrainOptions:
         weights_file: pre-trained weights of the backbone; None: random.
         start_weights: weights of the whole network to start from (a finished trial of the same network), or None.
         jit_compile, precision: as Keras knows them; chosen by measurement (``trial/device.py``).
-        augmentation_engine: ``opencv``, or ``tensorflow`` on its device; chosen by measurement as well.
         num_threads: threads that prepare images.
         num_processes: processes that do so in their place; see ``num_augmentation_processes``.
         time_limit_seconds: the schedule runs by whichever is further, its share of the steps or its share of this time,
@@ -43,7 +42,6 @@ class TrainOptions:
     start_weights: Path | None = None
     jit_compile: bool = False
     precision: str = "float32"
-    augmentation_engine: str = "opencv"
     num_threads: int = 1
     num_processes: int = 0
     time_limit_seconds: float | None = None

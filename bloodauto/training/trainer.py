@@ -107,7 +107,6 @@ class _Training:
             seed=self.seed,
             num_threads=self.options.num_threads,
             num_processes=self.options.num_processes,
-            on_device=self.options.augmentation_engine == "tensorflow",
         )
         return pipeline if self.options.teacher is None else DistillationBatches(pipeline, self.options.teacher)
 

@@ -1,7 +1,4 @@
-"""Image operations (uint8 in, uint8 out), policies made of them, mixing, and the input pipeline.
-
-The accelerator path, :mod:`bloodauto.transforms.graph`, is imported by whoever uses it, since it needs TensorFlow.
-"""
+"""Image operations (uint8 in, uint8 out), policies made of them, mixing, and the batch pipeline."""
 
 from bloodauto.transforms.augmix import AugMix
 from bloodauto.transforms.mixing import CutMix, Mixing, MixUp, MixUpOrCutMix

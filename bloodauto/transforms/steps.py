@@ -1,7 +1,6 @@
 """The vocabulary between drawing and applying: what was drawn for one image, ready to be fused and applied.
 
-A policy draws a *chain* of steps for every image; :mod:`bloodauto.transforms.engine` fuses and applies it on the CPU,
-:mod:`bloodauto.transforms.graph` on an accelerator. Both therefore apply the same draws.
+A policy draws a *chain* of steps for every image; :mod:`bloodauto.transforms.engine` fuses and applies it.
 """
 
 from __future__ import annotations

@@ -159,9 +159,7 @@ def run_trainings(
     from bloodauto.tuning.executors.ray.worker import WorkerOptions
 
     settings = plan.settings
-    choice = cached_device_settings(
-        on_gpu=settings.gpus_per_trial > 0, image_size_px=max(plan.data.dataset.images.shape[1:3])
-    )
+    choice = cached_device_settings(on_gpu=settings.gpus_per_trial > 0)
     resources = WorkerResources(settings.workers, settings.cpus_per_trial, settings.gpus_per_trial, address)
     slots = tuple(f"worker {index}" for index in range(settings.workers))
     for slot in slots:
@@ -211,7 +209,6 @@ def run_trainings(
                 objectives=settings.objectives,
                 jit_compile=choice.jit_compile,
                 precision=choice.precision,
-                augmentation_engine=choice.augmentation_engine,
                 weights_files=plan.weights_files,
                 memory_limit_bytes=_memory_limit_bytes(settings.workers),
             ),

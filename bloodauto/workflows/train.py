@@ -90,7 +90,7 @@ def train(
             write_splits(directory.splits, dataset, splits)
         on_gpu = count_local_gpus() > 0
         # Measuring what is fastest takes longer than a smoke training.
-        choice = None if smoke else cached_device_settings(on_gpu=on_gpu, image_size_px=max(dataset.images.shape[1:3]))
+        choice = None if smoke else cached_device_settings(on_gpu=on_gpu)
         cores = default_workers(1.0, 0.0, 0)
         claim_device_if_unused(cores=cores, gpu_fraction=1.0 if on_gpu else 0.0)
         from bloodauto.evaluation.fold_data import prepare_fold
@@ -104,7 +104,6 @@ def train(
             weights_file=weights,
             jit_compile=False if choice is None else choice.jit_compile,
             precision="float32" if choice is None else choice.precision,
-            augmentation_engine="opencv" if choice is None else choice.augmentation_engine,
             num_processes=num_augmentation_processes(cores, on_gpu=on_gpu),
         )
         fold_data = prepare_fold(dataset, splits, shift_suite_for([loaded], seed=seed))

@@ -229,9 +229,7 @@ def test_any_block_gives_the_same_images_from_the_same_seed_however_many_threads
     train_set = TrainingSet(images, one_hot(np.arange(9) % 3, 3), np.arange(9))
 
     def epoch(threads: int) -> list:
-        pipeline = stage_pipeline(
-            recipe, 0, train_set, images_per_epoch=9, seed=seed, num_threads=threads, on_device=False
-        )
+        pipeline = stage_pipeline(recipe, 0, train_set, images_per_epoch=9, seed=seed, num_threads=threads)
         return [(np.array(batch.images), batch.targets, batch.weights) for batch in pipeline.epoch(1)]
 
     alone, together = epoch(0), epoch(3)

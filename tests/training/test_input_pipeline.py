@@ -89,9 +89,7 @@ def test_synthesis_fills_classes_up_within_the_class():
 
 
 def pipeline_of(recipe: Recipe, stage: int, train_set: TrainingSet) -> BatchPipeline:
-    return stage_pipeline(
-        recipe, stage, train_set, images_per_epoch=len(train_set.rows), seed=3, num_threads=0, on_device=False
-    )
+    return stage_pipeline(recipe, stage, train_set, images_per_epoch=len(train_set.rows), seed=3, num_threads=0)
 
 
 def test_a_stages_own_block_takes_the_place_of_the_recipes():
@@ -200,7 +198,7 @@ def test_a_sheet_shows_what_is_made_where_something_is():
 
 def test_processes_make_the_same_batches_of_a_stage_and_take_no_core_from_a_small_training():
     recipe = recipe_with(batch_size=8, augmentation={"stain_jitter": 0.5, "mixing": {"name": "mixup", "alpha": 0.4}})
-    settings = {"images_per_epoch": 40, "seed": 3, "num_threads": 0, "on_device": False}
+    settings = {"images_per_epoch": 40, "seed": 3, "num_threads": 0}
     alone = stage_pipeline(recipe, 0, shades(40), **settings)
     together = stage_pipeline(recipe, 0, shades(40), num_processes=1, **settings)
     for left, right in zip(alone.epoch(2), together.epoch(2), strict=True):

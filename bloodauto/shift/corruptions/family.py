@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,12 +25,14 @@ class CorruptionFamily:
     """One kind of corruption.
 
     Attributes:
-        name: unique, stable: seeds of views are derived from it.
+        name: unique and stable: ``random_key`` is derived from it.
         group: one of ``GROUPS``.
         unit: what ``levels`` are measured in.
         levels: the physical parameter at severities 1 to 5.
         source: where the corruption comes from, and how ours deviates.
         corrupt: draws direction, position or noise from a generator and applies them at a level.
+        fixed_random_key: takes the place of the name's checksum in ``random_key``, so that a family that is renamed
+            keeps its images; None: the checksum.
     """
 
     name: str
@@ -38,9 +41,15 @@ class CorruptionFamily:
     levels: tuple[float, float, float, float, float]
     source: str
     corrupt: Corruption
+    fixed_random_key: int | None = None
 
     def __post_init__(self) -> None:
         assert self.group in GROUPS, f"{self.name}: group {self.group!r} is none of {GROUPS}"
+
+    @property
+    def random_key(self) -> int:
+        """The part of a generator's seed that is this family's own."""
+        return zlib.crc32(self.name.encode()) if self.fixed_random_key is None else self.fixed_random_key
 
     def apply(self, image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
         """Corrupts one image.

@@ -159,9 +159,7 @@ class Experiment:
         from bloodauto.workflows.session import locked
 
         with locked(self.directory):
-            choice = cached_device_settings(
-                on_gpu=self._gpu_fraction > 0, image_size_px=max(self.fold_data.images.shape[1:3])
-            )
+            choice = cached_device_settings(on_gpu=self._gpu_fraction > 0)
             claim_device_if_unused(cores=self._cores, gpu_fraction=self._gpu_fraction)
             ledger = Ledger(
                 self.directory.ledger,
@@ -276,7 +274,6 @@ class Experiment:
             weights_file=self._weights[variant.name],
             jit_compile=choice.jit_compile,
             precision=choice.precision,
-            augmentation_engine=choice.augmentation_engine,
             time_limit_seconds=limit,
         )
         try:

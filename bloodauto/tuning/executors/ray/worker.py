@@ -41,7 +41,7 @@ class WorkerOptions:
         run: the run directory; every path in an assignment is relative to it.
         cores: CPU cores of this worker.
         gpu_fraction: of one GPU; 0: CPU only.
-        jit_compile, precision, augmentation_engine: chosen by measurement (``trial/device.py``).
+        jit_compile, precision: chosen by measurement (``bloodauto.models.device``).
         weights_files: backbone name and ``weights`` of a recipe -> file, resolved before the search began.
         memory_limit_bytes: resident memory beyond which a worker is replaced before its next training.
     """
@@ -52,7 +52,6 @@ class WorkerOptions:
     objectives: Objectives
     jit_compile: bool
     precision: str
-    augmentation_engine: str
     weights_files: dict[tuple[str, str], str | None]
     memory_limit_bytes: int
 
@@ -143,7 +142,6 @@ class Worker(tune.Trainable):
                 start_weights=start if start is not None and start.is_file() else None,
                 jit_compile=options.jit_compile,
                 precision=options.precision,
-                augmentation_engine=options.augmentation_engine,
                 num_processes=num_augmentation_processes(options.cores, on_gpu=options.gpu_fraction > 0),
                 time_limit_seconds=config["time_limit_seconds"],
                 train_until=None if until is None else until - time.time() + time.monotonic(),
