@@ -1,186 +1,330 @@
-"""What a search was asked to do: written once into its run, compared on every resume."""
+"""The settings of a search: written once into its run, compared on every resume."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-import psutil
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from bloodauto.config.base_model import StrictModel
 from bloodauto.config.budget import parse_budget
-from bloodauto.config.validation import did_you_mean
+from bloodauto.config.machine import Machine, detect_machine
+from bloodauto.config.objectives import Objectives, parse_objectives
+from bloodauto.config.validation import explain_validation_error, place_in
 from bloodauto.errors import RunError, UserError
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.run.yaml_files import dump_yaml, read_yaml
-from bloodauto.tuning.objectives import Objectives, parse_objectives
 
-#: A worker with TensorFlow, its share of the images and a small network.
-_BYTES_PER_WORKER = 2_500_000_000
+#: The version of ``settings.yaml``, and with it of the whole run directory.
+SETTINGS_FORMAT = 2
+
+PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
+
+#: Data that is drawn by the package instead of read.
+SYNTHETIC = "synthetic"
+_DEFAULT_GPU_SPACE = "gpu"
+_DEFAULT_CPU_SPACE = "small"
+#: Options whose name does not follow from the field's.
+_OPTIONS = {"image_size_px": "--image-size", "cleaning": "--no-cleaning"}
+#: Fields that hold a path, and the values of them that are names.
+_PATH_FIELDS = ("data", "target_images", "weights_dir", "warm_start")
+_PATH_NAMES = (SYNTHETIC, "none", "shipped")
+_Model = TypeVar("_Model", bound=StrictModel)
+#: What the file holds besides the settings, for people who read it.
+_DERIVED = ("device", "budget_device_seconds")
 
 
-@dataclass(frozen=True)
-class SearchSettings:
+class EnsembleLimits(StrictModel):
+    """Limits on the ensemble that a search or an export selects."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    max_members: Annotated[int, Field(ge=1)] | None = None
+    """Largest number of ensemble members. A set of networks, one for each fold, counts as one member, so the exported model
+    may hold more networks than this. It does not limit how many trials or refits a search trains.
+
+    Unit: members. Default: 4 for a search; for an export, what the search had. Example: ``--max-members 1``."""
+
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    """Longest time the ensemble may take for one image, measured on the machine that selects the ensemble. Where no member is
+    fast enough, the fastest is taken. It does not limit which recipes a search trains, and other machines are not measured.
+
+    Unit: milliseconds per image. Default: no limit. Example: ``--max-latency-ms 5``."""
+
+
+class SearchSettings(EnsembleLimits):
     """Everything that decides what a search does.
 
-    Attributes:
-        data: a path, or ``synthetic``.
-        image_size_px: side the images are resized to; None: see ``load_dataset``.
-        cleaning: whether findings of the cleaning are acted upon.
-        target_images: unlabelled images of the laboratory the network is meant for, a path; None: there are none.
-        space: name of a shipped space or path; the run keeps its own copy.
-        budget: as typed; it limits devices reserved x seconds reserved from the first worker's start to the last byte
-            of the export, and not what happens before (reading and cleaning the images).
-        workers, cpus_per_trial, gpus_per_trial: trainings at once and what each reserves.
-        seed: of splits, views, suggestions and trainings.
-        objective: what the search maximises: a score, or several objectives with commas, the leading score first.
-        pruner: which pruner stops bad trials.
-        warm_start: folder or file of initial configurations; ``none``.
-        weights_dir: folder of pre-trained weights that is looked in first.
-        refit_fraction: share of the budget kept for the ensemble's trainings, 0-1.
-        max_trials: most trials; None: as many as the budget affords.
-        max_members: most members of the ensemble; a set of networks, one for each fold, is one.
-        max_latency_ms: most milliseconds that one image may take the ensemble, measured on the machine that concludes the
-            search; where no network is fast enough, the fastest is taken. None: any.
-        storage: an Optuna storage URL; None: SQLite in the run.
+    ``resolve_settings`` fills in what a user did not say. The fields are the options of ``bloodauto search`` and the keywords of
+    ``bloodauto.search``.
+
+    Example:
+        >>> settings = SearchSettings(budget="40gpu-h", space="gpu", workers=2, gpus_per_trial=1.0)
+        >>> settings.budget_device_seconds
+        144000.0
     """
 
-    data: str
-    image_size_px: int | None
-    cleaning: bool
-    target_images: str | None
+    data: str = SYNTHETIC
+    """Images and labels: a folder of class folders, a ``.csv`` manifest, an ``.npz`` file, or ``synthetic`` for cells that are
+    drawn.
+
+    Default: ``synthetic``. Example: ``--data cells.npz``."""
+
+    image_size_px: int | None = None
+    """Side that all images are resized to when they are read. It does not set the input size of a network; recipes do.
+
+    Unit: pixels. Default: chosen from the images. Example: ``--image-size 96``."""
+
+    cleaning: bool = True
+    """Whether images that the data check finds broken, duplicated or mislabelled are left out of training. The check itself
+    always runs and is written to ``cleaning.csv``.
+
+    Default: true; ``--no-cleaning`` keeps every image."""
+
+    target_images: str | None = None
+    """Unlabelled images of the site where the model will be used; the objective ``shift`` then also counts the accuracy that
+    is estimated on them. Nothing is trained on them.
+
+    Default: none. Example: ``--target-images new_site/``."""
+
     space: str
+    """The search space: the name of a shipped space, or a ``.yaml`` file. The run keeps its own copy.
+
+    Default: ``gpu`` with GPUs, otherwise ``small``. Example: ``--space tiny``."""
+
     budget: str
-    workers: int
-    cpus_per_trial: float
-    gpus_per_trial: float
-    seed: int
-    objective: str
-    pruner: str
-    warm_start: str
-    weights_dir: str | None
-    refit_fraction: float
-    max_trials: int | None
-    max_members: int
-    max_latency_ms: float | None
-    storage: str | None
+    """What the search may spend: devices reserved times seconds reserved, from the first worker's start to the last byte of the
+    export. It does not count reading and cleaning the images.
 
-    @property
-    def objectives(self) -> Objectives:
-        """Raises UserError: names that are none of a search's objectives."""
-        return parse_objectives(self.objective)
+    Unit: ``gpu-h``, ``cpu-min`` and the like are device time; ``h`` or ``min`` alone is wall-clock time. No default.
+    Example: ``--budget 40gpu-h``, ``--budget 2h``."""
 
-    @property
-    def device(self) -> str:
-        return "gpu" if self.gpus_per_trial > 0 else "cpu"
+    workers: Annotated[int, Field(ge=1)]
+    """Trainings that run at a time. It does not set the threads within one training; see ``cpus_per_trial``.
 
-    @property
-    def devices_per_worker(self) -> float:
-        """GPUs or CPU cores each worker reserves: what the budget counts."""
-        return self.gpus_per_trial if self.gpus_per_trial > 0 else self.cpus_per_trial
+    Unit: processes. Default: as many as cores, memory and GPUs allow. Example: ``--workers 4``."""
 
-    @property
-    def budget_device_seconds(self) -> float:
-        return parse_budget(self.budget).device_seconds(self.workers * self.devices_per_worker)
+    cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
+    """CPU cores that each training reserves, and the most threads it computes with.
 
-    def check(self) -> None:
-        """Checks the values against each other.
+    Unit: cores. Default: 1. Example: ``--cpus-per-trial 2``."""
 
-        Raises:
-            UserError: a value out of range, or a budget of devices that the workers do not use.
-        """
-        positive = {"--workers": self.workers, "--cpus-per-trial": self.cpus_per_trial}
-        for name, value in positive.items():
-            if value <= 0:
-                raise UserError(f"{name}: expected more than 0, got {value:g}.")
-        if self.gpus_per_trial < 0:
-            raise UserError(f"--gpus-per-trial: expected 0 or more, got {self.gpus_per_trial:g}.")
-        if self.seed < 0:
-            raise UserError(f"--seed: expected 0 or more, got {self.seed}.")
-        if not 0 < self.refit_fraction < 1:
-            raise UserError(f"--refit-fraction: expected a fraction between 0 and 1, got {self.refit_fraction:g}.")
-        if self.max_trials is not None and self.max_trials < 1:
-            raise UserError(f"--max-trials: expected at least 1, got {self.max_trials}.")
-        check_caps(self.max_members, self.max_latency_ms)
-        from bloodauto.tuning.pruning import PrunerName
+    gpus_per_trial: Annotated[float, Field(ge=0)]
+    """GPUs that each training reserves; a fraction shares one GPU among several trainings, with its memory divided alike.
 
-        _check_name("--pruner", self.pruner, get_args(PrunerName))
-        if len(self.objectives.names) > 1 and self.pruner == "hyperband":
-            raise UserError(
+    Unit: GPUs. Default: 1 with GPUs, otherwise 0. Example: ``--gpus-per-trial 0.5``."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of splits, shifted images, suggestions and trainings. With several workers it does not fix which trials run: that
+    depends on which training ends first.
+
+    Default: 0. Example: ``--seed 7``."""
+
+    objective: str = "shift"
+    """What the search maximises: a score (``shift``, ``accuracy``, ``balanced_accuracy``, ``macro_f1``), or several objectives
+    separated by commas, also costs (``latency``, ``parameters``), with a score first. Pruning, refits and the ensemble follow the
+    first alone.
+
+    Default: ``shift``. Example: ``--objective shift,latency``."""
+
+    pruner: PrunerName = "successive_halving"
+    """Which rule stops trials early. It does not stop refits. ``hyperband`` works with one objective only.
+
+    Default: ``successive_halving``. Example: ``--pruner median``."""
+
+    warm_start: str = "shipped"
+    """Recipes that are tried first: ``shipped``, a folder, a file, or ``none``. Recipes that the space does not contain are
+    skipped.
+
+    Default: ``shipped``. Example: ``--warm-start none``."""
+
+    weights_dir: str | None = None
+    """Folder of pre-trained weights that is searched before Keras' own cache.
+
+    Default: none. Example: ``--weights-dir weights/``."""
+
+    refit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Fraction of the budget that is reserved for training the ensemble members longer. What refits cannot use well goes back
+    to the search.
+
+    Unit: fraction of the budget, between 0 and 1. Default: 0.5. Example: ``--refit-fraction 0.3``."""
+
+    max_trials: Annotated[int, Field(ge=1)] | None = None
+    """Largest number of trials that are started. Refits do not count, and the budget may end the search earlier.
+
+    Unit: trials. Default: as many as the budget affords. Example: ``--max-trials 50``."""
+
+    max_members: Annotated[int, Field(ge=1)] = 4  # type: ignore[assignment]  # a search always has a limit
+    """Largest number of ensemble members; see ``EnsembleLimits``.
+
+    Unit: members. Default: 4. Example: ``--max-members 1``."""
+
+    storage: str | None = None
+    """URL of the Optuna storage of the study; several machines need a database server. Files of the run are not stored there.
+
+    Default: an SQLite file in the run directory. Example: ``--storage postgresql://user@host/study``."""
+
+    @field_validator("objective")
+    @classmethod
+    def _check_objective(cls, value: str) -> str:
+        # A UserError passes through pydantic as it is.
+        parse_objectives(value)
+        return value
+
+    @field_validator("budget")
+    @classmethod
+    def _check_budget(cls, value: str) -> str:
+        parse_budget(value)
+        return value
+
+    @model_validator(mode="after")
+    def _check_pruner(self) -> Self:
+        count = len(self.objectives.names)
+        if count > 1 and self.pruner == "hyperband":
+            raise ValueError(
                 "--pruner hyperband: expected successive_halving, median or none for several objectives, "
-                f"of which --objective {self.objective} has {len(self.objectives.names)}."
+                f"of which --objective {self.objective} has {count}."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_budget_device(self) -> Self:
         kind = parse_budget(self.budget).kind
-        if kind == "gpu" and self.gpus_per_trial <= 0:
-            raise UserError(
+        if kind == "gpu" and self.gpus_per_trial == 0:
+            raise ValueError(
                 f"--budget {self.budget}: expected workers with a GPU, got --gpus-per-trial 0. "
                 "Pass --gpus-per-trial, or give the budget in cpu-min or cpu-h."
             )
         if kind == "cpu" and self.gpus_per_trial > 0:
-            raise UserError(
+            raise ValueError(
                 f"--budget {self.budget}: expected workers without a GPU, got --gpus-per-trial {self.gpus_per_trial:g}. "
                 "Give the budget in gpu-h, or pass --gpus-per-trial 0."
             )
+        return self
+
+    @property
+    def objectives(self) -> Objectives:
+        """The parsed objectives."""
+        return parse_objectives(self.objective)
+
+    @property
+    def device(self) -> Literal["gpu", "cpu"]:
+        """The kind of device that the budget counts."""
+        return "gpu" if self.gpus_per_trial > 0 else "cpu"
+
+    @property
+    def devices_per_worker(self) -> float:
+        """GPUs, or CPU cores without GPUs, that each worker reserves."""
+        return self.gpus_per_trial if self.gpus_per_trial > 0 else self.cpus_per_trial
+
+    @property
+    def budget_device_seconds(self) -> float:
+        """The budget as devices times seconds."""
+        return parse_budget(self.budget).device_seconds(self.workers * self.devices_per_worker)
 
 
-def check_caps(max_members: int | None, max_latency_ms: float | None) -> None:
-    """Raises:
-    UserError: a cap under which there is no ensemble.
+def option_name(field: str) -> str:
+    """The command-line option of a field of ``SearchSettings``; empty for the empty name.
+
+    Example:
+        >>> option_name("cpus_per_trial")
+        '--cpus-per-trial'
     """
-    if max_members is not None and max_members < 1:
-        raise UserError(f"--max-members: expected at least 1, got {max_members}.")
-    if max_latency_ms is not None and not max_latency_ms > 0:
-        raise UserError(f"--max-latency-ms: expected more than 0, got {max_latency_ms:g}.")
+    return _OPTIONS.get(field, f"--{field.replace('_', '-')}" if field else "")
 
 
-def _check_name(option: str, name: str, valid: tuple[str, ...]) -> None:
-    if name not in valid:
-        expected = ", ".join(valid[:-1]) + f" or {valid[-1]}"
-        raise UserError(f"{option}: expected {expected}, got {name!r}; {did_you_mean(name, valid)}")
+def check_ensemble_limits(max_members: int | None, max_latency_ms: float | None) -> None:
+    """Checks the limits of an export.
+
+    Raises:
+        UserError: a limit under which there is no ensemble.
+    """
+    _validate(EnsembleLimits, {"max_members": max_members, "max_latency_ms": max_latency_ms})
 
 
-def default_workers(cpus_per_trial: float, gpus_per_trial: float, gpus: int) -> int:
-    """As many as the machine's cores, memory and GPUs carry, at least one."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = [affinity / cpus_per_trial, psutil.virtual_memory().available / _BYTES_PER_WORKER]
-    if gpus_per_trial > 0:
-        limits.append(gpus / gpus_per_trial)
-    return max(int(min(limits)), 1)
+def resolve_settings(requested: Mapping[str, Any], machine: Machine | None = None) -> SearchSettings:
+    """Fills in what was not requested: devices from the machine, everything else from the fields' defaults.
+
+    Args:
+        requested: values by field of ``SearchSettings``; None and absent fields are filled in. ``budget`` must be there.
+        machine: what the workers run on; None: this machine, which is looked at only where a default depends on it.
+
+    Raises:
+        UserError: no budget, an unknown field, or values that do not fit together.
+
+    Example:
+        >>> machine = Machine(cores=4, free_memory_bytes=32_000_000_000, gpus=0)
+        >>> settings = resolve_settings({"budget": "30cpu-min"}, machine)
+        >>> settings.workers, settings.space
+        (4, 'small')
+    """
+    values = {name: value for name, value in requested.items() if value is not None}
+    if "budget" not in values:
+        raise UserError("--budget: missing; give what the search may spend, for example 30cpu-min, 40gpu-h or 2h.")
+    if "gpus_per_trial" not in values:
+        machine = detect_machine() if machine is None else machine
+        values["gpus_per_trial"] = 0.0 if machine.gpus == 0 or "cpu-" in str(values["budget"]).lower() else 1.0
+    values.setdefault("space", _DEFAULT_CPU_SPACE if values["gpus_per_trial"] == 0 else _DEFAULT_GPU_SPACE)
+    settings = _validate(SearchSettings, {"workers": 1, **values})
+    if "workers" in values:
+        return settings
+    machine = detect_machine() if machine is None else machine
+    workers = machine.max_workers(cpus_per_trial=settings.cpus_per_trial, gpus_per_trial=settings.gpus_per_trial)
+    return settings.model_copy(update={"workers": workers})
+
+
+def _validate(model: type[_Model], values: Mapping[str, Any]) -> _Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain_validation_error(error, model, option_name)) from error
 
 
 def write_settings(run: RunDirectory, settings: SearchSettings) -> None:
-    """Writes ``settings.yaml``, with what follows from the settings for whoever reads the run."""
-    derived = {"device": settings.device, "budget_device_seconds": settings.budget_device_seconds}
-    write_text(run.settings, dump_yaml({**asdict(settings), **derived}))
+    """Writes ``settings.yaml``: the format number, the settings, and the device and budget that follow from them."""
+    derived = {name: getattr(settings, name) for name in _DERIVED}
+    write_text(run.settings, dump_yaml({"format": SETTINGS_FORMAT, **settings.model_dump(mode="json"), **derived}))
 
 
 def read_settings(run: RunDirectory) -> SearchSettings:
     """Reads ``settings.yaml``.
 
     Raises:
-        RunError: no run there, or its settings are not those of this version.
+        RunError: no run there, a run of another format, or a file that was changed by hand to something invalid.
     """
     if not run.settings.is_file():
         raise RunError(f"{run.root}: expected a run (a folder with settings.yaml), found none. Check --run.")
-    value = read_yaml(run.settings).value
-    names = {field.name for field in fields(SearchSettings)}
-    if not isinstance(value, dict) or not names <= set(value):
-        raise RunError(f"{run.settings}: expected the settings {sorted(names)}; the file was changed or is too old.")
-    known: dict[str, Any] = {name: value[name] for name in names}
-    for name in ("cpus_per_trial", "gpus_per_trial", "refit_fraction"):
-        known[name] = float(known[name])
-    return SearchSettings(**known)
+    document = read_yaml(run.settings)
+    values = dict(document.value) if isinstance(document.value, dict) else {}
+    version = values.pop("format", None)
+    if version != SETTINGS_FORMAT:
+        raise RunError(
+            f"{run.settings}: expected a run of format {SETTINGS_FORMAT}, got "
+            f"{'one without a format number' if version is None else f'format {version!r}'}. Another version of bloodauto "
+            "made this run; use that version, or start a new run."
+        )
+    for name in _DERIVED:
+        values.pop(name, None)
+    try:
+        return SearchSettings.model_validate(values)
+    except ValidationError as error:
+        raise RunError(explain_validation_error(error, SearchSettings, place_in(document))) from error
+    except UserError as error:
+        raise RunError(f"{run.settings}: {error}") from error
 
 
-def check_settings_unchanged(saved: SearchSettings, requested: dict[str, Any]) -> None:
-    """Compares the settings a resume was given with the run's own; those that were not given do not count.
+def check_settings_unchanged(saved: SearchSettings, requested: Mapping[str, Any]) -> None:
+    """Compares the settings that a resume was given with those of the run; settings that were not given do not count.
+
+    Args:
+        saved: the settings of the run.
+        requested: values by field of ``SearchSettings``, with absolute paths.
 
     Raises:
-        RunError: they differ; the message says in what.
+        RunError: they differ; the message lists the differences.
     """
     differences = [
         f"  {name}: the run has {getattr(saved, name)!r}, you gave {value!r}"
@@ -195,65 +339,14 @@ def check_settings_unchanged(saved: SearchSettings, requested: dict[str, Any]) -
         )
 
 
-def count_local_gpus() -> int:
-    """GPUs that the NVIDIA driver lists; 0 without one."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return len(listed.stdout.splitlines())
-
-
-def new_settings(requested: Mapping[str, Any]) -> SearchSettings:
-    """Fills in what was not given: devices from the machine, everything else from fixed defaults.
-
-    Raises:
-        UserError: no budget, or values that do not fit together.
-    """
-    if requested.get("budget") is None:
-        raise UserError("--budget: missing; give what the search may spend, for example 30cpu-min, 40gpu-h or 2h.")
-    known = {name: value for name, value in requested.items() if value is not None}
-    gpus = count_local_gpus() if "gpus_per_trial" not in known or "workers" not in known else 0
-    wants_cpu = "cpu-" in str(known["budget"]).lower()
-    gpus_per_trial = float(known.get("gpus_per_trial", 0.0 if wants_cpu or gpus == 0 else 1.0))
-    cpus_per_trial = float(known.get("cpus_per_trial", 1.0))
-    if cpus_per_trial <= 0:
-        raise UserError(f"--cpus-per-trial: expected more than 0, got {cpus_per_trial:g}.")
-    workers = known.get("workers")
-    defaults: dict[str, Any] = {
-        "data": "synthetic",
-        "image_size_px": None,
-        "cleaning": True,
-        "target_images": None,
-        "space": "gpu" if gpus_per_trial > 0 else "small",
-        "seed": 0,
-        "objective": "shift",
-        "pruner": "successive_halving",
-        "warm_start": "shipped",
-        "weights_dir": None,
-        "refit_fraction": 0.5,
-        "max_trials": None,
-        "max_members": 4,
-        "max_latency_ms": None,
-        "storage": None,
-    }
-    devices = {
-        "workers": default_workers(cpus_per_trial, gpus_per_trial, gpus) if workers is None else workers,
-        "cpus_per_trial": cpus_per_trial,
-        "gpus_per_trial": gpus_per_trial,
-    }
-    settings = SearchSettings(**{**defaults, **known, **devices})
-    settings.check()
-    return settings
-
-
 def absolute_paths(requested: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths as absolute ones, so that a resume may come from another folder; names stay names."""
+    """The requested settings with absolute paths, so that a resume may start in another folder; names stay names."""
     result = dict(requested)
-    for name in ("data", "target_images", "weights_dir", "warm_start"):
+    for name in _PATH_FIELDS:
         value = result.get(name)
-        if value is not None and value not in ("synthetic", "none", "shipped"):
+        if value is not None and str(value) not in _PATH_NAMES:
             result[name] = str(Path(value).expanduser().resolve())
-    if result.get("space") is not None and Path(result["space"]).is_file():
-        result["space"] = str(Path(result["space"]).resolve())
+    space = result.get("space")
+    if space is not None:
+        result["space"] = str(Path(space).resolve()) if Path(space).is_file() else str(space)
     return result

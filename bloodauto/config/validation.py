@@ -1,11 +1,11 @@
-"""Turns a validation error into sentences that teach: place, expectation, what came, nearest valid name."""
+"""Validation errors as sentences: the place, what was expected, what was received, the nearest valid name."""
 
 from __future__ import annotations
 
 import difflib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -17,110 +17,42 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """``did you mean 'x'?`` for the nearest valid name, else the list of valid names."""
+def nearest_name(word: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The valid name that is most like a word; None where none is like it.
+
+    Args:
+        word: what was received.
+        valid: the valid names.
+        cutoff: smallest similarity, 0-1, as in ``difflib.get_close_matches``.
+
+    Example:
+        >>> nearest_name("foccal", ["focal", "cross_entropy"])
+        'focal'
+    """
+    return next(iter(difflib.get_close_matches(word, sorted(valid), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(word: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """A hint for an error message: the nearest valid name, otherwise the list of valid names.
+
+    Args:
+        word: what was received.
+        valid: the valid names.
+        cutoff: as of ``nearest_name``.
+
+    Example:
+        >>> did_you_mean("foccal", ["focal", "cross_entropy"])
+        "did you mean 'focal'?"
+    """
     names = sorted(valid)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    nearest = nearest_name(word, names, cutoff=cutoff)
+    if nearest is not None:
+        return f"did you mean '{nearest}'?"
     return "valid: " + ", ".join(names) if names else ""
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Every model a field's annotation can hold, through unions, optionals, tuples and ``Annotated``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, typing.Annotated):
-        return [model for part in get_args(annotation) for model in _models_in(part)]
-    return []
-
-
-def models_at_path(root: type[BaseModel], path: Iterable[str | int]) -> list[type[BaseModel]]:
-    """The models that may stand at a dotted path; a list index and a union member's own name are stepped over."""
-    models = [root]
-    for part in path:
-        if isinstance(part, int):
-            continue
-        deeper = [
-            m for model in models if part in model.model_fields for m in _models_in(model.model_fields[part].annotation)
-        ]
-        if deeper:
-            models = deeper
-        elif any(part in model.model_fields for model in models):
-            return []
-    return models
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """One of pydantic's findings.
-
-    Attributes:
-        dotted: its path as written in the file. Pydantic also puts the names of union members into it; no file has them.
-        unions: for each union on the way, the union's own path and the member that pydantic tried.
-        shallow: the last member tried has not the shape of what came.
-    """
-
-    details: ErrorDetails
-    dotted: str
-    unions: tuple[tuple[str, str], ...]
-    wrong_shape: bool
-
-
-def _problem(details: ErrorDetails, root: type[BaseModel]) -> _Problem:
-    parts: list[str] = []
-    unions: list[tuple[str, str]] = []
-    models: list[type[BaseModel]] = [root]
-    wrong_shape = False
-    for part in details["loc"]:
-        known = isinstance(part, str) and any(part in model.model_fields for model in models)
-        if isinstance(part, str) and not known and _is_union_member(part, models):
-            models = [model for model in models if model.__name__ == part] or models
-            unions.append((".".join(parts), part))
-            wrong_shape = True
-            continue
-        wrong_shape = False
-        parts.append(str(part))
-        if isinstance(part, str):
-            models = child_models(models, part) or models
-    return _Problem(details, ".".join(parts), tuple(unions), wrong_shape)
-
-
-def _is_union_member(part: str, models: list[type[BaseModel]]) -> bool:
-    return part in {model.__name__ for model in models} or part.startswith(("literal[", "str", "tuple["))
-
-
-def _keep_closest_members(problems: list[_Problem]) -> list[_Problem]:
-    """Of each union's members keeps the problems of those that share the shape of what came, of these the nearest."""
-    for union in {location for problem in problems for location, _ in problem.unions}:
-        by_member: dict[str, list[_Problem]] = {}
-        for problem in problems:
-            member = dict(problem.unions).get(union)
-            if member is not None:
-                by_member.setdefault(member, []).append(problem)
-        fitting = {name: found for name, found in by_member.items() if not all(one.wrong_shape for one in found)}
-        if not fitting and isinstance(next(iter(by_member.values()))[0].details["input"], str):
-            fitting = {name: found for name, found in by_member.items() if name.startswith("literal[")}
-        if not fitting:
-            continue
-        fewest = min(len(found) for found in fitting.values())
-        kept = {name for name, found in fitting.items() if len(found) == fewest}
-        problems = [one for one in problems if dict(one.unions).get(union) is None or dict(one.unions)[union] in kept]
-    return problems
-
-
-def child_models(models: list[type[BaseModel]], part: str) -> list[type[BaseModel]]:
-    """The models that field ``part`` of any of ``models`` can hold."""
-    return [
-        m for model in models if part in model.model_fields for m in _models_in(model.model_fields[part].annotation)
-    ]
-
-
-def _short_repr(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
+_MAX_REPR_CHARACTERS = 80
+#: What pydantic's types of errors expected, in the words of our messages.
 _EXPECTED_PHRASES = {
     "model_type": "a group of fields",
     "model_attributes_type": "a group of fields",
@@ -142,9 +74,112 @@ _EXPECTED_PHRASES = {
 }
 
 
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Every model that a field's annotation can hold, inside unions, optionals, tuples and ``Annotated``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, typing.Annotated):
+        return [model for part in get_args(annotation) for model in _models_in(part)]
+    return []
+
+
+def models_at_path(root: type[BaseModel], path: Iterable[str | int]) -> list[type[BaseModel]]:
+    """The models that can stand at a path; list indices and names of union members in it are skipped."""
+    models = [root]
+    for part in path:
+        if isinstance(part, int):
+            continue
+        children = child_models(models, part)
+        if children:
+            models = children
+        elif any(part in model.model_fields for model in models):
+            return []
+    return models
+
+
+def child_models(models: list[type[BaseModel]], part: str) -> list[type[BaseModel]]:
+    """The models that field ``part`` of any of ``models`` can hold."""
+    return [
+        child
+        for model in models
+        if part in model.model_fields
+        for child in _models_in(model.model_fields[part].annotation)
+    ]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One of pydantic's findings.
+
+    Attributes:
+        details: pydantic's own description.
+        dotted: path of the value as written in the file; pydantic adds the names of union members, which no file has.
+        unions: for each union on the path, the path of the union and the member that pydantic tried.
+        wrong_shape: whether the value does not have the shape (mapping, list, text, number) of the last member tried.
+    """
+
+    details: ErrorDetails
+    dotted: str
+    unions: tuple[tuple[str, str], ...]
+    wrong_shape: bool
+
+
+def _problem(details: ErrorDetails, root: type[BaseModel]) -> _Problem:
+    parts: list[str] = []
+    unions: list[tuple[str, str]] = []
+    models: list[type[BaseModel]] = [root]
+    wrong_shape = False
+    for part in details["loc"]:
+        is_field = isinstance(part, str) and any(part in model.model_fields for model in models)
+        if isinstance(part, str) and not is_field and _is_union_member(part, models):
+            members = [model for model in models if model.__name__ == part]
+            models = members if members else models
+            unions.append((".".join(parts), part))
+            wrong_shape = True
+            continue
+        wrong_shape = False
+        parts.append(str(part))
+        if isinstance(part, str):
+            children = child_models(models, part)
+            models = children if children else models
+    return _Problem(details, ".".join(parts), tuple(unions), wrong_shape)
+
+
+def _is_union_member(part: str, models: list[type[BaseModel]]) -> bool:
+    return part in {model.__name__ for model in models} or part.startswith(("literal[", "str", "tuple["))
+
+
+def _keep_closest_members(problems: list[_Problem]) -> list[_Problem]:
+    """Keeps, for each union, the problems of the members that share the value's shape and have the fewest problems."""
+    for union in {location for problem in problems for location, _ in problem.unions}:
+        by_member: dict[str, list[_Problem]] = {}
+        for problem in problems:
+            member = dict(problem.unions).get(union)
+            if member is not None:
+                by_member.setdefault(member, []).append(problem)
+        candidates = {
+            member: group for member, group in by_member.items() if not all(problem.wrong_shape for problem in group)
+        }
+        if not candidates and isinstance(next(iter(by_member.values()))[0].details["input"], str):
+            candidates = {member: group for member, group in by_member.items() if member.startswith("literal[")}
+        if not candidates:
+            continue
+        fewest = min(len(group) for group in candidates.values())
+        kept = {member for member, group in candidates.items() if len(group) == fewest}
+        problems = [problem for problem in problems if dict(problem.unions).get(union) in (None, *kept)]
+    return problems
+
+
+def _short_repr(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_REPR_CHARACTERS else text[: _MAX_REPR_CHARACTERS - 3] + "..."
+
+
 def _expected(details: ErrorDetails) -> str:
-    words = _EXPECTED_PHRASES.get(details["type"])
-    return details["msg"].removeprefix("Input should be ") if words is None else words.format(**details.get("ctx", {}))
+    phrase = _EXPECTED_PHRASES.get(details["type"])
+    if phrase is None:
+        return details["msg"].removeprefix("Input should be ")
+    return phrase.format(**details.get("ctx", {}))
 
 
 def _sentence(problem: _Problem, root: type[BaseModel]) -> str:
@@ -164,7 +199,7 @@ def _sentence(problem: _Problem, root: type[BaseModel]) -> str:
 
 
 def _union_sentence(problems: list[_Problem], root: type[BaseModel]) -> str | None:
-    """The sentence for a place where several members of a union fit equally well or badly; None for any other place."""
+    """One sentence for a place where several members of a union fit equally well or badly; None for any other place."""
     members = {problem.unions[-1][1] for problem in problems if problem.unions}
     if len(members) < 2:
         return None
@@ -181,26 +216,54 @@ def _is_inside(location: tuple[int | str, ...], outer: tuple[int | str, ...]) ->
     return len(location) > len(outer) and location[: len(outer)] == outer
 
 
-def explain_validation_error(error: ValidationError, root: type[BaseModel], origin: YamlDocument | str) -> str:
-    """One line for each problem; of a union's alternatives only those that share the value's shape are told."""
+def place_in(origin: YamlDocument | str) -> Callable[[str], str]:
+    """Names the place of a dotted path by file, line and path.
+
+    Args:
+        origin: the file, or a text that stands for one.
+
+    Returns:
+        A function of a dotted path, for ``explain_validation_error``.
+    """
+
+    def place(dotted: str) -> str:
+        where = origin.location(dotted) if isinstance(origin, YamlDocument) else origin
+        return f"{where}: {dotted}" if dotted else where
+
+    return place
+
+
+def explain_validation_error(error: ValidationError, root: type[BaseModel], place: Callable[[str], str]) -> str:
+    """Explains a validation error, one line for each problem.
+
+    Of the alternatives of a union, only those that share the shape of the value are explained.
+
+    Args:
+        error: raised by ``root``.
+        root: the model that was validated.
+        place: names the place of a dotted path, for example ``place_in(document)``. The path is empty where a problem concerns
+            the whole value; an empty name leaves the sentence alone.
+    """
     items = error.errors()
-    places = [details["loc"] for details in items]
-    found = [
+    locations = [details["loc"] for details in items]
+    problems = [
         _problem(details, root)
         for details in items
         # Of a list that is too short because its members were wrong, each member has its own line.
-        if not (details["type"] == "too_short" and any(_is_inside(location, details["loc"]) for location in places))
+        if not (details["type"] == "too_short" and any(_is_inside(location, details["loc"]) for location in locations))
     ]
     by_place: dict[tuple[str, bool], list[_Problem]] = {}
-    for problem in _keep_closest_members(found):
+    for problem in _keep_closest_members(problems):
         in_union = bool(problem.unions)
         location = problem.unions[-1][0] if in_union else problem.dotted
         by_place.setdefault((location, in_union), []).append(problem)
     lines: dict[str, None] = {}
-    for (location, _), problems in by_place.items():
-        together = _union_sentence(problems, root)
-        told = [(location, together)] if together else [(one.dotted, _sentence(one, root)) for one in problems]
-        for dotted, sentence in told:
-            where = origin.location(dotted) if isinstance(origin, YamlDocument) else origin
-            lines[f"{where}: {dotted}: {sentence}" if dotted else f"{where}: {sentence}"] = None
+    for (location, _), group in by_place.items():
+        together = _union_sentence(group, root)
+        sentences = (
+            [(location, together)] if together else [(problem.dotted, _sentence(problem, root)) for problem in group]
+        )
+        for dotted, sentence in sentences:
+            where = place(dotted)
+            lines[f"{where}: {sentence}" if where else sentence] = None
     return "\n".join(lines)

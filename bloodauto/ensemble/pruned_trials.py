@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 
+from bloodauto.config.objectives import Objective
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.ensemble.assemble import PrunedEvaluation
 from bloodauto.errors import RunError, TrialFailure, UserError
@@ -17,7 +18,6 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_json
 from bloodauto.training.checkpoint import EpochReport
 from bloodauto.training.epoch_history import kept_report
-from bloodauto.training.options import Objective
 from bloodauto.training.result import TrialResult, objective_of
 
 #: No further than this behind the best training, by what was judged after their epochs: one that errs differently may

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypeAlias
 
 import numpy as np
 
+from bloodauto.config.objectives import Objective
 from bloodauto.evaluation.calibration import apply_temperature, balanced_weights, fit_temperature
 from bloodauto.evaluation.metrics import accuracy, balanced_accuracy, macro_f1, negative_log_likelihood
 from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT
 from bloodauto.shift.target_estimators import estimate_by_transport
 
-EnsembleMetric = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
+#: What an ensemble is selected by.
+EnsembleMetric: TypeAlias = Objective
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def read_run(root: Path) -> RunInfo:
         target=reader.part(root / "target.json", lambda path: places.target(read_json(path)), optional=True),
         student=reader.part(root / "distilled.json", lambda path: student.student(read_json(path)), optional=True),
         pareto_front=reader.part(
-            root / "pareto_pareto_front.json", lambda path: places.pareto_front(read_json(path)), optional=True
+            root / "pareto_front.json", lambda path: places.pareto_front(read_json(path)), optional=True
         )
         or (),
         predictions=_ensemble_predictions(run) or _trial_predictions(run, reader, best),

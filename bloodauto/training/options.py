@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from bloodauto.config.objectives import Objective
 
 if TYPE_CHECKING:
     from bloodauto.training.distillation import Teacher
 
 #: A training that starts late keeps so much of its time.
 MIN_TIME_LIMIT_FRACTION = 0.3
-
-Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bloodauto.config.objectives import Cost, Objective, Objectives
 from bloodauto.evaluation.fold_data import Evaluation
 from bloodauto.training.checkpoint import EpochReport
-from bloodauto.training.options import Objective
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,18 @@ class TrialResult:
     parameters: int
     seconds: float
     averaged_epochs: AveragedEpochs | None = None
+
+    def secondary_values(self, objectives: Objectives) -> tuple[float, ...]:
+        """The values of all objectives but the primary one, in their order."""
+        return tuple(self._value_of(name) for name in objectives.secondary)
+
+    def _value_of(self, name: Objective | Cost) -> float:
+        if name == "latency":
+            assert self.evaluation.latency_ms is not None, "the final evaluation measures the latency"
+            return self.evaluation.latency_ms
+        if name == "parameters":
+            return float(self.parameters)
+        return self.evaluation.shift if name == "shift" else float(getattr(self.evaluation.metrics, name))
 
     def to_json(self) -> dict[str, Any]:
         """What ``result.json`` holds; ``data_wait_fraction`` is the share of all training time spent waiting for images."""

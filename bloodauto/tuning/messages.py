@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import Recipe
 from bloodauto.training.checkpoint import EpochReport
-from bloodauto.tuning.objectives import Objectives
 
 Outcome = Literal["complete", "pruned", "failed", "out_of_budget"]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import optuna
 
-_MEDIAN_STARTUP_TRIALS = 4
+from bloodauto.config.settings import PrunerName
 
-PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
+_MEDIAN_STARTUP_TRIALS = 4
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from bloodauto.config.objectives import COSTS, Objectives
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.space import Space, local_perturbation, parameters_of, recipe_from_parameters, sample
 from bloodauto.errors import RecipeError
 from bloodauto.models.backbones import check_recipe, num_parameters
 from bloodauto.tuning.budget.cost_model import CostModel, Timing
 from bloodauto.tuning.messages import Outcome
-from bloodauto.tuning.objectives import COSTS, Objectives
 from bloodauto.tuning.pruning import Pruning
 from bloodauto.tuning.refits import OTHER_BACKBONE_SCORE_TOLERANCE, CompletedTrial, PlannedRefit
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bloodauto.config.budget import parse_budget
 from bloodauto.config.recipe import Imbalance, Loss, Recipe, load_recipe
@@ -230,13 +230,12 @@ class _Job:
         folder = self.run.root / "distilled"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        objective: Any = self.settings.objectives.primary
         result = train(
             student_recipe(self.recipe),
             fold_data,
             seed=self.settings.seed,
             options=TrainOptions(
-                objective=objective,
+                objective=self.settings.objectives.primary,
                 weights_file=weights,
                 start_weights=self._member_weights(),
                 time_limit_seconds=limit,

@@ -112,7 +112,7 @@ def choose_ensemble(plan: SearchPlan, study: optuna.Study, *, seconds_left: Call
             f"{plan.run.root}: no training was completed, so there is nothing to export; {failures}. Mend that, then "
             f"go on with what is left of the budget: bloodauto search --resume --run {plan.run.root}"
         )
-    metric: Any = settings.objectives.primary
+    metric = settings.objectives.primary
     claim_device_if_unused(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_fraction=0.0)
     from bloodauto.evaluation.member_latency import latency_of
 
@@ -170,7 +170,7 @@ def _evaluate_pruned(
         [recipe_from_parameters(plan.space, trials[number].params) for number in sorted(likely)], 0
     )
     kept = _WRITING_FRACTION * for_export if refits else for_export
-    metric: Any = settings.objectives.primary
+    metric = settings.objectives.primary
     return evaluate_pruned(
         plan.run,
         pruned,

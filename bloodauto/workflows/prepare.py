@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.settings import SearchSettings
 from bloodauto.config.shipped import shipped_folder
@@ -24,7 +25,6 @@ from bloodauto.models.backbones import check_recipe, find_weights, num_parameter
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import atomic_path, read_json, write_json
 from bloodauto.training.augmentation import check_augmentation
-from bloodauto.tuning.objectives import Objectives
 
 #: What ``--data synthetic`` draws.
 SYNTHETIC = "synthetic"

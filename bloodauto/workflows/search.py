@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bloodauto.config.settings import (
     SearchSettings,
     absolute_paths,
-    check_caps,
+    check_ensemble_limits,
     check_settings_unchanged,
-    new_settings,
     read_settings,
+    resolve_settings,
     write_settings,
 )
 from bloodauto.errors import RunError, UserError
@@ -126,7 +126,7 @@ def search(
         settings = read_settings(directory)
         check_settings_unchanged(settings, given)
     else:
-        settings = new_settings(given)
+        settings = resolve_settings(given)
         _check_new(directory)
         space = find_space(settings.space)
         # Everything is checked before anything is written.
@@ -240,7 +240,7 @@ def export_best(
 
     directory = RunDirectory(Path(run))
     settings = read_settings(directory)
-    check_caps(max_members, max_latency_ms)
+    check_ensemble_limits(max_members, max_latency_ms)
     ensemble_only = {
         "--tta": tta,
         "--max-members": max_members is not None,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bloodauto.config.settings import count_local_gpus, default_workers
+from bloodauto.config.machine import available_cores, count_local_gpus
+from bloodauto.config.objectives import Objective
 from bloodauto.errors import RunError
 from bloodauto.run.directory import RunDirectory
 
@@ -46,7 +47,7 @@ def train(
     image_size_px: int | None = None,
     weights_dir: str | Path | None = None,
     seed: int = 0,
-    objective: str = "shift",
+    objective: Objective = "shift",
     cleaning: bool = True,
     smoke: bool = False,
     report: Callable[[EpochReport], None] | None = None,
@@ -91,7 +92,7 @@ def train(
         on_gpu = count_local_gpus() > 0
         # Measuring what is fastest takes longer than a smoke training.
         choice = None if smoke else cached_device_settings(on_gpu=on_gpu)
-        cores = default_workers(1.0, 0.0, 0)
+        cores = available_cores()
         claim_device_if_unused(cores=cores, gpu_fraction=1.0 if on_gpu else 0.0)
         from bloodauto.evaluation.fold_data import prepare_fold
         from bloodauto.training.input_pipeline import num_augmentation_processes
@@ -100,7 +101,7 @@ def train(
         from bloodauto.training.trainer import train as train_recipe
 
         options = TrainOptions(
-            objective=objective,  # type: ignore[arg-type]
+            objective=objective,
             weights_file=weights,
             jit_compile=False if choice is None else choice.jit_compile,
             precision="float32" if choice is None else choice.precision,
@@ -187,7 +188,7 @@ def export_trained(
                 raise RunError(f"{folder}: expected a training of bloodauto train that has ended, found no {name}.")
     dataset = read_dataset(data, image_size_px)
     splits = read_splits(RunDirectory(folders[0]).splits, dataset)
-    claim_device_if_unused(cores=default_workers(1.0, 0.0, 0), gpu_fraction=0.0)
+    claim_device_if_unused(cores=available_cores(), gpu_fraction=0.0)
     from bloodauto.export.ensemble_export import export_run
 
     names = [folder.resolve().name for folder in folders]

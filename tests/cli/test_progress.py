@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bloodauto.cli.progress import incompatible_recipe_lines
-from bloodauto.tuning.objectives import parse_objectives
+from bloodauto.config.objectives import parse_objectives
 from bloodauto.workflows.prepare import find_space, load_checked_space, load_initial_configurations
 
 

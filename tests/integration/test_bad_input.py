@@ -112,12 +112,11 @@ def test_a_run_that_has_only_begun(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Killed before its first trial, say: nothing to export, and no place for another search."""
-    from bloodauto.config.settings import write_settings
+    from bloodauto.config.settings import resolve_settings, write_settings
     from bloodauto.run.directory import RunDirectory
-    from bloodauto.workflows.search import new_settings
 
     given = {"data": "cells.npz", "space": "short.yaml", "budget": "1cpu-min", "workers": 1}
-    write_settings(RunDirectory(here / "run"), new_settings(given))
+    write_settings(RunDirectory(here / "run"), resolve_settings(given))
     before = sorted(here.rglob("*"))
     for arguments, said in (
         ("export-best --run run --output out", "expected an ensemble"),

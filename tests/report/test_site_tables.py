@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Path:
     root = build_run(tmp_path / "run", trials=8).root
     write_json(root / "site_scores.json", LABS)
     write_json(root / "target.json", TARGET)
-    write_json(root / "pareto_pareto_front.json", FRONT)
+    write_json(root / "pareto_front.json", FRONT)
     return root
 
 
@@ -35,9 +35,7 @@ def test_the_files_are_read(run: Path) -> None:
     assert info.target is not None
     assert (info.target.accuracy, info.target.agreement) == (0.625, 0.5)
     assert dict(info.pareto_front[0].values) == {"shift": 0.8, "latency": 1.25, "parameters": 3e6}
-    assert not [
-        note for note in info.notes if note.source in ("site_scores.json", "target.json", "pareto_pareto_front.json")
-    ]
+    assert not [note for note in info.notes if note.source in ("site_scores.json", "target.json", "pareto_front.json")]
 
 
 def test_the_page_shows_them_with_units_and_escaped(run: Path) -> None:
@@ -52,10 +50,10 @@ def test_the_page_shows_them_with_units_and_escaped(run: Path) -> None:
 def test_broken_files_are_noted_and_left_out(run: Path) -> None:
     (run / "site_scores.json").write_text('{"lab": 1}', encoding="utf-8")
     (run / "target.json").write_text("[", encoding="utf-8")
-    (run / "pareto_pareto_front.json").write_text('{"trials": [{"values": {"shift": "high"}}]}', encoding="utf-8")
+    (run / "pareto_front.json").write_text('{"trials": [{"values": {"shift": "high"}}]}', encoding="utf-8")
     info = read_run(run)
     assert (info.sites, info.target, info.pareto_front) == ((), None, ())
-    assert {"site_scores.json", "target.json", "pareto_pareto_front.json"} <= {note.source for note in info.notes}
+    assert {"site_scores.json", "target.json", "pareto_front.json"} <= {note.source for note in info.notes}
 
 
 def test_without_such_files_there_is_nothing_to_show() -> None:

@@ -1,4 +1,4 @@
-"""Several objectives at once: names, fronts, pruning, and whole searches on simulated time."""
+"""Several objectives at once: pruning, refits and whole searches on simulated time."""
 
 from __future__ import annotations
 
@@ -6,56 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.space import recipe_from_parameters
-from bloodauto.errors import UserError
 from bloodauto.models.backbones import num_parameters
 from bloodauto.testing.simulated_search import SETTINGS, Search
 from bloodauto.tuning.budget.ledger import read_ledger
-from bloodauto.tuning.objectives import Objectives, parse_objectives, read_pareto_front, write_pareto_front
+from bloodauto.tuning.objectives import read_pareto_front, write_pareto_front
 from bloodauto.tuning.pruning import plan_pruning
 
 SEVERAL = Objectives(("shift", "latency", "parameters"))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("shfit", "did you mean 'shift'"),
-        ("latency", "a score first"),
-        ("shift,shift", "each name once"),
-        ("shift,speed", "got 'speed'"),
-        ("", "got ''"),
-    ],
-)
-def test_bad_objectives_are_refused(text: str, expected: str) -> None:
-    with pytest.raises(UserError, match=expected):
-        parse_objectives(text)
-
-
-def test_the_first_objective_is_primary_and_costs_are_minimised() -> None:
-    found = parse_objectives("shift, latency,accuracy")
-    assert (found.primary, found.secondary) == ("shift", ("latency", "accuracy"))
-    assert found.directions == ["maximize", "minimize", "maximize"]
-    result = {"metrics": {"accuracy": 0.9}, "parameters": 7, "latency_ms": 1.5}
-    assert found.secondary_values(result) == (1.5, 0.9)
-    assert SEVERAL.secondary_values(result) == (1.5, 7.0)
-
-
-@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
-def test_the_pareto_front_is_undominated_and_dominates_the_rest(values: list[tuple[int, int, int]]) -> None:
-    pareto_front = SEVERAL.pareto_front(values, lambda value: value)
-    assert pareto_front
-
-    def beats(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-        return one != other and one[0] >= other[0] and one[1] <= other[1] and one[2] <= other[2]
-
-    for value in values:
-        assert (value in pareto_front) == (not any(beats(other, value) for other in values))
 
 
 def test_successive_halving_keeps_a_third_and_decides_at_rungs_only() -> None:

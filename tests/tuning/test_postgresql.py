@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bloodauto.config.settings import SearchSettings, new_settings
+from bloodauto.config.settings import SearchSettings, resolve_settings
 from bloodauto.errors import RunError
 from bloodauto.report.dashboard import serve_dashboard
 from bloodauto.report.read import read_run
@@ -94,7 +94,7 @@ class Stored(Search):
 def stored(root: Path, url: str) -> Stored:
     run = RunDirectory(root)
     root.mkdir(parents=True)
-    asked = new_settings({"budget": "40cpu-min", "storage": url})
+    asked = resolve_settings({"budget": "40cpu-min", "storage": url})
     write_text(run.settings, dump_yaml({"storage": url}))
     return Stored(root, budget_device_seconds=1500.0, run=run, asked=asked).with_settings(workers=1, max_trials=6)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import bloodauto
-from bloodauto.config.settings import new_settings, write_settings
+from bloodauto.config.settings import resolve_settings, write_settings
 from bloodauto.config.space import covering_recipes, load_space
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits, write_splits
@@ -53,7 +53,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     run = RunDirectory(folder / "run")
     run.root.mkdir()
     run_space_path(run).write_text(SPACE, encoding="utf-8")
-    settings = new_settings(
+    settings = resolve_settings(
         {"data": str(folder / "cells.npz"), "budget": "30cpu-s", "workers": 1, "space": str(run_space_path(run))}
     )
     write_settings(run, settings)

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from bloodauto.config.recipe import Recipe
-from bloodauto.config.settings import new_settings
+from bloodauto.config.settings import resolve_settings
 from bloodauto.config.space import covering_recipes, parameters_of
 from bloodauto.data.synthetic.generator import synthesize, write_dataset
 from bloodauto.run.directory import RunDirectory
@@ -44,7 +44,7 @@ def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:
 def plan(tmp_path_factory: pytest.TempPathFactory) -> SearchPlan:
     folder = tmp_path_factory.mktemp("conclusion")
     write_dataset(synthesize(160, site="lab_a", seed=3, image_size_px=24), folder / "cells.npz")
-    settings = new_settings({"data": str(folder / "cells.npz"), "budget": "10cpu-s", "space": "tiny", "workers": 2})
+    settings = resolve_settings({"data": str(folder / "cells.npz"), "budget": "10cpu-s", "space": "tiny", "workers": 2})
     return make_plan(RunDirectory(folder / "run"), settings, find_space("tiny"))
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+from bloodauto.config.objectives import parse_objectives
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import load_space
-from bloodauto.tuning.objectives import parse_objectives
 from bloodauto.workflows.prepare import load_initial_configurations
 
 SMALL = load_space(shipped_folder("search_spaces") / "small.yaml")

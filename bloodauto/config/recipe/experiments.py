@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from bloodauto.config.base_model import StrictModel
 from bloodauto.config.recipe.recipe import Source
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.validation import did_you_mean, explain_validation_error
+from bloodauto.config.validation import did_you_mean, explain_validation_error, place_in
 from bloodauto.errors import RecipeError
 from bloodauto.run.yaml_files import YamlDocument, read_yaml
 
@@ -90,7 +90,7 @@ def _load(path: Path, kind: type[_Declared]) -> tuple[_Declared, YamlDocument]:
     try:
         return kind.model_validate(document.value), document
     except ValidationError as error:
-        raise RecipeError(explain_validation_error(error, kind, document)) from None
+        raise RecipeError(explain_validation_error(error, kind, place_in(document))) from error
 
 
 def load_ablation(path: Path) -> tuple[Ablation, YamlDocument]:

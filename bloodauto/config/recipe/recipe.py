@@ -17,7 +17,7 @@ from bloodauto.config.recipe.loss import Loss
 from bloodauto.config.recipe.overrides import with_overrides
 from bloodauto.config.recipe.stages import Stage
 from bloodauto.config.recipe.tta import WeightedTransform
-from bloodauto.config.validation import explain_validation_error
+from bloodauto.config.validation import explain_validation_error, place_in
 from bloodauto.errors import RecipeError
 from bloodauto.run.yaml_files import YamlDocument, dump_yaml, read_yaml
 
@@ -97,7 +97,7 @@ def parse_recipe(value: Any, *, origin: YamlDocument | str) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        raise RecipeError(explain_validation_error(error, Recipe, origin)) from None
+        raise RecipeError(explain_validation_error(error, Recipe, place_in(origin))) from error
 
 
 def load_recipe(path: Path, *, smoke: bool = False, in_domain: bool = False) -> Recipe:

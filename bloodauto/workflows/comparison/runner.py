@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from bloodauto.config.machine import available_cores, count_local_gpus
 from bloodauto.config.recipe import tta_weights
-from bloodauto.config.settings import count_local_gpus, default_workers
 from bloodauto.data.dataset import CellDataset
 from bloodauto.errors import BudgetError, RunError, TrialRejected
 from bloodauto.run.directory import RunDirectory
@@ -75,7 +75,7 @@ class Experiment:
     def __init__(self, run: Path, settings: ExperimentSettings, variants: Sequence[Variant]) -> None:
         self.directory, self.settings, self.variants = RunDirectory(run), settings, tuple(variants)
         on_gpu = count_local_gpus() > 0
-        self._cores = default_workers(1.0, 0.0, 0)
+        self._cores = available_cores()
         self._gpu_fraction = 1.0 if on_gpu else 0.0
         self._devices = 1.0 if on_gpu else float(self._cores)
         self._budget_seconds = budget_device_seconds(settings.budget, devices=self._devices, on_gpu=on_gpu)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import bloodauto
+from bloodauto.config.objectives import parse_objectives
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import parameters_of
 from bloodauto.config.space.sampling import recipe_from_parameters
 from bloodauto.models.backbones import check_recipe, num_parameters
-from bloodauto.tuning.objectives import parse_objectives
 from bloodauto.workflows.prepare import find_space, load_checked_space, load_initial_configurations
 
 TRIALS = shipped_folder("trials")

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 from ray import tune
 
+from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import parse_recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
@@ -23,7 +24,6 @@ from bloodauto.errors import TrialAbort, TrialFailure, UserError
 from bloodauto.run.files import write_json
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.tuning.executors.ray.processes import record_process
-from bloodauto.tuning.objectives import Objectives
 
 #: Exit code of a worker that ends itself because its memory has grown; Ray starts a new one for the same training.
 _RECYCLED_EXIT_CODE = 86
@@ -137,7 +137,7 @@ class Worker(tune.Trainable):
             self._fold_data(config["fold"]),
             seed=config["seed"],
             options=TrainOptions(
-                objective=options.objectives.primary,  # type: ignore[arg-type]
+                objective=options.objectives.primary,
                 weights_file=Path(weights) if weights is not None else None,
                 start_weights=start if start is not None and start.is_file() else None,
                 jit_compile=options.jit_compile,
@@ -168,11 +168,11 @@ class Worker(tune.Trainable):
             # As text: Tune flattens nested results before its scheduler and searcher see them.
             return {"done": False, "name": self._assignment["name"], "report": json.dumps(asdict(report))}
         except StopIteration as end:
-            result = end.value.to_json()
-            write_json(self._folder / "result.json", result)
-            kind = "finished" if result["finished"] else "stopped"
-            secondary = self._options.objectives.secondary_values(result)
-            return self._ended({"kind": kind, "objective": result["objective"], "secondary": secondary})
+            result = end.value
+            write_json(self._folder / "result.json", result.to_json())
+            kind = "finished" if result.finished else "stopped"
+            secondary = result.secondary_values(self._options.objectives)
+            return self._ended({"kind": kind, "objective": result.objective, "secondary": secondary})
         except TrialFailure as failure:
             return self._failed(failure.reason, str(failure))
         except UserError as error:
