@@ -86,7 +86,7 @@ class Evaluator:
 
 
 def _exported(run: RunDirectory) -> Predictor:
-    model = open_model(run.export).network
+    model = open_model(run.export.root).network
     return lambda images: np.asarray(model.predict(images, batch_size=64, verbose=0))
 
 
@@ -136,7 +136,7 @@ def main() -> None:
 
     dataset = load_dataset(arguments.data)
     runs = [RunDirectory(path) for path in arguments.run]
-    splits = [read_splits(run.splits, dataset) for run in runs]
+    splits = [read_splits(run.splits.path, dataset) for run in runs]
     if any(not np.array_equal(one.test_index(), splits[0].test_index()) for one in splits):
         raise SystemExit("--run: expected runs with the same test images, got different ones; give them the same seed")
     parts = (argument.partition("=") for argument in arguments.other)

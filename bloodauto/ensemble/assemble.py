@@ -207,12 +207,12 @@ def _training_scores(run: RunDirectory, completed: list[tuple[int, float]]) -> l
     """All trainings that were judged on fold 0; weights may be gone, a result is enough."""
     found = []
     for number, objective in completed:
-        recipe = run.trial(number) / "recipe.yaml"
+        recipe = run.trial(number).root / "recipe.yaml"
         if recipe.is_file():
             found.append(TrainingScore(load_recipe(recipe).id, False, objective))
     for folder in sorted((run.root / "refits").glob("*-fold0-*")):
         if (folder / "recipe.yaml").is_file() and (folder / "result.json").is_file():
-            trial_recipe = run.trial(int(folder.name.split("-")[0])) / "recipe.yaml"
+            trial_recipe = run.trial(int(folder.name.split("-")[0])).root / "recipe.yaml"
             if trial_recipe.is_file():
                 found.append(
                     TrainingScore(

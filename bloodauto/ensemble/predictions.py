@@ -71,8 +71,8 @@ def find_trained_networks(
         stopped: numbers of trials that did not, and were judged nevertheless.
     """
     best_first = sorted(completed, key=lambda trial: (-trial[1], trial[0]))[:_MAX_TRIALS]
-    found = [TrainedNetwork(f"{number:05d}", "trial", number, 0, run.trial(number)) for number, _ in best_first]
-    found += [TrainedNetwork(f"{number:05d}", "pruned trial", number, 0, run.trial(number)) for number in pruned]
+    found = [TrainedNetwork(f"{number:05d}", "trial", number, 0, run.trial(number).root) for number, _ in best_first]
+    found += [TrainedNetwork(f"{number:05d}", "pruned trial", number, 0, run.trial(number).root) for number in pruned]
     refits = run.root / "refits"
     for folder in sorted(refits.iterdir()) if refits.is_dir() else []:
         number, fold, _ = folder.name.split("-")

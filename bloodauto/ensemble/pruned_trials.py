@@ -53,10 +53,10 @@ def evaluate_pruned(
         seconds_left: wall seconds that may still be spent here.
         start_seconds: wall seconds that it takes until the first network is there, the images and views included.
     """
-    folders: dict[int | str, Path] = {name: run.refit(name) for name in refits}
-    folders.update({number: run.trial(number) for number in stopped})
+    folders: dict[int | str, Path] = {name: run.refit(name).root for name in refits}
+    folders.update({number: run.trial(number).root for number in stopped})
     scores = {one: score for one, folder in folders.items() if (score := _kept_score(folder)) is not None}
-    rivals = [score for number in completed if (score := _kept_score(run.trial(number))) is not None]
+    rivals = [score for number in completed if (score := _kept_score(run.trial(number).root)) is not None]
     if not rivals:
         return PrunedEvaluation(pruned=len(scores))
     close = [one for one, score in scores.items() if score >= max(rivals) - _CLOSE_ENOUGH]

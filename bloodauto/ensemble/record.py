@@ -130,7 +130,7 @@ def write_ensemble(run: RunDirectory, ensemble: Ensemble) -> None:
     ]
     name, scores = ensemble.best_single
     write_json(
-        run.ensemble,
+        run.ensemble.path,
         {
             "metric": ensemble.metric,
             "members": members,
@@ -154,12 +154,12 @@ def read_ensemble(run: RunDirectory) -> Ensemble:
     Raises:
         RunError: the search has not come that far, or the file is not one of ours.
     """
-    if not run.ensemble.is_file():
+    if not run.ensemble.path.is_file():
         raise RunError(
             f"{run.root}: expected an ensemble (ensemble.json), found none: the search has not come that far. "
             f"Go on with: bloodauto search --resume --run {run.root}"
         )
-    value: dict[str, Any] = read_json(run.ensemble)
+    value: dict[str, Any] = read_json(run.ensemble.path)
     try:
         members = tuple(_member(run, one) for one in value["members"])
         if not members:
@@ -184,7 +184,9 @@ def read_ensemble(run: RunDirectory) -> Ensemble:
             candidate_counts=None if candidate_counts is None else CandidateCounts(**candidate_counts),
         )
     except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise RunError(f"{run.ensemble}: expected an ensemble, something is missing or wrong ({error!r}).") from None
+        raise RunError(
+            f"{run.ensemble.path}: expected an ensemble, something is missing or wrong ({error!r})."
+        ) from None
 
 
 def _member(run: RunDirectory, value: dict[str, Any]) -> Member:

@@ -330,10 +330,10 @@ def export_run(
     own = caps is None and target is None and distilled is None
     if own and not tta:
         # That of an earlier ensemble would tell of another rule.
-        run.ood.unlink(missing_ok=True)
+        run.ood_evaluation.path.unlink(missing_ok=True)
         if ood_evaluation is not None:
-            write_json(run.ood, asdict(ood_evaluation))
-    closed = own and len(splits.test_index()) > 0 and not run.test_result.is_file()
+            write_json(run.ood_evaluation.path, asdict(ood_evaluation))
+    closed = own and len(splits.test_index()) > 0 and not run.held_out_test.path.is_file()
     if closed:
         # Better the test without the other formats than the other way round; better they than more laboratories.
         left, kept = seconds() - _CARD_FRACTION * stage_seconds, _FORMATS_MARGIN * stage_seconds * len(others)
@@ -341,7 +341,7 @@ def export_run(
             run, built.plain, chosen, dataset, splits, seed=seed, seconds=left, reserved_seconds=kept
         )
     affordable = [one for number, one in enumerate(others, start=1) if seconds() > number * stage_seconds]
-    still_closed = closed and not run.test_result.is_file()
+    still_closed = closed and not run.held_out_test.path.is_file()
     more = affordable or closed != still_closed or ood_detector is not None
     rest = write(affordable, (first,)) if more else result
     skipped = [one for one in others if one not in affordable] + (["test"] if still_closed else [])

@@ -89,7 +89,7 @@ def evaluate_held_out_test(
     """
     started = time.perf_counter()
     index = splits.test_index()
-    if run.test_result.is_file() or len(index) == 0:
+    if run.held_out_test.path.is_file() or len(index) == 0:
         return
     if seconds < math.inf and seconds < _predicted_seconds(model, dataset, splits):
         return
@@ -111,7 +111,7 @@ def evaluate_held_out_test(
     outcomes = [SiteOutcome(tuple(one["groups"]), one["correct"], one["images"]) for one in simulated_sites]
     external = estimate_external_performance(outcomes)
     write_json(
-        run.test_result,
+        run.held_out_test.path,
         {
             "ensemble": ensemble.ensemble_id,
             "images": len(labels),
@@ -136,9 +136,9 @@ def evaluate_held_out_test(
 
 def read_held_out_test(run: RunDirectory, ensemble: Ensemble) -> dict[str, Any] | None:
     """What the held-out test said of this ensemble; None where it has not been opened, or was opened for another one."""
-    if not run.test_result.is_file():
+    if not run.held_out_test.path.is_file():
         return None
-    test: dict[str, Any] = read_json(run.test_result)
+    test: dict[str, Any] = read_json(run.held_out_test.path)
     return test if test.get("ensemble") == ensemble.ensemble_id else None
 
 

@@ -112,7 +112,7 @@ def read_run(root: Path) -> RunInfo:
     settings: dict[str, Any] = reader.part(run.settings, _settings) or {}
     trials = _trials(run, reader, settings.get("storage"))
     best = RunInfo(root, trials=trials).best
-    splits = reader.part(run.splits, lambda path: parse.splits(read_json(path)), optional=True)
+    splits = reader.part(run.splits.path, lambda path: parse.splits(read_json(path)), optional=True)
     sizes, split_notes = ((), ()) if splits is None else splits
     return RunInfo(
         root=root,
@@ -120,15 +120,15 @@ def read_run(root: Path) -> RunInfo:
         budget=parse.text(settings.get("budget")),
         budget_device_seconds=_budget(settings, run, reader),
         device=parse.text(settings.get("device")) or "device",
-        fingerprint=reader.part(run.fingerprint, lambda path: parse.fingerprint(read_json(path))),
-        cleaning=reader.part(run.cleaning, _cleaning),
+        fingerprint=reader.part(run.fingerprint.path, lambda path: parse.fingerprint(read_json(path))),
+        cleaning=reader.part(run.cleaning.path, _cleaning),
         split_sizes=sizes,
         split_notes=split_notes,
         trials=trials,
         ledger=reader.part(run.ledger, lambda path: tuple(_ledger(path, reader))) or (),
-        ensemble=reader.part(run.ensemble, lambda path: parse_end.ensemble(read_json(path))),
-        test=reader.part(run.test_result, lambda path: parse_end.test_result(read_json(path))),
-        ood=reader.part(run.ood, lambda path: parse_end.ood(read_json(path)), optional=True),
+        ensemble=reader.part(run.ensemble.path, lambda path: parse_end.ensemble(read_json(path))),
+        test=reader.part(run.held_out_test.path, lambda path: parse_end.test_result(read_json(path))),
+        ood=reader.part(run.ood_evaluation.path, lambda path: parse_end.ood(read_json(path)), optional=True),
         sites=reader.part(root / "site_scores.json", lambda path: places.sites(read_json(path)), optional=True) or (),
         target=reader.part(root / "target.json", lambda path: places.target(read_json(path)), optional=True),
         student=reader.part(root / "distilled.json", lambda path: student.student(read_json(path)), optional=True),
@@ -138,7 +138,7 @@ def read_run(root: Path) -> RunInfo:
         or (),
         predictions=_ensemble_predictions(run) or _trial_predictions(run, reader, best),
         next_steps=reader.part(run.next_steps, lambda path: path.read_text(encoding="utf-8"), optional=True) or "",
-        exported=tuple(sorted(path.name for path in run.export.iterdir())) if run.export.is_dir() else (),
+        exported=tuple(sorted(path.name for path in run.export.root.iterdir())) if run.export.root.is_dir() else (),
         notes=tuple(reader.notes),
     )
 
@@ -158,7 +158,7 @@ def require_run(root: Path) -> None:
 
 def _is_run_directory(root: Path) -> bool:
     run = RunDirectory(root)
-    return any(path.is_file() for path in (run.settings, run.study, run.ledger, run.fingerprint))
+    return any(path.is_file() for path in (run.settings, run.study, run.ledger, run.fingerprint.path))
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _from_sqlite(path: Path, name: str) -> list[FrozenTrial]:
 
 
 def _trial(run: RunDirectory, reader: _Reader, trial: FrozenTrial) -> TrialInfo:
-    folder = run.trial(trial.number)
+    folder = run.trial(trial.number).root
     attributes = trial.user_attrs
     result = reader.part(folder / "result.json", _result, optional=True) or {}
     intermediate = tuple(
@@ -290,7 +290,7 @@ def _trial_predictions(run: RunDirectory, reader: _Reader, best: TrialInfo | Non
         arrays = read_arrays(path)
         return _checked_predictions(f"trial {best.number}, before calibration", arrays["labels"], arrays["clean"])
 
-    return reader.part(run.trial(best.number) / "predictions.npz", read, optional=True)
+    return reader.part(run.trial(best.number).root / "predictions.npz", read, optional=True)
 
 
 def _checked_predictions(source: str, labels: np.ndarray, probabilities: np.ndarray) -> ValidationPredictions:

@@ -101,7 +101,7 @@ def build_run(
 def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str, ...]) -> None:
     counts = {name: int(count) for name, count in zip(classes, rng.integers(80, 330, len(classes)), strict=True)}
     write_json(
-        run.fingerprint,
+        run.fingerprint.path,
         {
             "source": "cells.npz",
             "images": sum(counts.values()),
@@ -114,7 +114,7 @@ def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str,
         },
     )
     findings = {3: ("exact_duplicate", "excluded"), 11: ("near_duplicate", "grouped"), 40: ("blurred", "kept")}
-    with run.cleaning.open("w", newline="") as stream:
+    with run.cleaning.path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("name", "label", "finding", "action", "cluster", "reason"))
         for index in range(120):
@@ -129,7 +129,7 @@ def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str,
     ]
     notes = ["the test part shows no image of ig: nothing can be said of them there"]
     write_json(
-        run.splits,
+        run.splits.path,
         {"version": 1, "dataset_sha256": "5f" * 32, "seed": 7, "num_folds": 3, "notes": notes, "parts": parts},
     )
 
@@ -188,7 +188,7 @@ def _write_trial(
                 "data_wait_fraction": 0.08,
             }
         )
-    folder = run.trial(trial.number)
+    folder = run.trial(trial.number).root
     if history:
         write_json(folder / "history.json", history)
     if plan.outcome == "running":
@@ -282,8 +282,8 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
     single = {"accuracy": 0.964, "balanced_accuracy": 0.957, "macro_f1": 0.955, "shift": 0.856, "ece": 0.031}
     scores["ece_shifted"], single["ece_shifted"] = 0.052, 0.088
     for name in REFITS:
-        write_arrays(run.refit(name) / "predictions.npz", **predictions(rng, len(classes), 0.96))
-        write_json(run.refit(name) / "result.json", {"finished": True, "objective": 0.85, "parameters": 5_930_000})
+        write_arrays(run.refit(name).root / "predictions.npz", **predictions(rng, len(classes), 0.96))
+        write_json(run.refit(name).root / "result.json", {"finished": True, "objective": 0.85, "parameters": 5_930_000})
     members = [
         {"name": name, "weight": weight, "recipe_id": f"{trial:012x}", "trial": trial, "kind": kind,
          "parameters": 5_930_000, "scores": single, "latency_ms": None,
@@ -293,7 +293,7 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
         )
     ]  # fmt: skip
     write_json(
-        run.ensemble,
+        run.ensemble.path,
         {
             "metric": "shift",
             "members": members,
@@ -324,7 +324,7 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
     size = len(classes)
     confusion = np.diag(rng.integers(60, 120, size)) + rng.poisson(0.5, (size, size))
     write_json(
-        run.test_result,
+        run.held_out_test.path,
         {
             "images": int(confusion.sum()),
             "accuracy": float(np.trace(confusion) / confusion.sum()),

@@ -64,7 +64,7 @@ def finalize(
     if export and skipped:
         phase(
             f"the budget did not suffice for {' and '.join(skipped)}; later: "
-            f"bloodauto export-best --run {plan.run.root} --output {plan.run.export}"
+            f"bloodauto export-best --run {plan.run.root} --output {plan.run.export.root}"
         )
 
 
@@ -80,7 +80,7 @@ def _export(plan: SearchPlan, chosen: Ensemble, seconds_left: Callable[[], float
     data = plan.data
     exported = export_run(
         plan.run,
-        plan.run.export,
+        plan.run.export.root,
         data.dataset,
         data.splits,
         ("keras", "codabench"),

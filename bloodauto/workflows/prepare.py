@@ -169,15 +169,15 @@ def prepare_data(run: RunDirectory, settings: SearchSettings) -> PreparedData:
     """
     dataset = read_dataset(settings.data, settings.image_size_px)
     digest = dataset.digest()
-    if run.fingerprint.is_file() and read_json(run.fingerprint)["digest"] != digest:
+    if run.fingerprint.path.is_file() and read_json(run.fingerprint.path)["digest"] != digest:
         raise RunError(
             f"{settings.data}: expected the images the run was started with, but they have changed. "
             "Restore them, or start a new run."
         )
     target = read_target_images(settings.target_images, dataset, seed=settings.seed)
     cleaning = clean(dataset, enabled=settings.cleaning)
-    if run.splits.is_file():
-        return PreparedData(dataset, cleaning, read_splits(run.splits, dataset), target)
+    if run.splits.path.is_file():
+        return PreparedData(dataset, cleaning, read_splits(run.splits.path, dataset), target)
     smallest = int(np.bincount(dataset.labels[cleaning.keep], minlength=len(dataset.class_names)).min())
     splits = default_splits(dataset, cleaning, seed=settings.seed, num_folds=max(2, min(_MAX_FOLDS, smallest - 1)))
     return PreparedData(dataset, cleaning, splits, target)
@@ -200,13 +200,13 @@ def read_target_images(path: str | None, dataset: CellDataset, *, seed: int) -> 
 
 def save_data(run: RunDirectory, data: PreparedData) -> None:
     """Writes fingerprint, cleaning and splits, once."""
-    if run.splits.is_file():
+    if run.splits.path.is_file():
         return
     dataset = data.dataset
     # In the order of the labels' numbers: whoever reads the run names the columns of its predictions by it.
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     write_json(
-        run.fingerprint,
+        run.fingerprint.path,
         {
             "source": dataset.source,
             "images": len(dataset),
@@ -218,8 +218,8 @@ def save_data(run: RunDirectory, data: PreparedData) -> None:
             "digest": dataset.digest(),
         },
     )
-    write_cleaning_csv(run.cleaning, dataset, data.cleaning)
-    write_splits(run.splits, dataset, data.splits)
+    write_cleaning_csv(run.cleaning.path, dataset, data.cleaning)
+    write_splits(run.splits.path, dataset, data.splits)
 
 
 def run_space_path(run: RunDirectory) -> Path:

@@ -150,7 +150,7 @@ def search(
         def show(scheduler: Scheduler) -> None:
             told.running(scheduler, ledger)
 
-        finished = directory.ensemble.is_file() and (directory.export / "labels.json").is_file()
+        finished = directory.ensemble.path.is_file() and (directory.export.root / "labels.json").is_file()
         if not finished:
             with run_trainings(plan, study, ledger, address=address, show=show) as finished:
                 if finished:
@@ -176,13 +176,13 @@ def summarise(
     from bloodauto.workflows.finalize import complete_trials
 
     counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
-    ensemble = read_ensemble(directory) if directory.ensemble.is_file() else None
+    ensemble = read_ensemble(directory) if directory.ensemble.path.is_file() else None
     best: Mapping[str, float] = {}
     if ensemble is not None:
         best = ensemble.best_single[1]
     elif complete_trials(study):
         best = {"objective": max(float(trial.values[0]) for trial in complete_trials(study))}
-    exported = directory.export if (directory.export / "labels.json").is_file() else None
+    exported = directory.export.root if (directory.export.root / "labels.json").is_file() else None
     return SearchSummary(
         run=directory.root,
         finished=finished,
@@ -203,7 +203,7 @@ def _next_steps(run: RunDirectory, *, finished: bool) -> str:
         f"bloodauto report --run {run.root}\n"
         f"bloodauto dashboard --run {run.root}\n"
         f"bloodauto export-best --run {run.root} --output best\n"
-        f"bloodauto predict {run.export / 'model.keras'} IMAGES --output predictions.csv\n"
+        f"bloodauto predict {run.export.root / 'model.keras'} IMAGES --output predictions.csv\n"
     )
 
 
@@ -249,7 +249,7 @@ def export_best(
     }
     _check_student(distill, budget, [option for option, given in ensemble_only.items() if given])
     # Before anything was charged there is nothing to choose among, and nothing is to be written.
-    if not directory.ensemble.is_file() and directory.ledger.is_file():
+    if not directory.ensemble.path.is_file() and directory.ledger.is_file():
         _choose_missing_ensemble(directory, settings)
     own = read_ensemble(directory)
     caps = None
@@ -263,7 +263,7 @@ def export_best(
     check_formats(formats)
     check_exportable(directory)
     dataset = read_dataset(settings.data, settings.image_size_px)
-    splits = read_splits(directory.splits, dataset)
+    splits = read_splits(directory.splits.path, dataset)
     if distill is not None:
         from bloodauto.workflows.distill import distil
         from bloodauto.workflows.session import locked

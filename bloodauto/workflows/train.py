@@ -83,12 +83,12 @@ def train(
         loaded.backbone.name, loaded.backbone.weights, None if weights_dir is None else Path(weights_dir)
     )
     cleaned = clean(dataset, enabled=cleaning)
-    begun = directory.splits.is_file()
-    splits = read_splits(directory.splits, dataset) if begun else default_splits(dataset, cleaned, seed=seed)
+    begun = directory.splits.path.is_file()
+    splits = read_splits(directory.splits.path, dataset) if begun else default_splits(dataset, cleaned, seed=seed)
     with locked(directory):
         if not begun:
-            write_cleaning_csv(directory.cleaning, dataset, cleaned)
-            write_splits(directory.splits, dataset, splits)
+            write_cleaning_csv(directory.cleaning.path, dataset, cleaned)
+            write_splits(directory.splits.path, dataset, splits)
         on_gpu = count_local_gpus() > 0
         # Measuring what is fastest takes longer than a smoke training.
         choice = None if smoke else cached_device_settings(on_gpu=on_gpu)
@@ -187,7 +187,7 @@ def export_trained(
             if not (folder / name).is_file():
                 raise RunError(f"{folder}: expected a training of bloodauto train that has ended, found no {name}.")
     dataset = read_dataset(data, image_size_px)
-    splits = read_splits(RunDirectory(folders[0]).splits, dataset)
+    splits = read_splits(RunDirectory(folders[0]).splits.path, dataset)
     claim_device_if_unused(cores=available_cores(), gpu_fraction=0.0)
     from bloodauto.export.ensemble_export import export_run
 

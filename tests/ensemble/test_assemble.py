@@ -59,7 +59,7 @@ def _training(folder: Path, *, fold: int, skill: float, seed: int) -> None:
 def run(tmp_path: Path) -> RunDirectory:
     directory = RunDirectory(tmp_path)
     for number, skill in enumerate((2.0, 3.0, 1.0)):
-        _training(directory.trial(number), fold=0, skill=skill, seed=number)
+        _training(directory.trial(number).root, fold=0, skill=skill, seed=number)
     return directory
 
 
@@ -86,7 +86,7 @@ def test_unlabelled_target_images_give_an_estimate_of_the_accuracy_there(run: Ru
 
 
 def test_a_bad_refit_is_not_shipped(run: RunDirectory) -> None:
-    _training(run.refit("00001-fold0-seed1"), fold=0, skill=0.0, seed=11)
+    _training(run.refit("00001-fold0-seed1").root, fold=0, skill=0.0, seed=11)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert "00001-fold0-seed1" not in {member.name for member in ensemble.members}
     assert ensemble.scores["shift"] >= ensemble.best_single[1]["shift"]
@@ -94,7 +94,7 @@ def test_a_bad_refit_is_not_shipped(run: RunDirectory) -> None:
 
 def test_a_whole_set_of_folds_answers_for_every_image(run: RunDirectory) -> None:
     for fold in range(FOLDS):
-        _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=3.5, seed=20 + fold)
+        _training(run.refit(f"00001-fold{fold}-seed0").root, fold=fold, skill=3.5, seed=20 + fold)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert [member.name for member in ensemble.members] == ["00001-folds"]
     assert [one.fold for one in ensemble.members[0].networks] == [0, 1]
@@ -103,20 +103,20 @@ def test_a_whole_set_of_folds_answers_for_every_image(run: RunDirectory) -> None
 
 def test_folds_that_are_worse_than_the_search_itself_are_not_shipped(run: RunDirectory) -> None:
     for fold in range(FOLDS):
-        _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=0.2, seed=20 + fold)
+        _training(run.refit(f"00001-fold{fold}-seed0").root, fold=fold, skill=0.2, seed=20 + fold)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert ensemble.best_single[0] == "00001"
     assert ensemble.images == IMAGES
 
 
 def test_an_incomplete_set_of_folds_counts_only_where_it_answers(run: RunDirectory) -> None:
-    _training(run.refit("00001-fold1-seed0"), fold=1, skill=5.0, seed=21)
+    _training(run.refit("00001-fold1-seed0").root, fold=1, skill=5.0, seed=21)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert all(member.kind == "trial" for member in ensemble.members)
 
 
 def test_a_training_without_all_its_files_is_no_candidate(run: RunDirectory) -> None:
-    (run.trial(1) / "best.npz").unlink()
+    (run.trial(1).root / "best.npz").unlink()
     assert [one.name for one in find_trained_networks(run, COMPLETED)] == ["00000", "00002"]
 
 
@@ -137,7 +137,7 @@ def test_a_run_without_an_ensemble_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_what_is_written_with_scales_and_noise_is_read_again(run: RunDirectory) -> None:
-    _training(run.refit("00001-fold0-seed1"), fold=0, skill=2.9, seed=11)
+    _training(run.refit("00001-fold0-seed1").root, fold=0, skill=2.9, seed=11)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert ensemble.winners_curse is not None
     scaled = Calibration(1.2, PerClass((1.0, 2.0, 0.5, 1.0), (0.0, 0.1, -0.1, 0.0)), (0.4, 0.3))
@@ -157,21 +157,21 @@ def test_what_is_written_with_scales_and_noise_is_read_again(run: RunDirectory) 
 )
 def test_an_ensemble_that_was_tampered_with_is_an_error(run: RunDirectory, place: tuple[str, ...], value) -> None:
     write_ensemble(run, assemble(run, COMPLETED, num_folds=FOLDS, metric="shift"))
-    content = read_json(run.ensemble)
+    content = read_json(run.ensemble.path)
     part = content
     for name in place[:-1]:
         part = part[name]
     part[place[-1]] = value
-    write_json(run.ensemble, content)
+    write_json(run.ensemble.path, content)
     with pytest.raises(RunError, match="something is missing or wrong"):
         read_ensemble(run)
 
 
 def test_the_winner_is_compared_with_its_refits_on_the_same_images(run: RunDirectory) -> None:
-    _training(run.refit("00001-fold0-seed1"), fold=0, skill=3.0, seed=11)
-    _training(run.refit("00001-fold1-seed1"), fold=1, skill=3.0, seed=12)
-    write_json(run.refit("00001-fold0-seed1") / "result.json", {"parameters": 1000, "objective": 0.76})
-    write_json(run.refit("00001-fold1-seed1") / "result.json", {"parameters": 1000, "objective": 0.1})
+    _training(run.refit("00001-fold0-seed1").root, fold=0, skill=3.0, seed=11)
+    _training(run.refit("00001-fold1-seed1").root, fold=1, skill=3.0, seed=12)
+    write_json(run.refit("00001-fold0-seed1").root / "result.json", {"parameters": 1000, "objective": 0.76})
+    write_json(run.refit("00001-fold1-seed1").root / "result.json", {"parameters": 1000, "objective": 0.1})
     _distinct(run)
     curse = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift").winners_curse
     assert curse is not None
@@ -186,7 +186,7 @@ def _milliseconds(trained: TrainedNetwork) -> float:
 
 def _distinct(run: RunDirectory) -> None:
     for number in range(3):
-        path = run.trial(number) / "recipe.yaml"
+        path = run.trial(number).root / "recipe.yaml"
         path.write_text(path.read_text(encoding="utf-8").replace("batch_size: 32", f"batch_size: {16 + number}"))
 
 
@@ -232,8 +232,8 @@ def test_what_is_exported_is_never_worse_than_the_best_candidate(tmp_path: Path,
     run = RunDirectory(tmp_path)
     rng = np.random.default_rng(seed)
     for number in range(3):
-        _training(run.trial(number), fold=0, skill=float(rng.uniform(0.5, 2.5)), seed=10 * seed + number)
-        path = run.trial(number) / "predictions.npz"
+        _training(run.trial(number).root, fold=0, skill=float(rng.uniform(0.5, 2.5)), seed=10 * seed + number)
+        path = run.trial(number).root / "predictions.npz"
         arrays = read_arrays(path)
         for name in ("clean", "shifted"):
             tilted = arrays[name] * np.array([4.0, 1.0, 1.0, 0.5], dtype=np.float32)
@@ -246,7 +246,7 @@ def test_what_is_exported_is_never_worse_than_the_best_candidate(tmp_path: Path,
 def test_a_stopped_trial_that_answers_better_is_chosen_and_the_record_says_what_was_looked_at(
     run: RunDirectory,
 ) -> None:
-    _training(run.trial(3), fold=0, skill=4.0, seed=3)
+    _training(run.trial(3).root, fold=0, skill=4.0, seed=3)
     evaluated = PrunedEvaluation(pruned=5, promising=2, trial_numbers=(3,))
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", evaluate_pruned=lambda: evaluated)
     assert ensemble.best_single[0] == "00003"
@@ -258,7 +258,7 @@ def test_a_stopped_trial_that_answers_better_is_chosen_and_the_record_says_what_
 
 def test_stopped_trials_are_not_looked_at_where_sets_of_folds_are_chosen_among(run: RunDirectory) -> None:
     for fold in range(FOLDS):
-        _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=3.5, seed=20 + fold)
+        _training(run.refit(f"00001-fold{fold}-seed0").root, fold=fold, skill=3.5, seed=20 + fold)
 
     def never() -> PrunedEvaluation:
         raise AssertionError("judging costs time")
@@ -276,9 +276,9 @@ def _sees_the_target(folder: Path, skill: float, seed: int) -> None:
 
 
 def test_target_images_turn_a_choice_that_the_labelled_ones_leave_close(run: RunDirectory) -> None:
-    _training(run.trial(3), fold=0, skill=2.0, seed=5)
-    _sees_the_target(run.trial(1), 0.2, 1)
-    _sees_the_target(run.trial(3), 6.0, 2)
+    _training(run.trial(3).root, fold=0, skill=2.0, seed=5)
+    _sees_the_target(run.trial(1).root, 0.2, 1)
+    _sees_the_target(run.trial(3).root, 6.0, 2)
     completed = [*COMPLETED, (3, 0.79)]
     chosen = {
         site_info: assemble(run, completed, num_folds=FOLDS, metric="shift", caps=Caps(1), site_info=site_info)
@@ -302,8 +302,8 @@ def test_with_target_images_and_labs_too_nothing_is_worse_than_the_best_candidat
     run = RunDirectory(tmp_path)
     rng = np.random.default_rng(seed)
     for number in range(4):
-        _training(run.trial(number), fold=0, skill=float(rng.uniform(1.0, 2.5)), seed=10 * seed + number)
-        _sees_the_target(run.trial(number), float(rng.uniform(0.5, 2.0)), number)
+        _training(run.trial(number).root, fold=0, skill=float(rng.uniform(1.0, 2.5)), seed=10 * seed + number)
+        _sees_the_target(run.trial(number).root, float(rng.uniform(0.5, 2.0)), number)
     site_info = SiteInfo(folds_are_sites, tuple(rng.dirichlet(np.full(CLASSES, 5.0)).tolist()))
     ensemble = assemble(run, [*COMPLETED, (3, 0.4)], num_folds=FOLDS, metric="shift", site_info=site_info)
     together, best = (

@@ -62,8 +62,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
 
 def _trial(run: RunDirectory, stopped: Stopped, number: int, objective: float) -> None:
     """A copy of the training, with another objective after its epochs."""
-    shutil.copytree(stopped.folder, run.trial(number))
-    path = run.trial(number) / "history.json"
+    shutil.copytree(stopped.folder, run.trial(number).root)
+    path = run.trial(number).root / "history.json"
     history = read_json(path)
     for report in history:
         report["objective"] = objective
@@ -97,17 +97,17 @@ def test_the_promising_ones_answer_for_the_same_images_and_views_as_everybody(
     run: RunDirectory, stopped: Stopped
 ) -> None:
     assert _judge(run, stopped) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
-    saved, fold_data = read_arrays(run.trial(2) / "predictions.npz"), stopped.fold_data
+    saved, fold_data = read_arrays(run.trial(2).root / "predictions.npz"), stopped.fold_data
     np.testing.assert_array_equal(saved["index"], fold_data.validation_index)
     np.testing.assert_array_equal(saved["shifted_families"], fold_data.plan.family_names)
     assert saved["shifted"].shape == (len(fold_data.shifted_images), fold_data.num_classes)
     assert saved["target"].shape == (20, fold_data.num_classes)
     np.testing.assert_allclose(saved["clean"].sum(axis=1), 1, atol=1e-5)
-    result = read_json(run.trial(2) / "result.json")
+    result = read_json(run.trial(2).root / "result.json")
     assert result["finished"] is False
     assert result["parameters"] > 0
     assert result["objective"] == pytest.approx((result["metrics"]["shift"] + result["target_estimate"]) / 2)
-    assert not (run.trial(3) / "predictions.npz").exists()
+    assert not (run.trial(3).root / "predictions.npz").exists()
 
 
 def test_its_answers_are_those_of_the_weights_it_had(run: RunDirectory, stopped: Stopped, tmp_path: Path) -> None:
@@ -121,7 +121,9 @@ def test_its_answers_are_those_of_the_weights_it_had(run: RunDirectory, stopped:
         next(ended)
     for name in ("clean", "shifted", "target"):
         np.testing.assert_allclose(
-            read_arrays(run.trial(2) / "predictions.npz")[name], read_arrays(whole / "predictions.npz")[name], atol=1e-5
+            read_arrays(run.trial(2).root / "predictions.npz")[name],
+            read_arrays(whole / "predictions.npz")[name],
+            atol=1e-5,
         )
 
 
@@ -134,27 +136,27 @@ def test_without_time_nothing_is_judged_and_what_an_earlier_session_judged_count
 
 
 def test_weights_that_do_not_fit_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
-    (run.trial(2) / "best.npz").write_bytes(b"no archive")
+    (run.trial(2).root / "best.npz").write_bytes(b"no archive")
     assert _judge(run, stopped).trial_numbers == (1,)
 
 
 def test_with_nothing_to_compare_with_nothing_is_judged(run: RunDirectory, stopped: Stopped) -> None:
-    shutil.rmtree(run.trial(0))
+    shutil.rmtree(run.trial(0).root)
     assert _judge(run, stopped) == PrunedEvaluation(pruned=3)
 
 
 def test_answers_that_are_no_numbers_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
-    path = run.trial(2) / "best.npz"
+    path = run.trial(2).root / "best.npz"
     weights = dict(np.load(path, allow_pickle=False))
     np.savez(path, **{name: np.full_like(value, np.nan) for name, value in weights.items()})
     assert _judge(run, replace(stopped)).trial_numbers == (1,)
 
 
 def test_refits_that_were_ended_before_they_were_judged_come_first(run: RunDirectory, stopped: Stopped) -> None:
-    shutil.copytree(run.trial(1), run.refit("00001-fold0-seed5"))
-    (run.refit("00002-fold0-seed6")).mkdir()  # ended before its first epoch
+    shutil.copytree(run.trial(1).root, run.refit("00001-fold0-seed5").root)
+    (run.refit("00002-fold0-seed6").root).mkdir()  # ended before its first epoch
     found = _judge(run, stopped, refits=["00001-fold0-seed5", "00002-fold0-seed6"])
     assert found == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1), refits=("00001-fold0-seed5",))
-    result = read_json(run.refit("00001-fold0-seed5") / "result.json")
+    result = read_json(run.refit("00001-fold0-seed5").root / "result.json")
     assert not result["finished"]
-    assert (run.refit("00001-fold0-seed5") / "predictions.npz").is_file()
+    assert (run.refit("00001-fold0-seed5").root / "predictions.npz").is_file()

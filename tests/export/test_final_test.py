@@ -73,7 +73,7 @@ def ensemble() -> Ensemble:
 def test_it_stays_closed_when_the_time_does_not_suffice(tmp_path, model, ensemble, dataset, splits) -> None:
     run = RunDirectory(tmp_path)
     evaluate_held_out_test(run, model, ensemble, dataset, splits, seed=0, seconds=0.0)
-    assert not run.test_result.exists()
+    assert not run.held_out_test.path.exists()
     # A batch, asked twice, told that.
     assert model.images == 2 * 128
     evaluate_held_out_test(run, model, ensemble, dataset, splits, seed=0)
@@ -84,11 +84,11 @@ def test_it_is_opened_once_and_read_again(tmp_path, model, ensemble, dataset, sp
     run = RunDirectory(tmp_path)
     assert read_held_out_test(run, ensemble) is None
     evaluate_held_out_test(run, model, ensemble, dataset, splits, seed=0)
-    asked, written = model.images, run.test_result.read_bytes()
+    asked, written = model.images, run.held_out_test.path.read_bytes()
     assert asked > len(splits.test_index())
     evaluate_held_out_test(run, model, ensemble, dataset, splits, seed=5)
     assert model.images == asked
-    assert run.test_result.read_bytes() == written
+    assert run.held_out_test.path.read_bytes() == written
     assert read_held_out_test(run, ensemble)["images"] == len(splits.test_index())
 
 
@@ -155,7 +155,7 @@ def test_the_same_seed_draws_the_same_laboratories(tmp_path, model, ensemble, da
     for name in ("a", "b"):
         run = RunDirectory(tmp_path / name)
         evaluate_held_out_test(run, model, ensemble, dataset, splits, seed=7)
-        found.append(run.test_result.read_bytes())
+        found.append(run.held_out_test.path.read_bytes())
     assert found[0] == found[1]
 
 
@@ -164,4 +164,4 @@ def test_without_sealed_images_nothing_is_written(tmp_path, model, ensemble, dat
     whole = replace(splits, fold=np.where(splits.fold == -2, 1, splits.fold))
     assert len(whole.test_index()) == 0
     evaluate_held_out_test(run, model, ensemble, dataset, whole, seed=0)
-    assert not run.test_result.exists()
+    assert not run.held_out_test.path.exists()

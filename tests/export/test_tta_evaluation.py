@@ -63,7 +63,7 @@ def export(folder: Path, output: Path, *, tta: bool) -> Exported:
 
 def validation(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     dataset = read_dataset(str(folder / "cells.npz"), None)
-    index = read_splits(RunDirectory(folder / "a").splits, dataset).validation_index()
+    index = read_splits(RunDirectory(folder / "a").splits.path, dataset).validation_index()
     return dataset.images[index], dataset.labels[index]
 
 

@@ -43,7 +43,7 @@ def test_two_workers_share_a_gpu_and_are_charged_half_of_it_each(
     assert summary["budget_device_seconds"] == 75
     assert summary["spent_device_seconds"] <= 75
     assert summary["trials"]["complete"] > 0
-    assert (run.export / "model.keras").is_file()
+    assert (run.export.root / "model.keras").is_file()
     lines = charges(run)
     wall_seconds = lines[-1]["at_unix"] - lines[0]["at_unix"]
     # Two halves while both train; half a GPU in the end.

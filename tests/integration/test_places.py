@@ -60,12 +60,12 @@ def test_the_front_is_told_and_its_best_leads(placed: Placed) -> None:
     assert summary["spent_device_seconds"] <= summary["budget_device_seconds"]
     # The ensemble is made of the front's trials and of refits of them.
     of_front = {row["trial"] for row in summary["front"]}
-    members = read_json(placed.run.ensemble)["members"]
+    members = read_json(placed.run.ensemble.path)["members"]
     assert {member["trial"] for member in members if member["kind"] == "trial"} <= of_front
 
 
 def test_laboratories_are_folds_and_each_has_its_score(placed: Placed) -> None:
-    parts = {part["name"] for part in read_json(placed.run.splits)["parts"]}
+    parts = {part["name"] for part in read_json(placed.run.splits.path)["parts"]}
     assert {"near", "far"} <= parts
     scores = {row["site"]: row for row in read_json(placed.run.root / "site_scores.json")}
     assert scores
@@ -85,14 +85,14 @@ def test_target_images_are_answered_for_by_every_training(placed: Placed) -> Non
 
 
 def test_an_export_for_the_target_answers_otherwise_and_leaves_the_run_alone(placed: Placed, tmp_path: Path) -> None:
-    before = placed.run.test_result.read_text(encoding="utf-8")
+    before = placed.run.held_out_test.path.read_text(encoding="utf-8")
     done = bloodauto(
         "export-best", "--run", placed.run.root, "--output", tmp_path / "adapted", "--format", "keras",
         "--target-images", placed.target,
     )  # fmt: skip
     assert done.code == 0, done.err[-3000:]
     answers = {}
-    for name, model in (("own", placed.run.export), ("adapted", tmp_path / "adapted")):
+    for name, model in (("own", placed.run.export.root), ("adapted", tmp_path / "adapted")):
         table = tmp_path / f"{name}.csv"
         assert bloodauto("predict", model / "model.keras", placed.target, "--output", table).code == 0
         with table.open(encoding="utf-8", newline="") as stream:
@@ -103,7 +103,7 @@ def test_an_export_for_the_target_answers_otherwise_and_leaves_the_run_alone(pla
     assert len(answers["own"]) == len(answers["adapted"]) == 120
     assert np.abs(answers["own"] - answers["adapted"]).max() > 0.01
     np.testing.assert_allclose(answers["adapted"].sum(axis=1), 1.0, atol=1e-3)
-    assert placed.run.test_result.read_text(encoding="utf-8") == before
+    assert placed.run.held_out_test.path.read_text(encoding="utf-8") == before
 
 
 def test_the_page_shows_all_three(placed: Placed, tmp_path: Path) -> None:

@@ -81,9 +81,11 @@ def test_the_study_knows_how_every_trial_ended(searched: Searched) -> None:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert len(complete) == searched.summary["trials"]["complete"]
     for trial in complete:
-        history = read_json(searched.run.trial(trial.number) / "history.json")
+        history = read_json(searched.run.trial(trial.number).root / "history.json")
         assert trial.intermediate_values == {entry["epoch"]: entry["objective"] for entry in history}
-        assert trial.value == pytest.approx(read_json(searched.run.trial(trial.number) / "result.json")["objective"])
+        assert trial.value == pytest.approx(
+            read_json(searched.run.trial(trial.number).root / "result.json")["objective"]
+        )
         assert trial.user_attrs["outcome"] == "complete"
         assert trial.user_attrs["device_seconds"] > 0
     for trial in trials:
@@ -106,7 +108,7 @@ def test_two_workers_train_at_the_same_time(searched: Searched) -> None:
 
 
 def test_what_a_run_leaves_is_whole(searched: Searched) -> None:
-    root, export = searched.run.root, searched.run.export
+    root, export = searched.run.root, searched.run.export.root
     assert sorted(path.name for path in export.iterdir()) == [
         "README.md",
         "ood.npz",
@@ -173,7 +175,7 @@ def test_the_exported_model_answers_alone_as_predict_does(
 ) -> None:
     dataset = load_dataset(material.dataset)
     np.save(tmp_path / "images.npy", dataset.images[:24])
-    model = searched.run.export / "model.keras"
+    model = searched.run.export.root / "model.keras"
     answer = bloodauto("predict", model, tmp_path / "images.npy", "--output", tmp_path / "answers.csv")
     assert answer.code == 0, answer.err
     subprocess.run(
@@ -208,7 +210,7 @@ def test_export_best_with_views_says_what_they_cost_and_leaves_the_run_alone(
     output = tmp_path / "views"
     answer = bloodauto("export-best", "--run", searched.run.root, "--output", output, "--format", "keras", "--tta")
     assert answer.code == 0, answer.err
-    networks = sum(len(member["networks"]) for member in read_json(searched.run.ensemble)["members"])
+    networks = sum(len(member["networks"]) for member in read_json(searched.run.ensemble.path)["members"])
     # The recipes of this space name no views: identity, both flips and the half turn are the standard.
     assert f"{4 * networks} passes an image instead of {networks}" in answer.err
     card = (output / "README.md").read_text()
@@ -227,23 +229,23 @@ def search_arguments(run: Path, material: Material, *, budget: str) -> list[obje
 def test_a_killed_search_goes_on_and_repeats_nothing(material: Material, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     with Started(*search_arguments(run.root, material, budget="130cpu-s")) as search:
-        search.until(lambda: epochs_done(run.trial(1)) >= 2, "the second trial's second epoch")
+        search.until(lambda: epochs_done(run.trial(1).root) >= 2, "the second trial's second epoch")
         search.process.kill()
         search.end()
     interrupted, ledger = study_trials(run), run.ledger.read_text()
     assert [trial.state for trial in interrupted[:2]] == [TrialState.COMPLETE, TrialState.RUNNING]
-    first, before = kept_files(run.trial(0)), epochs_done(run.trial(1))
+    first, before = kept_files(run.trial(0).root), epochs_done(run.trial(1).root)
 
     answer = bloodauto("search", "--resume", "--run", run.root, "--json")
     assert answer.code == 0, answer.err[-3000:]
     trials = study_trials(run)
     assert trials[0].value == interrupted[0].value
     assert trials[0].datetime_complete == interrupted[0].datetime_complete
-    assert kept_files(run.trial(0)) == first
+    assert kept_files(run.trial(0).root) == first
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert not [trial for trial in trials if not trial.state.is_finished()]
     assert trials[1].params == interrupted[1].params
-    assert epochs_done(run.trial(1)) >= before
+    assert epochs_done(run.trial(1).root) >= before
     assert run.ledger.read_text().startswith(ledger), "the ledger is continued"
     phases = [line["phase"] for line in charges(run)]
     assert "interrupted" in phases, "what ran when the kill came was paid for, too"
@@ -254,18 +256,20 @@ def test_a_killed_search_goes_on_and_repeats_nothing(material: Material, tmp_pat
 def test_a_lost_worker_an_interrupt_and_a_resume(material: Material, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     with Started(*search_arguments(run.root, material, budget="150cpu-s")) as search:
-        search.until(lambda: epochs_done(run.trial(0)) >= 2, "the first trial's second epoch")
-        pid = read_json(run.trial(0) / "worker.json")["pid"]
+        search.until(lambda: epochs_done(run.trial(0).root) >= 2, "the first trial's second epoch")
+        pid = read_json(run.trial(0).root / "worker.json")["pid"]
         os.kill(pid, signal.SIGKILL)
 
         second = bloodauto("search", "--resume", "--run", run.root)
         assert second.code == 2
         assert "another search is running" in second.err
 
-        search.until(lambda: (run.trial(0) / "result.json").is_file(), "the end of the trial whose worker was killed")
-        assert read_json(run.trial(0) / "worker.json")["pid"] != pid
-        assert [entry["epoch"] for entry in read_json(run.trial(0) / "history.json")] == list(range(1, 13))
-        search.until(lambda: epochs_done(run.trial(1)) >= 1, "the second trial's first epoch")
+        search.until(
+            lambda: (run.trial(0).root / "result.json").is_file(), "the end of the trial whose worker was killed"
+        )
+        assert read_json(run.trial(0).root / "worker.json")["pid"] != pid
+        assert [entry["epoch"] for entry in read_json(run.trial(0).root / "history.json")] == list(range(1, 13))
+        search.until(lambda: epochs_done(run.trial(1).root) >= 1, "the second trial's first epoch")
         search.signal(signal.SIGINT)
         answer = search.end()
     assert answer.code == 130

@@ -145,9 +145,9 @@ def test_trials_that_the_budget_could_not_carry_are_counted_not_listed(finished_
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     run = build_run(tmp_path / "bad", trials=12, classes=(HOSTILE, "b", "c"))
-    ensemble = read_json(run.ensemble)
+    ensemble = read_json(run.ensemble.path)
     ensemble["members"][0]["name"] = ensemble["best_single"]["name"] = HOSTILE
-    write_json(run.ensemble, ensemble)
+    write_json(run.ensemble.path, ensemble)
     run.settings.write_text(dump_yaml({"data": HOSTILE, "device": HOSTILE}))
     run.next_steps.write_text(HOSTILE)
     page = render(read_run(run.root))

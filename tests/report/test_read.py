@@ -44,7 +44,7 @@ def test_a_finished_run_is_read_whole(finished_info: RunInfo) -> None:
 def test_trials_have_what_their_folders_and_the_study_say(finished_run: RunDirectory, finished_info: RunInfo) -> None:
     trial = finished_info.trials[3]
     assert (trial.outcome, trial.reason, trial.device_seconds) == ("pruned", "rung_6", 20 + 16 * 6)
-    history = json.loads((finished_run.trial(3) / "history.json").read_text())
+    history = json.loads((finished_run.trial(3).root / "history.json").read_text())
     assert trial.intermediate == tuple((entry["epoch"], entry["objective"]) for entry in history)
     assert trial.value == history[-1]["objective"]
     assert trial.metric("accuracy") == history[-1]["accuracy"]
@@ -56,7 +56,7 @@ def test_trials_have_what_their_folders_and_the_study_say(finished_run: RunDirec
 
 
 def test_without_an_ensemble_the_best_complete_trial_brings_its_predictions(own_run: RunDirectory) -> None:
-    own_run.ensemble.unlink()
+    own_run.ensemble.path.unlink()
     info = read_run(own_run.root)
     best = info.best
     assert best is not None
@@ -71,7 +71,7 @@ def test_without_an_ensemble_the_best_complete_trial_brings_its_predictions(own_
 def test_the_ensembles_answers_are_the_calibrated_average_of_its_members(
     finished_run: RunDirectory, finished_info: RunInfo
 ) -> None:
-    folders = [finished_run.refit(name) for name in REFITS] + [finished_run.trial(0)]
+    folders = [finished_run.refit(name).root for name in REFITS] + [finished_run.trial(0).root]
     average = sum(
         weight * np.load(folder / "predictions.npz")["clean"].astype(float)
         for weight, folder in zip((0.5, 0.3, 0.2), folders, strict=True)
@@ -85,14 +85,14 @@ def test_the_ensembles_answers_are_the_calibrated_average_of_its_members(
 
 @pytest.mark.parametrize("damage", ["member's answers missing", "no networks", "temperature 0"])
 def test_the_best_trial_stands_in_for_an_ensemble_without_answers(own_run: RunDirectory, damage: str) -> None:
-    ensemble = json.loads(own_run.ensemble.read_text())
+    ensemble = json.loads(own_run.ensemble.path.read_text())
     if damage == "member's answers missing":
-        (own_run.refit(REFITS[0]) / "predictions.npz").unlink()
+        (own_run.refit(REFITS[0]).root / "predictions.npz").unlink()
     elif damage == "no networks":
         del ensemble["members"][1]["networks"]
     else:
         ensemble["calibration"]["temperature"] = 0
-    own_run.ensemble.write_text(json.dumps(ensemble))
+    own_run.ensemble.path.write_text(json.dumps(ensemble))
     info = read_run(own_run.root)
     assert info.predictions is not None
     assert info.best is not None
@@ -170,8 +170,8 @@ def test_a_torn_last_line_of_the_ledger_loses_only_itself(own_run: RunDirectory)
 
 
 def test_broken_files_of_one_trial_leave_the_others(own_run: RunDirectory) -> None:
-    (own_run.trial(0) / "history.json").write_text("[{]")
-    (own_run.trial(1) / "result.json").write_text('{"metrics": 3}')
+    (own_run.trial(0).root / "history.json").write_text("[{]")
+    (own_run.trial(1).root / "result.json").write_text('{"metrics": 3}')
     info = read_run(own_run.root)
     assert sources(info) == {"trials/00000/history.json", "trials/00001/result.json"}
     assert info.trials[0].history == ()
@@ -182,8 +182,8 @@ def test_broken_files_of_one_trial_leave_the_others(own_run: RunDirectory) -> No
 def test_pickled_predictions_are_refused(own_run: RunDirectory) -> None:
     best = read_run(own_run.root).best
     assert best is not None
-    own_run.ensemble.unlink()
-    path = own_run.trial(best.number) / "predictions.npz"
+    own_run.ensemble.path.unlink()
+    path = own_run.trial(best.number).root / "predictions.npz"
     np.savez(path, labels=np.array([{"a": 1}], dtype=object), clean=np.zeros((1, 2)), allow_pickle=True)
     info = read_run(own_run.root)
     assert info.predictions is None

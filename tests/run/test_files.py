@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError, RunError
-from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import (
     append_line,
     atomic_path,
@@ -277,12 +276,3 @@ def test_what_is_dumped_is_read_again(tmp_path_factory, value):
 @pytest.mark.parametrize("kind", ["search_spaces", "trials"])
 def test_shipped_folders_hold_yaml(kind):
     assert list(shipped_folder(kind).glob("*.yaml"))
-
-
-def test_a_run_has_a_name_for_everything_and_no_name_twice():
-    run = RunDirectory(Path("run"))
-    names = [name for name, value in vars(RunDirectory).items() if isinstance(value, property)]
-    paths = [getattr(run, name) for name in names] + [run.trial(17), run.refit("a")]
-    assert all(path.is_relative_to("run") for path in paths)
-    assert len(set(paths)) == len(paths)
-    assert run.trial(17) == Path("run/trials/00017")

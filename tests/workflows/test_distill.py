@@ -59,7 +59,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     write_settings(run, settings)
     dataset = read_dataset(settings.data, None)
     splits = make_splits(dataset, clean(dataset, enabled=False), seed=0)
-    write_splits(run.splits, dataset, splits)
+    write_splits(run.splits.path, dataset, splits)
     space = load_space(run_space_path(run))
     recipes = sorted(
         {one.id: one for one in covering_recipes(space)}.values(), key=lambda one: -(one.backbone.width or 0)
@@ -67,9 +67,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     fold_data = prepare_fold(dataset, splits, shift_suite_for(recipes, seed=0))
     completed = []
     for number, recipe in enumerate(recipes):
-        run.trial(number).mkdir(parents=True)
+        run.trial(number).root.mkdir(parents=True)
         result = train(
-            recipe, fold_data, seed=number, options=TrainOptions(), folder=run.trial(number),
+            recipe, fold_data, seed=number, options=TrainOptions(), folder=run.trial(number).root,
             report=lambda epoch: None, should_stop=lambda: False,
         )  # fmt: skip
         completed.append((number, result.objective))
@@ -79,7 +79,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
 
 def test_the_smallest_of_the_runs_own_networks_is_found_and_labels_have_no_part(searched: Searched) -> None:
     sizes = {
-        number: read_json(searched.run.trial(number) / "result.json")["parameters"]
+        number: read_json(searched.run.trial(number).root / "result.json")["parameters"]
         for number in range(len(list((searched.run.root / "trials").iterdir())))
     }
     recipe = find_student(searched.run, "smallest")
@@ -115,7 +115,7 @@ def test_a_budget_is_for_a_student_and_too_little_is_said(searched: Searched, tm
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: Searched, tmp_path: Path) -> None:
-    before = searched.run.ensemble.read_text(encoding="utf-8")
+    before = searched.run.ensemble.path.read_text(encoding="utf-8")
     output = tmp_path / "small"
     exported = bloodauto.export_best(run=searched.run.root, output=output, distill="smallest", budget="120cpu-s")
     found = exported.distilled
@@ -138,8 +138,8 @@ def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: 
     assert model.count_params() == found.parameters
     assert np.allclose(model.predict(np.zeros((2, 32, 32, 3), np.uint8), verbose=0).sum(axis=1), 1, atol=1e-4)
     # The run's own ensemble, ledger and held-out test are as they were.
-    assert searched.run.ensemble.read_text(encoding="utf-8") == before
-    assert not searched.run.test_result.exists()
+    assert searched.run.ensemble.path.read_text(encoding="utf-8") == before
+    assert not searched.run.held_out_test.path.exists()
     assert not searched.run.ledger.exists()
 
 

@@ -69,7 +69,7 @@ def test_however_slow_a_step_is_the_budget_is_kept_and_what_is_missing_is_said(
     assert ledger.spent_device_seconds >= max(9.0, spent)
     assert f"export-best --run {plan.run.root}" in said[-1]
     assert trainings_are_done(study), "nothing more is to be trained: a later export may choose the ensemble"
-    assert not plan.run.ensemble.exists()
+    assert not plan.run.ensemble.path.exists()
 
 
 def _told(study: optuna.Study, plan: SearchPlan, recipe: Recipe, outcome: str, *, judging_seconds: float) -> None:
@@ -105,7 +105,7 @@ def test_stopped_trials_are_judged_in_what_an_ensemble_of_the_refits_leaves(
     monkeypatch.setattr("bloodauto.ensemble.pruned_trials.evaluate_pruned", asked)
     plan = replace(plan, run=RunDirectory(tmp_path / "run"))
     _evaluate_pruned(plan, study, [(0, 0.9)], lambda: 100.0)
-    folder = plan.run.refit("00001-fold0-seed1")
+    folder = plan.run.refit("00001-fold0-seed1").root
     folder.mkdir(parents=True)
     write_text(folder / "result.json", "{}")
     _evaluate_pruned(plan, study, [(0, 0.9)], lambda: 100.0)

@@ -132,13 +132,13 @@ class Experiment:
         from bloodauto.evaluation.fold_data import prepare_fold
         from bloodauto.training.suite_weights import shift_suite_for
 
-        if self.directory.splits.is_file():
-            splits = read_splits(self.directory.splits, dataset)
+        if self.directory.splits.path.is_file():
+            splits = read_splits(self.directory.splits.path, dataset)
         else:
             cleaned = clean(dataset, enabled=self.settings.cleaning)
             splits = make_splits(dataset, cleaned, seed=self.settings.seed)
-            write_cleaning_csv(self.directory.cleaning, dataset, cleaned)
-            write_splits(self.directory.splits, dataset, splits)
+            write_cleaning_csv(self.directory.cleaning.path, dataset, cleaned)
+            write_splits(self.directory.splits.path, dataset, splits)
         suite = shift_suite_for([variant.recipe for variant in self.variants], seed=self.settings.seed)
         return prepare_fold(dataset, splits, suite)
 

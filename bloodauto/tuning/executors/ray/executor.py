@@ -95,7 +95,11 @@ class _Bridge:
             kill_remote_workers(list(self._last_folders.values()))
 
     def folder(self, assignment: Assignment) -> str:
-        path = self.run.trial(int(assignment.name)) if assignment.kind == "trial" else self.run.refit(assignment.name)
+        path = (
+            self.run.trial(int(assignment.name)).root
+            if assignment.kind == "trial"
+            else self.run.refit(assignment.name).root
+        )
         return str(path.relative_to(self.run.root))
 
     def config(self, assignment: Assignment) -> dict[str, Any]:
@@ -111,7 +115,7 @@ class _Bridge:
             "train_until_unix": None if within is None else time.time() + within,
             "start_weights": None
             if start is None
-            else str((self.run.trial(start) / "best.npz").relative_to(self.run.root)),
+            else str((self.run.trial(start).root / "best.npz").relative_to(self.run.root)),
             "hard_limit_unix": time.time() + self.scheduler.seconds_until_hard_limit(assignment),
         }
 
