@@ -1,4 +1,4 @@
-"""How a running search looks in a terminal, and in a log."""
+"""Shows a running search in a terminal, or as lines of a log."""
 
 from __future__ import annotations
 
@@ -34,24 +34,34 @@ def duration(seconds: float) -> str:
 
 
 def incompatible_recipe_lines(not_in_space: Sequence[tuple[str, str]]) -> list[str]:
-    """The initial configurations that a space does not contain, those that differ in the same field in one line.
+    """One line for each field in which initial configurations differ from a space that does not contain them.
 
     Args:
-        outside: name, and reason: the field and, after a colon, what differs.
+        not_in_space: Name and reason of each: the field and, after a colon, the difference.
+
+    Returns:
+        Lines of text.
     """
     by_field: dict[str, list[tuple[str, str]]] = {}
     for name, reason in not_in_space:
         by_field.setdefault(reason.partition(": ")[0], []).append((name, reason))
-    return [
-        f"{found[0][0]} ({found[0][1]})" if len(found) == 1 else f"{', '.join(name for name, _ in found)} (by {field})"
-        for field, found in by_field.items()
-    ]
+    lines = []
+    for field, entries in by_field.items():
+        if len(entries) == 1:
+            name, reason = entries[0]
+            lines.append(f"{name} ({reason})")
+        else:
+            lines.append(f"{', '.join(name for name, _ in entries)} (by {field})")
+    return lines
 
 
 class TerminalProgress:
-    """Says what a search will do, shows it while it runs, and names each training that ended.
+    """Prints what a search will do, shows it while it runs, and names each training that ended.
 
-    In a terminal the running trainings are shown live; in a log a line is written now and then.
+    In a terminal the running trainings are shown live; in a log a line is written every half minute.
+
+    Args:
+        console: Where to print.
     """
 
     def __init__(self, console: Console) -> None:
@@ -62,41 +72,53 @@ class TerminalProgress:
         self._last_shown = float("-inf")
 
     def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
-        """One paragraph before the budget starts to run."""
-        say, settings = self._console.print, plan.settings
-        self._device = settings.device
-        summary = plan.data.cleaning.summary(plan.data.dataset)
-        splits = plan.data.splits
-        train, validation, test = (
-            len(i) for i in (splits.train_index(), splits.validation_index(), splits.test_index())
-        )
-        say(f"[bold]{settings.data}[/]: {summary.images} images, {summary.excluded} excluded by cleaning")
-        for finding in summary.findings:
-            say(f"  {finding.count} x {finding.finding.replace('_', ' ')}: {finding.action.replace('_', ' ')}")
-        for note in splits.notes:
-            say(f"  note: {note}")
-        say(f"  {train} to train on, {validation} to validate, {test} held out until the end")
-        domains = sum(1 for _ in plan.space.domains())
-        say(
-            f"[bold]space {settings.space}[/]: {domains} domains; objective {settings.objective}; {plan.pruning.table()}"
-        )
-        if plan.initial.in_space:
-            say("  initial configurations: " + ", ".join(name for name, _ in plan.initial.in_space))
-        for line in incompatible_recipe_lines(plan.initial.not_in_space):
-            say(f"  [dim]not in this space: {escape(line)}[/]")
-        spent = ledger.spent_device_seconds
-        used = f", {duration(spent)} of it spent already" if spent > 0 else ""
-        say(
-            f"[bold]budget {settings.budget}[/]: {duration(ledger.budget_device_seconds)} of {self._device} time{used}; "
-            f"{settings.workers} at once, each with {settings.devices_per_worker:g} {self._device}"
-        )
-        say(f"run: {plan.run.root}    Ctrl-C stops cleanly; the run can be resumed")
+        """Prints data, space and budget before the budget starts to run."""
+        self._device = plan.settings.device
+        self._print_data(plan)
+        self._print_space(plan)
+        self._print_budget(plan, ledger)
+        self._console.print(f"run: {plan.run.root}    Ctrl-C stops cleanly; the run can be resumed")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
 
+    def _print_data(self, plan: SearchPlan) -> None:
+        summary, splits = plan.data.cleaning.summary(plan.data.dataset), plan.data.splits
+        self._console.print(
+            f"[bold]{plan.settings.data}[/]: {summary.images} images, {summary.excluded} excluded by cleaning"
+        )
+        for finding in summary.findings:
+            self._console.print(
+                f"  {finding.count} x {finding.finding.replace('_', ' ')}: {finding.action.replace('_', ' ')}"
+            )
+        for note in splits.notes:
+            self._console.print(f"  note: {note}")
+        train, validation, test = splits.train_index(), splits.validation_index(), splits.test_index()
+        self._console.print(
+            f"  {len(train)} to train on, {len(validation)} to validate, {len(test)} held out until the end"
+        )
+
+    def _print_space(self, plan: SearchPlan) -> None:
+        settings, domains = plan.settings, sum(1 for _ in plan.space.domains())
+        self._console.print(
+            f"[bold]space {settings.space}[/]: {domains} domains; objective {settings.objective}; {plan.pruning.table()}"
+        )
+        if plan.initial.in_space:
+            names = ", ".join(name for name, _ in plan.initial.in_space)
+            self._console.print(f"  initial configurations: {names}")
+        for line in incompatible_recipe_lines(plan.initial.not_in_space):
+            self._console.print(f"  [dim]not in this space: {escape(line)}[/]")
+
+    def _print_budget(self, plan: SearchPlan, ledger: Ledger) -> None:
+        settings, spent = plan.settings, ledger.spent_device_seconds
+        already_spent = f", {duration(spent)} of it spent already" if spent > 0 else ""
+        self._console.print(
+            f"[bold]budget {settings.budget}[/]: {duration(ledger.budget_device_seconds)} of {self._device} "
+            f"time{already_spent}; {settings.workers} at once, each with {settings.devices_per_worker:g} {self._device}"
+        )
+
     def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
-        """Called several times a second; draws about once."""
+        """Redraws at most once a second."""
         now = time.monotonic()
         interval = _REFRESH_SECONDS if self._live is not None else _LOG_SECONDS
         if now - self._last_shown < _REFRESH_SECONDS:
@@ -111,12 +133,12 @@ class TerminalProgress:
             self._console.print(self._status_line(scheduler, ledger), highlight=False)
 
     def phase(self, name: str) -> None:
-        """What comes after the trainings."""
+        """Names the step that begins after the trainings."""
         self.stop()
         self._console.print(f"{name} ...")
 
     def stop(self) -> None:
-        """Leaves the terminal as it was."""
+        """Ends the live display."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -139,32 +161,33 @@ class TerminalProgress:
 
     def _status_line(self, scheduler: Scheduler, ledger: Ledger) -> str:
         incumbent = scheduler.incumbent()
-        found = (
-            f"best {incumbent.objective:.4f} (trial {incumbent.number})"
-            if incumbent is not None
-            else "nothing finished yet"
+        best = (
+            "nothing finished yet"
+            if incumbent is None
+            else f"best {incumbent.objective:.4f} (trial {incumbent.number})"
         )
         return (
             f"spent {duration(ledger.spent_device_seconds)} of {duration(ledger.budget_device_seconds)}, "
-            f"{duration(ledger.remaining_device_seconds)} left; {len(scheduler.running())} running; {found}"
+            f"{duration(ledger.remaining_device_seconds)} left; {len(scheduler.running())} running; {best}"
         )
 
     def _live_view(self, scheduler: Scheduler, ledger: Ledger) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("running", "backbone", "epoch", "objective", "accuracy"):
             table.add_column(heading)
-        for one in scheduler.running():
-            last, recipe = one.last, one.assignment.recipe
-            limited = one.assignment.kind == "refit"
+        for training in scheduler.running():
+            last, recipe = training.last, training.assignment.recipe
+            # A time limit, not its epochs, ends a refit.
+            total_epochs = "" if training.assignment.kind == "refit" else f"/{recipe.total_epochs}"
             table.add_row(
-                one.assignment.phase,
+                training.assignment.phase,
                 recipe.backbone.label,
-                "-" if last is None else f"{last.epoch}" if limited else f"{last.epoch}/{recipe.total_epochs}",
+                "-" if last is None else f"{last.epoch}{total_epochs}",
                 "-" if last is None else f"{last.objective:.4f}",
                 "-" if last is None else f"{last.accuracy:.4f}",
             )
         counts = Counter(ended.outcome for ended in scheduler.ended())
-        tally = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
+        outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
         total = ledger.budget_device_seconds
         bar = ProgressBar(total=total, completed=min(ledger.spent_device_seconds, total), width=40)
-        return Group(table, Text(self._status_line(scheduler, ledger) + (f"; {tally}" if tally else "")), bar)
+        return Group(table, Text(self._status_line(scheduler, ledger) + (f"; {outcomes}" if outcomes else "")), bar)

@@ -1,18 +1,23 @@
-"""Whole experiments: ``ablate`` one recipe, ``reproduce`` the published systems on one data set."""
+"""Experiments: ``ablate`` compares variants of one recipe, ``reproduce`` the published systems, on the same images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bloodauto.config.recipe import Recipe, load_recipe
+from bloodauto.config.recipe import load_recipe
 from bloodauto.config.recipe.experiments import find_recipe_file, load_ensemble_recipes
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError
+from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.run.files import write_text
+from bloodauto.training.checkpoint import EpochReport
+from bloodauto.workflows.comparison.results import ComparisonRow, RankCorrelations, comparison_rows, rank_correlations
+from bloodauto.workflows.comparison.runner import Experiment, ExperimentListener
+from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining, scaled
 from bloodauto.workflows.comparison.settings import ExperimentSettings
+from bloodauto.workflows.comparison.tables import as_csv, markdown, notes
 from bloodauto.workflows.comparison.variants import (
     Variant,
     check_distinct,
@@ -20,95 +25,128 @@ from bloodauto.workflows.comparison.variants import (
     is_ablation,
     variants_from_options,
 )
-
-if TYPE_CHECKING:
-    from bloodauto.workflows.comparison.results import ComparisonRow, RankCorrelations
-    from bloodauto.workflows.comparison.runner import ExperimentListener
-
-#: The figure every published system has.
-HIDDEN_ACCURACY = "hidden_accuracy"
-
-
-@dataclass(frozen=True)
-class ScaledTraining:
-    """How initial configurations are made small; see ``scaling.scaled``."""
-
-    backbone: str
-    epochs: int | None
-    learning_rate_factor: float
+from bloodauto.workflows.planning import HIDDEN_ACCURACY
+from bloodauto.workflows.process_state import restored_process_state
+from bloodauto.workflows.run_log import run_log
 
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """An experiment that came to its end.
+    """The result of a finished experiment.
 
     Attributes:
-        rows: one for each variant, then one for each ensemble.
-        agreement: of our order with the published one; None where there is none.
-        published_metric: what ``Row.published`` is.
-        notes: what a reader must know of the figures.
-        run: holds ``table.md``, ``table.csv`` and a folder for each variant.
+        rows: One for each variant, then one for each ensemble.
+        rank_correlations: Of our order with the published one; None where there is none.
+        published_metric: What ``ComparisonRow.published`` is.
+        notes: What a reader must know about the figures.
+        run_dir: Holds ``table.md``, ``table.csv`` and a folder for each variant.
     """
 
     rows: tuple[ComparisonRow, ...]
     rank_correlations: RankCorrelations | None
     published_metric: str
     notes: tuple[str, ...]
-    run: Path
+    run_dir: Path
+
+
+class _SilentListener:
+    """A listener that shows nothing; for Python callers."""
+
+    def planned(self, variants: Sequence[Variant], fold_data: FoldData, seconds_per_variant: float | None) -> None:
+        """Shows nothing."""
+
+    def epoch(self, name: str, report: EpochReport) -> None:
+        """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What is compared.
+
+    Attributes:
+        variants: What is trained.
+        published_metric: What the published figures are; empty without any.
+        ensembles: Weights of the variants in each ensemble and its published figure, by name.
+    """
+
+    variants: tuple[Variant, ...]
+    published_metric: str = ""
+    ensembles: Mapping[str, tuple[Mapping[str, float], float | None]] = field(default_factory=dict)
 
 
 def ablate(
     recipe: str | Path,
     *,
-    run: str | Path,
-    settings: ExperimentSettings,
+    run_dir: str | Path,
+    settings: ExperimentSettings | None = None,
     vary: Sequence[str] = (),
     scale: ScaledTraining | None = None,
-    listener: ExperimentListener,
-    should_stop: Callable[[], bool],
+    listener: ExperimentListener | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> ExperimentResult | None:
     """Trains variants of one recipe on the same images and compares them.
 
     Args:
-        recipe: a recipe with ``vary``, or a declared ablation without; a file or a shipped name.
-        vary: ``path=value,value``; each value is one variant beside the recipe itself.
-        scale: makes every variant small first; None trains them as declared.
+        recipe: A recipe with ``vary``, or a declared ablation without; a file or a shipped name.
+        run_dir: Directory of the experiment, new or its own.
+        settings: Data, budget and seed; None: drawn cells without a budget.
+        vary: ``path=value,value`` each; every value is one variant beside the recipe itself.
+        scale: Makes every variant smaller first; None trains them as declared.
+        listener: Receives the progress; None shows nothing.
+        should_stop: Ends the experiment, with its state saved, when it returns True.
 
     Returns:
-        None when it was told to stop; the same call goes on.
+        The rows of the comparison; None when ``should_stop`` ended it. The same call then continues it.
 
     Raises:
-        UserError: a recipe, images, weights or a budget that cannot be used.
+        UserError: A recipe, images, weights or a budget that cannot be used.
     """
     path = find_recipe_file(recipe)
+    published_metric = ""
     if is_ablation(path):
         if vary:
             raise RecipeError(f"--vary: expected a recipe, but {path} declares its own variants. Leave --vary out.")
         variants, published_metric = declared_variants(path)
+    elif vary:
+        variants = variants_from_options(load_recipe(path), vary)
     else:
-        if not vary:
-            raise RecipeError(
-                f"--vary: expected path=value,value for the recipe {path}, or an ablation's file; got neither."
-            )
-        variants, published_metric = variants_from_options(load_recipe(path), vary), ""
+        raise RecipeError(
+            f"--vary: expected path=value,value for the recipe {path}, or an ablation's file; got neither."
+        )
     if scale is not None:
-        variants = tuple(Variant(one.name, _scaled(one.recipe, scale), one.published) for one in variants)
-    return _compare(variants, {}, published_metric, Path(run), settings, listener, should_stop)
+        variants = tuple(
+            Variant(variant.name, scaled(variant.recipe, scale), variant.published) for variant in variants
+        )
+    return _compare(_Comparison(variants, published_metric), Path(run_dir), settings, listener, should_stop)
 
 
 def reproduce(
     *,
-    run: str | Path,
-    settings: ExperimentSettings,
+    run_dir: str | Path,
     scale: ScaledTraining,
-    listener: ExperimentListener,
-    should_stop: Callable[[], bool],
+    settings: ExperimentSettings | None = None,
+    listener: ExperimentListener | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> ExperimentResult | None:
-    """Trains all published systems that are shipped, made small, and their ensembles; as ``ablate``."""
+    """Trains all published systems that are shipped, made smaller, and compares them and their ensembles.
+
+    Args:
+        run_dir: Directory of the experiment, new or its own.
+        scale: Backbone, epochs and learning rates of the smaller systems.
+        settings: Data, budget and seed; None: drawn cells without a budget.
+        listener: Receives the progress; None shows nothing.
+        should_stop: Ends the experiment, with its state saved, when it returns True.
+
+    Returns:
+        As ``ablate``.
+
+    Raises:
+        UserError: As ``ablate``.
+    """
     folder = shipped_folder("trials")
     published = {file.stem: load_recipe(file) for file in sorted(folder.glob("*.yaml"))}
     variants = tuple(
-        Variant(name, _scaled(recipe, scale), recipe.source.published.get(HIDDEN_ACCURACY))
+        Variant(name, scaled(recipe, scale), recipe.source.published.get(HIDDEN_ACCURACY))
         for name, recipe in published.items()
         if recipe.source is not None and recipe.source.published
     )
@@ -117,37 +155,30 @@ def reproduce(
         declared = load_ensemble_recipes(file)
         member_weights = {Path(member.recipe).stem: member.weight for member in declared.members}
         ensembles[file.stem] = (member_weights, declared.source.published.get(HIDDEN_ACCURACY))
-    return _compare(variants, ensembles, HIDDEN_ACCURACY, Path(run), settings, listener, should_stop)
-
-
-def _scaled(recipe: Recipe, scale: ScaledTraining) -> Recipe:
-    from bloodauto.workflows.comparison.scaled_recipes import scaled
-
-    return scaled(recipe, backbone=scale.backbone, epochs=scale.epochs, learning_rate_factor=scale.learning_rate_factor)
+    comparison = _Comparison(variants, HIDDEN_ACCURACY, ensembles)
+    return _compare(comparison, Path(run_dir), settings, listener, should_stop)
 
 
 def _compare(
-    variants: Sequence[Variant],
-    ensembles: Mapping[str, tuple[Mapping[str, float], float | None]],
-    published_metric: str,
-    run: Path,
-    settings: ExperimentSettings,
-    listener: ExperimentListener,
-    should_stop: Callable[[], bool],
+    comparison: _Comparison,
+    run_dir: Path,
+    settings: ExperimentSettings | None,
+    listener: ExperimentListener | None,
+    should_stop: Callable[[], bool] | None,
 ) -> ExperimentResult | None:
-    check_distinct(variants)
-    from bloodauto.workflows.comparison.runner import Experiment
-
-    experiment = Experiment(run, settings, variants)
-    trainings = experiment.run(listener, should_stop)
-    if trainings is None:
-        return None
-    from bloodauto.workflows.comparison.results import comparison_rows, rank_correlations
-    from bloodauto.workflows.comparison.tables import as_csv, markdown, notes
-
-    rows = comparison_rows(experiment, trainings, ensembles)
-    correlations = rank_correlations(rows)
-    note_lines = notes(rows, correlations, images=len(experiment.fold_data.validation_index))
-    write_text(run / "table.md", markdown(rows, published_metric, note_lines))
-    write_text(run / "table.csv", as_csv(rows))
-    return ExperimentResult(rows, correlations, published_metric, note_lines, run)
+    check_distinct(comparison.variants)
+    with restored_process_state():
+        experiment = Experiment(run_dir, ExperimentSettings() if settings is None else settings, comparison.variants)
+        with run_log(experiment.directory):
+            results = experiment.run(
+                _SilentListener() if listener is None else listener,
+                (lambda: False) if should_stop is None else should_stop,
+            )
+            if results is None:
+                return None
+            rows = comparison_rows(experiment, results, comparison.ensembles)
+            correlations = rank_correlations(rows)
+            note_lines = notes(rows, correlations, images=len(experiment.fold_data.validation_index))
+            write_text(run_dir / "table.md", markdown(rows, comparison.published_metric, note_lines))
+            write_text(run_dir / "table.csv", as_csv(rows))
+    return ExperimentResult(rows, correlations, comparison.published_metric, note_lines, run_dir)

@@ -1,59 +1,84 @@
-"""One small network in place of a run's ensemble: it learns from the ensemble's answers, inside a budget."""
+"""One small network in place of a run's ensemble: it is trained on the ensemble's predictions, inside a budget."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bloodauto.config.budget import parse_budget
 from bloodauto.config.recipe import Imbalance, Loss, Recipe, load_recipe
+from bloodauto.config.recipe.experiments import find_recipe_file
 from bloodauto.config.settings import SearchSettings
+from bloodauto.data.dataset import CellDataset
+from bloodauto.data.split import Splits
+from bloodauto.ensemble.assemble import combine
+from bloodauto.ensemble.distilled import DistillationResult, compare, write_distilled
+from bloodauto.ensemble.record import Ensemble, TrainedNetwork
 from bloodauto.errors import BudgetError, RunError
+from bloodauto.evaluation.fold_data import FoldData, milliseconds_per_image, prepare_fold
+from bloodauto.export.ensemble_export import Exported, build_ensemble, export_run
+from bloodauto.models.backbones import check_recipe, find_weights
+from bloodauto.models.network import build_network
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json
+from bloodauto.training.distillation import Teacher, teacher_from_model
+from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
 from bloodauto.tuning.budget.ledger import Ledger
+from bloodauto.tuning.refits import with_extended_epochs
+from bloodauto.workflows.datasets import read_target_images
+from bloodauto.workflows.planning import load_checked_space, run_space_path, suite_of_space
 
-if TYPE_CHECKING:
-    from bloodauto.data.dataset import CellDataset
-    from bloodauto.data.split import Splits
-    from bloodauto.ensemble.distilled import DistillationResult
-    from bloodauto.ensemble.record import Ensemble, TrainedNetwork
-    from bloodauto.evaluation.fold_data import FoldData
-    from bloodauto.export.ensemble_export import Exported
-    from bloodauto.training.distillation import Teacher
-
-#: What ``--distill`` takes for the smallest network of the run itself.
+#: The ``student`` that stands for the smallest network of the run itself.
 SMALLEST = "smallest"
 LEDGER_FILE = "distillation.jsonl"
 _SLOT = "student"
-#: Epochs of a student: so many that the budget ends it.
+#: Multiplies the epochs of a student's recipe, so that the budget ends its training.
 _EPOCH_FACTOR = 1000.0
-#: On what is foreseen for after the training.
+#: Factor on the predicted seconds of everything after the training.
 _MARGIN = 2.5
-#: Of what is left, kept besides: a file that is not written in time is worth nothing.
+#: Fraction of the remaining budget that is kept besides: a file that is not written in time is worth nothing.
 _RESERVED_FRACTION = 0.2
-#: What is given up at the end of the budget takes a moment to stop.
+#: An interrupted step takes a moment to stop.
 _SHUTDOWN_SECONDS = 1.0
+#: The fold that the student is not trained on.
+_FOLD = 0
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a distillation is to do.
+
+    Attributes:
+        student: A recipe's file, the name of a shipped one, or ``smallest``.
+        budget: What it may cost, such as ``5cpu-min``; None: what the search left of its own budget.
+        output: Folder of the exported files.
+        formats: Formats to export.
+    """
+
+    student: str
+    budget: str | None
+    output: Path
+    formats: tuple[str, ...]
 
 
 def find_student(run: RunDirectory, name: str) -> Recipe:
     """The recipe of a student.
 
     Args:
-        name: a recipe's file, the name of a shipped one, or ``smallest``: of the run's trainings that completed the one
-            with the fewest parameters; of equals the best.
+        run: The run whose ensemble is the teacher.
+        name: A recipe's file, the name of a shipped one, or ``smallest``: the recipe of the completed training with the
+            fewest parameters; of equals, of the one with the best objective.
+
+    Returns:
+        The recipe as it is declared.
 
     Raises:
-        RecipeError: no such recipe.
-        RunError: the run has no training to take it from.
+        RecipeError: No such recipe.
+        RunError: The run has no completed training to take it from.
     """
-    from bloodauto.config.recipe.experiments import find_recipe_file
-
     if name != SMALLEST:
         return load_recipe(find_recipe_file(name))
     ranked = []
@@ -68,28 +93,39 @@ def find_student(run: RunDirectory, name: str) -> Recipe:
 
 
 def student_recipe(recipe: Recipe) -> Recipe:
-    """The recipe for learning from a teacher: plain cross-entropy with its probabilities, every image as often as it comes."""
-    from bloodauto.tuning.refits import with_extended_epochs
+    """The recipe with what distillation needs: cross-entropy with the teacher's probabilities and no class balancing.
 
+    Its epochs are so many that the budget ends the training.
+    """
     plain = recipe.model_copy(update={"loss": Loss(), "imbalance": Imbalance(), "tta_transforms": ()})
     return with_extended_epochs(plain, _EPOCH_FACTOR)
 
 
-def open_ledger(run: RunDirectory, settings: SearchSettings, output: Path, budget: str | None) -> Ledger:
-    """The ledger that pays: the run's own, for what the search left; or with a budget a new one beside the exported files.
+def open_ledger(run: RunDirectory, settings: SearchSettings, request: Distillation) -> Ledger:
+    """The ledger that pays: the run's own for what the search left, or a new one beside the exported files.
+
+    Args:
+        run: The run whose ensemble is the teacher.
+        settings: Its settings.
+        request: Names the budget and the output folder.
+
+    Returns:
+        The ledger.
 
     Raises:
-        BudgetError: a budget that cannot be read, or of devices that the run does not use.
+        BudgetError: A budget that cannot be read, or that counts devices which the run does not use.
     """
-    if budget is None:
+    if request.budget is None:
         path, device_seconds = run.ledger, settings.budget_device_seconds
     else:
-        given = parse_budget(budget)
-        if given.kind not in ("wall", settings.device):
-            raise BudgetError(f"--budget {budget}: expected wall-clock or {settings.device} time, as the run has.")
-        output.mkdir(parents=True, exist_ok=True)
-        path, device_seconds = output / LEDGER_FILE, given.device_seconds(settings.devices_per_worker)
-        # What an earlier export into this folder cost was paid for by its own budget.
+        budget = parse_budget(request.budget)
+        if budget.kind not in ("wall", settings.device):
+            raise BudgetError(
+                f"--budget {request.budget}: expected wall-clock or {settings.device} time, as the run has."
+            )
+        request.output.mkdir(parents=True, exist_ok=True)
+        path, device_seconds = request.output / LEDGER_FILE, budget.device_seconds(settings.devices_per_worker)
+        # An earlier export into this folder was paid by its own budget.
         path.unlink(missing_ok=True)
     return Ledger(path, budget_device_seconds=device_seconds, now=time.monotonic, wall_clock=time.time)
 
@@ -98,36 +134,41 @@ def distil(
     run: RunDirectory,
     settings: SearchSettings,
     ensemble: Ensemble,
-    output: Path,
-    formats: Sequence[str],
+    request: Distillation,
     *,
-    student: str,
-    budget: str | None,
     dataset: CellDataset,
     splits: Splits,
 ) -> tuple[Exported, DistillationResult]:
-    """Trains a student on the ensemble's answers for as long as the budget lasts, and exports it as a model of its own.
+    """Trains a student on the ensemble's predictions until the budget ends, and exports it as a model of its own.
 
-    The student learns from the same images as the run's trainings that left out fold 0, and is chosen, calibrated and compared
-    with its teacher on the images and views that they were judged on. The held-out test stays closed for it.
+    The student is trained on the same images as the run's trainings without fold 0. It is selected, calibrated and compared with
+    its teacher on the images of fold 0 and their shifted versions. The held-out test set is not used.
+
+    Args:
+        run: The run whose ensemble is the teacher.
+        settings: Its settings.
+        ensemble: The teacher.
+        request: Student, budget and output.
+        dataset: The run's images.
+        splits: The run's splits.
+
+    Returns:
+        What was written, and how the student compares with the ensemble.
 
     Raises:
-        BudgetError: too little to train anything.
-        UserError: as ``find_student`` and ``export_run``.
+        BudgetError: Too little to train, evaluate and write the student.
+        UserError: As ``find_student`` and ``export_run``.
     """
-    from bloodauto.models.backbones import check_recipe
-    from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
-
-    recipe = find_student(run, student)
+    recipe = find_student(run, request.student)
     check_recipe(recipe)
-    ledger = open_ledger(run, settings, output, budget)
+    ledger = open_ledger(run, settings, request)
     ledger.reserve(_SLOT, settings.devices_per_worker, "distill")
     try:
         job = _Job(run, settings, ensemble, recipe, dataset, splits, ledger)
         with hard_time_limit(job.seconds_left()):
-            return job.execute(output, formats)
-    except OutOfBudget:
-        raise _budget_too_small(ledger) from None
+            return job.execute(request)
+    except OutOfBudget as error:
+        raise _budget_too_small(ledger) from error
     finally:
         ledger.release(_SLOT)
 
@@ -135,7 +176,7 @@ def distil(
 def _budget_too_small(ledger: Ledger) -> BudgetError:
     return BudgetError(
         f"--distill: {ledger.spent_device_seconds:.0f} of {ledger.budget_device_seconds:.0f} device-seconds are spent; "
-        "expected more to be left, for a student that is trained, judged and written. Give it some with --budget, for "
+        "expected more to be left, for a student that is trained, evaluated and written. Give it some with --budget, for "
         "example 5cpu-min."
     )
 
@@ -156,19 +197,15 @@ class _Job:
         """Wall seconds."""
         return self.ledger.remaining_device_seconds / self.settings.devices_per_worker - _SHUTDOWN_SECONDS
 
-    def execute(self, output: Path, formats: Sequence[str]) -> tuple[Exported, DistillationResult]:
-        from bloodauto.ensemble.assemble import combine
-        from bloodauto.ensemble.distilled import DistillationResult, compare, write_distilled
-        from bloodauto.export.ensemble_export import build_ensemble, export_run
-        from bloodauto.training.distillation import teacher_from_model
-
+    def execute(self, request: Distillation) -> tuple[Exported, DistillationResult]:
+        """Trains, compares and exports the student."""
         seed, started = self.settings.seed, time.monotonic()
         teacher = teacher_from_model(
             build_ensemble(self.ensemble, self.dataset, self.splits, seed=seed, tta=False).plain
         )
         fold_data = self._fold_data()
-        trained, epochs = self._train(teacher, fold_data, build_seconds=time.monotonic() - started)
-        student = combine([trained], [1.0])
+        network, epochs = self._train(teacher, fold_data, build_seconds=time.monotonic() - started)
+        student = combine([network], [1.0])
         distilled = DistillationResult(
             network=f"{self.recipe.backbone.label} at {self.recipe.input.size_px} px",
             recipe_id=student.members[0].recipe_id,
@@ -181,45 +218,33 @@ class _Job:
         )
         exported = export_run(
             self.run,
-            output,
+            request.output,
             self.dataset,
             self.splits,
-            formats,
+            request.formats,
             seed=seed,
             ensemble=student,
             distilled=distilled,
             seconds_left=self.seconds_left,
         )
         distilled = replace(distilled, parity_difference=exported.result.parity_difference)
-        for folder in (output, self.run.root):
+        for folder in (request.output, self.run.root):
             write_distilled(folder, distilled)
         return exported, distilled
 
     def _fold_data(self) -> FoldData:
-        """What the run's own trainings were judged on: the same images, and the same views with the same weights."""
-        from bloodauto.config.space import covering_recipes
-        from bloodauto.evaluation.fold_data import prepare_fold
-        from bloodauto.training.suite_weights import shift_suite_for
-        from bloodauto.workflows.prepare import load_checked_space, read_target_images, run_space_path
-
+        """The images that the run's own trainings were evaluated on, with the same corruptions and weights."""
         seed = self.settings.seed
-        space = load_checked_space(run_space_path(self.run))
-        suite = shift_suite_for(
-            itertools.chain(covering_recipes(space), covering_recipes(space, use_last_values=True)), seed=seed
-        )
+        suite = suite_of_space(load_checked_space(run_space_path(self.run)), seed=seed)
         target = read_target_images(self.settings.target_images, self.dataset, seed=seed)
         return prepare_fold(self.dataset, self.splits, suite, target=target)
 
     def _train(self, teacher: Teacher, fold_data: FoldData, *, build_seconds: float) -> tuple[TrainedNetwork, int]:
-        """The training in its folder, and its epochs."""
-        from bloodauto.ensemble.record import TrainedNetwork
-        from bloodauto.models.backbones import find_weights
-        from bloodauto.training.trainer import TrainOptions, train
-
+        """The trained network in its folder, and its epochs."""
         weights_dir = self.settings.weights_dir
         backbone = self.recipe.backbone
         weights = find_weights(backbone.name, backbone.weights, None if weights_dir is None else Path(weights_dir))
-        # What comes after the training: its judgement, and a model written and read back, as the teacher was built.
+        # After the training come its evaluation, and a model that is written and read back, as the teacher was built.
         after = (
             _MARGIN * (self._predicted_evaluation_seconds(fold_data) + build_seconds)
             + _RESERVED_FRACTION * self.seconds_left()
@@ -248,26 +273,23 @@ class _Job:
         )
         if not result.history:
             raise _budget_too_small(self.ledger)
-        return TrainedNetwork("student", "distilled", -1, 0, folder), len(result.history)
+        return TrainedNetwork("student", "distilled", -1, _FOLD, folder), len(result.history)
 
     def _member_weights(self) -> Path | None:
-        """Of a member with the student's own architecture, which has learnt from no other images."""
+        """Weights of a member with the student's architecture that was trained on the same images; None without one."""
         for member in self.ensemble.members:
-            for one in member.networks:
-                known = load_recipe(one.folder / "recipe.yaml")
-                same = (known.backbone, known.head, known.input) == (
+            for network in member.networks:
+                recipe = load_recipe(network.folder / "recipe.yaml")
+                same_architecture = (recipe.backbone, recipe.head, recipe.input) == (
                     self.recipe.backbone,
                     self.recipe.head,
                     self.recipe.input,
                 )
-                if same and one.fold == 0:
-                    return one.folder / "best.npz"
+                if same_architecture and network.fold == _FOLD:
+                    return network.folder / "best.npz"
         return None
 
     def _predicted_evaluation_seconds(self, fold_data: FoldData) -> float:
-        from bloodauto.evaluation.fold_data import milliseconds_per_image
-        from bloodauto.models.network import build_network
-
         shape = fold_data.images.shape
         network = build_network(
             self.recipe,

@@ -1,46 +1,60 @@
-"""What comes after a search's trainings, on what is left of its budget: the ensemble, its export, and clearing up."""
+"""What a search does after its trainings, with the rest of its budget: it chooses the ensemble, exports it and clears up."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
 
+from bloodauto.config.space import recipe_from_parameters
+from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, out_of_fold_probabilities
+from bloodauto.ensemble.pruned_trials import evaluate_pruned
+from bloodauto.ensemble.record import Ensemble, read_ensemble, write_ensemble
+from bloodauto.ensemble.scoring import SiteInfo
+from bloodauto.ensemble.site_scores import score_sites, write_site_scores
+from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
+from bloodauto.evaluation.fold_data import prepare_fold
+from bloodauto.evaluation.member_latency import latency_of
+from bloodauto.export.ensemble_export import export_run
+from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.directory import RunDirectory
+from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
+from bloodauto.tuning.budget.ledger import Ledger
+from bloodauto.tuning.budget.recorded_costs import cost_model_from_study
+from bloodauto.tuning.executors.shutdown import DRIVER
 from bloodauto.tuning.objectives import write_pareto_front
+from bloodauto.workflows.datasets import RunData
+from bloodauto.workflows.planning import SearchPlan
 
-if TYPE_CHECKING:
-    import optuna
-
-    from bloodauto.ensemble.assemble import PrunedEvaluation
-    from bloodauto.ensemble.record import Ensemble
-    from bloodauto.tuning.budget.ledger import Ledger
-    from bloodauto.workflows.prepare import PreparedData
-    from bloodauto.workflows.session import SearchPlan
-
-#: What is given up at the end of the budget takes a moment to stop.
+#: An interrupted step takes a moment to stop.
 _SHUTDOWN_SECONDS = 1.0
-#: Of what is kept for the export, what writing the model takes.
+#: Fraction of the time kept for the export that writing the model takes.
 _WRITING_FRACTION = 0.4
 #: An attribute of the study.
 _TRAININGS_DONE = "trainings_done"
+_EXPORT_FORMATS = ("keras", "codabench")
+#: What a user reads for a part of the export that was skipped.
+_SKIPPED_PARTS = {"codabench": "the competition's file", "test": "the held-out test"}
 
 
-def finalize(
-    plan: SearchPlan, study: optuna.Study, ledger: Ledger, *, export: bool, phase: Callable[[str], None]
-) -> None:
-    """Ensemble and export, charged to the driver's slot, which is open.
+def finalize(plan: SearchPlan, study: optuna.Study, ledger: Ledger, *, phase: Callable[[str], None]) -> None:
+    """Chooses and exports the ensemble, charged to the driver's slot, which is open.
 
-    When the budget is spent whatever is being done is given up; ``export-best`` makes up for it.
+    At the end of the budget the current step is interrupted; ``export-best`` can do it later.
+
+    Args:
+        plan: What the search was to do.
+        study: Its trials.
+        ledger: Its ledger.
+        phase: Receives what is being done, for people.
 
     Raises:
-        RunError: no training was completed.
+        RunError: No training was completed.
     """
-    from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
-    from bloodauto.tuning.executors.shutdown import DRIVER
 
     def seconds_left() -> float:
         return ledger.remaining_device_seconds / plan.settings.devices_per_worker
@@ -51,17 +65,16 @@ def finalize(
     try:
         with hard_time_limit(seconds_left() - _SHUTDOWN_SECONDS):
             phase("choosing the ensemble")
-            chosen = choose_ensemble(plan, study, seconds_left=seconds_left)
+            ensemble = choose_ensemble(plan, study, seconds_left=seconds_left)
             skipped = ("the export",)
             ledger.heartbeat()
-            if export:
-                ledger.set_phase(DRIVER, "export")
-                phase("exporting")
-                skipped = _export(plan, chosen, seconds_left)
+            ledger.set_phase(DRIVER, "export")
+            phase("exporting")
+            skipped = _export(plan, ensemble, seconds_left)
             _delete_unneeded_weights(plan.run)
     except OutOfBudget:
         pass
-    if export and skipped:
+    if skipped:
         phase(
             f"the budget did not suffice for {' and '.join(skipped)}; later: "
             f"bloodauto export-best --run {plan.run.root} --output {plan.run.export.root}"
@@ -73,38 +86,35 @@ def trainings_are_done(study: optuna.Study) -> bool:
     return _TRAININGS_DONE in study.user_attrs
 
 
-def _export(plan: SearchPlan, chosen: Ensemble, seconds_left: Callable[[], float]) -> Sequence[str]:
-    """Returns what there was no time for."""
-    from bloodauto.export.ensemble_export import export_run
-
-    data = plan.data
+def _export(plan: SearchPlan, ensemble: Ensemble, seconds_left: Callable[[], float]) -> Sequence[str]:
+    """Exports the ensemble; returns the parts that there was no time for."""
     exported = export_run(
         plan.run,
         plan.run.export.root,
-        data.dataset,
-        data.splits,
-        ("keras", "codabench"),
+        plan.data.dataset,
+        plan.data.splits,
+        _EXPORT_FORMATS,
         seed=plan.settings.seed,
-        ensemble=chosen,
+        ensemble=ensemble,
         seconds_left=lambda: seconds_left() - _SHUTDOWN_SECONDS,
     )
-    names = {"codabench": "the competition's file", "test": "the held-out test"}
-    return [names[one] for one in exported.skipped]
+    return [_SKIPPED_PARTS[part] for part in exported.skipped]
 
 
 def choose_ensemble(plan: SearchPlan, study: optuna.Study, *, seconds_left: Callable[[], float]) -> Ensemble:
-    """Chooses the ensemble among the trainings that are over, and writes it.
+    """Chooses the ensemble from the completed trainings and the best pruned ones, and writes it.
+
+    Args:
+        plan: What the search was to do.
+        study: Its trials.
+        seconds_left: Wall seconds that are left; pruned trials are evaluated in what the export will not need.
+
+    Returns:
+        The ensemble.
 
     Raises:
-        RunError: no training was completed.
+        RunError: No training was completed.
     """
-    import math
-
-    from bloodauto.ensemble.assemble import Caps, assemble
-    from bloodauto.ensemble.record import write_ensemble
-    from bloodauto.ensemble.scoring import SiteInfo
-    from bloodauto.models.device import claim_device_if_unused
-
     settings, data = plan.settings, plan.data
     completed = _eligible_trials(plan, study)
     if not completed and (failures := _failures(study)):
@@ -114,13 +124,11 @@ def choose_ensemble(plan: SearchPlan, study: optuna.Study, *, seconds_left: Call
         )
     metric = settings.objectives.primary
     claim_device_if_unused(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_fraction=0.0)
-    from bloodauto.evaluation.member_latency import latency_of
-
     site_info = SiteInfo(
         folds_are_sites=data.splits.folds_are_sites,
         class_fractions=_class_priors(data) if len(data.target) else None,
     )
-    chosen = assemble(
+    ensemble = assemble(
         plan.run,
         completed,
         num_folds=data.splits.num_folds,
@@ -130,13 +138,13 @@ def choose_ensemble(plan: SearchPlan, study: optuna.Study, *, seconds_left: Call
         site_info=site_info,
         evaluate_pruned=lambda: _evaluate_pruned(plan, study, completed, seconds_left),
     )
-    write_ensemble(plan.run, chosen)
-    _write_site_estimates(plan, chosen)
-    return chosen
+    write_ensemble(plan.run, ensemble)
+    _write_site_estimates(plan, ensemble)
+    return ensemble
 
 
-def _class_priors(data: PreparedData) -> tuple[float, ...]:
-    """How often each class is expected where the target images come from: as among the images that are learnt from."""
+def _class_priors(data: RunData) -> tuple[float, ...]:
+    """The class fractions that are assumed for the target images: those of the training images."""
     counts = data.dataset.class_counts(data.cleaning.keep)
     return tuple((counts / counts.sum()).tolist())
 
@@ -144,32 +152,26 @@ def _class_priors(data: PreparedData) -> tuple[float, ...]:
 def _evaluate_pruned(
     plan: SearchPlan, study: optuna.Study, completed: Sequence[tuple[int, float]], seconds_left: Callable[[], float]
 ) -> PrunedEvaluation:
-    """Judges the best of the trials that were stopped, in what the export will probably leave of the budget.
+    """Evaluates the best pruned trials in what the export will probably leave of the budget.
 
-    Refits that were ended before they were judged come first, and may take what is kept for the held-out test: much was spent on
-    them, and the test can be opened later.
+    Interrupted refits come first, and may take the time that is kept for the held-out test: much was spent on them, and the
+    test can be run later.
     """
-    from bloodauto.config.space import recipe_from_parameters
-    from bloodauto.ensemble.assemble import PrunedEvaluation
-    from bloodauto.ensemble.pruned_trials import evaluate_pruned
-    from bloodauto.evaluation.fold_data import prepare_fold
-    from bloodauto.tuning.budget.recorded_costs import cost_model_from_study
-
     settings, data = plan.settings, plan.data
     if len(settings.objectives.names) > 1:
-        # What was stopped is on no front, of which alone the ensemble is made.
+        # The ensemble is made of the Pareto front alone, and no pruned trial is on it.
         return PrunedEvaluation()
     trials = study.get_trials(deepcopy=False)
-    pruned = [one.number for one in trials if one.user_attrs.get("outcome") in ("pruned", "out_of_budget")]
+    pruned = [trial.number for trial in trials if trial.user_attrs.get("outcome") in ("pruned", "out_of_budget")]
     folders = sorted((plan.run.root / "refits").glob("*-fold0-*"))
     refits = [folder.name for folder in folders if not (folder / "result.json").is_file()]
     best = max(completed, key=lambda trial: trial[1])[0]
-    likely = {best, *(int(folder.name.split("-")[0]) for folder in folders)}
+    likely_members = sorted({best, *(int(folder.name.split("-")[0]) for folder in folders)})
     costs = cost_model_from_study(study, plan.space)
-    for_export = costs.finalization_slot_seconds(
-        [recipe_from_parameters(plan.space, trials[number].params) for number in sorted(likely)], 0
+    export_seconds = costs.finalization_slot_seconds(
+        [recipe_from_parameters(plan.space, trials[number].params) for number in likely_members], 0
     )
-    kept = _WRITING_FRACTION * for_export if refits else for_export
+    reserved_seconds = _WRITING_FRACTION * export_seconds if refits else export_seconds
     metric = settings.objectives.primary
     return evaluate_pruned(
         plan.run,
@@ -178,30 +180,24 @@ def _evaluate_pruned(
         refits,
         lambda: prepare_fold(data.dataset, data.splits, plan.suite, target=data.target),
         objective=metric,
-        seconds_left=lambda: seconds_left() - kept,
+        seconds_left=lambda: seconds_left() - reserved_seconds,
         start_seconds=costs.start_seconds(cold=True),
     )
 
 
-def _write_site_estimates(plan: SearchPlan, chosen: Ensemble) -> None:
-    """What is known of the ensemble in the laboratories that the data name, and in the one it is meant for."""
-    from bloodauto.ensemble.assemble import out_of_fold_probabilities
-    from bloodauto.ensemble.site_scores import score_sites, write_site_scores
-    from bloodauto.ensemble.target_estimate import estimate_target, write_target
-
+def _write_site_estimates(plan: SearchPlan, ensemble: Ensemble) -> None:
+    """Writes the ensemble's scores at the sites that the data name, and its estimate for the target site."""
     data = plan.data
     if data.splits.folds_are_sites:
-        labels, probabilities = out_of_fold_probabilities(chosen)
-        folds = sorted({one.fold for member in chosen.members for one in member.networks})
+        labels, probabilities = out_of_fold_probabilities(ensemble)
+        folds = sorted({network.fold for member in ensemble.members for network in member.networks})
         write_site_scores(plan.run, score_sites(data.dataset, data.splits, folds, labels, probabilities))
     if len(data.target):
-        write_target(plan.run, estimate_target(chosen, np.asarray(_class_priors(data))))
+        write_target(plan.run, estimate_target(ensemble, np.asarray(_class_priors(data))))
 
 
-def complete_trials(study: optuna.Study) -> list[Any]:
-    """The completed trials."""
-    import optuna
-
+def complete_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The completed trials, by number."""
     return [
         trial
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
@@ -220,7 +216,7 @@ def _failures(study: optuna.Study) -> str:
 
 
 def _eligible_trials(plan: SearchPlan, study: optuna.Study) -> list[tuple[int, float]]:
-    """Number and primary objective of the trials an ensemble may be made of: with several objectives, the front's."""
+    """Number and primary objective of the trials that may join the ensemble: with several objectives, the Pareto front."""
     complete, objectives = complete_trials(study), plan.settings.objectives
     if len(objectives.names) > 1:
         write_pareto_front(plan.run.root, objectives, complete, plan.space)
@@ -229,10 +225,8 @@ def _eligible_trials(plan: SearchPlan, study: optuna.Study) -> list[tuple[int, f
 
 
 def _delete_unneeded_weights(run: RunDirectory) -> None:
-    """Deletes the states of trainings that are over, and weights that are no member's: they fill disks."""
-    from bloodauto.ensemble.record import read_ensemble
-
-    members = {one.folder.resolve() for member in read_ensemble(run).members for one in member.networks}
+    """Deletes checkpoints of all trainings and the weights of those that are not in the ensemble: they fill disks."""
+    members = {network.folder.resolve() for member in read_ensemble(run).members for network in member.networks}
     for parent in (run.root / "trials", run.root / "refits"):
         for folder in parent.iterdir() if parent.is_dir() else []:
             (folder / "checkpoint.npz").unlink(missing_ok=True)

@@ -1,75 +1,85 @@
-"""The whole way from a search's settings to its export; what the command line and Python callers both use."""
+"""A whole search: plan, trials and refits, ensemble, export, inside one budget."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import optuna
 
 from bloodauto.config.settings import (
     SearchSettings,
     absolute_paths,
-    check_ensemble_limits,
     check_settings_unchanged,
     read_settings,
     resolve_settings,
     write_settings,
 )
-from bloodauto.errors import RunError, UserError
+from bloodauto.ensemble.record import read_ensemble
+from bloodauto.errors import RunError
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
+from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.objectives import read_pareto_front
+from bloodauto.tuning.scheduler import Scheduler
+from bloodauto.workflows.datasets import save_run_data
+from bloodauto.workflows.finalize import complete_trials, finalize
+from bloodauto.workflows.planning import SearchPlan, find_space, plan_search, run_space_path, save_space
+from bloodauto.workflows.process_state import restored_process_state
+from bloodauto.workflows.run_log import run_log
+from bloodauto.workflows.session import locked, open_ledger, open_study, run_trainings
 
-if TYPE_CHECKING:
-    import optuna
-
-    from bloodauto.export.ensemble_export import Exported
-    from bloodauto.tuning.budget.ledger import Ledger
-    from bloodauto.tuning.scheduler import Scheduler
-    from bloodauto.workflows.session import SearchPlan
+_OUTCOMES = ("complete", "pruned", "failed", "out_of_budget", "running")
+_log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Is told how a search goes. The default says nothing."""
+    """Receives the progress of a search."""
 
     def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
         """Everything is checked; the budget starts to run."""
 
     def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
-        """Several times a second."""
+        """Called several times a second while trainings run."""
 
     def phase(self, name: str) -> None:
-        """The trainings are over; what comes after them has begun."""
+        """The trainings are over; the named step begins."""
 
 
 class SilentProgress:
-    """A progress that says nothing."""
+    """A progress that shows nothing; for Python callers."""
 
-    def planned(self, plan: SearchPlan, ledger: Ledger) -> None: ...
+    def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
+        """Shows nothing."""
 
-    def running(self, scheduler: Scheduler, ledger: Ledger) -> None: ...
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
+        """Shows nothing."""
 
-    def phase(self, name: str) -> None: ...
+    def phase(self, name: str) -> None:
+        """Shows nothing."""
 
 
 @dataclass(frozen=True)
-class SearchSummary:
-    """What a search came to.
+class SearchResult:
+    """The result of a search.
 
     Attributes:
-        run: its directory.
-        finished: False when it was interrupted; it can be resumed.
-        budget_device_seconds, spent_device_seconds: devices reserved x seconds reserved.
-        trials: how many by outcome: complete, pruned, failed, out_of_budget, running.
-        best: scores by name of the best single training, empty when there is none.
-        ensemble: scores by name of the ensemble; empty when interrupted.
-        export: the exported files' folder, or None.
-        front: with several objectives, the trials no other beats in all of them: trial, backbone, recipe id, values.
+        run_dir: Directory of the run.
+        finished: False when the search was interrupted; it can be resumed.
+        budget_device_seconds: The budget: devices reserved x seconds reserved.
+        spent_device_seconds: How much of it was spent.
+        trials: Number of trials by outcome: complete, pruned, failed, out_of_budget, running.
+        best: Scores by name of the best single training on validation images; empty when there is none.
+        ensemble: Scores by name of the ensemble on validation images; empty when interrupted.
+        export: Folder of the exported files; None when nothing was exported.
+        pareto_front: With several objectives, the trials that no other dominates: trial, backbone, recipe_id, values.
     """
 
-    run: Path
+    run_dir: Path
     finished: bool
     budget_device_seconds: float
     spent_device_seconds: float
@@ -77,11 +87,12 @@ class SearchSummary:
     best: Mapping[str, float]
     ensemble: Mapping[str, float]
     export: Path | None
-    front: tuple[Mapping[str, Any], ...] = ()
+    pareto_front: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values under the keys of the last line of ``bloodauto search --json``."""
         return {
-            "run": str(self.run),
+            "run": str(self.run_dir),
             "finished": self.finished,
             "budget_device_seconds": self.budget_device_seconds,
             "spent_device_seconds": round(self.spent_device_seconds, 3),
@@ -89,75 +100,193 @@ class SearchSummary:
             "best": dict(self.best),
             "ensemble": dict(self.ensemble),
             "export": None if self.export is None else str(self.export),
-            "front": [dict(row) for row in self.front],
+            "front": [dict(row) for row in self.pareto_front],
         }
 
 
-def search(
+def search(  # one keyword for each setting
+    data: str | Path,
     *,
-    run: str | Path,
-    resume: bool = False,
+    budget: str,
+    run_dir: str | Path,
+    space: str | Path | None = None,
+    objective: str = "shift",
+    workers: int | None = None,
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float | None = None,
+    seed: int = 0,
+    pruner: str = "successive_halving",
+    warm_start: str | Path = "shipped",
+    weights_dir: str | Path | None = None,
+    target_images: str | Path | None = None,
+    image_size_px: int | None = None,
+    cleaning: bool = True,
+    refit_fraction: float = 0.5,
+    max_trials: int | None = None,
+    max_members: int = 4,
+    max_latency_ms: float | None = None,
+    storage: str | None = None,
     address: str | None = None,
-    export: bool = True,
     progress: Progress | None = None,
-    **given: Any,
-) -> SearchSummary:
-    """Searches, refits, assembles an ensemble and exports it, inside a budget.
+) -> SearchResult:
+    """Searches recipes, trains the best ones longer, selects an ensemble and exports it, inside a budget.
+
+    ``SearchSettings`` says for each keyword what it limits and what it does not.
 
     Args:
-        run: the directory of the run; new, unless ``resume``.
-        resume: go on with a run that was interrupted or killed; settings may then be left out, and must not differ.
-        address: of a Ray cluster; None: this machine.
-        export: whether to write ``export/`` at the end.
-        progress: is told how it goes.
-        **given: fields of ``SearchSettings``; only ``budget`` must be given.
+        data: Folder of class folders, ``.csv`` manifest, ``.npz`` file, or ``synthetic`` for drawn cells.
+        budget: What the search may spend: ``40gpu-h``, ``30cpu-min``, or ``2h`` of wall-clock time.
+        run_dir: A new directory for everything that the search writes.
+        space: Name of a shipped search space, or a ``.yaml`` file; None: ``gpu`` with GPUs, otherwise ``small``.
+        objective: What the search maximizes; several objectives with commas, such as ``shift,latency``.
+        workers: Trainings at a time; None: as many as cores, memory and GPUs allow.
+        cpus_per_trial: CPU cores that each training reserves.
+        gpus_per_trial: GPUs that each training reserves, or a fraction of one; None: 1 with GPUs, otherwise 0.
+        seed: Seed of splits, shifted images, suggestions and trainings.
+        pruner: ``successive_halving``, ``hyperband``, ``median`` or ``none``.
+        warm_start: Recipes that are tried first: ``shipped``, a folder, a file, or ``none``.
+        weights_dir: Folder of pre-trained weights that is searched first.
+        target_images: Unlabelled images of the site where the model will be used.
+        image_size_px: Side in px to which images are resized; None keeps their size.
+        cleaning: Whether images that the data check finds broken, duplicated or mislabelled are excluded.
+        refit_fraction: Fraction of the budget, between 0 and 1, that is reserved for refits.
+        max_trials: Largest number of trials; None: as many as the budget affords.
+        max_members: Largest number of ensemble members.
+        max_latency_ms: Longest time in milliseconds that the ensemble may take for one image; None: no limit.
+        storage: URL of an Optuna storage; None: an SQLite file in the run directory.
+        address: Address of a Ray cluster; None: this machine.
+        progress: Receives the progress; None shows nothing.
+
+    Returns:
+        Counts, scores and the exported files.
 
     Raises:
-        UserError: something the user must mend; nothing was spent, unless the run itself failed.
+        UserError: Something the user must mend. Nothing was spent, unless every training failed.
     """
-    from bloodauto.workflows.finalize import finalize
-    from bloodauto.workflows.prepare import find_space, run_space_path, save_data, save_space
-    from bloodauto.workflows.session import locked, make_plan, open_ledger, open_study, run_trainings
+    requested = {
+        "data": str(data),
+        "budget": budget,
+        "space": None if space is None else str(space),
+        "objective": objective,
+        "workers": workers,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "seed": seed,
+        "pruner": pruner,
+        "warm_start": str(warm_start),
+        "weights_dir": None if weights_dir is None else str(weights_dir),
+        "target_images": None if target_images is None else str(target_images),
+        "image_size_px": image_size_px,
+        "cleaning": cleaning,
+        "refit_fraction": refit_fraction,
+        "max_trials": max_trials,
+        "max_members": max_members,
+        "max_latency_ms": max_latency_ms,
+        "storage": storage,
+    }
+    settings = resolve_settings(absolute_paths({name: value for name, value in requested.items() if value is not None}))
+    return start_search(settings, run_dir, address=address, progress=progress)
 
-    progress = SilentProgress() if progress is None else progress
-    directory = RunDirectory(Path(run))
-    given = absolute_paths({name: value for name, value in given.items() if value is not None})
-    if resume:
-        settings = read_settings(directory)
-        check_settings_unchanged(settings, given)
-    else:
-        settings = resolve_settings(given)
-        _check_new(directory)
-        space = find_space(settings.space)
+
+def start_search(
+    settings: SearchSettings,
+    run_dir: str | Path,
+    *,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Starts a search from complete settings; otherwise as ``search``.
+
+    Args:
+        settings: What decides about the search; paths in it are absolute.
+        run_dir: A new directory.
+        address: Address of a Ray cluster; None: this machine.
+        progress: Receives the progress; None shows nothing.
+
+    Returns:
+        As ``search``.
+
+    Raises:
+        UserError: As ``search``.
+    """
+    run = RunDirectory(Path(run_dir))
+    _check_new(run)
+    space = find_space(settings.space)
+    with restored_process_state():
         # Everything is checked before anything is written.
-        plan = make_plan(directory, settings, space)
-    with locked(directory):
-        if resume:
-            plan = make_plan(directory, settings, run_space_path(directory))
-            study = open_study(directory, settings)
-        else:
-            _check_new(directory)
-            study = open_study(directory, settings)
-            save_space(directory, space)
+        plan = plan_search(run, settings, space)
+        with locked(run):
+            _check_new(run)
+            study = open_study(run, settings)
+            save_space(run, space)
             # From here on the run can be resumed.
-            write_settings(directory, settings)
-        save_data(directory, plan.data)
-        ledger = open_ledger(directory, settings)
+            write_settings(run, settings)
+            return _execute(plan, study, address, SilentProgress() if progress is None else progress)
+
+
+def resume_search(
+    run_dir: str | Path,
+    *,
+    expected: Mapping[str, Any] | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Continues a search that was interrupted or killed: nothing finished is lost or repeated, the ledger is continued.
+
+    Args:
+        run_dir: Directory of the run.
+        expected: Settings by name that must be those of the run; None checks nothing.
+        address: Address of a Ray cluster; None: this machine.
+        progress: Receives the progress; None shows nothing.
+
+    Returns:
+        As ``search``. A search that is finished already is summarised.
+
+    Raises:
+        RunError: No run is there, its images have changed, or ``expected`` differs from its settings.
+        UserError: As ``search``.
+    """
+    run = RunDirectory(Path(run_dir))
+    settings = read_settings(run)
+    if expected is not None:
+        check_settings_unchanged(settings, absolute_paths(expected))
+    with restored_process_state(), locked(run):
+        plan = plan_search(run, settings, run_space_path(run))
+        study = open_study(run, settings)
+        return _execute(plan, study, address, SilentProgress() if progress is None else progress)
+
+
+def _execute(plan: SearchPlan, study: optuna.Study, address: str | None, progress: Progress) -> SearchResult:
+    """Trains, finalizes and summarises, from whatever state the run is in."""
+    run, settings = plan.run, plan.settings
+    with run_log(run):
+        save_run_data(run, plan.data)
+        ledger = open_ledger(run, settings)
         progress.planned(plan, ledger)
-        write_text(directory.next_steps, _next_steps(directory, finished=False))
-        told = progress
-
-        def show(scheduler: Scheduler) -> None:
-            told.running(scheduler, ledger)
-
-        finished = directory.ensemble.path.is_file() and (directory.export.root / "labels.json").is_file()
+        finished = run.ensemble.path.is_file() and (run.export.root / "labels.json").is_file()
         if not finished:
-            with run_trainings(plan, study, ledger, address=address, show=show) as finished:
+            write_text(run.next_steps, _next_steps(run, finished=False))
+            _log.info(
+                "search in %s: budget %s, %.0f device-seconds spent",
+                run.root,
+                settings.budget,
+                ledger.spent_device_seconds,
+            )
+            with run_trainings(
+                plan,
+                study,
+                ledger,
+                address=address,
+                show=lambda scheduler: progress.running(scheduler, ledger),
+            ) as finished:
                 if finished:
-                    finalize(plan, study, ledger, export=export, phase=progress.phase)
-        summary = summarise(directory, settings, study, ledger.spent_device_seconds, finished=finished)
-        write_text(directory.next_steps, _next_steps(directory, finished=finished))
-        return summary
+                    finalize(plan, study, ledger, phase=progress.phase)
+            _log.info(
+                "%s, %.0f device-seconds spent", "finished" if finished else "interrupted", ledger.spent_device_seconds
+            )
+        result = _summarise(plan, study, ledger.spent_device_seconds, finished=finished)
+        write_text(run.next_steps, _next_steps(run, finished=finished))
+        return result
 
 
 def _check_new(run: RunDirectory) -> None:
@@ -168,31 +297,26 @@ def _check_new(run: RunDirectory) -> None:
         )
 
 
-def summarise(
-    directory: RunDirectory, settings: SearchSettings, study: optuna.Study, spent: float, *, finished: bool
-) -> SearchSummary:
-    """Counts and scores of a run as it stands."""
-    from bloodauto.ensemble.record import read_ensemble
-    from bloodauto.workflows.finalize import complete_trials
-
+def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: float, *, finished: bool) -> SearchResult:
+    """Counts and scores of a run in its present state."""
+    run = plan.run
     counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
-    ensemble = read_ensemble(directory) if directory.ensemble.path.is_file() else None
+    ensemble = read_ensemble(run) if run.ensemble.path.is_file() else None
     best: Mapping[str, float] = {}
     if ensemble is not None:
         best = ensemble.best_single[1]
-    elif complete_trials(study):
-        best = {"objective": max(float(trial.values[0]) for trial in complete_trials(study))}
-    exported = directory.export.root if (directory.export.root / "labels.json").is_file() else None
-    return SearchSummary(
-        run=directory.root,
+    elif complete := complete_trials(study):
+        best = {"objective": max(float(trial.values[0]) for trial in complete)}
+    return SearchResult(
+        run_dir=run.root,
         finished=finished,
-        budget_device_seconds=settings.budget_device_seconds,
-        spent_device_seconds=spent,
-        trials={name: counts.get(name, 0) for name in ("complete", "pruned", "failed", "out_of_budget", "running")},
+        budget_device_seconds=plan.settings.budget_device_seconds,
+        spent_device_seconds=spent_device_seconds,
+        trials={outcome: counts.get(outcome, 0) for outcome in _OUTCOMES},
         best=best,
         ensemble={} if ensemble is None else ensemble.scores,
-        export=exported,
-        front=read_pareto_front(directory.root),
+        export=run.export.root if (run.export.root / "labels.json").is_file() else None,
+        pareto_front=read_pareto_front(run.root),
     )
 
 
@@ -205,129 +329,3 @@ def _next_steps(run: RunDirectory, *, finished: bool) -> str:
         f"bloodauto export-best --run {run.root} --output best\n"
         f"bloodauto predict {run.export.root / 'model.keras'} IMAGES --output predictions.csv\n"
     )
-
-
-def export_best(
-    *,
-    run: str | Path,
-    output: str | Path,
-    formats: Sequence[str] = ("keras", "codabench"),
-    tta: bool = False,
-    max_members: int | None = None,
-    max_latency_ms: float | None = None,
-    target_images: str | Path | None = None,
-    distill: str | Path | None = None,
-    budget: str | None = None,
-) -> Exported:
-    """Writes the ensemble of a run to a folder: the formats asked for, ``labels.json`` and a model card.
-
-    Args:
-        views: average over test-time transforms inside the model: those that the members' recipes name, else the standard ones.
-        max_members, max_latency_ms: tighter caps than the search had; the best of its members under them are exported.
-        target_images: unlabelled images of where the model will be used, to which it is adapted.
-        distill: instead of the ensemble a network that learns from its answers: a recipe's file, a shipped one's name, or
-            ``smallest``, of the run's own; see ``distillation.find_student``.
-        budget: what the student may cost, as of a search; None: what the search left of its own.
-
-    Raises:
-        UserError: no such run or format, images that have changed, a search that has not come that far.
-    """
-    from bloodauto.data.split import read_splits
-    from bloodauto.ensemble.assemble import Caps
-    from bloodauto.ensemble.record import read_ensemble
-    from bloodauto.models.device import claim_device_if_unused
-    from bloodauto.workflows.prepare import read_dataset, read_target_images
-
-    directory = RunDirectory(Path(run))
-    settings = read_settings(directory)
-    check_ensemble_limits(max_members, max_latency_ms)
-    ensemble_only = {
-        "--tta": tta,
-        "--max-members": max_members is not None,
-        "--max-latency-ms": max_latency_ms is not None,
-        "--target-images": target_images is not None,
-    }
-    _check_student(distill, budget, [option for option, given in ensemble_only.items() if given])
-    # Before anything was charged there is nothing to choose among, and nothing is to be written.
-    if not directory.ensemble.path.is_file() and directory.ledger.is_file():
-        _choose_missing_ensemble(directory, settings)
-    own = read_ensemble(directory)
-    caps = None
-    if max_members is not None or max_latency_ms is not None:
-        caps = Caps(len(own.members) if max_members is None else max_members, max_latency_ms)
-    share = 0.0 if distill is None else settings.gpus_per_trial
-    claim_device_if_unused(cores=max(int(settings.cpus_per_trial), 1), gpu_fraction=share)
-    from bloodauto.export.ensemble_export import check_exportable, export_run
-    from bloodauto.export.write import check_formats
-
-    check_formats(formats)
-    check_exportable(directory)
-    dataset = read_dataset(settings.data, settings.image_size_px)
-    splits = read_splits(directory.splits.path, dataset)
-    if distill is not None:
-        from bloodauto.workflows.distill import distil
-        from bloodauto.workflows.session import locked
-
-        with locked(directory):
-            exported, distilled = distil(
-                directory,
-                settings,
-                own,
-                Path(output),
-                formats,
-                student=str(distill),
-                budget=budget,
-                dataset=dataset,
-                splits=splits,
-            )
-        return replace(exported, distilled=distilled)
-    target = None
-    if target_images is not None:
-        target = read_target_images(str(target_images), dataset, seed=settings.seed)
-    return export_run(
-        directory, Path(output), dataset, splits, formats, seed=settings.seed, tta=tta, caps=caps, target=target
-    )
-
-
-def _check_student(distill: str | Path | None, budget: str | None, ensemble_only: Sequence[str]) -> None:
-    if distill is None and budget is not None:
-        raise UserError("--budget: expected --distill with it; an export by itself trains nothing.")
-    if distill is not None and ensemble_only:
-        raise UserError(f"{ensemble_only[0]}: expected no --distill with it; a student is one network that looks once.")
-
-
-def _choose_missing_ensemble(directory: RunDirectory, settings: SearchSettings) -> None:
-    """Chooses the ensemble of a search whose budget ended before that; of one that may go on, nothing is chosen."""
-    import math
-
-    from bloodauto.workflows.finalize import choose_ensemble, trainings_are_done
-    from bloodauto.workflows.prepare import run_space_path
-    from bloodauto.workflows.session import locked, make_plan, open_study
-
-    with locked(directory):
-        study = open_study(directory, settings)
-        if trainings_are_done(study):
-            plan = make_plan(directory, settings, run_space_path(directory))
-            choose_ensemble(plan, study, seconds_left=lambda: math.inf)
-
-
-def predict(*, model: str | Path, images: str | Path, output: str | Path) -> Path:
-    """Answers for a folder, file or array of images, as a CSV: name, label, one probability per class, and whether it is sure.
-
-    Raises:
-        UserError: no such model, or no images.
-    """
-    from bloodauto.models.tensorflow import import_tensorflow_quietly
-
-    import_tensorflow_quietly()
-    from bloodauto.data.load import load_images
-    from bloodauto.export.predict import open_model, predict_images, which_are_confident, write_predictions_csv
-
-    opened = open_model(Path(model))
-    if opened.height_px != opened.width_px:
-        raise UserError(f"{model}: expected a model of square images, got {opened.height_px} x {opened.width_px} px.")
-    pixels, names = load_images(Path(images), opened.height_px)
-    answers = predict_images(opened, pixels)
-    sure = which_are_confident(opened, pixels, answers)
-    write_predictions_csv(Path(output), names.tolist(), opened.class_names, answers, sure)
-    return Path(output)

@@ -4,55 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import math
 import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
 
 from bloodauto.config.settings import SearchSettings
-from bloodauto.config.space import Space, covering_recipes
 from bloodauto.errors import RunError
+from bloodauto.models.device import cached_device_settings
 from bloodauto.run.directory import RunDirectory
-from bloodauto.shift.suite import ShiftSuite
-from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.tuning.budget.ledger import Ledger
+from bloodauto.tuning.executors.ray.executor import WorkerResources, execute, start_ray, stop_ray
+from bloodauto.tuning.executors.ray.worker import WorkerOptions
 from bloodauto.tuning.executors.shutdown import DRIVER
-from bloodauto.tuning.pruning import Pruning, plan_pruning
 from bloodauto.tuning.scheduler import Scheduler, SchedulerSettings
-from bloodauto.workflows.prepare import (
-    InitialConfigurations,
-    PreparedData,
-    WeightsFiles,
-    load_checked_space,
-    load_initial_configurations,
-    prepare_data,
-    resolve_weights,
-)
+from bloodauto.workflows.planning import SearchPlan
 
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
 #: At most this share of the budget is kept for the end of Ray, ensemble, export and held-out test; see ``Policy``.
 _MAX_FINALIZATION_FRACTION = 0.35
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """Everything that is known before any budget is spent."""
-
-    run: RunDirectory
-    settings: SearchSettings
-    data: PreparedData
-    space: Space
-    initial: InitialConfigurations
-    weights_files: WeightsFiles
-    pruning: Pruning
-    suite: ShiftSuite
 
 
 @contextlib.contextmanager
@@ -80,25 +54,6 @@ def locked(run: RunDirectory) -> Iterator[None]:
             yield
         finally:
             fcntl.flock(stream, fcntl.LOCK_UN)
-
-
-def make_plan(run: RunDirectory, settings: SearchSettings, space_path: Path) -> SearchPlan:
-    """Reads and checks all there is to read and check; writes nothing.
-
-    Raises:
-        UserError: anything the user must mend first; no budget has been spent.
-    """
-    space = load_checked_space(space_path)
-    initial = load_initial_configurations(settings.warm_start, space, settings.objectives)
-    # Before the weights: nobody should download these for images that cannot be used.
-    data = prepare_data(run, settings)
-    weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
-    longest = max(recipe.total_epochs for recipe in covering_recipes(space))
-    pruning = plan_pruning(settings.pruner, max_epochs=longest)  # type: ignore[arg-type]
-    suite = shift_suite_for(
-        itertools.chain(covering_recipes(space), covering_recipes(space, use_last_values=True)), seed=settings.seed
-    )
-    return SearchPlan(run, settings, data, space, initial, weights, pruning, suite)
 
 
 def open_study(run: RunDirectory, settings: SearchSettings) -> optuna.Study:
@@ -152,20 +107,12 @@ def run_trainings(
     Yields:
         False when the user interrupted.
     """
-    # Ray reads it once, when it is imported; it would report every worker that we end as a disaster, over many lines.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
-    from bloodauto.models.device import cached_device_settings
-    from bloodauto.tuning.executors.ray.executor import WorkerResources, execute, start_ray
-    from bloodauto.tuning.executors.ray.worker import WorkerOptions
-
     settings = plan.settings
     choice = cached_device_settings(on_gpu=settings.gpus_per_trial > 0)
     resources = WorkerResources(settings.workers, settings.cpus_per_trial, settings.gpus_per_trial, address)
     slots = tuple(f"worker {index}" for index in range(settings.workers))
     for slot in slots:
         ledger.reserve(slot, settings.devices_per_worker, "start-up")
-    import ray
-
     try:
         scheduler = Scheduler(
             study=study,
@@ -222,7 +169,7 @@ def run_trainings(
         for slot in (*slots, DRIVER):
             if ledger.is_reserved(slot):
                 ledger.release(slot)
-        ray.shutdown()
+        stop_ray()
 
 
 def _memory_limit_bytes(workers: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from bloodauto.cli.progress import incompatible_recipe_lines
 from bloodauto.config.objectives import parse_objectives
-from bloodauto.workflows.prepare import find_space, load_checked_space, load_initial_configurations
+from bloodauto.workflows.planning import find_space, load_checked_space, load_initial_configurations
 
 
 def test_recipes_that_differ_in_one_field_share_a_line() -> None:

@@ -19,7 +19,7 @@ from bloodauto.errors import RunError
 from bloodauto.export.ensemble_export import Exported
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json
-from bloodauto.workflows.prepare import read_dataset
+from bloodauto.workflows.datasets import read_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -46,16 +46,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("b", "8e-3", "[]"),
     ):
         (made / f"{name}.yaml").write_text(RECIPE.format(rate=rate, tta=tta))
-        bloodauto.train(recipe=made / f"{name}.yaml", run=made / name, data=str(made / "cells.npz"), cleaning=False)
+        bloodauto.train(made / f"{name}.yaml", run_dir=made / name, data=str(made / "cells.npz"), cleaning=False)
     return made
 
 
 def export(folder: Path, output: Path, *, tta: bool) -> Exported:
     return bloodauto.export_trained(
-        trainings=[folder / "a", folder / "b"],
+        [folder / "a", folder / "b"],
+        output,
         weights=[2, 1],
         data=str(folder / "cells.npz"),
-        output=output,
         formats=["keras"],
         tta=tta,
     )
@@ -109,13 +109,13 @@ def test_views_are_measured_stated_and_inside_the_file(folder: Path, tmp_path: P
 def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) -> None:
     data = str(folder / "cells.npz")
     with pytest.raises(RunError, match="2 numbers above 0"):
-        bloodauto.export_trained(trainings=[folder / "a", folder / "b"], weights=[1], data=data, output=tmp_path)
+        bloodauto.export_trained([folder / "a", folder / "b"], tmp_path, weights=[1], data=data)
     with pytest.raises(RunError, match="got one twice"):
-        bloodauto.export_trained(trainings=[folder / "a", folder / "a"], data=data, output=tmp_path)
+        bloodauto.export_trained([folder / "a", folder / "a"], tmp_path, data=data)
     with pytest.raises(RunError):
-        bloodauto.export_trained(trainings=[folder / "a"], data="synthetic", image_size_px=32, output=tmp_path)
+        bloodauto.export_trained([folder / "a"], tmp_path, data="synthetic", image_size_px=32)
     with pytest.raises(RunError, match="Give the --seed"):
-        bloodauto.export_trained(trainings=[folder / "a"], data=data, output=tmp_path, seed=7, tta=True)
+        bloodauto.export_trained([folder / "a"], tmp_path, data=data, seed=7, tta=True)
     assert list(tmp_path.iterdir()) == []
 
 

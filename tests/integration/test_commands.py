@@ -71,7 +71,7 @@ def said(*arguments: object) -> str:
 @pytest.mark.parametrize("name", ["cells.npz", "cells"])
 def test_synthetic_cells_are_written_and_inspected(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    drawn = ("--images", 60, "--image-size", 32, "--duplicates", 0.1, "--lab", "lab_b", "--seed", 5)
+    drawn = ("--images", 60, "--image-size-px", 32, "--duplicates", 0.1, "--site", "lab_b", "--seed", 5)
     assert str(path) in said("data", "synth", "--output", path, *drawn)
     dataset = load_dataset(path)
     assert dataset.images.shape == (60, 32, 32, 3)
@@ -103,7 +103,7 @@ def test_a_download_without_a_network_says_so(tmp_path: Path, monkeypatch: pytes
         # Nothing listens on the discard port: refused at once.
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(DataError):
-        said("data", "fetch", "bloodmnist", "--size", 28, "--output", tmp_path / "downloads")
+        said("data", "fetch", "bloodmnist", "--size-px", 28, "--output", tmp_path / "downloads")
     assert not list(tmp_path.rglob("*.npz"))
 
 

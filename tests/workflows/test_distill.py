@@ -10,8 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import bloodauto
+from bloodauto.cli.main import app
 from bloodauto.config.settings import resolve_settings, write_settings
 from bloodauto.config.space import covering_recipes, load_space
 from bloodauto.data.clean import clean
@@ -25,8 +27,9 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json
 from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.workflows.datasets import read_dataset
 from bloodauto.workflows.distill import find_student, student_recipe
-from bloodauto.workflows.prepare import read_dataset, run_space_path
+from bloodauto.workflows.planning import run_space_path
 
 SPACE = """
 input: {size_px: 32}
@@ -97,19 +100,30 @@ def test_the_smallest_of_the_runs_own_networks_is_found_and_labels_have_no_part(
         find_student(RunDirectory(searched.run.root / "nowhere"), "smallest")
 
 
-@pytest.mark.parametrize("option", [{"tta": True}, {"max_members": 1}, {"max_latency_ms": 3.0}, {"target_images": "x"}])
-def test_what_is_for_ensembles_does_not_go_with_a_student(searched: Searched, tmp_path: Path, option: dict) -> None:
-    with pytest.raises(UserError, match="--distill"):
-        bloodauto.export_best(run=searched.run.root, output=tmp_path, distill="smallest", **option)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--distill smallest --tta", "--tta: expected no --distill"),
+        ("--distill smallest --max-members 1", "--max-members: expected no --distill"),
+        ("--distill smallest --max-latency-ms 3", "--max-latency-ms: expected no --distill"),
+        ("--distill smallest --target-images x", "--target-images: expected no --distill"),
+        ("--budget 1cpu-min", "--budget: expected --distill"),
+    ],
+)
+def test_options_of_the_ensemble_and_of_the_student_exclude_each_other(
+    searched: Searched, tmp_path: Path, options: str, message: str
+) -> None:
+    command = ["export-best", "--run", str(searched.run.root), "--output", str(tmp_path / "out"), *options.split()]
+    with pytest.raises(UserError, match=message):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_budget_is_for_a_student_and_too_little_is_said(searched: Searched, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--budget: expected --distill"):
-        bloodauto.export_best(run=searched.run.root, output=tmp_path, budget="1cpu-min")
+def test_a_budget_too_small_for_a_student_is_reported(searched: Searched, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="expected wall-clock or cpu"):
-        bloodauto.export_best(run=searched.run.root, output=tmp_path, distill="smallest", budget="1gpu-min")
+        bloodauto.export_distilled(searched.run.root, tmp_path, student="smallest", budget="1gpu-min")
     with pytest.raises(BudgetError, match="device-seconds are spent"):
-        bloodauto.export_best(run=searched.run.root, output=tmp_path, distill="smallest", budget="2cpu-s")
+        bloodauto.export_distilled(searched.run.root, tmp_path, student="smallest", budget="2cpu-s")
 
 
 @pytest.mark.slow
@@ -117,7 +131,7 @@ def test_a_budget_is_for_a_student_and_too_little_is_said(searched: Searched, tm
 def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: Searched, tmp_path: Path) -> None:
     before = searched.run.ensemble.path.read_text(encoding="utf-8")
     output = tmp_path / "small"
-    exported = bloodauto.export_best(run=searched.run.root, output=output, distill="smallest", budget="120cpu-s")
+    exported = bloodauto.export_distilled(searched.run.root, output, student="smallest", budget="120cpu-s")
     found = exported.distilled
     assert found is not None
     assert found.parameters < found.teacher_parameters
@@ -152,7 +166,7 @@ def test_without_a_budget_what_the_search_left_is_spent_and_not_more(searched: S
     run.settings.write_text(settings.replace("30cpu-s", "160cpu-s"), encoding="utf-8")
     earlier = {"at_unix": 0, "phase": "trial 0", "device_seconds": 40.0, "spent_device_seconds": 40.0}
     run.ledger.write_text(json.dumps(earlier) + "\n", encoding="utf-8")
-    exported = bloodauto.export_best(run=run.root, output=tmp_path / "small", distill="smallest")
+    exported = bloodauto.export_distilled(run.root, tmp_path / "small", student="smallest")
     assert exported.distilled is not None
     assert exported.distilled.budget_device_seconds == 160
     last = json.loads(run.ledger.read_text().splitlines()[-1])

@@ -18,8 +18,7 @@ from bloodauto.tuning.budget.cost_model import Timing
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.shutdown import DRIVER
 from bloodauto.workflows.finalize import _evaluate_pruned, _failures, finalize, trainings_are_done
-from bloodauto.workflows.prepare import find_space
-from bloodauto.workflows.session import SearchPlan, make_plan
+from bloodauto.workflows.planning import SearchPlan, find_space, plan_search
 
 
 def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:
@@ -45,7 +44,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> SearchPlan:
     folder = tmp_path_factory.mktemp("conclusion")
     write_dataset(synthesize(160, site="lab_a", seed=3, image_size_px=24), folder / "cells.npz")
     settings = resolve_settings({"data": str(folder / "cells.npz"), "budget": "10cpu-s", "space": "tiny", "workers": 2})
-    return make_plan(RunDirectory(folder / "run"), settings, find_space("tiny"))
+    return plan_search(RunDirectory(folder / "run"), settings, find_space("tiny"))
 
 
 @pytest.mark.parametrize("spent", [6.0, 9.5, 30.0])
@@ -63,7 +62,7 @@ def test_however_slow_a_step_is_the_budget_is_kept_and_what_is_missing_is_said(
             time.sleep(60)
 
     ledger.reserve(DRIVER, 1.0, "worker shutdown")
-    finalize(plan, study, ledger, export=True, phase=slow_step)
+    finalize(plan, study, ledger, phase=slow_step)
     ledger.release(DRIVER)
     assert ledger.spent_device_seconds <= max(10.0, spent + 1.0)
     assert ledger.spent_device_seconds >= max(9.0, spent)
@@ -102,7 +101,7 @@ def test_stopped_trials_are_judged_in_what_an_ensemble_of_the_refits_leaves(
     def asked(*arguments: object, seconds_left: Callable[[], float], **named: object) -> None:
         left.append(seconds_left())
 
-    monkeypatch.setattr("bloodauto.ensemble.pruned_trials.evaluate_pruned", asked)
+    monkeypatch.setattr("bloodauto.workflows.finalize.evaluate_pruned", asked)
     plan = replace(plan, run=RunDirectory(tmp_path / "run"))
     _evaluate_pruned(plan, study, [(0, 0.9)], lambda: 100.0)
     folder = plan.run.refit("00001-fold0-seed1").root

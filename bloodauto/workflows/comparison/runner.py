@@ -1,4 +1,4 @@
-"""Trains variants one after another on the same images, within one budget, and goes on where it was interrupted."""
+"""Trains variants one after another on the same images, within one budget; an interrupted experiment can be resumed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import keras
+import numpy as np
 
 from bloodauto.config.machine import available_cores, count_local_gpus
 from bloodauto.config.recipe import tta_weights
+from bloodauto.data.clean import clean, write_cleaning_csv
 from bloodauto.data.dataset import CellDataset
+from bloodauto.data.split import make_splits, read_splits, write_splits
 from bloodauto.errors import BudgetError, RunError, TrialRejected
+from bloodauto.evaluation.fold_data import FoldData, evaluate, predict_probabilities, prepare_fold
+from bloodauto.evaluation.tta import with_tta
+from bloodauto.models.backbones import check_recipe, find_weights
+from bloodauto.models.device import DeviceSettings, cached_device_settings, claim_device_if_unused
+from bloodauto.models.network import build_network, trained_network
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_arrays, write_json
+from bloodauto.training.augmentation import check_augmentation
+from bloodauto.training.checkpoint import EpochReport
+from bloodauto.training.suite_weights import shift_suite_for
+from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.workflows.comparison.settings import (
     ExperimentSettings,
@@ -25,35 +39,49 @@ from bloodauto.workflows.comparison.settings import (
     load_experiment_dataset,
 )
 from bloodauto.workflows.comparison.variants import Variant
+from bloodauto.workflows.session import locked
 
-if TYPE_CHECKING:
-    from bloodauto.evaluation.fold_data import FoldData
-    from bloodauto.models.device import DeviceSettings
-    from bloodauto.training.checkpoint import EpochReport
-
-#: Times are measured once, on a machine that does other things too.
+#: Factor on seconds that are measured once, on a machine that does other things too.
 _MARGIN = 1.3
 _SLOT = "driver"
 
 
 class ExperimentListener(Protocol):
-    """Is told how an experiment goes."""
+    """Receives the progress of an experiment."""
 
     def planned(self, variants: Sequence[Variant], fold_data: FoldData, seconds_per_variant: float | None) -> None:
-        """Everything is checked; the trainings begin. ``seconds_per_variant``: of wall time that each may train; None: no limit."""
+        """Everything is checked; the trainings begin.
+
+        Args:
+            variants: What is trained, in this order.
+            fold_data: The images.
+            seconds_per_variant: Wall-clock seconds that each may train; None: no limit.
+        """
 
     def epoch(self, name: str, report: EpochReport) -> None:
-        """An epoch of a variant has ended."""
+        """An epoch of the named variant has ended."""
+
+
+@dataclass(frozen=True)
+class _Interaction:
+    """The ways in which an experiment and its caller talk."""
+
+    listener: ExperimentListener
+    should_stop: Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class VariantResult:
-    """How one variant's training went.
+    """The result of one variant's training.
 
     Attributes:
-        finished: it ran its course, by epochs, patience or its share of the time.
-        failure: why it has no result; empty when it has one.
-        device_seconds: reserved for it, its judging included.
+        name: The variant.
+        folder: Folder of the training.
+        finished: Whether it completed: by epochs, patience or its time limit.
+        failure: Why it has no result; empty when it has one.
+        epochs: Trained epochs.
+        parameters: Weights of the network.
+        device_seconds: Devices x seconds that were reserved for it, evaluation included.
     """
 
     name: str
@@ -68,8 +96,19 @@ class VariantResult:
 class Experiment:
     """A directory with one training for each variant.
 
+    Args:
+        run: The directory, new or the experiment's own.
+        settings: What the variants share.
+        variants: What is trained.
+
+    Attributes:
+        directory: The directory.
+        settings: What the variants share.
+        variants: What is trained.
+        fold_data: The images.
+
     Raises:
-        UserError: a recipe, weights, images or a budget that cannot be used; or the directory holds another experiment.
+        UserError: A recipe, weights, images or a budget that cannot be used; or the directory holds another experiment.
     """
 
     def __init__(self, run: Path, settings: ExperimentSettings, variants: Sequence[Variant]) -> None:
@@ -82,24 +121,20 @@ class Experiment:
         self._weights = self._checked_recipes()
         dataset = load_experiment_dataset(settings)
         self._check_unchanged(dataset)
-        self.fold_data = self._prepare(dataset)
+        self.fold_data = self._load_fold(dataset)
 
     def _checked_recipes(self) -> dict[str, Path | None]:
-        from bloodauto.models.backbones import check_recipe, find_weights
-        from bloodauto.training.augmentation import check_augmentation
-
+        """Checks every recipe, then finds the weights of each."""
         folder = None if self.settings.weights_dir is None else Path(self.settings.weights_dir)
-        found = {}
         for variant in self.variants:
             check_recipe(variant.recipe)
             check_augmentation(variant.recipe)
-        for variant in self.variants:
-            found[variant.name] = find_weights(variant.recipe.backbone.name, variant.recipe.backbone.weights, folder)
-        return found
+        backbones = {variant.name: variant.recipe.backbone for variant in self.variants}
+        return {name: find_weights(backbone.name, backbone.weights, folder) for name, backbone in backbones.items()}
 
     def _check_unchanged(self, dataset: CellDataset) -> None:
-        """Whoever goes on must go on with the same; writes down what it is, the first time."""
-        asked = {
+        """A resume must have the same settings, images and variants; the first call writes them."""
+        identity = {
             "settings": {name: value for name, value in asdict(self.settings).items() if name != "weights_dir"},
             "images": len(dataset),
             "digest": dataset.digest(),
@@ -107,9 +142,9 @@ class Experiment:
         }
         path = self.directory.root / "experiment.json"
         if path.is_file():
-            before = read_json(path)
+            saved = read_json(path)
             differing = [
-                name for name, value in asked.items() if not isinstance(before, dict) or before.get(name) != value
+                name for name, value in identity.items() if not isinstance(saved, dict) or saved.get(name) != value
             ]
             if differing:
                 raise RunError(
@@ -121,17 +156,10 @@ class Experiment:
                 f"{self.directory.root}: expected an empty or new folder, got one with other files. Take another."
             )
         else:
-            write_json(path, asked)
+            write_json(path, identity)
 
-    def _prepare(self, dataset: CellDataset) -> FoldData:
-        from bloodauto.data.clean import clean, write_cleaning_csv
-        from bloodauto.data.split import make_splits, read_splits, write_splits
-        from bloodauto.models.tensorflow import import_tensorflow_quietly
-
-        import_tensorflow_quietly()
-        from bloodauto.evaluation.fold_data import prepare_fold
-        from bloodauto.training.suite_weights import shift_suite_for
-
+    def _load_fold(self, dataset: CellDataset) -> FoldData:
+        """The images of the fold, with the splits that the directory has, or new ones."""
         if self.directory.splits.path.is_file():
             splits = read_splits(self.directory.splits.path, dataset)
         else:
@@ -143,23 +171,28 @@ class Experiment:
         return prepare_fold(dataset, splits, suite)
 
     def folder(self, name: str) -> Path:
-        """Where a variant's training lies."""
+        """The folder of a variant's training."""
         return self.directory.root / "variants" / name
 
     def run(self, listener: ExperimentListener, should_stop: Callable[[], bool]) -> tuple[VariantResult, ...] | None:
-        """Trains what is not trained yet; None when it was told to stop, with everything kept.
+        """Trains every variant that is not trained yet.
 
-        With a budget every variant trains for the same time: what is left after building and judging all of them, in
-        equal parts. A schedule runs by whichever is further, its epochs or its time, so that every learning rate decays.
+        With a budget every variant trains for the same time: what building and evaluation of all of them leave, in equal
+        parts. A schedule follows the larger of its fraction of epochs and its fraction of time, so every learning rate decays.
+
+        Args:
+            listener: Receives the progress.
+            should_stop: Ends the experiment, with its state saved, when it returns True.
+
+        Returns:
+            The result of each variant, in order; None when ``should_stop`` ended the experiment.
 
         Raises:
-            BudgetError: too small for anything.
+            BudgetError: Too small for any training.
         """
-        from bloodauto.models.device import cached_device_settings, claim_device_if_unused
-        from bloodauto.workflows.session import locked
-
+        interaction = _Interaction(listener, should_stop)
         with locked(self.directory):
-            choice = cached_device_settings(on_gpu=self._gpu_fraction > 0)
+            device = cached_device_settings(on_gpu=self._gpu_fraction > 0)
             claim_device_if_unused(cores=self._cores, gpu_fraction=self._gpu_fraction)
             ledger = Ledger(
                 self.directory.ledger,
@@ -169,60 +202,72 @@ class Experiment:
             )
             ledger.reserve(_SLOT, self._devices, "measuring")
             try:
-                shares = self._time_allocation(choice)
-                listener.planned(self.variants, self.fold_data, None if shares is None else shares.training_seconds)
-                for index, variant in enumerate(self.variants):
-                    if (self.folder(variant.name) / "outcome.json").is_file():
-                        continue
-                    ledger.set_phase(_SLOT, variant.name)
-                    if (
-                        shares is not None
-                        and ledger.remaining_device_seconds < self._devices * shares.overhead_seconds[index]
-                    ):
-                        write_json(
-                            self.folder(variant.name) / "outcome.json",
-                            {"failure": "not begun, others took longer than measured"},
-                        )
-                        continue
-                    if not self._train(variant, index, shares, ledger, choice, listener, should_stop):
+                allocation = self._time_allocation(device)
+                listener.planned(
+                    self.variants, self.fold_data, None if allocation is None else allocation.training_seconds
+                )
+                for index in range(len(self.variants)):
+                    if not self._train_unless_done(index, allocation, ledger, device, interaction):
                         return None
                 return tuple(self._read(variant, ledger) for variant in self.variants)
             finally:
                 ledger.release(_SLOT)
 
-    def _time_allocation(self, choice: DeviceSettings) -> TimeAllocation | None:
-        """How long each may train; measured and written once, so that a resume gives the same."""
+    def _train_unless_done(
+        self,
+        index: int,
+        allocation: TimeAllocation | None,
+        ledger: Ledger,
+        device: DeviceSettings,
+        interaction: _Interaction,
+    ) -> bool:
+        """False when the caller stopped the experiment before the variant's end."""
+        variant = self.variants[index]
+        outcome = self.folder(variant.name) / "outcome.json"
+        if outcome.is_file():
+            return True
+        ledger.set_phase(_SLOT, variant.name)
+        if allocation is not None:
+            needed = self._devices * allocation.overhead_seconds[index]
+            if ledger.remaining_device_seconds < needed:
+                write_json(outcome, {"failure": "not begun, others took longer than measured"})
+                return True
+        return self._train(index, allocation, ledger, device, interaction)
+
+    def _time_allocation(self, device: DeviceSettings) -> TimeAllocation | None:
+        """How long each variant may train; measured and written once, so that a resume gives the same time."""
         if self._budget_seconds is None:
             return None
         path = self.directory.root / "time_allocation.json"
         if not path.is_file():
             started = time.monotonic()
-            building, tracing, judging = self._measure(choice)
-            spent = time.monotonic() - started
-            forward_passes = [len(tta_weights(one.recipe.tta_transforms)) for one in self.variants]
-            # Building; the last epoch's judging and the final one; and one for each view where there are several.
-            around = [_MARGIN * (building + judging * (2 + (count if count > 1 else 0))) for count in forward_passes]
-            wall = self._budget_seconds / self._devices - spent
-            training = (wall - sum(around)) / len(self.variants)
-            # A stage's first step, which builds its graph, cannot be cut short.
-            least = _MARGIN * tracing * max(len(one.recipe.stages) for one in self.variants)
-            if training < least:
-                needed = self._devices * (spent + sum(around) + len(self.variants) * least)
+            build_seconds, trace_seconds, evaluation_seconds = self._measure(device)
+            measurement_seconds = time.monotonic() - started
+            passes = [len(tta_weights(variant.recipe.tta_transforms)) for variant in self.variants]
+            # Building, the evaluations of the last epoch and of the best one, and one per TTA transform where there are several.
+            overhead_seconds = [
+                _MARGIN * (build_seconds + evaluation_seconds * (2 + (count if count > 1 else 0))) for count in passes
+            ]
+            wall_seconds = self._budget_seconds / self._devices - measurement_seconds
+            training_seconds = (wall_seconds - sum(overhead_seconds)) / len(self.variants)
+            # A stage's first step, which builds its graph, cannot be interrupted.
+            least_seconds = _MARGIN * trace_seconds * max(len(variant.recipe.stages) for variant in self.variants)
+            if training_seconds < least_seconds:
+                needed = self._devices * (
+                    measurement_seconds + sum(overhead_seconds) + len(self.variants) * least_seconds
+                )
                 raise BudgetError(
                     f"--budget {self.settings.budget}: expected at least {needed:.0f} device-seconds, which is what building, "
-                    f"starting and judging {len(self.variants)} variants takes on these images. Give more, or fewer --images."
+                    f"starting and evaluating {len(self.variants)} variants takes on these images. Give more, or fewer --images."
                 )
-            write_json(path, asdict(TimeAllocation(training, judging, spent, around)))
+            write_json(
+                path,
+                asdict(TimeAllocation(training_seconds, evaluation_seconds, measurement_seconds, overhead_seconds)),
+            )
         return TimeAllocation(**read_json(path))
 
-    def _measure(self, choice: DeviceSettings) -> tuple[float, float, float]:
-        """Wall seconds of building a network, of its first training step, and of judging it; the first variant's."""
-        import keras
-        import numpy as np
-
-        from bloodauto.evaluation.fold_data import evaluate
-        from bloodauto.models.network import build_network
-
+    def _measure(self, device: DeviceSettings) -> tuple[float, float, float]:
+        """Seconds to build the first variant's network, to run its first training step, and to evaluate it."""
         fold_data, recipe = self.fold_data, self.variants[0].recipe
         started = time.monotonic()
         network = build_network(
@@ -230,7 +275,7 @@ class Experiment:
         )
         built = time.monotonic()
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-        network.compile(optimizer="adam", loss=loss, jit_compile=choice.jit_compile)
+        network.compile(optimizer="adam", loss=loss, jit_compile=device.jit_compile)
         batch = fold_data.train_images[np.arange(recipe.batch_size) % len(fold_data.train_images)]
         network.train_on_batch(batch, np.eye(fold_data.num_classes, dtype=np.float32)[[0] * recipe.batch_size])
         traced = time.monotonic()
@@ -239,41 +284,31 @@ class Experiment:
 
     def _train(
         self,
-        variant: Variant,
         index: int,
-        shares: TimeAllocation | None,
+        allocation: TimeAllocation | None,
         ledger: Ledger,
-        choice: DeviceSettings,
-        listener: ExperimentListener,
-        should_stop: Callable[[], bool],
+        device: DeviceSettings,
+        interaction: _Interaction,
     ) -> bool:
-        """False when it was told to stop before the end."""
-        import keras
-
-        from bloodauto.training.trainer import TrainOptions, train
-
+        """False when the caller stopped the training before its end."""
+        variant = self.variants[index]
         folder = self.folder(variant.name)
-        limit = None if shares is None else max(shares.training_seconds - _trained_seconds(folder), 1.0)
+        limit = None if allocation is None else max(allocation.training_seconds - _trained_seconds(folder), 1.0)
         last_moment = math.inf
-        if shares is not None:
-            # What is left of the shares of this variant and those before it, less what judging takes.
-            own = (
-                shares.measurement_seconds
-                + sum(shares.overhead_seconds[: index + 1])
-                + (index + 1) * shares.training_seconds
-            )
-            left = own * self._devices - ledger.spent_device_seconds
-            last_moment = time.monotonic() + left / self._devices - _MARGIN * shares.evaluation_seconds
+        if allocation is not None:
+            # The time of this variant and those before it, without what is spent and what its evaluation takes.
+            left = allocation.seconds_until_end_of(index) * self._devices - ledger.spent_device_seconds
+            last_moment = time.monotonic() + left / self._devices - _MARGIN * allocation.evaluation_seconds
 
         def report(epoch: EpochReport) -> None:
             ledger.heartbeat()
-            listener.epoch(variant.name, epoch)
+            interaction.listener.epoch(variant.name, epoch)
 
         options = TrainOptions(
             objective="shift",
             weights_file=self._weights[variant.name],
-            jit_compile=choice.jit_compile,
-            precision=choice.precision,
+            jit_compile=device.jit_compile,
+            precision=device.precision,
             time_limit_seconds=limit,
         )
         try:
@@ -284,7 +319,7 @@ class Experiment:
                 options=options,
                 folder=folder,
                 report=report,
-                should_stop=lambda: should_stop() or time.monotonic() > last_moment,
+                should_stop=lambda: interaction.should_stop() or time.monotonic() > last_moment,
             )
         except TrialRejected as failure:
             write_json(folder / "outcome.json", {"failure": str(failure)})
@@ -292,7 +327,7 @@ class Experiment:
         finally:
             keras.backend.clear_session()
             gc.collect()
-        if should_stop() and not result.finished:
+        if interaction.should_stop() and not result.finished:
             return False
         if not result.history:
             write_json(folder / "outcome.json", {"failure": "no epoch ended within its share of the budget"})
@@ -303,11 +338,7 @@ class Experiment:
         return True
 
     def _predict_with_tta(self, variant: Variant) -> None:
-        """What the trained network answers over its recipe's views."""
-        from bloodauto.evaluation.fold_data import predict_probabilities
-        from bloodauto.evaluation.tta import with_tta
-        from bloodauto.models.network import trained_network
-
+        """Writes the trained network's predictions with its recipe's test-time augmentation."""
         shape = self.fold_data.images.shape
         network = trained_network(
             variant.recipe,
@@ -315,11 +346,11 @@ class Experiment:
             num_classes=self.fold_data.num_classes,
             image_shape_px=(shape[1], shape[2]),
         )
-        looking = with_tta(network, tta_weights(variant.recipe.tta_transforms))
+        augmented = with_tta(network, tta_weights(variant.recipe.tta_transforms))
         write_arrays(
             self.folder(variant.name) / "with_tta.npz",
-            clean=predict_probabilities(looking, self.fold_data.images, self.fold_data.validation_index),
-            shifted=predict_probabilities(looking, self.fold_data.shifted_images),
+            clean=predict_probabilities(augmented, self.fold_data.images, self.fold_data.validation_index),
+            shifted=predict_probabilities(augmented, self.fold_data.shifted_images),
         )
 
     def _read(self, variant: Variant, ledger: Ledger) -> VariantResult:
@@ -335,6 +366,6 @@ class Experiment:
 
 
 def _trained_seconds(folder: Path) -> float:
-    """What an earlier session trained of a variant already."""
+    """Seconds that earlier sessions trained a variant."""
     path = folder / "history.json"
     return sum(float(epoch["seconds"]) for epoch in read_json(path)) if path.is_file() else 0.0

@@ -1,39 +1,57 @@
-"""A published system made small enough to train anywhere: another backbone, fewer epochs, the rest as it is."""
+"""A recipe made smaller, so that it trains anywhere: another backbone and fewer epochs; the rest stays."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Optimizer, Recipe, Stage
 from bloodauto.models.backbones import num_blocks, num_layers
 
-#: A shorter training has to learn faster; but no optimizer may be driven beyond what it stands.
+#: Highest scaled learning rates: a shorter training needs a larger rate, but above these an optimizer diverges.
 _MAX_LEARNING_RATE = {"lion": 5e-4, "sgd": 0.1}
 _DEFAULT_MAX_LEARNING_RATE = 3e-3
 
 
-def scaled(recipe: Recipe, *, backbone: str, epochs: int | None, learning_rate_factor: float) -> Recipe:
-    """The recipe on another backbone.
+@dataclass(frozen=True)
+class ScaledTraining:
+    """How a recipe is made smaller.
+
+    Attributes:
+        backbone: Replaces the recipe's own. Stages that unfreeze some blocks or layers unfreeze the same fraction of this one's
+            blocks or layers, at least one.
+        epochs: Epochs of all stages together, divided in their proportions, each at least one; None: the recipe's own.
+        learning_rate_factor: Factor on the learning rate of every stage, up to 3e-3 (lion 5e-4, sgd 0.1).
+    """
+
+    backbone: str
+    epochs: int | None = None
+    learning_rate_factor: float = 10.0
+
+
+def scaled(recipe: Recipe, scale: ScaledTraining) -> Recipe:
+    """The recipe made smaller.
+
+    Head, loss, imbalance, augmentation, batch size, schedules and test-time augmentation stay.
 
     Args:
-        backbone: takes the place of the recipe's own. Stages that unfreeze some blocks or layers unfreeze the same share of
-            its blocks or layers, at least one.
-        epochs: of all stages together, shared in their proportions, each at least one; None: the recipe's own.
-        learning_rate_factor: of every stage, up to 3e-3 (lion 5e-4, sgd 0.1), which keeps the stages' order.
+        recipe: Any recipe.
+        scale: Backbone, epochs and learning rates.
 
-    Head, loss, imbalance, augmentation, batch size, schedules and views stay.
+    Returns:
+        A new recipe.
     """
-    small = Backbone(name=backbone, batch_norm=recipe.backbone.batch_norm)
+    small = Backbone(name=scale.backbone, batch_norm=recipe.backbone.batch_norm)
     total = recipe.total_epochs
     stages = []
     for stage in recipe.stages:
-        wanted = stage.epochs if epochs is None else max(1, round(epochs * stage.epochs / total))
+        epochs = stage.epochs if scale.epochs is None else max(1, round(scale.epochs * stage.epochs / total))
         stages.append(
             stage.model_copy(
                 update={
-                    "epochs": wanted,
+                    "epochs": epochs,
                     "unfreeze": _scaled_unfreezing(stage, recipe.backbone, small),
-                    "optimizer": _scaled_optimizer(stage.optimizer, learning_rate_factor),
+                    "optimizer": _scaled_optimizer(stage.optimizer, scale.learning_rate_factor),
                 }
             )
         )

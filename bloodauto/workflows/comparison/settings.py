@@ -1,4 +1,4 @@
-"""On which images variants are compared, and how a budget is shared among them."""
+"""The images on which variants are compared, and how a budget is divided among them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ import numpy as np
 from bloodauto.config.budget import parse_budget
 from bloodauto.data.dataset import CellDataset
 from bloodauto.errors import BudgetError, UserError
+from bloodauto.workflows.datasets import SYNTHETIC, read_dataset
+
+_MIN_IMAGES_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
 class ExperimentSettings:
-    """On what variants are compared.
+    """What every variant of an experiment shares.
 
     Attributes:
-        data: a path, or ``synthetic``.
-        images: at most so many, drawn evenly over the classes' own shares; None: all.
-        budget: as typed; it limits devices x seconds from the first measurement to the last prediction, not reading and
-            cleaning the images. None: every variant trains all its epochs.
-        seed: of subset, splits, views, trainings and intervals.
+        data: A path, or ``synthetic``.
+        image_size_px: Side in px to which images are resized; None keeps their size.
+        images: Largest number of images, drawn with the classes' own proportions; None: all.
+        cleaning: Whether images that the data check finds broken, duplicated or mislabelled are excluded.
+        weights_dir: Folder of pre-trained weights that is searched first.
+        budget: Limit on devices x seconds from the first measurement to the last prediction, such as ``30cpu-min``. Reading and
+            cleaning the images is not limited. None: every variant trains all its epochs.
+        seed: Seed of subset, splits, shifted images, trainings and intervals.
     """
 
-    data: str
+    data: str = SYNTHETIC
     image_size_px: int | None = None
     images: int | None = None
     cleaning: bool = True
@@ -32,11 +38,40 @@ class ExperimentSettings:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class TimeAllocation:
+    """Wall-clock seconds of an experiment with a budget.
+
+    Attributes:
+        training_seconds: Training of each variant.
+        evaluation_seconds: Evaluation of one network on all validation images, clean and shifted.
+        measurement_seconds: Spent on measuring this.
+        overhead_seconds: Building and evaluation of each variant.
+    """
+
+    training_seconds: float
+    evaluation_seconds: float
+    measurement_seconds: float
+    overhead_seconds: list[float]
+
+    def seconds_until_end_of(self, index: int) -> float:
+        """Seconds from the start of the experiment to the end of a variant, by 0-based index."""
+        return self.measurement_seconds + sum(self.overhead_seconds[: index + 1]) + (index + 1) * self.training_seconds
+
+
 def budget_device_seconds(budget: str | None, *, devices: float, on_gpu: bool) -> float | None:
-    """What a budget allows; None without one.
+    """The device-seconds that a budget allows.
+
+    Args:
+        budget: Such as ``30cpu-min``; None: no budget.
+        devices: Devices that the experiment reserves.
+        on_gpu: Whether they are GPUs.
+
+    Returns:
+        Device-seconds; None without a budget.
 
     Raises:
-        BudgetError: it cannot be read, or counts devices that trainings on this machine do not use.
+        BudgetError: It cannot be read, or counts devices that trainings on this machine do not use.
     """
     if budget is None:
         return None
@@ -50,39 +85,27 @@ def budget_device_seconds(budget: str | None, *, devices: float, on_gpu: bool) -
 
 
 def load_experiment_dataset(settings: ExperimentSettings) -> CellDataset:
-    """The images, or the part of them that was asked for.
+    """Reads the images of an experiment, or the requested number of them.
+
+    Args:
+        settings: Names data, size and number.
+
+    Returns:
+        The images; of each class a fraction as in the whole.
 
     Raises:
-        DataError: they cannot be used.
-        UserError: fewer were asked for than there are classes.
+        DataError: They cannot be used.
+        UserError: Fewer than ten images per class were requested.
     """
-    from bloodauto.workflows.prepare import read_dataset
-
     dataset = read_dataset(settings.data, settings.image_size_px)
     if settings.images is None or settings.images >= len(dataset):
         return dataset
-    if settings.images < 10 * len(dataset.class_names):
+    if settings.images < _MIN_IMAGES_PER_CLASS * len(dataset.class_names):
         raise UserError(
-            f"--images: expected at least 10 for each of {len(dataset.class_names)} classes, got {settings.images}."
+            f"--images: expected at least {_MIN_IMAGES_PER_CLASS} for each of {len(dataset.class_names)} classes, "
+            f"got {settings.images}."
         )
     order = np.random.default_rng(settings.seed).permutation(len(dataset))
     by_class = order[np.argsort(dataset.labels[order], kind="stable")]
     kept = by_class[np.linspace(0, len(dataset) - 1, settings.images).round().astype(int)]
     return dataset.subset(np.sort(kept))
-
-
-@dataclass(frozen=True)
-class TimeAllocation:
-    """Wall seconds of an experiment with a budget.
-
-    Attributes:
-        training_seconds: each variant's training.
-        judging_seconds: judging one network on all validation images and views.
-        measurement_seconds: spent on finding this out.
-        overhead_seconds: building and judging, per variant.
-    """
-
-    training_seconds: float
-    evaluation_seconds: float
-    measurement_seconds: float
-    overhead_seconds: list[float]

@@ -13,7 +13,7 @@ from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import parameters_of
 from bloodauto.config.space.sampling import recipe_from_parameters
 from bloodauto.models.backbones import check_recipe, num_parameters
-from bloodauto.workflows.prepare import find_space, load_checked_space, load_initial_configurations
+from bloodauto.workflows.planning import find_space, load_checked_space, load_initial_configurations
 
 TRIALS = shipped_folder("trials")
 PUBLISHED = {
@@ -163,7 +163,7 @@ def test_the_exorcists_counts_are_the_published_ones_for_every_backbone_of_their
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", HIDDEN)
 def test_each_quick_variant_trains_without_weights_and_without_images(name: str, tmp_path: Path) -> None:
-    summary = bloodauto.train(recipe=name, run=tmp_path / "run", smoke=True)
+    summary = bloodauto.train(name, run_dir=tmp_path / "run", smoke=True)
     quick = load_recipe(TRIALS / f"{name}.yaml", smoke=True)
     assert summary.result.finished
     # Patience may end a stage early; no stage is left out.

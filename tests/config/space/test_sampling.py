@@ -18,7 +18,7 @@ from bloodauto.config.space import (
     recipe_from_parameters,
     sample,
 )
-from bloodauto.workflows.prepare import load_checked_space
+from bloodauto.workflows.planning import load_checked_space
 
 SHIPPED = {path.stem: load_space(path) for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
 

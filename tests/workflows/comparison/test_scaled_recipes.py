@@ -7,7 +7,7 @@ import pytest
 from bloodauto.config.recipe import LastBlocks, LastLayers, Recipe, load_recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.models.backbones import check_recipe, num_blocks, num_layers
-from bloodauto.workflows.comparison.scaled_recipes import scaled
+from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining, scaled
 
 
 def shipped(name: str) -> Recipe:
@@ -15,7 +15,7 @@ def shipped(name: str) -> Recipe:
 
 
 def small(name: str, *, backbone: str = "mobilenet_0.25", epochs: int | None = 10, factor: float = 10.0) -> Recipe:
-    return scaled(shipped(name), backbone=backbone, epochs=epochs, learning_rate_factor=factor)
+    return scaled(shipped(name), ScaledTraining(backbone, epochs, factor))
 
 
 @pytest.mark.parametrize(

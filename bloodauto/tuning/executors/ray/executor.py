@@ -275,6 +275,11 @@ def start_ray(resources: WorkerResources, *, quiet: bool = True) -> None:
             )
 
 
+def stop_ray() -> None:
+    """Ends what ``start_ray`` started; does nothing when Ray does not run."""
+    ray.shutdown()
+
+
 def execute(
     scheduler: Scheduler,
     ledger: Ledger,

@@ -4,7 +4,7 @@ from bloodauto.config.objectives import parse_objectives
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import load_space
-from bloodauto.workflows.prepare import load_initial_configurations
+from bloodauto.workflows.planning import load_initial_configurations
 
 SMALL = load_space(shipped_folder("search_spaces") / "small.yaml")
 
@@ -27,7 +27,7 @@ def test_initial_configurations_of_the_small_space_start_with_the_smallest_netwo
 
 def test_a_clean_image_search_starts_from_the_clean_image_variants() -> None:
     by_shift, by_accuracy = initial_by("shift,latency"), initial_by("accuracy")
-    assert list(by_accuracy) == [f"{name} (same lab)" for name in by_shift]
+    assert list(by_accuracy) == [f"{name} (in-domain)" for name in by_shift]
     assert by_accuracy == initial_by("macro_f1,parameters")
     for light, much in zip(by_accuracy.values(), by_shift.values(), strict=True):
         assert much.augmentation.rand_augment is not None

@@ -1,0 +1,270 @@
+"""``bloodauto search``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bloodauto.cli.options import (
+    AsJson,
+    ImageSize,
+    MaxLatency,
+    NewRun,
+    TargetImages,
+    WeightsDir,
+    import_workflows,
+    make_console,
+    new_run_directory,
+    option,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bloodauto.workflows.search import SearchResult
+
+_SCORES = ("accuracy", "shifted_accuracy", "balanced_accuracy", "ece", "objective")
+#: Ended by Ctrl-C, in a shell's words.
+INTERRUPTED_EXIT_CODE = 130
+
+
+def search(
+    run: NewRun = None,
+    data: Annotated[
+        str | None,
+        option(
+            "--data",
+            "Images and labels: a folder of class folders, a .csv manifest, an .npz file, or 'synthetic' for drawn cells.",
+            default="synthetic",
+            example="--data cells.npz",
+        ),
+    ] = None,
+    target_images: TargetImages = None,
+    budget: Annotated[
+        str | None,
+        option(
+            "--budget",
+            "What the search may spend: devices reserved x seconds reserved.",
+            unit="gpu-h, cpu-min and the like are device time, h or min alone wall-clock time",
+            default="none; required for a new run",
+            example="--budget 40gpu-h",
+        ),
+    ] = None,
+    space: Annotated[
+        str | None,
+        option(
+            "--space",
+            "Search space: name of a shipped one, or a .yaml file.",
+            default="gpu with GPUs, otherwise small",
+            example="--space tiny",
+        ),
+    ] = None,
+    weights_dir: WeightsDir = None,
+    workers: Annotated[
+        int | None,
+        option(
+            "--workers",
+            "Trainings that run at a time.",
+            unit="processes",
+            default="as many as cores, memory and GPUs allow",
+            example="--workers 4",
+        ),
+    ] = None,
+    cpus_per_trial: Annotated[
+        float | None,
+        option(
+            "--cpus-per-trial",
+            "CPU cores that each training reserves.",
+            unit="cores",
+            default="1",
+            example="--cpus-per-trial 2",
+        ),
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None,
+        option(
+            "--gpus-per-trial",
+            "GPUs that each training reserves; a fraction shares one GPU.",
+            unit="GPUs",
+            default="1 with GPUs, otherwise 0",
+            example="--gpus-per-trial 0.5",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        option(
+            "--seed",
+            "Seed of splits, shifted images, suggestions and trainings.",
+            default="0",
+            example="--seed 7",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        option("--resume", "Continue the run in --run with its own settings.", default="off", example="--resume"),
+    ] = False,
+    warm_start: Annotated[
+        str | None,
+        option(
+            "--warm-start",
+            "Recipes that are tried first: 'shipped', a folder, a file, or 'none'.",
+            default="shipped",
+            example="--warm-start none",
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        option(
+            "--objective",
+            "What the search maximizes: shift, accuracy, balanced_accuracy or macro_f1; with commas several, also latency "
+            "and parameters.",
+            default="shift",
+            example="--objective shift,latency",
+        ),
+    ] = None,
+    pruner: Annotated[
+        str | None,
+        option(
+            "--pruner",
+            "Rule that stops trials early: successive_halving, hyperband, median or none.",
+            default="successive_halving",
+            example="--pruner median",
+        ),
+    ] = None,
+    refit_fraction: Annotated[
+        float | None,
+        option(
+            "--refit-fraction",
+            "Part of the budget that is reserved for training the ensemble members longer.",
+            unit="fraction of the budget, between 0 and 1",
+            default="0.5",
+            example="--refit-fraction 0.3",
+        ),
+    ] = None,
+    max_trials: Annotated[
+        int | None,
+        option(
+            "--max-trials",
+            "Largest number of trials.",
+            unit="trials",
+            default="as many as the budget affords",
+            example="--max-trials 50",
+        ),
+    ] = None,
+    max_members: Annotated[
+        int | None,
+        option(
+            "--max-members",
+            "Largest number of ensemble members.",
+            unit="members",
+            default="4",
+            example="--max-members 1",
+        ),
+    ] = None,
+    max_latency_ms: MaxLatency = None,
+    image_size_px: ImageSize = None,
+    cleaning: Annotated[
+        bool | None,
+        option(
+            "--cleaning/--no-cleaning",
+            "Exclude images that the data check finds broken, duplicated or mislabelled.",
+            default="cleaning",
+            example="--no-cleaning",
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        option(
+            "--storage",
+            "URL of the Optuna storage of the study.",
+            default="an SQLite file in the run directory",
+            example="--storage postgresql://user@host/study",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        option("--address", "Address of a Ray cluster.", default="this machine", example="--address auto"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search, refit, choose an ensemble and export it, inside a budget."""
+    requested = {
+        "data": data,
+        "target_images": _text(target_images),
+        "budget": budget,
+        "space": space,
+        "weights_dir": _text(weights_dir),
+        "workers": workers,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "seed": seed,
+        "warm_start": warm_start,
+        "objective": objective,
+        "pruner": pruner,
+        "refit_fraction": refit_fraction,
+        "max_trials": max_trials,
+        "max_members": max_members,
+        "max_latency_ms": max_latency_ms,
+        "image_size_px": image_size_px,
+        "cleaning": cleaning,
+        "storage": storage,
+    }
+    given = {name: value for name, value in requested.items() if value is not None}
+    console = make_console()
+    result = _search(new_run_directory(run), given, console, resume=resume, address=address)
+    _print_result(result, console)
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+    if not result.finished:
+        raise typer.Exit(INTERRUPTED_EXIT_CODE)
+
+
+def _search(
+    run: Path, given: Mapping[str, object], console: Console, *, resume: bool, address: str | None
+) -> SearchResult:
+    from bloodauto.config.settings import absolute_paths, resolve_settings
+
+    # A mistake in an option is reported before the seconds that importing TensorFlow takes.
+    settings = None if resume else resolve_settings(absolute_paths(given))
+    import_workflows()
+    from bloodauto.cli.progress import TerminalProgress
+    from bloodauto.workflows.search import resume_search, start_search
+
+    progress = TerminalProgress(console)
+    try:
+        if settings is None:
+            return resume_search(run, expected=given, address=address, progress=progress)
+        return start_search(settings, run, address=address, progress=progress)
+    finally:
+        progress.stop()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _print_result(result: SearchResult, console: Console) -> None:
+    from bloodauto.cli.progress import duration
+
+    spent, total = result.spent_device_seconds, result.budget_device_seconds
+    console.print(f"spent {duration(spent)} of {duration(total)} ({spent / total:.1%})", highlight=False)
+    console.print("trials: " + ", ".join(f"{count} {name}" for name, count in result.trials.items() if count))
+    if not result.finished:
+        console.print(f"Stopped. Nothing is lost; go on with: bloodauto search --resume --run {result.run_dir}")
+        return
+    console.print(_score_line("best single training", result.best), highlight=False)
+    console.print(_score_line("ensemble", result.ensemble), highlight=False)
+    for row in result.pareto_front:
+        values = ", ".join(f"{name} {value:,.4g}" for name, value in row["values"].items())
+        console.print(f"Pareto front: trial {row['trial']}, {row['backbone']}: {values}", highlight=False)
+    console.print(f"exported to {result.export}; next:")
+    console.print((result.run_dir / "NEXT.txt").read_text(encoding="utf-8").rstrip(), highlight=False)
+
+
+def _score_line(name: str, scores: Mapping[str, float]) -> str:
+    shown = [f"{score.replace('_', ' ')} {scores[score]:.4f}" for score in _SCORES if score in scores]
+    return f"{name}, on validation images: " + ", ".join(shown)
