@@ -1,4 +1,7 @@
-"""Types that say dtype, shape and unit. Shapes are documented, not checked: numpy's typing has no shapes yet."""
+"""Types that say dtype, shape and unit, and the one check of image arrays.
+
+numpy's typing has no shapes yet, so shapes are documented here and checked where data enter.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bloodauto.errors import DataError
 
 #: Images, uint8 RGB 0-255, (n, height, width, 3).
 Images: TypeAlias = NDArray[np.uint8]
@@ -30,3 +35,23 @@ Floats: TypeAlias = NDArray[np.floating]
 Mask: TypeAlias = NDArray[np.bool_]
 #: Seconds on a clock that never goes back, such as ``time.monotonic``; tests and the simulator pass their own.
 Clock: TypeAlias = Callable[[], float]
+
+
+def check_images(images: Images, where: str) -> None:
+    """Checks that an array holds RGB images.
+
+    Args:
+        images: anything; n may be 0, height and width may not.
+        where: what the message begins with: a file, a class or a function.
+
+    Raises:
+        DataError: no uint8 array (n, height, width, 3) with at least one pixel per image.
+    """
+    if not isinstance(images, np.ndarray):
+        raise DataError(
+            f"{where}: expected images as a uint8 array (n, height, width, 3), got {type(images).__name__}."
+        )
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:3]:
+        raise DataError(
+            f"{where}: expected images as a uint8 array (n, height, width, 3), got {images.dtype} {images.shape}."
+        )

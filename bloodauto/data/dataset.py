@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bloodauto.errors import DataError
+from bloodauto.types import check_images
 
 #: The eight classes of the competition and of BloodMNIST, in the order of their labels.
 COMPETITION_CLASSES = (
@@ -60,11 +61,7 @@ class CellDataset:
 
     def __post_init__(self) -> None:
         n = len(self.images)
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
-            raise DataError(
-                f"{self.source}: expected images as uint8 (n, height, width, 3), "
-                f"got {self.images.dtype} {self.images.shape}."
-            )
+        check_images(self.images, self.source)
         for name in ("labels", "names", "groups", "sites", "predefined_splits"):
             assert getattr(self, name).shape == (n,), f"{name}: expected ({n},), got {getattr(self, name).shape}"
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):

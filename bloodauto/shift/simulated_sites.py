@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bloodauto.errors import DataError
 from bloodauto.shift.corruptions.family import SEVERITIES, CorruptionFamily
 from bloodauto.shift.corruptions.registry import FAMILIES
+from bloodauto.types import check_images
 
 #: What may differ, in the order in which it happens to a slide on its way to a file; one family of a line at a time. Stain
 #: and light have lines of their own for amount, hue and camera, because these come from different things.
@@ -79,10 +79,7 @@ class SimulatedSite:
         Raises:
             DataError: the images are no such array.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise DataError(
-                f"compound shift: expected images as uint8 (n, height, width, 3), got {images.dtype} {images.shape}."
-            )
+        check_images(images, "simulated site")
         rendered = np.empty_like(images)
         for index, image in enumerate(images):
             for family, severity in zip(self.families, self.severities, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.shift.corruptions.family import GROUPS, SEVERITIES, CorruptionFamily, TrainingCoverage
 from bloodauto.shift.corruptions.registry import FAMILIES, find_family
+from bloodauto.types import check_images
 
 #: Severities of the thorough plan: mild enough to be met in practice, harsh enough to tell recipes apart.
 EXHAUSTIVE_SEVERITIES = (2, 3, 4)
@@ -127,10 +128,7 @@ class ShiftPlan:
                 )
 
     def _check(self, images: np.ndarray) -> None:
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise DataError(
-                f"shift suite: expected images as uint8 (n, height, width, 3), got {images.dtype} {images.shape}."
-            )
+        check_images(images, "shift suite")
         if len(images) != self.num_validation_images:
             raise DataError(
                 f"shift suite: expected the {self.num_validation_images} validation images the plan was drawn for, "

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from bloodauto.errors import DataError
 from bloodauto.transforms import colour
 from bloodauto.transforms import lookup_tables as tables
 from bloodauto.transforms.steps import Adaptive, Chain, Filter, Kind, Levels, Mix, Warp
@@ -149,18 +148,3 @@ def apply_chains(images: Sequence[np.ndarray], chains: Sequence[Chain], out: np.
     scratch = np.empty(out.shape[1:], np.uint8)
     for image, target, chain in zip(images, out, chains, strict=True):
         apply_stages(image, target, scratch, fuse(chain))
-
-
-def check_images(images: np.ndarray, where: str) -> None:
-    """Raises:
-    DataError: not uint8 (n, height, width, 3) with at least one pixel.
-    """
-    if (
-        not isinstance(images, np.ndarray)
-        or images.dtype != np.uint8
-        or images.ndim != 4
-        or images.shape[3] != 3
-        or 0 in images.shape[1:]
-    ):
-        got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise DataError(f"{where}: expected images as a uint8 array (n, height, width, 3), got {got}.")

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.transforms.engine import check_images
 from bloodauto.transforms.policies import check_fraction
+from bloodauto.types import check_images
 
 
 @dataclass(frozen=True)

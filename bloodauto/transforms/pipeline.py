@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.transforms.engine import check_images
 from bloodauto.transforms.mixing import Mixing, Pairing, mix_targets
 from bloodauto.transforms.policies import BatchPolicy, check_count
 from bloodauto.transforms.processes import PROCESSES_AVAILABLE, BatchMaker, WorkerPool
+from bloodauto.types import check_images
 
 LastBatch = Literal["short", "drop", "fill"]
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from bloodauto.errors import RecipeError
 from bloodauto.transforms import geometry
-from bloodauto.transforms.engine import apply_chains, check_images
+from bloodauto.transforms.engine import apply_chains
 from bloodauto.transforms.memory import empty_batch
 from bloodauto.transforms.operations import UNIFORMS_PER_STEP, Operation, select_operations
 from bloodauto.transforms.steps import Border, BorderValue, Chain, Kind, Step, Warp, parse_border
+from bloodauto.types import check_images
 
 
 class BatchPolicy(ABC):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from bloodauto.transforms.engine import check_images
 from bloodauto.transforms.policies import check_count
+from bloodauto.types import check_images
 
 _GAP_PIXELS = 2
 _BACKGROUND_LEVEL = 255
