@@ -31,6 +31,8 @@ Rows: TypeAlias = NDArray[np.integer]
 Scores: TypeAlias = NDArray[np.floating]
 #: Any other array of floats.
 Floats: TypeAlias = NDArray[np.floating]
+#: One text for each row, str (n,).
+Strings: TypeAlias = NDArray[np.str_]
 #: A mask, bool (n,) or (height, width).
 Mask: TypeAlias = NDArray[np.bool_]
 #: Seconds on a clock that never goes back, such as ``time.monotonic``; tests and the simulator pass their own.

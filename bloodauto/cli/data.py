@@ -144,7 +144,8 @@ def synth(
     ] = 0.0,
 ) -> None:
     """Draw synthetic cells as a simulated site images them."""
-    from bloodauto.data.synthetic.generator import synthesize, write_dataset
+    from bloodauto.data.synthetic.generator import PlantedFaults, synthesize
+    from bloodauto.data.write import write_dataset
 
     try:
         copies = [int(part) for part in outliers.split(",") if part.strip()]
@@ -206,8 +207,7 @@ def augment(
 
     from bloodauto.config.recipe import load_recipe
     from bloodauto.config.recipe.experiments import find_recipe_file
-    from bloodauto.training.augmentation_preview import augmentation_preview
-    from bloodauto.transforms import augmentation_sheet
+    from bloodauto.training.augmentation_preview import augmentation_preview, augmentation_sheet
     from bloodauto.workflows.datasets import read_dataset
 
     preview = augmentation_preview(load_recipe(find_recipe_file(recipe)), stage - 1, part.value)
@@ -217,7 +217,7 @@ def augment(
         # Images are mixed within a class, so the sheet shows one class: the smallest.
         counts = np.bincount(dataset.labels)
         order = order[dataset.labels[order] == np.argmin(np.where(counts > 0, counts, len(dataset) + 1))]
-    _write_png(output, augmentation_sheet(dataset.images[order[:rows]], preview, seed))
+    _write_png(output, augmentation_sheet(dataset.images[order[:rows]], preview, seed=seed))
     typer.echo(output)
 
 

@@ -4,36 +4,51 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
-from bloodauto.data.dataset import CellDataset
+from bloodauto.data.columns import ARRAY_NAMES, standard_names
+from bloodauto.data.dataset import CellDataset, make_dataset
 from bloodauto.data.decode import to_square
-from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names, make_dataset
+from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names
 from bloodauto.errors import DataError
+from bloodauto.types import Images, Strings
 
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, NotImplementedError)
-_MEDMNIST_SPLITS = (("train", "train"), ("val", "validation"), ("test", "test"))
+#: Prefix of MedMNIST's arrays -> the predefined split.
+_MEDMNIST_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+_SHOWN_NAMES = 12
 
 
-def read_archive(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads those of the ``wanted`` arrays that a ``.npz`` holds.
+def read_archive(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Reads arrays of an ``.npz``.
+
+    Args:
+        path: the archive.
+        wanted: names of arrays; a synonym of ``columns.SYNONYMS`` in the file counts as its name.
+
+    Returns:
+        Those of the wanted arrays that the archive holds.
 
     Raises:
         DataError: no zip archive, a damaged one, arrays of Python objects, or more than fits into memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in wanted]
-            needed = sum(info.file_size for info in members)
+            stored = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+            sizes = [info.file_size for info in archive.infolist()]
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(
             f"{path}: expected an .npz archive, got a damaged file or something else ({error}). "
             f"Copy or download it again, or write it with numpy.savez."
-        ) from None
+        ) from error
+    names = standard_names(stored, str(path))
+    needed = sum(size for name, size in zip(names, sizes, strict=True) if name in wanted)
     available = psutil.virtual_memory().available
     if needed > available:
         raise DataError(
@@ -42,15 +57,18 @@ def read_archive(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
         )
     arrays = {}
     with np.load(path, allow_pickle=False) as archive:
-        for name in wanted:
-            if name not in archive.files:
+        for name, stored_name in zip(names, stored, strict=True):
+            if name not in wanted:
                 continue
             try:
-                arrays[name] = archive[name]
+                array = archive[stored_name]
             except (*_BROKEN_ARCHIVE, MemoryError) as error:
-                raise _broken_array(f"{path}: {name}", error) from None
-            if not isinstance(arrays[name], np.ndarray):
-                raise DataError(f"{path}: {name}: expected an array, got other bytes. Write the file with numpy.savez.")
+                raise _broken_array(f"{path}: {stored_name}", error) from error
+            if not isinstance(array, np.ndarray):
+                raise DataError(
+                    f"{path}: {stored_name}: expected an array, got other bytes. Write the file with numpy.savez."
+                )
+            arrays[name] = array
     return arrays
 
 
@@ -63,18 +81,25 @@ def _broken_array(where: str, error: BaseException) -> DataError:
     return DataError(f"{where}: the array is damaged ({error}). Copy or download the file again.")
 
 
-def _array_names(path: Path) -> str:
+def _list_names(path: Path) -> str:
     with np.load(path, allow_pickle=False) as archive:
         names = sorted(archive.files)
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return (", ".join(names[:12]) + more) if names else "nothing"
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return (", ".join(names[:_SHOWN_NAMES]) + more) if names else "nothing"
 
 
-def rgb_images(array: np.ndarray, where: str) -> np.ndarray:
-    """Whatever stands for images -> uint8 (n, height, width, 3), 0-255; grey is repeated three times.
+def rgb_images(array: NDArray[Any], where: str) -> Images:
+    """Converts an array of grey or RGB images.
 
     Whole numbers in 0-255 of any dtype are taken as they are. Fractions are refused: whether they mean 0-1, -1..1 or
-    something standardised can not be known, and a wrong guess trains without a word on black images.
+    standardised values cannot be known, and a wrong guess trains silently on black images.
+
+    Args:
+        array: (n, height, width), (n, height, width, 1) or (n, height, width, 3).
+        where: file and array, for messages.
+
+    Returns:
+        uint8, (n, height, width, 3), 0-255; a grey channel is repeated three times.
 
     Raises:
         DataError: another shape, a value outside 0-255, fractions, or values that are not finite.
@@ -98,32 +123,42 @@ def rgb_images(array: np.ndarray, where: str) -> np.ndarray:
     return np.repeat(array, 3, axis=3) if array.shape[3] == 1 else array
 
 
-def _exact_uint8(array: np.ndarray, where: str) -> np.ndarray:
+def _exact_uint8(array: NDArray[Any], where: str) -> Images:
     if array.dtype.kind not in "iuf":
         raise DataError(f"{where}: expected pixel values 0-255 as uint8, got {array.dtype}.")
     low, high = array.min(), array.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError(f"{where}: expected pixel values 0-255, got values that are not finite (NaN or infinity).")
-    got = f"got {array.dtype} from {low:.6g} to {high:.6g}"
+    value_range = f"got {array.dtype} from {low:.6g} to {high:.6g}"
     if array.dtype.kind == "f" and low >= 0 and high <= 1:
         raise DataError(
-            f"{where}: expected pixel values 0-255, {got}. If they are fractions of full brightness, save "
+            f"{where}: expected pixel values 0-255, {value_range}. If they are fractions of full brightness, save "
             f"(images * 255).round().astype('uint8')."
         )
     if low < 0 or high > 255:
         raise DataError(
-            f"{where}: expected pixel values 0-255, {got}. Undo the scaling or standardising, then save them as uint8."
+            f"{where}: expected pixel values 0-255, {value_range}. Undo the scaling or standardising, then save them "
+            f"as uint8."
         )
     as_bytes = array.astype(np.uint8)
     if not np.array_equal(as_bytes, array):
         raise DataError(
-            f"{where}: expected whole pixel values 0-255, {got} with fractions. Save images.round().astype('uint8')."
+            f"{where}: expected whole pixel values 0-255, {value_range} with fractions. "
+            f"Save images.round().astype('uint8')."
         )
     return as_bytes
 
 
-def resize_images(images: np.ndarray, image_size_px: int | None) -> np.ndarray:
-    """uint8 (n, h, w, 3) -> squares of ``image_size_px``, or of the longer side when that is None."""
+def resize_images(images: Images, image_size_px: int | None) -> Images:
+    """Makes images square and of one size; see ``decode.to_square``.
+
+    Args:
+        images: uint8, (n, height, width, 3).
+        image_size_px: side of the result; None: the longer side of the images.
+
+    Returns:
+        uint8, (n, side, side, 3); the same array where nothing changes.
+    """
     side = max(images.shape[1:3]) if image_size_px is None else image_size_px
     if images.shape[1:3] == (side, side):
         return images
@@ -133,10 +168,8 @@ def resize_images(images: np.ndarray, image_size_px: int | None) -> np.ndarray:
     return result
 
 
-def text_column(array: np.ndarray | None, count: int, where: str) -> np.ndarray | None:
-    """An array of text, bytes or whole numbers -> str (n,); None stays None."""
-    if array is None:
-        return None
+def _text_column(array: NDArray[Any], count: int, where: str) -> Strings:
+    """An array of text, bytes or whole numbers -> str (n,)."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (count,):
@@ -149,75 +182,104 @@ def text_column(array: np.ndarray | None, count: int, where: str) -> np.ndarray 
 
 
 def load_npz(path: Path, image_size_px: int | None) -> CellDataset:
-    """A ``.npz`` with ``images`` and ``labels``, or one of MedMNIST with its own splits."""
-    arrays = read_archive(path, ("images", "labels", "class_names", "names", "groups", "sites"))
+    """Reads a ``.npz`` with ``images`` and ``labels``, or one of MedMNIST with its own splits.
+
+    Args:
+        path: the archive; its arrays are those of ``columns.ARRAY_NAMES``.
+        image_size_px: see ``resize_images``.
+
+    Raises:
+        DataError: neither of the two, or arrays that cannot be used.
+    """
+    arrays = read_archive(path, ARRAY_NAMES)
     if "images" in arrays and "labels" in arrays:
         return _labelled_arrays(path, arrays, image_size_px)
-    medmnist = read_archive(
-        path, [f"{prefix}_{kind}" for prefix, _ in _MEDMNIST_SPLITS for kind in ("images", "labels")]
-    )
-    present = [(p, s) for p, s in _MEDMNIST_SPLITS if f"{p}_images" in medmnist and f"{p}_labels" in medmnist]
+    return _load_medmnist(path, image_size_px)
+
+
+def _load_medmnist(path: Path, image_size_px: int | None) -> CellDataset:
+    arrays = read_archive(path, [f"{prefix}_{kind}" for prefix in _MEDMNIST_SPLITS for kind in ("images", "labels")])
+    present = [prefix for prefix in _MEDMNIST_SPLITS if {f"{prefix}_images", f"{prefix}_labels"} <= arrays.keys()]
     if not present:
         raise DataError(
             f"{path}: expected arrays images and labels, or train_images, train_labels, ... as in MedMNIST; "
-            f"found {_array_names(path)}."
+            f"found {_list_names(path)}."
         )
     images, labels, names, splits = [], [], [], []
-    for prefix, split in present:
-        part = rgb_images(medmnist.pop(f"{prefix}_images"), f"{path}: {prefix}_images")
+    for prefix in present:
+        split = _MEDMNIST_SPLITS[prefix]
+        part = rgb_images(arrays.pop(f"{prefix}_images"), f"{path}: {prefix}_images")
         images.append(resize_images(part, image_size_px))
-        labels.append(integer_labels(medmnist[f"{prefix}_labels"], len(part), f"{path}: {prefix}_labels"))
+        labels.append(integer_labels(arrays[f"{prefix}_labels"], len(part), f"{path}: {prefix}_labels"))
         names += [f"{split}/{index:05d}" for index in range(len(part))]
         splits += [split] * len(part)
     sizes = {part.shape[1] for part in images}
     if len(sizes) > 1:
         raise DataError(f"{path}: expected one image size, got {sorted(sizes)} px. Give the size you want.")
-    joined = np.concatenate(labels)
+    all_labels = np.concatenate(labels)
     return make_dataset(
         images=np.concatenate(images),
-        labels=joined,
-        class_names=class_names_for(joined, None, str(path)),
+        labels=all_labels,
+        class_names=class_names_for(all_labels, None, str(path)),
         names=np.array(names),
         predefined_splits=np.array(splits),
         source=str(path),
     )
 
 
-def _labelled_arrays(path: Path, arrays: dict[str, np.ndarray], image_size_px: int | None) -> CellDataset:
+def _labelled_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], image_size_px: int | None) -> CellDataset:
     images = rgb_images(arrays["images"], f"{path}: images")
     count = len(images)
-    given = arrays.get("class_names")
-    class_names = None if given is None else tuple(text_column(given, given.size, f"{path}: class_names").tolist())  # type: ignore[union-attr]
+
+    def column(name: str) -> Strings | None:
+        return _text_column(arrays[name], count, f"{path}: {name}") if name in arrays else None
+
+    class_names: tuple[str, ...] | None = None
+    if "class_names" in arrays:
+        stored = arrays["class_names"]
+        class_names = tuple(_text_column(stored, stored.size, f"{path}: class_names").tolist())
     if arrays["labels"].dtype.kind in "US":
-        words = text_column(arrays["labels"], count, f"{path}: labels")
-        assert words is not None
+        words = _text_column(arrays["labels"], count, f"{path}: labels")
         labels, class_names = labels_from_names(words.tolist(), class_names, f"{path}: labels")
     else:
         labels = integer_labels(arrays["labels"], count, f"{path}: labels")
         class_names = class_names_for(labels, class_names, f"{path}: labels")
-    names = text_column(arrays.get("names"), count, f"{path}: names")
+    names = column("names")
     return make_dataset(
         images=resize_images(images, image_size_px),
         labels=labels,
         class_names=class_names,
-        names=np.array([f"images/{index:05d}" for index in range(count)]) if names is None else names,
-        groups=text_column(arrays.get("groups"), count, f"{path}: groups"),
-        sites=text_column(arrays.get("sites"), count, f"{path}: labs"),
+        names=_numbered_names(count) if names is None else names,
+        groups=column("groups"),
+        sites=column("sites"),
         source=str(path),
     )
 
 
-def load_image_array(path: Path) -> np.ndarray:
-    """Unlabelled images of an ``.npz`` (array ``images``) or an ``.npy``: uint8 (n, h, w, 3)."""
+def _numbered_names(count: int) -> Strings:
+    return np.array([f"images/{index:05d}" for index in range(count)])
+
+
+def load_image_array(path: Path) -> tuple[Images, Strings]:
+    """Reads unlabelled images of an ``.npz`` (array ``images``) or an ``.npy``.
+
+    Returns:
+        Images, uint8 (n, height, width, 3), and their names, ``images/00000``, ``images/00001``, ...
+
+    Raises:
+        DataError: no such array, or one that does not hold images.
+    """
     if path.suffix.lower() == ".npz":
         arrays = read_archive(path, ("images",))
         if "images" not in arrays:
-            raise DataError(f"{path}: expected an array images, found {_array_names(path)}.")
-        return rgb_images(arrays["images"], f"{path}: images")
+            raise DataError(f"{path}: expected an array images, found {_list_names(path)}.")
+        images = rgb_images(arrays["images"], f"{path}: images")
+        return images, _numbered_names(len(images))
     try:
         array = np.load(path, allow_pickle=False)
     except (*_BROKEN_ARCHIVE, MemoryError) as error:
-        raise _broken_array(str(path), error) from None
+        raise _broken_array(str(path), error) from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: expected one array, got an archive of several. Name it .npz.")
-    return rgb_images(array, str(path))
+    images = rgb_images(array, str(path))
+    return images, _numbered_names(len(images))

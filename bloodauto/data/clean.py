@@ -1,4 +1,4 @@
-"""What is wrong with the images, and what is done about it. Nothing is deleted: images are kept or left out."""
+"""Finds images that would mislead training: copies, contradicting labels, planted outliers. Nothing is deleted."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ import numpy as np
 from bloodauto.data.dataset import CellDataset, FileProblem
 from bloodauto.data.near_duplicates import near_duplicate_clusters
 from bloodauto.run.files import atomic_path
+from bloodauto.types import Images, Labels, Mask, Rows, Scores, Strings
 
-#: One picture this often over at least two labels was planted; fewer copies are a labelling mistake.
+#: So many identical images over at least two labels were planted; fewer copies are a labelling mistake.
 MIN_PLANTED_COPIES = 10
 #: A cluster of near-duplicates this large over at least this many labels was planted as well.
 _MIN_PLANTED_LABELS = 3
-#: Standard deviation, in grey levels of 255, below which a picture shows nothing.
+#: Standard deviation, in grey levels of 255, below which an image shows nothing.
 _MIN_CONTRAST = 2.0
-# A picture that stands in two given parts stays in the one that is judged by.
+#: An image that stands in two predefined splits stays in the one that is evaluated on.
 _SPLIT_PRIORITY = {"test": 2, "validation": 1, "train": 0, "": 0}
 
 
 @dataclass(frozen=True)
 class FindingCount:
-    """How many images (or files) have one finding and what was done with them."""
+    """How many images or files have a finding.
+
+    Attributes:
+        finding: as in ``Cleaning`` or ``FileProblem``.
+        action: ``keep``, ``excluded`` or ``converted``.
+        count: how many.
+    """
 
     finding: str
     action: str
@@ -36,7 +43,14 @@ class FindingCount:
 
 @dataclass(frozen=True)
 class CleaningSummary:
-    """Counts for printing: images that were loaded, kept and left out, and each finding with its count."""
+    """Counts for printing.
+
+    Attributes:
+        images: loaded.
+        kept: of these, kept.
+        excluded: of these, excluded.
+        findings: every finding but ``none``, the most common first; files that could not be loaded included.
+    """
 
     images: int
     kept: int
@@ -49,25 +63,25 @@ class Cleaning:
     """One finding for each image.
 
     Attributes:
-        keep: bool, (n,): false for what must not be trained on or judged by.
-        clusters: int64, (n,): images with the same number are the same photograph and belong on one side of a split.
+        keep: bool, (n,): False for what must be neither trained nor evaluated on.
+        clusters: int64, (n,): images with the same number are the same photograph, which a split must not separate.
         findings: str, (n,): ``none``, ``exact_duplicate``, ``contradicting_labels``, ``planted_outlier``,
             ``duplicate_across_splits``, ``near_duplicate``, ``blank``, a conversion while loading such as ``grey``, or
             ``not_cleaned``.
         actions: str, (n,): ``keep``, ``excluded`` or ``converted``.
-        reasons: str, (n,): one sentence; empty where nothing was found.
-        is_enabled: false if the user asked for no cleaning.
+        reasons: str, (n,): one sentence; empty without a finding.
+        is_enabled: False if the user asked for no cleaning.
     """
 
-    keep: np.ndarray
-    clusters: np.ndarray
-    findings: np.ndarray
-    actions: np.ndarray
-    reasons: np.ndarray
+    keep: Mask
+    clusters: Rows
+    findings: Strings
+    actions: Strings
+    reasons: Strings
     is_enabled: bool
 
     def summary(self, dataset: CellDataset) -> CleaningSummary:
-        """Counts of each finding, the files that could not be loaded among them; commonest first."""
+        """Counts the findings of the data set that was cleaned."""
         counts = Counter(zip(self.findings.tolist(), self.actions.tolist(), strict=True))
         counts.update((problem.finding, problem.action) for problem in _unreadable_files(dataset))
         kept = int(self.keep.sum())
@@ -80,16 +94,22 @@ class Cleaning:
 
 
 def clean(dataset: CellDataset, *, enabled: bool = True) -> Cleaning:
-    """Finds images that would mislead training or flatter its result.
+    """Finds images that would mislead training or inflate its scores.
 
-    Left out: exact copies but one; all copies that carry contradicting labels, since none can be trusted; one picture
-    planted many times over several labels; the training copy of a picture that is also in a given test or validation
-    part (exact or near). Kept, but tied to one side of any split: near-duplicates. Kept and noted: pictures without
-    contrast.
+    Excluded: exact copies but one; all copies that carry contradicting labels, since none can be trusted; an image
+    planted many times over several labels; the training copy of an image that is also in a predefined test or
+    validation split (exact or near). Kept, but never separated by a split: near-duplicates. Kept and noted: images
+    without contrast.
 
     Args:
-        cells: the images as loaded.
-        enabled: false keeps every image as it is and ties none together.
+        dataset: the images as loaded.
+        enabled: False keeps every image as it is, each in a cluster of its own.
+
+    Example:
+        >>> from bloodauto.data.synthetic.generator import synthesize
+        >>> dataset = synthesize(40, image_size_px=32, duplicate_fraction=0.1)
+        >>> clean(dataset).summary(dataset).excluded
+        4
     """
     count = len(dataset)
     if not enabled:
@@ -101,23 +121,23 @@ def clean(dataset: CellDataset, *, enabled: bool = True) -> Cleaning:
             reasons=np.full(count, "cleaning was switched off"),
             is_enabled=False,
         )
-    notes = _FindingLog(dataset)
+    log = _FindingLog(dataset)
     clusters = np.arange(count)
     for copies in _exact_copies(dataset.images):
         clusters[copies] = copies[0]
-        _record_exact_copies(dataset, copies, notes)
+        _record_exact_copies(dataset, copies, log)
     unique = np.flatnonzero(clusters == np.arange(count))
     unique_clusters = unique[near_duplicate_clusters(dataset.images[unique])]
     clusters = unique_clusters[np.searchsorted(unique, clusters)]
     for members in _equal_value_groups(clusters):
-        _record_near_duplicates(dataset, members, notes)
+        _record_near_duplicates(dataset, members, log)
     for index in np.flatnonzero(_contrasts(dataset.images) < _MIN_CONTRAST).tolist():
-        notes.add(index, "blank", "keep", "the picture has no contrast: an empty field or a failed exposure")
-    converted = {name: index for index, name in enumerate(dataset.names.tolist())}
+        log.add(index, "blank", "keep", "the image has no contrast: an empty field or a failed exposure")
+    index_of = {name: index for index, name in enumerate(dataset.names.tolist())}
     for problem in dataset.problems:
-        if problem.name in converted:
-            notes.add(converted[problem.name], problem.finding, problem.action, problem.detail)
-    return notes.cleaning(clusters)
+        if problem.name in index_of:
+            log.add(index_of[problem.name], problem.finding, problem.action, problem.detail)
+    return log.cleaning(clusters)
 
 
 class _FindingLog:
@@ -140,7 +160,7 @@ class _FindingLog:
     def is_excluded(self, index: int) -> bool:
         return self._actions[index] == "excluded"
 
-    def cleaning(self, clusters: np.ndarray) -> Cleaning:
+    def cleaning(self, clusters: Rows) -> Cleaning:
         actions = np.array(self._actions)
         return Cleaning(
             keep=actions != "excluded",
@@ -152,15 +172,15 @@ class _FindingLog:
         )
 
 
-def _equal_value_groups(numbers: np.ndarray) -> list[np.ndarray]:
-    """Indices of equal numbers, ascending, for every number that stands more than once."""
+def _equal_value_groups(numbers: Rows) -> list[Rows]:
+    """Indices of equal numbers, ascending, for every number that occurs more than once."""
     order = np.argsort(numbers, kind="stable")
     starts = np.flatnonzero(np.diff(numbers[order])) + 1
     return [group for group in np.split(order, starts) if len(group) > 1]
 
 
-def _exact_copies(images: np.ndarray) -> list[np.ndarray]:
-    """Indices of images with the same pixels, ascending, for every picture that stands more than once."""
+def _exact_copies(images: Images) -> list[Rows]:
+    """Indices of images with the same pixels, ascending, for every image that occurs more than once."""
     first: dict[bytes, int] = {}
     numbers = np.empty(len(images), np.int64)
     for index, image in enumerate(images):
@@ -169,24 +189,24 @@ def _exact_copies(images: np.ndarray) -> list[np.ndarray]:
     return _equal_value_groups(numbers)
 
 
-def _contrasts(images: np.ndarray) -> np.ndarray:
+def _contrasts(images: Images) -> Scores:
     """Largest standard deviation over the three channels, float64 (n,)."""
     # numpy's std makes three float copies of each image: ten times as slow.
     return np.array([cv2.meanStdDev(image)[1].max() for image in images])
 
 
-def _label_names(dataset: CellDataset, members: np.ndarray) -> list[str]:
+def _label_names(dataset: CellDataset, members: Rows) -> list[str]:
     return [dataset.class_names[label] for label in np.unique(dataset.labels[members])]
 
 
-def _record_exact_copies(dataset: CellDataset, copies: np.ndarray, notes: _FindingLog) -> None:
+def _record_exact_copies(dataset: CellDataset, copies: Rows, log: _FindingLog) -> None:
     names = _label_names(dataset, copies)
     if len(names) > 1:
         is_planted = len(copies) >= MIN_PLANTED_COPIES
         finding = "planted_outlier" if is_planted else "contradicting_labels"
         reason = f"{len(copies)} identical copies, first {dataset.names[copies[0]]}, labelled {', '.join(names)}"
         for index in copies.tolist():
-            notes.add(index, finding, "excluded", reason)
+            log.add(index, finding, "excluded", reason)
         return
     splits = dataset.predefined_splits[copies].tolist()
     best = max(splits, key=lambda split: _SPLIT_PRIORITY[split])
@@ -195,36 +215,37 @@ def _record_exact_copies(dataset: CellDataset, copies: np.ndarray, notes: _Findi
         if index == kept:
             continue
         if _SPLIT_PRIORITY[split] < _SPLIT_PRIORITY[best]:
-            notes.add(index, "duplicate_across_splits", "excluded", f"identical to {dataset.names[kept]} in {best}")
+            log.add(index, "duplicate_across_splits", "excluded", f"identical to {dataset.names[kept]} in {best}")
         else:
-            notes.add(index, "exact_duplicate", "excluded", f"identical to {dataset.names[kept]}")
+            log.add(index, "exact_duplicate", "excluded", f"identical to {dataset.names[kept]}")
 
 
-def _record_near_duplicates(dataset: CellDataset, members: np.ndarray, notes: _FindingLog) -> None:
-    """Notes near-duplicates among what the exact comparison kept."""
-    alive = np.array([index for index in members.tolist() if not notes.is_excluded(index)], np.int64)
+def _record_near_duplicates(dataset: CellDataset, members: Rows, log: _FindingLog) -> None:
+    """Records near-duplicates among what the exact comparison kept."""
+    kept = np.array([index for index in members.tolist() if not log.is_excluded(index)], np.int64)
     names = _label_names(dataset, members)
     if len(members) >= MIN_PLANTED_COPIES and len(names) >= _MIN_PLANTED_LABELS:
         reason = f"{len(members)} near-identical copies, first {dataset.names[members[0]]}, labelled {', '.join(names)}"
-        for index in alive.tolist():
-            notes.replace(index, "planted_outlier", "excluded", reason)
+        for index in kept.tolist():
+            log.replace(index, "planted_outlier", "excluded", reason)
         return
-    if len(alive) < 2:
+    if len(kept) < 2:
         return
-    ranks = np.array([_SPLIT_PRIORITY[split] for split in dataset.predefined_splits[alive].tolist()])
-    best = alive[ranks.argmax()]
-    labels = f", labelled {', '.join(_label_names(dataset, alive))}" if len(_label_names(dataset, alive)) > 1 else ""
-    for index, rank in zip(alive.tolist(), ranks.tolist(), strict=True):
-        other = best if index != best else alive[alive != best][0]
+    ranks = np.array([_SPLIT_PRIORITY[split] for split in dataset.predefined_splits[kept].tolist()])
+    best = kept[ranks.argmax()]
+    labels = f", labelled {', '.join(_label_names(dataset, kept))}" if len(_label_names(dataset, kept)) > 1 else ""
+    for index, rank in zip(kept.tolist(), ranks.tolist(), strict=True):
+        other = best if index != best else kept[kept != best][0]
         if rank < ranks.max():
             reason = f"the same photograph as {dataset.names[best]} in {dataset.predefined_splits[best]}{labels}"
-            notes.add(index, "duplicate_across_splits", "excluded", reason)
+            log.add(index, "duplicate_across_splits", "excluded", reason)
         else:
-            reason = f"the same photograph as {dataset.names[other]}{labels}; kept on one side of every split"
-            notes.add(index, "near_duplicate", "keep", reason)
+            reason = f"the same photograph as {dataset.names[other]}{labels}; no split separates them"
+            log.add(index, "near_duplicate", "keep", reason)
 
 
 def _unreadable_files(dataset: CellDataset) -> list[FileProblem]:
+    """Problems of files that became no image."""
     names = set(dataset.names.tolist())
     return [problem for problem in dataset.problems if problem.name not in names]
 
@@ -233,6 +254,11 @@ def write_cleaning_csv(path: Path, dataset: CellDataset, cleaning: Cleaning) -> 
     """Writes one row for each image, then one for each file that could not be loaded.
 
     Columns: name, label (the class's name), finding, action, cluster, reason. Files have no label and no cluster.
+
+    Args:
+        path: the file, written atomically.
+        dataset: the images that were cleaned.
+        cleaning: the findings.
     """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -249,5 +275,6 @@ def write_cleaning_csv(path: Path, dataset: CellDataset, cleaning: Cleaning) -> 
             )
         )
         writer.writerows(
-            [lost.name, "", lost.finding, lost.action, "", lost.detail] for lost in _unreadable_files(dataset)
+            [problem.name, "", problem.finding, problem.action, "", problem.detail]
+            for problem in _unreadable_files(dataset)
         )

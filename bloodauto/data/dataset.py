@@ -1,14 +1,16 @@
-"""The images of a person, as one value."""
+"""Labelled images as one value, and the checks that every source of images passes."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bloodauto.errors import DataError
-from bloodauto.types import check_images
+from bloodauto.types import Images, Labels, Mask, Rows, Strings, check_images
 
 #: The eight classes of the competition and of BloodMNIST, in the order of their labels.
 COMPETITION_CLASSES = (
@@ -25,7 +27,14 @@ COMPETITION_CLASSES = (
 
 @dataclass(frozen=True)
 class FileProblem:
-    """A file that could not become an image, or became one only after a repair."""
+    """A file that could not become an image, or became one only after a repair.
+
+    Attributes:
+        name: path of the file within the data set.
+        finding: short machine-readable word, for example ``truncated``.
+        action: ``excluded`` or ``converted``.
+        detail: one sentence for a reader.
+    """
 
     name: str
     finding: str
@@ -42,26 +51,41 @@ class CellDataset:
         labels: int64, (n,), indices into ``class_names``.
         class_names: one name per class, in the order of the labels.
         names: str, (n,), unique; the file's relative path or ``split/index`` of an array.
-        groups: str, (n,), patient or slide; empty where unknown. No group ever stands on both sides of a split.
-        labs: str, (n,), laboratory; empty where unknown.
+        groups: str, (n,), patient or slide; empty where unknown. A split never separates a group.
+        sites: str, (n,), acquisition site (laboratory); empty where unknown.
         predefined_splits: str, (n,), ``train``, ``validation``, ``test``, or empty where the data do not say.
-        source: what the cells were read from, for messages and reports.
-        problems: files that were left out or repaired while loading.
+        source: what the images were read from, for messages and reports.
+        problems: files that were excluded or repaired while loading.
+
+    Raises:
+        DataError: ``images`` is no such array, or a label is no index into ``class_names``.
+
+    Example:
+        >>> import numpy as np
+        >>> dataset = make_dataset(
+        ...     images=np.zeros((4, 8, 8, 3), np.uint8),
+        ...     labels=np.array([0, 1, 0, 1]),
+        ...     class_names=("lymphocyte", "monocyte"),
+        ...     names=np.array(["a", "b", "c", "d"]),
+        ...     source="example",
+        ... )
+        >>> len(dataset), dataset.class_counts(np.arange(3)).tolist()
+        (4, [2, 1])
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: Images
+    labels: Labels
     class_names: tuple[str, ...]
-    names: np.ndarray
-    groups: np.ndarray
-    sites: np.ndarray
-    predefined_splits: np.ndarray
+    names: Strings
+    groups: Strings
+    sites: Strings
+    predefined_splits: Strings
     source: str
-    problems: tuple[FileProblem, ...] = field(default=())
+    problems: tuple[FileProblem, ...] = ()
 
     def __post_init__(self) -> None:
-        n = len(self.images)
         check_images(self.images, self.source)
+        n = len(self.images)
         for name in ("labels", "names", "groups", "sites", "predefined_splits"):
             assert getattr(self, name).shape == (n,), f"{name}: expected ({n},), got {getattr(self, name).shape}"
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
@@ -73,12 +97,19 @@ class CellDataset:
     def __len__(self) -> int:
         return len(self.images)
 
-    def class_counts(self, index: np.ndarray) -> np.ndarray:
-        """How many of the cells at ``index`` (integers or a boolean mask) are of each class, int64 (classes,)."""
+    def class_counts(self, index: Rows | Mask) -> Labels:
+        """Counts the images of each class.
+
+        Args:
+            index: which images, as integers or as a boolean mask.
+
+        Returns:
+            int64, (classes,).
+        """
         return np.bincount(self.labels[index], minlength=len(self.class_names))
 
-    def subset(self, index: np.ndarray) -> CellDataset:
-        """The cells at ``index`` (integers or a boolean mask), in that order."""
+    def subset(self, index: Rows | Mask) -> CellDataset:
+        """The images at ``index`` (integers or a boolean mask), in that order."""
         return replace(
             self,
             images=self.images[index],
@@ -90,7 +121,7 @@ class CellDataset:
         )
 
     def digest(self) -> str:
-        """SHA-256 over images, labels, names and class names: changes when anything that training sees changes."""
+        """SHA-256 over images, labels, class names and all columns: changes when anything that training sees changes."""
         hasher = hashlib.sha256()
         hasher.update(repr((self.images.shape, self.class_names)).encode())
         hasher.update(np.ascontiguousarray(self.images).data)
@@ -98,3 +129,96 @@ class CellDataset:
         for column in (self.names, self.groups, self.sites, self.predefined_splits):
             hasher.update("\0".join(column.tolist()).encode())
         return hasher.hexdigest()
+
+
+def make_dataset(
+    *,
+    images: Images,
+    labels: Labels,
+    class_names: Sequence[str],
+    names: Strings,
+    source: str,
+    groups: Strings | None = None,
+    sites: Strings | None = None,
+    predefined_splits: Strings | None = None,
+    problems: Sequence[FileProblem] = (),
+) -> CellDataset:
+    """Makes a data set after checking what a search needs of any.
+
+    Args:
+        images: as in ``CellDataset``, and so are all others; a column that is None is unknown for every image.
+        labels: see ``CellDataset``.
+        class_names: see ``CellDataset``.
+        names: see ``CellDataset``.
+        source: see ``CellDataset``.
+        groups: see ``CellDataset``.
+        sites: see ``CellDataset``.
+        predefined_splits: see ``CellDataset``.
+        problems: see ``CellDataset``.
+
+    Raises:
+        DataError: fewer than two classes, a class with fewer than two images, or a name that stands twice.
+    """
+    if len(class_names) < 2:
+        raise DataError(
+            f"{source}: expected at least two classes, got only {list(class_names)}. There is nothing to tell apart."
+        )
+    counts = np.bincount(labels, minlength=len(class_names))
+    sparse = [f"{name} ({count})" for name, count in zip(class_names, counts.tolist(), strict=True) if count < 2]
+    if sparse:
+        excluded = sum(problem.action == "excluded" for problem in problems)
+        because = f" {excluded} files could not be used." if excluded else ""
+        raise DataError(
+            f"{source}: expected at least two images of each class, one to train on and one to evaluate on; too few of "
+            f"{', '.join(sparse)}.{because} Add images or leave the class out."
+        )
+    repeated = [name for name, count in Counter(names.tolist()).items() if count > 1]
+    if repeated:
+        raise DataError(f"{source}: expected a different name for each image, these stand twice: {repeated[:5]}.")
+    unknown = np.full(len(images), "", np.str_)
+    return CellDataset(
+        images=images,
+        labels=labels,
+        class_names=tuple(class_names),
+        names=names.astype(np.str_),
+        groups=unknown if groups is None else groups,
+        sites=unknown if sites is None else sites,
+        predefined_splits=unknown if predefined_splits is None else predefined_splits,
+        source=source,
+        problems=tuple(problems),
+    )
+
+
+def concatenate(parts: Sequence[CellDataset]) -> CellDataset:
+    """Joins several data sets, for instance those of several sites.
+
+    Raises:
+        DataError: nothing to join, or the parts differ in class names or image size, or share a name.
+    """
+    if not parts:
+        raise DataError("concatenate: expected at least one data set, got none.")
+    first = parts[0]
+    for part in parts[1:]:
+        if part.class_names != first.class_names or part.images.shape[1:] != first.images.shape[1:]:
+            raise DataError(
+                f"concatenate: {part.source} has classes {part.class_names} and images {part.images.shape[1:]}, "
+                f"expected {first.class_names} and {first.images.shape[1:]} as in {first.source}."
+            )
+    names = np.concatenate([part.names for part in parts])
+    unique, counts = np.unique(names, return_counts=True)
+    if len(unique) < len(names):
+        raise DataError(
+            f"concatenate: expected unique names, {unique[counts > 1][0]!r} occurs more than once. "
+            "Give synthetic data sets of one site different seeds or first_index."
+        )
+    return replace(
+        first,
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        names=names,
+        groups=np.concatenate([part.groups for part in parts]),
+        sites=np.concatenate([part.sites for part in parts]),
+        predefined_splits=np.concatenate([part.predefined_splits for part in parts]),
+        source=" + ".join(part.source for part in parts),
+        problems=tuple(problem for part in parts for problem in part.problems),
+    )

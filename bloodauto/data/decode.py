@@ -1,4 +1,4 @@
-"""One image file -> one square uint8 RGB image, with a note of everything that was done to it."""
+"""Decodes image files into square uint8 RGB images, with a note of everything that was done to each."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from bloodauto.data.dataset import FileProblem
-from bloodauto.data.headers import HeaderError, read_header
+from bloodauto.data.headers import HeaderError, ImageHeader, read_header
 from bloodauto.errors import DataError
+from bloodauto.types import Image, Images, Rows
 
 #: Extensions that are read as images, in lower case.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
-#: A header that claims more pixels is refused before anything is allocated: a cell needs no hundredth of it.
+#: A header that claims more pixels is refused before anything is allocated; a cell needs less than a hundredth of it.
 MAX_PIXELS = 64_000_000
+#: A larger file is not read at all.
 MAX_FILE_BYTES = 512 * 2**20
 #: 16-bit files whose brightest value stays below this use only a corner of their range (12-bit cameras do that).
 _MIN_16_BIT_MAXIMUM = 8192
+#: EXIF orientation -> rotation, then axis of a flip, as OpenCV takes them.
 _EXIF_TRANSFORMS = {
     2: (None, 1),
     3: (cv2.ROTATE_180, None),
@@ -36,9 +41,14 @@ _EXIF_TRANSFORMS = {
 
 @dataclass(frozen=True)
 class DecodedFile:
-    """One file after decoding: the image (uint8, (side, side, 3), RGB), or none where it was left out; and why."""
+    """One file after decoding.
 
-    image: np.ndarray | None
+    Attributes:
+        image: uint8, (side, side, 3), RGB; None where the file was excluded.
+        problems: why it was excluded, or which conversions it needed.
+    """
+
+    image: Image | None
     problems: tuple[FileProblem, ...]
 
 
@@ -49,20 +59,27 @@ class DecodedFiles:
     Attributes:
         images: uint8, (m, side, side, 3), RGB: one for each file that could be read, in the order of the files.
         kept: int64, (m,), which of the files these are.
-        problems: notes on repaired and left-out files, in the order of the files.
+        problems: notes on repaired and excluded files, in the order of the files.
     """
 
-    images: np.ndarray
-    kept: np.ndarray
+    images: Images
+    kept: Rows
     problems: tuple[FileProblem, ...]
 
 
-def to_square(image: np.ndarray, side_px: int) -> np.ndarray:
-    """uint8 (h, w, 3) -> (side_px, side_px, 3), with the shape of the cell kept.
+def to_square(image: Image, side_px: int) -> Image:
+    """Pads an image to a square and resizes it, so that cells keep their shape.
 
     An image that is not square is first made so by repeating its outermost pixels on both sides of the shorter axis:
     stretching would turn round cells into oval ones, mirroring would invent second cells. Shrinks with INTER_AREA,
     which averages and so does not alias; enlarges with INTER_LINEAR, which does not overshoot.
+
+    Args:
+        image: uint8, (height, width, 3).
+        side_px: side of the result.
+
+    Returns:
+        uint8, (side_px, side_px, 3).
     """
     height, width = image.shape[:2]
     if height != width:
@@ -77,79 +94,130 @@ def to_square(image: np.ndarray, side_px: int) -> np.ndarray:
     return image
 
 
+class _UnusableError(Exception):
+    """The file cannot become an image.
+
+    Attributes:
+        finding: as in ``FileProblem``.
+        detail: as in ``FileProblem``.
+    """
+
+    def __init__(self, finding: str, detail: str) -> None:
+        super().__init__(detail)
+        self.finding = finding
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """A repair that an image needed; the fields are those of ``FileProblem``."""
+
+    finding: str
+    detail: str
+
+
 def decode_image(data: bytes, name: str, side_px: int) -> DecodedFile:
     """Decodes one JPEG, PNG, TIFF or BMP.
 
     Never raises for what the bytes hold: broken files come back without an image, odd ones (grey, transparent, 16-bit,
     CMYK, palette, turned by EXIF, several pages) converted, each with a note. Transparent pixels become white, as the
     background of a smear is.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for the notes.
+        side_px: side of the result; see ``to_square``.
     """
+    try:
+        header = _checked_header(data)
+        pixels, conversions = _eight_bits(_stored_pixels(data, header))
+        conversions += _header_conversions(header)
+        rgb, colour_conversions = _as_rgb(pixels, header)
+        conversions += colour_conversions
+    except _UnusableError as error:
+        return DecodedFile(None, (FileProblem(name, error.finding, "excluded", error.detail),))
+    if header.orientation != 1:
+        rgb = _upright(rgb, header.orientation)
+        conversions.append(_Conversion("exif_rotation", f"turned upright (orientation {header.orientation})"))
+    problems = tuple(FileProblem(name, note.finding, "converted", note.detail) for note in conversions)
+    return DecodedFile(to_square(rgb, side_px), problems)
 
-    def excluded(finding: str, detail: str) -> DecodedFile:
-        return DecodedFile(None, (FileProblem(name, finding, "excluded", detail),))
 
+def _checked_header(data: bytes) -> ImageHeader:
+    """The header of a file that is worth decoding."""
     try:
         header = read_header(data)
     except HeaderError as error:
-        return excluded("unreadable", str(error))
+        raise _UnusableError("unreadable", str(error)) from error
     if header.width * header.height > MAX_PIXELS:
-        return excluded("too_large", f"{header.width} x {header.height} pixels; at most {MAX_PIXELS:,} are decoded")
+        raise _UnusableError(
+            "too_large", f"{header.width} x {header.height} pixels; at most {MAX_PIXELS:,} are decoded"
+        )
     if not header.is_complete:
-        return excluded("truncated", f"the {header.format} ends early or is damaged")
+        raise _UnusableError("truncated", f"the {header.format} ends early or is damaged")
+    return header
+
+
+def _stored_pixels(data: bytes, header: ImageHeader) -> NDArray[Any]:
+    """Pixels in the depth and with the channels that the file has: (height, width) or (height, width, c), BGR."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        return excluded("unreadable", f"OpenCV: {error.err}")
+        raise _UnusableError("unreadable", f"OpenCV: {error.err}") from error
     if pixels is None or pixels.size == 0:
-        return excluded("unreadable", f"the {header.format} could not be decoded")
+        raise _UnusableError("unreadable", f"the {header.format} could not be decoded")
+    return pixels
 
-    problems: list[FileProblem] = []
 
-    def converted(finding: str, detail: str) -> None:
-        problems.append(FileProblem(name, finding, "converted", detail))
+def _eight_bits(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], list[_Conversion]]:
+    if pixels.dtype == np.uint8:
+        return pixels, []
+    if pixels.dtype != np.uint16:
+        raise _UnusableError("unsupported_depth", f"expected 8 or 16 bits per channel, got {pixels.dtype}")
+    brightest = int(pixels.max())
+    if 0 < brightest < _MIN_16_BIT_MAXIMUM:
+        raise _UnusableError(
+            "narrow_range", f"16-bit values reach only {brightest} of 65535; scale them to the full range and save"
+        )
+    return np.rint(pixels / 257.0).astype(np.uint8), [_Conversion("sixteen_bit", "divided by 257 to 0-255")]
 
-    if pixels.dtype == np.uint16:
-        brightest = int(pixels.max())
-        if 0 < brightest < _MIN_16_BIT_MAXIMUM:
-            return excluded(
-                "narrow_range", f"16-bit values reach only {brightest} of 65535; scale them to the full range and save"
-            )
-        pixels = np.rint(pixels / 257.0).astype(np.uint8)
-        converted("sixteen_bit", "divided by 257 to 0-255")
-    elif pixels.dtype != np.uint8:
-        return excluded("unsupported_depth", f"expected 8 or 16 bits per channel, got {pixels.dtype}")
+
+def _header_conversions(header: ImageHeader) -> list[_Conversion]:
+    """What OpenCV converts without saying so."""
+    conversions = []
     if header.is_palette:
-        converted("palette", "colours looked up")
+        conversions.append(_Conversion("palette", "colours looked up"))
     if header.format == "JPEG" and header.channels == 4:
-        converted("cmyk", "converted to RGB without a colour profile")
+        conversions.append(_Conversion("cmyk", "converted to RGB without a colour profile"))
     if header.has_more_pages:
-        converted("several_pages", "the first page is used")
+        conversions.append(_Conversion("several_pages", "the first page is used"))
+    return conversions
 
+
+def _as_rgb(pixels: NDArray[np.uint8], header: ImageHeader) -> tuple[Image, list[_Conversion]]:
+    """uint8 (height, width), or (height, width, c) in OpenCV's order, -> RGB."""
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if channels == 1:
-        rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-        converted("grey", "the grey channel repeated three times")
-    elif channels == 4:
-        alpha = pixels[:, :, 3:].astype(np.float32) / 255.0
-        over_white = np.rint(pixels[:, :, :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
-        rgb = cv2.cvtColor(over_white, cv2.COLOR_BGR2RGB)
-        if (alpha < 1.0).any():
-            converted("transparent", "laid over white")
-        elif header.format != "BMP":
-            converted("alpha_channel", "an alpha channel without effect was dropped")
-    elif channels == 3:
-        rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    else:
-        return excluded("unsupported_channels", f"expected 1, 3 or 4 channels, got {channels}")
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), [_Conversion("grey", "the grey channel repeated three times")]
+    if channels == 3:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), []
+    if channels != 4:
+        raise _UnusableError("unsupported_channels", f"expected 1, 3 or 4 channels, got {channels}")
+    alpha = pixels[:, :, 3:].astype(np.float32) / 255.0
+    over_white = np.rint(pixels[:, :, :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
+    conversions = []
+    if (alpha < 1.0).any():
+        conversions.append(_Conversion("transparent", "laid over white"))
+    elif header.format != "BMP":
+        conversions.append(_Conversion("alpha_channel", "an alpha channel without effect was dropped"))
+    return cv2.cvtColor(over_white, cv2.COLOR_BGR2RGB), conversions
 
-    if header.orientation != 1:
-        rotation, flip_axis = _EXIF_TRANSFORMS[header.orientation]
-        if rotation is not None:
-            rgb = cv2.rotate(rgb, rotation)
-        if flip_axis is not None:
-            rgb = cv2.flip(rgb, flip_axis)
-        converted("exif_rotation", f"turned upright (orientation {header.orientation})")
-    return DecodedFile(to_square(rgb, side_px), tuple(problems))
+
+def _upright(rgb: Image, orientation: int) -> Image:
+    rotation, flip_axis = _EXIF_TRANSFORMS[orientation]
+    if rotation is not None:
+        rgb = cv2.rotate(rgb, rotation)
+    return rgb if flip_axis is None else cv2.flip(rgb, flip_axis)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -161,7 +229,10 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def most_common_side(paths: Sequence[Path]) -> int:
-    """The longer side of the commonest image size among the files, in pixels.
+    """The longer side of the most common image size among the files, in pixels.
+
+    Args:
+        paths: at least one file; only headers are read.
 
     Raises:
         DataError: no file has a readable header.
@@ -178,14 +249,19 @@ def most_common_side(paths: Sequence[Path]) -> int:
         sizes = Counter(size for size in pool.map(size_of, paths) if size is not None)
     if not sizes:
         raise DataError(f"{paths[0]}: expected an image, none of {len(paths)} files can be read as one.")
-    commonest = max(sizes.values())
-    return max(max(size) for size, count in sizes.items() if count == commonest)
+    highest = max(sizes.values())
+    return max(max(size) for size, count in sizes.items() if count == highest)
 
 
 def decode_files(paths: Sequence[Path], names: Sequence[str], side_px: int) -> DecodedFiles:
-    """Decodes files on all cores into one array; unreadable ones are left out with a note.
+    """Decodes files on all cores into one array; unreadable ones are excluded with a note.
 
     OpenCV decodes and resizes without holding Python's lock, so threads are enough.
+
+    Args:
+        paths: the files.
+        names: one for each file, for the notes.
+        side_px: side of the images; see ``to_square``.
     """
     images = np.empty((len(paths), side_px, side_px, 3), np.uint8)
 
@@ -198,6 +274,7 @@ def decode_files(paths: Sequence[Path], names: Sequence[str], side_px: int) -> D
             images[index] = decoded.image
         return decoded.image is not None, decoded.problems
 
+    # OpenCV prints a warning for each damaged file; the notes say the same once.
     previous_level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

@@ -1,4 +1,8 @@
-"""Downloading the public BloodMNIST, resumably and checked."""
+"""Downloads the public BloodMNIST, resumably and with a checksum.
+
+Neither ``keras.utils.get_file`` nor pooch resumes: both start a broken transfer anew, which costs up to 1.5 GB for the
+images of 224 px. Both also import or install more than the standard library's HTTP client, which is all this needs.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,19 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class _PublicFile:
+    """A file of MedMNIST+.
+
+    Attributes:
+        file_name: on the server and on disk.
+        md5: 32 hexadecimal digits.
+    """
+
     file_name: str
     md5: str
 
 
 # File names and checksums as the medmnist package lists them (medmnist/info.py, version 3). MD5 is what Zenodo publishes:
-# it guards against damage, and against forgery only as far as MD5 can.
+# it detects damage, and forgery only as far as MD5 can.
 _PUBLIC_FILES = {
     ("bloodmnist", 28): _PublicFile("bloodmnist.npz", "7053d0359d879ad8a5505303e11de1dc"),
     ("bloodmnist", 64): _PublicFile("bloodmnist_64.npz", "2b94928a2ae4916078ca51e05b6b800b"),
@@ -42,17 +53,17 @@ def fetch_medmnist(
     base_url: str = MEDMNIST_URL,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Path:
-    """Downloads one MedMNIST file, unless it is there already and whole.
+    """Downloads one MedMNIST file, unless it exists and its checksum is right.
 
-    What an interrupted download left (``<file>.partial``) is continued with an HTTP range; a server that does not know ranges
-    is read from the start.
+    The partial file of an interrupted download (``<file>.partial``) is continued with an HTTP range request; where the
+    server does not support them, the download starts anew.
 
     Args:
         name: ``bloodmnist``.
         size: side of the images in pixels: 28, 64, 128 or 224.
-        folder: where the file goes; made if it is absent.
+        folder: where the file is written; created if it is absent.
         base_url: the folder of the files on the server.
-        progress: called with the bytes on disk and the bytes expected (None if the server does not say).
+        progress: called with the bytes on disk and the bytes expected (None if the server does not state a length).
 
     Returns:
         The path of the file, whose MD5 sum has been checked.
@@ -69,14 +80,27 @@ def fetch_medmnist(
 
 
 def fetch(url: str, md5: str, target: Path, progress: Callable[[int, int | None], None] | None = None) -> Path:
-    """Downloads ``url`` to ``target`` unless it is there with the right MD5 sum; see ``fetch_medmnist``."""
+    """Downloads one file, unless it exists and its checksum is right.
+
+    Args:
+        url: of the file, http or https.
+        md5: 32 hexadecimal digits.
+        target: where to write it.
+        progress: see ``fetch_medmnist``.
+
+    Returns:
+        ``target``, whose MD5 sum has been checked.
+
+    Raises:
+        DataError: see ``fetch_medmnist``; also an existing ``target`` with another checksum, which is left alone.
+    """
     by_hand = f"Or download {url} by hand (e.g. on another machine) to {target}"
     if target.exists():
-        found = _md5(target)
-        if found == md5:
+        actual = _md5(target)
+        if actual == md5:
             return target
         raise DataError(
-            f"{target}: expected a file with MD5 {md5}, got {found}: damaged, or another file of that name. "
+            f"{target}: expected a file with MD5 {md5}, got {actual}: damaged, or another file of that name. "
             f"Move it away and run again."
         )
     partial = target.with_name(target.name + ".partial")
@@ -86,21 +110,21 @@ def fetch(url: str, md5: str, target: Path, progress: Callable[[int, int | None]
     except urllib.error.HTTPError as error:
         raise DataError(
             f"{url}: expected a file, the server answered {error.code} {error.reason}. {by_hand}."
-        ) from None
+        ) from error
     except (OSError, http.client.HTTPException) as error:
-        held = partial.stat().st_size if partial.exists() else 0
+        size = partial.stat().st_size if partial.exists() else 0
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise DataError(
-            f"{url}: the download broke off ({reason}); {held:,} bytes are kept. Check the network and run again to "
+            f"{url}: the download broke off ({reason}); {size:,} bytes are kept. Check the network and run again to "
             f"continue. {by_hand}."
-        ) from None
-    found = _md5(partial)
-    if found != md5:
+        ) from error
+    actual = _md5(partial)
+    if actual != md5:
         size = partial.stat().st_size
         partial.unlink()
         raise DataError(
-            f"{url}: expected a file with MD5 {md5}, got {size:,} bytes with {found}; they were removed. Run again; if it "
-            f"stays so, the server or something in between sends another file. {by_hand}."
+            f"{url}: expected a file with MD5 {md5}, got {size:,} bytes with {actual}; they were removed. Run again; if "
+            f"that does not help, the server or something in between sends another file. {by_hand}."
         )
     partial.replace(target)
     return target
@@ -108,36 +132,36 @@ def fetch(url: str, md5: str, target: Path, progress: Callable[[int, int | None]
 
 def _transfer(url: str, partial: Path, progress: Callable[[int, int | None], None] | None) -> None:
     """Reads ``url`` into ``partial``, continuing it where possible; raises OSError when the connection breaks."""
-    held = partial.stat().st_size if partial.exists() else 0
+    size = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "bloodauto", "Accept-Encoding": "identity"})
-    if held:
-        request.add_header("Range", f"bytes={held}-")
+    if size:
+        request.add_header("Range", f"bytes={size}-")
     try:
         # An opener of its own: the shared one keeps whatever proxies were set when it was first used.
         response = urllib.request.build_opener().open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and held:
-            # Nothing lies beyond what is held: it is whole (the checksum will tell), or of an older, longer file.
+        if error.code == 416 and size:
+            # Nothing lies beyond the partial file: it is whole (the checksum will tell), or of an older, longer file.
             error.close()
             return
         raise
     with response:
-        continues = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {held}-")
-        if held and response.status == 206 and not continues:
-            raise OSError(f"asked for bytes from {held}, got {response.headers.get('Content-Range')!r}")
+        continues = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {size}-")
+        if size and response.status == 206 and not continues:
+            raise OSError(f"requested bytes from {size}, got {response.headers.get('Content-Range')!r}")
         if not continues:
-            held = 0
+            size = 0
         length = response.headers.get("Content-Length")
-        expected = held + int(length) if length is not None else None
+        expected = size + int(length) if length is not None else None
         with partial.open("ab" if continues else "wb") as stream:
             while chunk := response.read(_CHUNK_BYTES):
                 stream.write(chunk)
-                held += len(chunk)
+                size += len(chunk)
                 if progress is not None:
-                    progress(held, expected)
+                    progress(size, expected)
     # http.client ends a read(amount) that comes up short without an error.
-    if expected is not None and held < expected:
-        raise OSError(f"{held:,} of {expected:,} bytes came")
+    if expected is not None and size < expected:
+        raise OSError(f"{size:,} of {expected:,} bytes came")
 
 
 def _md5(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A path -> cells: a folder per class, a CSV manifest, or an array file. Also images without labels."""
+"""Loads images from a path: a folder per class, a CSV manifest or an array file; also images without labels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from bloodauto.data.arrays import load_image_array, load_npz, resize_images
-from bloodauto.data.dataset import CellDataset, FileProblem
+from bloodauto.data.columns import MANIFEST_COLUMNS, standard_names
+from bloodauto.data.dataset import CellDataset, FileProblem, make_dataset
 from bloodauto.data.decode import IMAGE_SUFFIXES, decode_files, most_common_side
-from bloodauto.data.labels import class_names_for, labels_from_names, make_dataset
+from bloodauto.data.labels import class_names_for, labels_from_names
 from bloodauto.errors import DataError
+from bloodauto.types import Images, Strings
 
 _SPLIT_NAMES = {
     "": "",
@@ -28,14 +30,22 @@ _SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-_MANIFEST_COLUMNS = ("path", "label", "group", "site", "split")
-# What operating systems leave in any folder they show: not worth a word.
+#: Files that operating systems leave in any folder they show; they are not reported.
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 
 
 @dataclass(frozen=True)
 class _ListedFile:
-    """One image file and what is known of it before it is read."""
+    """One image file and what is known of it before it is read.
+
+    Attributes:
+        path: where it lies.
+        name: its name within the data set.
+        label: its class, as a word or a number.
+        group: patient or slide; empty where unknown.
+        site: acquisition site; empty where unknown.
+        split: ``train``, ``validation``, ``test`` or empty.
+    """
 
     path: Path
     name: str
@@ -51,16 +61,26 @@ def load_dataset(path: Path, *, image_size_px: int | None = None) -> CellDataset
     Args:
         path: one of
             - a folder with one folder per class, named after it (JPEG, PNG, TIFF, BMP); or such a folder each in
-              ``train``, ``validation`` and ``test``, which are then kept as given splits;
-            - a ``.csv`` manifest with the columns path and label, and optionally group, site and split; paths are
-              relative to the manifest;
-            - an ``.npz`` with ``images`` and ``labels``, optionally ``class_names``, ``names``, ``groups``, ``sites``;
-            - an ``.npz`` of MedMNIST; its splits are kept as given splits.
-        image_size_px: side of the square images. None: for files the longer side of the commonest size, for arrays
+              ``train``, ``validation`` and ``test``, which become predefined splits;
+            - a ``.csv`` manifest with the columns path and label, and optionally group, site (or lab) and split; paths
+              are relative to the manifest;
+            - an ``.npz`` with ``images`` and ``labels``, optionally ``class_names``, ``names``, ``groups`` and ``sites``
+              (or ``labs``);
+            - an ``.npz`` of MedMNIST; its splits become predefined splits.
+        image_size_px: side of the square images. None: for files the longer side of the most common size, for arrays
             their own longer side. Images that are not square get their outermost pixels repeated (``to_square``).
+
+    Returns:
+        At least two classes with at least two images each.
 
     Raises:
         DataError: nothing usable there; the message says what was expected, what came and how to mend it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> dataset = load_dataset(Path("cells.npz"), image_size_px=96)  # doctest: +SKIP
+        >>> dataset.images.shape  # doctest: +SKIP
+        (13759, 96, 96, 3)
     """
     if image_size_px is not None and image_size_px < 1:
         raise DataError(f"image_size_px: expected at least 1, got {image_size_px}.")
@@ -75,10 +95,14 @@ def load_dataset(path: Path, *, image_size_px: int | None = None) -> CellDataset
     raise DataError(f"{path}: expected a folder with one folder per class, a .csv manifest or an .npz, got {suffix!r}.")
 
 
-def load_images(path: Path, image_size_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images without labels: a folder (with all folders in it), one image file, an ``.npz`` or an ``.npy``.
+def load_images(path: Path, image_size_px: int) -> tuple[Images, Strings]:
+    """Reads images without labels.
 
-    Files that can not be read are left out, with one warning that counts and names them.
+    Files that cannot be read are excluded, with one warning that counts and names them.
+
+    Args:
+        path: a folder (with all folders in it), one image file, an ``.npz`` or an ``.npy``.
+        image_size_px: side of the square images; see ``to_square``.
 
     Returns:
         Images, uint8 (n, image_size_px, image_size_px, 3), RGB, and names, str (n,): the path within the folder, or
@@ -88,27 +112,27 @@ def load_images(path: Path, image_size_px: int) -> tuple[np.ndarray, np.ndarray]
         DataError: nothing usable there.
     """
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if _is_image(file))
-        if not found:
+        files = sorted(file for file in path.rglob("*") if _is_image(file))
+        if not files:
             raise DataError(f"{path}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), found none.")
-        names = [file.relative_to(path).as_posix() for file in found]
+        names = [file.relative_to(path).as_posix() for file in files]
     else:
         _require_file(path)
         if path.suffix.lower() in (".npz", ".npy"):
-            images = resize_images(load_image_array(path), image_size_px)
-            return images, np.array([f"images/{index:05d}" for index in range(len(images))])
+            images, array_names = load_image_array(path)
+            return resize_images(images, image_size_px), array_names
         if not _is_image(path):
             raise DataError(
                 f"{path}: expected a folder, an .npz, an .npy or an image ({', '.join(sorted(IMAGE_SUFFIXES))}), "
                 f"got {path.suffix!r}."
             )
-        found, names = [path], [path.name]
-    decoded = decode_files(found, names, image_size_px)
-    lost = [f"{problem.name}: {problem.detail}" for problem in decoded.problems if problem.action == "excluded"]
+        files, names = [path], [path.name]
+    decoded = decode_files(files, names, image_size_px)
+    excluded = [f"{problem.name}: {problem.detail}" for problem in decoded.problems if problem.action == "excluded"]
     if len(decoded.kept) == 0:
-        raise DataError(f"{path}: expected images, none of {len(found)} files can be read. First: {lost[0]}.")
-    if lost:
-        warnings.warn(f"{path}: {len(lost)} of {len(found)} files left out: {'; '.join(lost[:5])}", stacklevel=2)
+        raise DataError(f"{path}: expected images, none of {len(files)} files can be read. First: {excluded[0]}.")
+    if excluded:
+        warnings.warn(f"{path}: {len(excluded)} of {len(files)} files excluded: {'; '.join(excluded[:5])}", stacklevel=2)
     return decoded.images, np.array(names)[decoded.kept]
 
 
@@ -187,7 +211,7 @@ def _unused(path: Path, root: Path) -> FileProblem:
         )
     if _is_image(path):
         return FileProblem(name, "no_label", "excluded", "lies outside the class folders")
-    return FileProblem(name, "not_an_image", "excluded", f"read are {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return FileProblem(name, "not_an_image", "excluded", f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def _read_files(
@@ -200,7 +224,7 @@ def _read_files(
         raise DataError(
             f"{source}: expected images, none of {len(files)} files can be read. First: {first.name}: {first.detail}."
         )
-    # Classes are those of the listed files, so that one whose files are all broken is an error and not a lost class.
+    # The classes are those of the listed files: one whose files are all broken is an error and does not vanish.
     words = [file.label for file in files]
     if all(word.isdecimal() for word in words) and source.endswith(".csv"):
         labels = np.array([int(word) for word in words], np.int64)
@@ -225,12 +249,13 @@ def _load_manifest(path: Path, image_size_px: int | None) -> CellDataset:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
-            columns = [column.strip().lower() for column in reader.fieldnames or []]
+            header = [] if reader.fieldnames is None else reader.fieldnames
+            columns = standard_names([column.strip().lower() for column in header], str(path))
             reader.fieldnames = columns
             _check_columns(path, columns)
             files = [_listed_row(path, row, reader.line_num) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV table in UTF-8 ({error}).") from None
+        raise DataError(f"{path}: expected a CSV table in UTF-8 ({error}).") from error
     if not files:
         raise DataError(f"{path}: expected one row for each image, found only the header.")
     missing = [file.name for file in files if not file.path.is_file()]
@@ -250,13 +275,15 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
                 hint = " Separate the columns by commas."
             raise DataError(f"{path}: expected the columns path and label, found {list(columns)}.{hint}")
-    repeated = [column for column in _MANIFEST_COLUMNS if columns.count(column) > 1]
+    repeated = [column for column in MANIFEST_COLUMNS if columns.count(column) > 1]
     if repeated:
         raise DataError(f"{path}: expected each column once, found several named {repeated}.")
 
 
 def _listed_row(path: Path, row: dict[str | None, str | None], line: int) -> _ListedFile:
-    values = {column: (row.get(column) or "").strip() for column in _MANIFEST_COLUMNS}
+    cells = {column: row.get(column) for column in MANIFEST_COLUMNS}
+    # A short line leaves its last columns None.
+    values = {column: "" if cell is None else cell.strip() for column, cell in cells.items()}
     if not values["path"] or not values["label"]:
         raise DataError(f"{path}:{line}: expected a path and a label, got {values['path']!r} and {values['label']!r}.")
     if None in row:

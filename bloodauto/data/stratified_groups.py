@@ -1,4 +1,4 @@
-"""Dealing groups of images into parts so that every part gets its share of each class."""
+"""Stratified group split: divides images into parts of given sizes without separating a group."""
 
 from __future__ import annotations
 
@@ -6,72 +6,106 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bloodauto.types import Floats, Labels, Rows
+
 
 def stratified_group_split(
-    labels: np.ndarray, group_ids: np.ndarray, fractions: Sequence[float], num_classes: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Deals whole units (images that must stay together) into parts.
+    labels: Labels, group_ids: Rows, fractions: Sequence[float], num_classes: int, rng: np.random.Generator
+) -> Rows:
+    """Assigns whole groups to parts, with every class in proportion.
 
-    Three rounds. A class with fewer units than there are parts is served first, one unit to each part in the order of
-    the parts. Then units of several images, the largest first, each to the part where it brings the class counts closest to
-    their targets (smallest growth of the sum over classes of (count - target)^2 / target); of equals, the last part, which
-    is a part to learn from. Then single images class by class, in random order, to fill what is missing. Unlike
-    scikit-learn's StratifiedGroupKFold the parts may differ in size, small classes are served first and single
-    images cost no Python loop.
+    Three rounds. A class with fewer groups than there are parts is served first, one group to each part in the order of
+    the parts. Then groups of several images, the largest first, each to the part where it brings the class counts
+    closest to their targets (smallest growth of the sum over classes of (count - target)^2 / target); of equals, the
+    last part. Then single images class by class, in random order, to fill what is missing.
+
+    Not scikit-learn's ``StratifiedGroupKFold``: its folds are of equal size (a test part of 15 % beside folds of 17 %
+    would need two passes), it may leave a scarce class out of the part that is trained on, and it loops in Python over
+    every group, which single images are, too.
 
     Args:
-        labels: int64, (n,), the classes.
-        units: int64, (n,), equal for images that must stay together.
-        shares: the size wanted of each part, in any unit; all above 0; in the order in which scarce classes are served.
+        labels: int64, (n,), classes.
+        group_ids: int64, (n,), equal for images that must stay together.
+        fractions: the size of each part, relative to the others; all above 0; in the order in which scarce classes are
+            served.
         num_classes: how many classes there are.
         rng: breaks ties and orders single images.
 
     Returns:
-        int64 (n,): the part of each image, an index into ``shares``.
+        int64 (n,): the part of each image, an index into ``fractions``.
+
+    Example:
+        >>> labels, groups = np.array([0, 0, 1, 1] * 5), np.arange(20) // 2
+        >>> parts = stratified_group_split(labels, groups, [0.8, 0.2], 2, np.random.default_rng(0))
+        >>> np.bincount(parts).tolist()
+        [16, 4]
     """
-    wanted = np.asarray(fractions, np.float64)
-    unit_ids, unit_of = np.unique(group_ids, return_inverse=True)
-    counts = np.zeros((len(unit_ids), num_classes), np.int64)
-    np.add.at(counts, (unit_of, labels), 1)
-    targets = np.outer(wanted / wanted.sum(), counts.sum(axis=0))
-    dealt = np.zeros_like(targets)
-    part_of = np.full(len(unit_ids), -1, np.int64)
+    assignment = _Assignment(labels, group_ids, np.asarray(fractions, np.float64), num_classes)
+    shuffled = rng.permutation(assignment.num_groups)
+    by_size = shuffled[np.argsort(-assignment.sizes[shuffled], kind="stable")]
+    assignment.assign_scarce_classes(by_size)
+    for group in by_size[(assignment.part_of[by_size] < 0) & (assignment.sizes[by_size] > 1)].tolist():
+        assignment.assign(group, assignment.best_part(group))
+    for label in range(num_classes):
+        singles = shuffled[(assignment.part_of[shuffled] < 0) & (assignment.counts[shuffled, label] > 0)]
+        quotas = _quotas(len(singles), assignment.missing(label), rng)
+        assignment.part_of[singles] = np.repeat(np.arange(len(fractions)), quotas)
+    return assignment.part_of[assignment.group_of]
 
-    def assign(unit: int, part: int) -> None:
-        part_of[unit] = part
-        dealt[part] += counts[unit]
 
-    def best_part(unit: int, allowed: np.ndarray) -> int:
-        present = np.flatnonzero(counts[unit])
-        goal, now = targets[:, present], dealt[:, present]
-        growth = (((now + counts[unit, present] - goal) ** 2 - (now - goal) ** 2) / goal).sum(axis=1)
-        growth[~allowed] = np.inf
+class _Assignment:
+    """Groups that are being assigned to parts.
+
+    Attributes:
+        group_of: int64, (n,), the group of each image, an index into the following.
+        num_groups: g.
+        counts: int64, (g, classes), images of each class in each group.
+        sizes: int64, (g,), images in each group.
+        targets: float64, (parts, classes), the class counts each part should have.
+        assigned: float64, (parts, classes), those it has so far.
+        part_of: int64, (g,), the part of each group; -1 before it is assigned.
+    """
+
+    def __init__(self, labels: Labels, group_ids: Rows, fractions: Floats, num_classes: int) -> None:
+        unique, self.group_of = np.unique(group_ids, return_inverse=True)
+        self.num_groups = len(unique)
+        self.counts = np.zeros((len(unique), num_classes), np.int64)
+        np.add.at(self.counts, (self.group_of, labels), 1)
+        self.sizes = self.counts.sum(axis=1)
+        self.targets = np.outer(fractions / fractions.sum(), self.counts.sum(axis=0))
+        self.assigned = np.zeros_like(self.targets)
+        self.part_of = np.full(len(unique), -1, np.int64)
+
+    def assign(self, group: int, part: int) -> None:
+        self.part_of[group] = part
+        self.assigned[part] += self.counts[group]
+
+    def missing(self, label: int) -> Floats:
+        """float64, (parts,): images of a class that each part still needs; negative where it has too many."""
+        missing: Floats = self.targets[:, label] - self.assigned[:, label]
+        return missing
+
+    def best_part(self, group: int) -> int:
+        """The part whose class counts a group brings closest to their targets."""
+        present = np.flatnonzero(self.counts[group])
+        target, now = self.targets[:, present], self.assigned[:, present]
+        growth = (((now + self.counts[group, present] - target) ** 2 - (now - target) ** 2) / target).sum(axis=1)
         return int(np.flatnonzero(growth <= growth.min() + 1e-9)[-1])
 
-    shuffled = rng.permutation(len(unit_ids))
-    sizes = counts.sum(axis=1)
-    by_size = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
-    units_with_class = (counts > 0).sum(axis=0)
-    for scarce in np.argsort(units_with_class, kind="stable").tolist():
-        if not 0 < units_with_class[scarce] < len(wanted):
-            continue
-        for unit in by_size[counts[by_size, scarce] > 0].tolist():
-            if part_of[unit] < 0:
-                lacking = np.flatnonzero(dealt[:, scarce] == 0)
-                assign(unit, int(lacking[0]) if len(lacking) else best_part(unit, np.ones(len(wanted), bool)))
-    everywhere = np.ones(len(wanted), bool)
-    for unit in by_size[(part_of[by_size] < 0) & (sizes[by_size] > 1)].tolist():
-        assign(unit, best_part(unit, everywhere))
-    for label in range(num_classes):
-        singles = shuffled[(part_of[shuffled] < 0) & (counts[shuffled, label] > 0)]
-        part_of[singles] = np.repeat(
-            np.arange(len(wanted)), _quotas(len(singles), targets[:, label] - dealt[:, label], rng)
-        )
-    return part_of[unit_of]
+    def assign_scarce_classes(self, by_size: Rows) -> None:
+        """Gives one group to each part, in their order, of every class with fewer groups than parts."""
+        groups_with_class = (self.counts > 0).sum(axis=0)
+        for label in np.argsort(groups_with_class, kind="stable").tolist():
+            if not 0 < groups_with_class[label] < len(self.targets):
+                continue
+            for group in by_size[self.counts[by_size, label] > 0].tolist():
+                if self.part_of[group] < 0:
+                    without = np.flatnonzero(self.assigned[:, label] == 0)
+                    self.assign(group, int(without[0]) if len(without) else self.best_part(group))
 
 
-def _quotas(count: int, missing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """``count`` divided in proportion to what each part still misses, by largest remainder; int64, sums to count."""
+def _quotas(count: int, missing: Floats, rng: np.random.Generator) -> Rows:
+    """``count`` divided in proportion to what each part still needs, by largest remainder; int64, sums to count."""
     if count == 0:
         return np.zeros(len(missing), np.int64)
     weights = np.maximum(missing, 0.0)

@@ -1,4 +1,4 @@
-"""What a recipe's augmentation does to a handful of images, for looking at."""
+"""Previews of a recipe's augmentation: the transform that a stage applies, and a contact sheet of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from bloodauto.config.recipe import Augmentation, ClassSynthesis, Recipe
-from bloodauto.errors import RecipeError
+from bloodauto.data.contact_sheet import contact_sheet
+from bloodauto.errors import DataError, RecipeError
 from bloodauto.training.augmentation import (
     check_augmentation,
     engine_policy_of,
@@ -18,9 +19,38 @@ from bloodauto.training.augmentation import (
 )
 from bloodauto.training.input_pipeline import augmentation_of_stage
 from bloodauto.transforms import Mixing
+from bloodauto.types import Image, Images, check_images
 
 #: Images, uint8 (n, height, width, 3), and a generator -> changed images.
-ImageTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+ImageTransform = Callable[[Images, np.random.Generator], Images]
+
+
+def augmentation_sheet(
+    images: Images, transform: ImageTransform, *, seed: int, columns: int = 8, tile_size_px: int = 96
+) -> Image:
+    """A contact sheet with one row for each image: the image, a wider gap, then augmented versions of it.
+
+    Args:
+        images: uint8, (n, height, width, 3), n at least 1.
+        transform: of ``augmentation_preview``, a policy, or any other change of all images together; drawn anew for each
+            column.
+        seed: of the draws.
+        columns: tiles in a row, the image itself included; at least 2.
+        tile_size_px: the longer side of a tile; images are resized to it after augmentation.
+
+    Returns:
+        uint8, (sheet height, sheet width, 3).
+
+    Raises:
+        DataError: other images than these, fewer than two columns, or a tile without pixels.
+    """
+    if columns < 2:
+        raise DataError(f"augmentation sheet: expected at least 2 columns, got {columns}: the first shows the image.")
+    check_images(images, "augmentation sheet")
+    rng = np.random.default_rng(seed)
+    versions = [images, *(transform(images, rng) for _ in range(columns - 1))]
+    tiles = np.stack(versions, axis=1).reshape(-1, *images.shape[1:])
+    return contact_sheet(tiles, columns=columns, tile_size_px=tile_size_px, separate_first_column=True)
 
 
 def augmentation_preview(

@@ -16,7 +16,6 @@ from bloodauto.transforms.policies import (
     Symmetries,
     TrivialAugment,
 )
-from bloodauto.transforms.preview import augmentation_sheet
 from bloodauto.transforms.ranges import UniformRange
 from bloodauto.transforms.threads import limit_native_threads
 
@@ -41,7 +40,6 @@ __all__ = [
     "Symmetries",
     "TrivialAugment",
     "UniformRange",
-    "augmentation_sheet",
     "class_balancing_images",
     "limit_native_threads",
     "make_synthetic_images",

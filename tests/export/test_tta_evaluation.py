@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 import bloodauto
 from bloodauto.cli.main import app
 from bloodauto.data.split import read_splits
-from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.data.write import write_dataset
 from bloodauto.ensemble.assemble import combine
 from bloodauto.ensemble.record import TrainedNetwork
 from bloodauto.errors import RunError

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.data.write import write_dataset
 
 from .runs import SPACE
 

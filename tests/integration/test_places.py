@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.data.write import write_dataset
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json
 

@@ -18,7 +18,8 @@ from bloodauto.config.settings import resolve_settings, write_settings
 from bloodauto.config.space import covering_recipes, load_space
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits, write_splits
-from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.data.write import write_dataset
 from bloodauto.ensemble.assemble import assemble
 from bloodauto.ensemble.record import write_ensemble
 from bloodauto.errors import BudgetError, RunError, UserError

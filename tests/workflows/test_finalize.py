@@ -11,7 +11,8 @@ import pytest
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.settings import resolve_settings
 from bloodauto.config.space import covering_recipes, parameters_of
-from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.data.write import write_dataset
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.tuning.budget.cost_model import Timing

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from bloodauto.cli.main import app
 from bloodauto.config.recipe import load_recipe
-from bloodauto.data.synthetic.generator import synthesize, write_dataset
+from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.data.write import write_dataset
 from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.metrics import wilson_interval
 from bloodauto.run.files import read_arrays, read_json

@@ -1,0 +1,33 @@
+"""Contact sheets of an augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bloodauto.errors import DataError
+from bloodauto.training.augmentation_preview import augmentation_sheet
+from bloodauto.transforms import Apply, RandAugment
+
+
+def test_a_sheet_shows_the_images_and_their_versions() -> None:
+    images = np.random.default_rng(0).integers(0, 200, (3, 20, 30, 3), dtype=np.uint8)
+    sheet = augmentation_sheet(images, Apply("invert"), seed=0, columns=4, tile_size_px=30)
+    assert sheet.shape == (3 * 22 + 2, 4 * 32 + 6, 3)
+    np.testing.assert_array_equal(sheet[2:22, 2:32], images[0])
+    np.testing.assert_array_equal(sheet[24:44, 38:68], 255 - images[1])
+    assert (sheet[0] == 255).all()
+
+
+def test_a_sheet_follows_its_seed() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    first, again, other = (augmentation_sheet(images, RandAugment(), seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(("options", "message"), [({"columns": 1}, "2 columns"), ({"tile_size_px": 0}, "1 px")])
+def test_impossible_sheets_are_refused(options: dict[str, int], message: str) -> None:
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    with pytest.raises(DataError, match=message):
+        augmentation_sheet(images, RandAugment(), seed=0, **options)
