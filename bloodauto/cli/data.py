@@ -156,9 +156,9 @@ def synth(
         site=site,
         seed=seed,
         image_size_px=image_size_px,
-        duplicate_fraction=duplicates,
-        outlier_copies=copies,
-        label_noise_fraction=label_noise,
+        faults=PlantedFaults(
+            duplicate_fraction=duplicates, outlier_copies=tuple(copies), label_noise_fraction=label_noise
+        ),
     )
     write_dataset(dataset, output)
     typer.echo(output)

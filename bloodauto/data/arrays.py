@@ -13,7 +13,7 @@ import psutil
 from numpy.typing import NDArray
 
 from bloodauto.data.columns import ARRAY_NAMES, standard_names
-from bloodauto.data.dataset import CellDataset, make_dataset
+from bloodauto.data.dataset import CellDataset, check_trainable, empty_column
 from bloodauto.data.decode import to_square
 from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names
 from bloodauto.errors import DataError
@@ -25,15 +25,15 @@ _MEDMNIST_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _SHOWN_NAMES = 12
 
 
-def read_archive(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+def read_archive(path: Path, array_names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Reads arrays of an ``.npz``.
 
     Args:
         path: the archive.
-        wanted: names of arrays; a synonym of ``columns.SYNONYMS`` in the file counts as its name.
+        array_names: which to read; a synonym of ``columns.SYNONYMS`` in the file counts as its name.
 
     Returns:
-        Those of the wanted arrays that the archive holds.
+        Those of the named arrays that the archive holds.
 
     Raises:
         DataError: no zip archive, a damaged one, arrays of Python objects, or more than fits into memory.
@@ -48,7 +48,7 @@ def read_archive(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
             f"Copy or download it again, or write it with numpy.savez."
         ) from error
     names = standard_names(stored, str(path))
-    needed = sum(size for name, size in zip(names, sizes, strict=True) if name in wanted)
+    needed = sum(size for name, size in zip(names, sizes, strict=True) if name in array_names)
     available = psutil.virtual_memory().available
     if needed > available:
         raise DataError(
@@ -58,7 +58,7 @@ def read_archive(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
     arrays = {}
     with np.load(path, allow_pickle=False) as archive:
         for name, stored_name in zip(names, stored, strict=True):
-            if name not in wanted:
+            if name not in array_names:
                 continue
             try:
                 array = archive[stored_name]
@@ -217,13 +217,17 @@ def _load_medmnist(path: Path, image_size_px: int | None) -> CellDataset:
     if len(sizes) > 1:
         raise DataError(f"{path}: expected one image size, got {sorted(sizes)} px. Give the size you want.")
     all_labels = np.concatenate(labels)
-    return make_dataset(
-        images=np.concatenate(images),
-        labels=all_labels,
-        class_names=class_names_for(all_labels, None, str(path)),
-        names=np.array(names),
-        predefined_splits=np.array(splits),
-        source=str(path),
+    return check_trainable(
+        CellDataset(
+            images=np.concatenate(images),
+            labels=all_labels,
+            class_names=class_names_for(all_labels, None, str(path)),
+            names=np.array(names),
+            groups=empty_column(len(names)),
+            sites=empty_column(len(names)),
+            predefined_splits=np.array(splits),
+            source=str(path),
+        )
     )
 
 
@@ -231,28 +235,30 @@ def _labelled_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], image_size_
     images = rgb_images(arrays["images"], f"{path}: images")
     count = len(images)
 
-    def column(name: str) -> Strings | None:
-        return _text_column(arrays[name], count, f"{path}: {name}") if name in arrays else None
+    def column(name: str, default: Strings) -> Strings:
+        return _text_column(arrays[name], count, f"{path}: {name}") if name in arrays else default
 
     class_names: tuple[str, ...] | None = None
     if "class_names" in arrays:
         stored = arrays["class_names"]
         class_names = tuple(_text_column(stored, stored.size, f"{path}: class_names").tolist())
     if arrays["labels"].dtype.kind in "US":
-        words = _text_column(arrays["labels"], count, f"{path}: labels")
-        labels, class_names = labels_from_names(words.tolist(), class_names, f"{path}: labels")
+        class_of_image = _text_column(arrays["labels"], count, f"{path}: labels")
+        labels, class_names = labels_from_names(class_of_image.tolist(), class_names, f"{path}: labels")
     else:
         labels = integer_labels(arrays["labels"], count, f"{path}: labels")
         class_names = class_names_for(labels, class_names, f"{path}: labels")
-    names = column("names")
-    return make_dataset(
-        images=resize_images(images, image_size_px),
-        labels=labels,
-        class_names=class_names,
-        names=_numbered_names(count) if names is None else names,
-        groups=column("groups"),
-        sites=column("sites"),
-        source=str(path),
+    return check_trainable(
+        CellDataset(
+            images=resize_images(images, image_size_px),
+            labels=labels,
+            class_names=class_names,
+            names=column("names", _numbered_names(count)),
+            groups=column("groups", empty_column(count)),
+            sites=column("sites", empty_column(count)),
+            predefined_splits=empty_column(count),
+            source=str(path),
+        )
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from bloodauto.data.dataset import CellDataset, FileProblem
 from bloodauto.data.near_duplicates import near_duplicate_clusters
 from bloodauto.run.files import atomic_path
-from bloodauto.types import Images, Labels, Mask, Rows, Scores, Strings
+from bloodauto.types import Images, Mask, Rows, Scores, Strings
 
 #: So many identical images over at least two labels were planted; fewer copies are a labelling mistake.
 MIN_PLANTED_COPIES = 10
@@ -106,8 +106,8 @@ def clean(dataset: CellDataset, *, enabled: bool = True) -> Cleaning:
         enabled: False keeps every image as it is, each in a cluster of its own.
 
     Example:
-        >>> from bloodauto.data.synthetic.generator import synthesize
-        >>> dataset = synthesize(40, image_size_px=32, duplicate_fraction=0.1)
+        >>> from bloodauto.data.synthetic.generator import PlantedFaults, synthesize
+        >>> dataset = synthesize(40, image_size_px=32, faults=PlantedFaults(duplicate_fraction=0.1))
         >>> clean(dataset).summary(dataset).excluded
         4
     """

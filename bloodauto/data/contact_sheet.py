@@ -62,14 +62,14 @@ def contact_sheet(
     caption_height = 0 if captions is None else _CAPTION_HEIGHT_PX
     step_y, step_x = height + caption_height + _GAP_PX, width + _GAP_PX
     extra_gap = 2 * _GAP_PX if separate_first_column else 0
-    sheet = np.full((rows * step_y + _GAP_PX, columns * step_x + _GAP_PX + extra_gap, 3), 255, np.uint8)
+    canvas = np.full((rows * step_y + _GAP_PX, columns * step_x + _GAP_PX + extra_gap, 3), 255, np.uint8)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         top, left = _GAP_PX + row * step_y, _GAP_PX + column * step_x + (extra_gap if column else 0)
-        sheet[top : top + height, left : left + width] = tile
+        canvas[top : top + height, left : left + width] = tile
         if captions is not None:
-            sheet[top + height : top + height + caption_height, left : left + width] = _caption(captions[index], width)
-    return sheet
+            canvas[top + height : top + height + caption_height, left : left + width] = _caption(captions[index], width)
+    return canvas
 
 
 def _resized(images: Images, tile_size_px: int) -> Images:

@@ -61,12 +61,14 @@ class CellDataset:
         DataError: ``images`` is no such array, or a label is no index into ``class_names``.
 
     Example:
-        >>> import numpy as np
-        >>> dataset = make_dataset(
+        >>> dataset = CellDataset(
         ...     images=np.zeros((4, 8, 8, 3), np.uint8),
         ...     labels=np.array([0, 1, 0, 1]),
         ...     class_names=("lymphocyte", "monocyte"),
         ...     names=np.array(["a", "b", "c", "d"]),
+        ...     groups=empty_column(4),
+        ...     sites=np.array(["berlin", "berlin", "lyon", "lyon"]),
+        ...     predefined_splits=empty_column(4),
         ...     source="example",
         ... )
         >>> len(dataset), dataset.class_counts(np.arange(3)).tolist()
@@ -131,62 +133,39 @@ class CellDataset:
         return hasher.hexdigest()
 
 
-def make_dataset(
-    *,
-    images: Images,
-    labels: Labels,
-    class_names: Sequence[str],
-    names: Strings,
-    source: str,
-    groups: Strings | None = None,
-    sites: Strings | None = None,
-    predefined_splits: Strings | None = None,
-    problems: Sequence[FileProblem] = (),
-) -> CellDataset:
-    """Makes a data set after checking what a search needs of any.
+def empty_column(count: int) -> Strings:
+    """A column that is unknown for every image: str (count,), all empty."""
+    return np.full(count, "", np.str_)
 
-    Args:
-        images: as in ``CellDataset``, and so are all others; a column that is None is unknown for every image.
-        labels: see ``CellDataset``.
-        class_names: see ``CellDataset``.
-        names: see ``CellDataset``.
-        source: see ``CellDataset``.
-        groups: see ``CellDataset``.
-        sites: see ``CellDataset``.
-        predefined_splits: see ``CellDataset``.
-        problems: see ``CellDataset``.
+
+def check_trainable(dataset: CellDataset) -> CellDataset:
+    """Checks what a search needs of any data set.
+
+    Returns:
+        The same data set.
 
     Raises:
-        DataError: fewer than two classes, a class with fewer than two images, or a name that stands twice.
+        DataError: fewer than two classes, a class with fewer than two images, or a name that occurs twice.
     """
-    if len(class_names) < 2:
+    source = dataset.source
+    if len(dataset.class_names) < 2:
         raise DataError(
-            f"{source}: expected at least two classes, got only {list(class_names)}. There is nothing to tell apart."
+            f"{source}: expected at least two classes, got only {list(dataset.class_names)}. "
+            f"There is nothing to tell apart."
         )
-    counts = np.bincount(labels, minlength=len(class_names))
-    sparse = [f"{name} ({count})" for name, count in zip(class_names, counts.tolist(), strict=True) if count < 2]
+    counts = dataset.class_counts(np.arange(len(dataset))).tolist()
+    sparse = [f"{name} ({count})" for name, count in zip(dataset.class_names, counts, strict=True) if count < 2]
     if sparse:
-        excluded = sum(problem.action == "excluded" for problem in problems)
+        excluded = sum(problem.action == "excluded" for problem in dataset.problems)
         because = f" {excluded} files could not be used." if excluded else ""
         raise DataError(
             f"{source}: expected at least two images of each class, one to train on and one to evaluate on; too few of "
             f"{', '.join(sparse)}.{because} Add images or leave the class out."
         )
-    repeated = [name for name, count in Counter(names.tolist()).items() if count > 1]
+    repeated = [name for name, count in Counter(dataset.names.tolist()).items() if count > 1]
     if repeated:
-        raise DataError(f"{source}: expected a different name for each image, these stand twice: {repeated[:5]}.")
-    unknown = np.full(len(images), "", np.str_)
-    return CellDataset(
-        images=images,
-        labels=labels,
-        class_names=tuple(class_names),
-        names=names.astype(np.str_),
-        groups=unknown if groups is None else groups,
-        sites=unknown if sites is None else sites,
-        predefined_splits=unknown if predefined_splits is None else predefined_splits,
-        source=source,
-        problems=tuple(problems),
-    )
+        raise DataError(f"{source}: expected a different name for each image, these occur twice: {repeated[:5]}.")
+    return dataset
 
 
 def concatenate(parts: Sequence[CellDataset]) -> CellDataset:

@@ -161,7 +161,7 @@ def _checked_header(data: bytes) -> ImageHeader:
 def _stored_pixels(data: bytes, header: ImageHeader) -> NDArray[Any]:
     """Pixels in the depth and with the channels that the file has: (height, width) or (height, width, c), BGR."""
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise _UnusableError("unreadable", f"OpenCV: {error.err}") from error
     if pixels is None or pixels.size == 0:

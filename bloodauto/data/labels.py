@@ -87,12 +87,12 @@ def class_names_for(labels: Labels, known_names: Sequence[str] | None, where: st
 
 
 def labels_from_names(
-    words: Sequence[str], known_names: Sequence[str] | None, where: str
+    class_of_image: Sequence[str], known_names: Sequence[str] | None, where: str
 ) -> tuple[Labels, tuple[str, ...]]:
     """Labels written as words.
 
     Args:
-        words: n class names, one for each image.
+        class_of_image: n class names, one for each image.
         known_names: the classes in the order of their labels; None: those that occur, sorted.
         where: file and array, for messages.
 
@@ -102,9 +102,9 @@ def labels_from_names(
     Raises:
         DataError: a word that is none of the known names.
     """
-    names = tuple(known_names) if known_names is not None else tuple(sorted(set(words)))
+    names = tuple(known_names) if known_names is not None else tuple(sorted(set(class_of_image)))
     label_of = {name: label for label, name in enumerate(names)}
-    unknown = sorted(set(words) - label_of.keys())
+    unknown = sorted(set(class_of_image) - label_of.keys())
     if unknown:
         raise DataError(f"{where}: expected one of {list(names)}, got {unknown[:5]}.")
-    return np.array([label_of[word] for word in words], np.int64), names
+    return np.array([label_of[name] for name in class_of_image], np.int64), names

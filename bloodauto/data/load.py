@@ -14,11 +14,11 @@ import numpy as np
 
 from bloodauto.data.arrays import load_image_array, load_npz, resize_images
 from bloodauto.data.columns import MANIFEST_COLUMNS, standard_names
-from bloodauto.data.dataset import CellDataset, FileProblem, make_dataset
+from bloodauto.data.dataset import CellDataset, FileProblem, check_trainable
 from bloodauto.data.decode import IMAGE_SUFFIXES, decode_files, most_common_side
 from bloodauto.data.labels import class_names_for, labels_from_names
 from bloodauto.errors import DataError
-from bloodauto.types import Images, Strings
+from bloodauto.types import Images, Labels, Strings
 
 _SPLIT_NAMES = {
     "": "",
@@ -132,7 +132,9 @@ def load_images(path: Path, image_size_px: int) -> tuple[Images, Strings]:
     if len(decoded.kept) == 0:
         raise DataError(f"{path}: expected images, none of {len(files)} files can be read. First: {excluded[0]}.")
     if excluded:
-        warnings.warn(f"{path}: {len(excluded)} of {len(files)} files excluded: {'; '.join(excluded[:5])}", stacklevel=2)
+        warnings.warn(
+            f"{path}: {len(excluded)} of {len(files)} files excluded: {'; '.join(excluded[:5])}", stacklevel=2
+        )
     return decoded.images, np.array(names)[decoded.kept]
 
 
@@ -225,23 +227,25 @@ def _read_files(
             f"{source}: expected images, none of {len(files)} files can be read. First: {first.name}: {first.detail}."
         )
     # The classes are those of the listed files: one whose files are all broken is an error and does not vanish.
-    words = [file.label for file in files]
-    if all(word.isdecimal() for word in words) and source.endswith(".csv"):
-        labels = np.array([int(word) for word in words], np.int64)
+    class_of_file = [file.label for file in files]
+    if all(name.isdecimal() for name in class_of_file) and source.endswith(".csv"):
+        labels: Labels = np.array([int(name) for name in class_of_file], np.int64)
         class_names = class_names_for(labels, None, source)
     else:
-        labels, class_names = labels_from_names(words, None, source)
+        labels, class_names = labels_from_names(class_of_file, None, source)
     kept = decoded.kept
-    return make_dataset(
-        images=decoded.images,
-        labels=labels[kept],
-        class_names=class_names,
-        names=np.array([file.name for file in files])[kept],
-        groups=np.array([file.group for file in files])[kept],
-        sites=np.array([file.site for file in files])[kept],
-        predefined_splits=np.array([file.split for file in files])[kept],
-        source=source,
-        problems=(*problems, *decoded.problems),
+    return check_trainable(
+        CellDataset(
+            images=decoded.images,
+            labels=labels[kept],
+            class_names=class_names,
+            names=np.array([file.name for file in files])[kept],
+            groups=np.array([file.group for file in files])[kept],
+            sites=np.array([file.site for file in files])[kept],
+            predefined_splits=np.array([file.split for file in files])[kept],
+            source=source,
+            problems=(*problems, *decoded.problems),
+        )
     )
 
 
@@ -268,10 +272,10 @@ def _load_manifest(path: Path, image_size_px: int | None) -> CellDataset:
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    for wanted in ("path", "label"):
-        if wanted not in columns:
-            near = difflib.get_close_matches(wanted, columns, n=1, cutoff=0.5)
-            hint = f" Rename {near[0]!r} to {wanted!r}." if near else ""
+    for required in ("path", "label"):
+        if required not in columns:
+            near = difflib.get_close_matches(required, columns, n=1, cutoff=0.5)
+            hint = f" Rename {near[0]!r} to {required!r}." if near else ""
             if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
                 hint = " Separate the columns by commas."
             raise DataError(f"{path}: expected the columns path and label, found {list(columns)}.{hint}")

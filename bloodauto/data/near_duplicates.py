@@ -56,7 +56,8 @@ def _descriptors(thumbnails: Floats) -> Floats:
     """float32 (n, side, side, 3) -> unit vectors (n, side * side * 3) without the mean colour."""
     centred = thumbnails - thumbnails.mean(axis=(1, 2), keepdims=True)
     flat = centred.reshape(len(thumbnails), -1)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    unit_vectors: Floats = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return unit_vectors
 
 
 def _fine_detail(image: Image) -> NDArray[np.float32]:

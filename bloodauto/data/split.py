@@ -180,9 +180,7 @@ def site_folds(dataset: CellDataset, cleaning: Cleaning, *, seed: int, test_frac
         inside = np.flatnonzero(stays & (site_number == site))
         if is_test.any():
             has_test_group = np.isin(group_ids[inside], group_ids[inside][is_test[inside]])
-            fold[kept[inside]] = np.where(
-                has_test_group, np.where(is_test[inside], HELD_OUT_TEST, EXCLUDED), position
-            )
+            fold[kept[inside]] = np.where(has_test_group, np.where(is_test[inside], HELD_OUT_TEST, EXCLUDED), position)
         elif test_fraction > 0:
             assigned = stratified_group_split(
                 dataset.labels[kept[inside]],
@@ -214,14 +212,14 @@ def _site_names(dataset: CellDataset, kept: Rows) -> list[str]:
 
 def _validation_site(dataset: CellDataset, names: Sequence[str], class_counts: Rows) -> int:
     """The site that becomes fold 0; ``class_counts``: int64 (sites, classes)."""
-    can_be_left_out = ((class_counts.sum(axis=0) - class_counts) > 0).all(axis=1)
-    if not can_be_left_out.any():
+    can_be_validated = ((class_counts.sum(axis=0) - class_counts) > 0).all(axis=1)
+    if not can_be_validated.any():
         raise DataError(
             f"{dataset.source}: expected a site without which every class can still be trained on; each of {list(names)} "
             f"holds the only images of some class. Split without sites."
         )
     return min(
-        np.flatnonzero(can_be_left_out).tolist(),
+        np.flatnonzero(can_be_validated).tolist(),
         key=lambda site: (-(class_counts[site] > 0).sum(), class_counts[site].sum(), site),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bloodauto.types import Floats, Labels, Rows
 
@@ -110,7 +111,7 @@ def _quotas(count: int, missing: Floats, rng: np.random.Generator) -> Rows:
         return np.zeros(len(missing), np.int64)
     weights = np.maximum(missing, 0.0)
     exact = count * weights / weights.sum()
-    quotas = np.floor(exact).astype(np.int64)
+    quotas: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     remainders = exact - quotas
     order = rng.permutation(len(missing))
     order = order[np.argsort(-np.round(remainders[order], 9), kind="stable")]

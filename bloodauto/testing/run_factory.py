@@ -127,7 +127,7 @@ def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str,
         {"part": part, "name": name, "images": [f"img/{part}-{index}.png" for index in range(size)]}
         for part, (name, size) in sizes.items()
     ]
-    notes = ["the test part shows no image of ig: nothing can be said of them there"]
+    notes = ["the test part has no image of ig: it cannot evaluate them"]
     write_json(
         run.splits.path,
         {"version": 1, "dataset_sha256": "5f" * 32, "seed": 7, "num_folds": 3, "notes": notes, "parts": parts},

@@ -13,7 +13,7 @@ from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.load import load_dataset, load_images
 from bloodauto.data.split import Splits, default_splits, read_splits, write_splits
-from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.data.synthetic.generator import PlantedFaults, synthesize
 from bloodauto.errors import DataError, RunError
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_json
@@ -23,6 +23,7 @@ from bloodauto.types import Images
 SYNTHETIC = "synthetic"
 _SYNTHETIC_IMAGES = 2400
 _SYNTHETIC_SIZE_PX = 96
+_SYNTHETIC_FAULTS = PlantedFaults(duplicate_fraction=0.02)
 _MAX_FOLDS = 5
 _MIN_IMAGE_PX = 16
 #: So many unlabelled images give class fractions to within three points. Every trial predicts all of them once.
@@ -46,7 +47,7 @@ def read_dataset(data: str, image_size_px: int | None) -> CellDataset:
         raise DataError(f"--image-size-px: expected at least {_MIN_IMAGE_PX} px, got {image_size_px}.")
     if data == SYNTHETIC:
         size_px = _SYNTHETIC_SIZE_PX if image_size_px is None else image_size_px
-        return synthesize(_SYNTHETIC_IMAGES, site="lab_a", seed=0, image_size_px=size_px, duplicate_fraction=0.02)
+        return synthesize(_SYNTHETIC_IMAGES, site="lab_a", seed=0, image_size_px=size_px, faults=_SYNTHETIC_FAULTS)
     return load_dataset(Path(data), image_size_px=image_size_px)
 
 

@@ -24,8 +24,6 @@ PENDING = {
     #
     "bloodauto/config",
     #
-    "bloodauto/data",
-    #
     "bloodauto/ensemble",
     #
     "bloodauto/evaluation",
@@ -56,8 +54,6 @@ PENDING = {
     #
     "tests/config",
     #
-    "tests/data",
-    #
     "tests/ensemble",
     #
     "tests/evaluation",
@@ -67,8 +63,6 @@ PENDING = {
     "tests/integration",
     #
     "tests/models",
-    #
-    "tests/properties",
     #
     "tests/report",
     #
@@ -161,7 +155,7 @@ RETIRED_PHRASES = {
 }
 
 #: Parts that are the field's where these parts follow each other.
-ALLOWED_PHRASES = ("look_up", "in_place", "contact_sheet", "pareto_front")
+ALLOWED_PHRASES = ("look_up", "field_of_view", "in_place", "contact_sheet", "pareto_front")
 #: Parts that are the field's only within a phrase that is allowed.
 ONLY_IN_PHRASES = {"sheet": "contact sheet", "front": "Pareto front"}
 

@@ -1,4 +1,4 @@
-"""Cleaning: copies, contradictions, planted pictures, near-duplicates, blanks."""
+"""Cleaning: copies, contradictions, planted photographs, near-duplicates, blanks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def smear(rng: np.random.Generator, side: int = 96) -> np.ndarray:
     return np.clip(image + rng.normal(0, 2.0, image.shape), 0, 255).astype(np.uint8)
 
 
-def cells_of(
+def dataset_of(
     images: list[np.ndarray], labels: list[int], splits: list[str] | None = None, **changes: object
 ) -> CellDataset:
     count = len(images)
@@ -52,7 +52,7 @@ def cells_of(
 
 
 def competition_like(count: int, planted: tuple[int, ...], side: int, seed: int = 0) -> tuple[CellDataset, np.ndarray]:
-    """Cells of eight classes with some pictures planted many times over all labels; and where they are, bool (n,)."""
+    """A data set of eight classes with some images planted many times over all labels; and which these are, bool (n,)."""
     rng = np.random.default_rng(seed)
     real = count - sum(planted)
     images = [smear(rng, side) for _ in range(real)]
@@ -63,17 +63,17 @@ def competition_like(count: int, planted: tuple[int, ...], side: int, seed: int 
     is_planted = np.arange(count) >= real
     order = rng.permutation(count)
     labels = np.concatenate([rng.permutation(np.arange(part) % 8) for part in (real, *planted)])
-    dataset = cells_of([images[index] for index in order], labels[order].tolist())
+    dataset = dataset_of([images[index] for index in order], labels[order].tolist())
     return dataset, is_planted[order]
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[np.ndarray]:
+def photographs() -> list[np.ndarray]:
     rng = np.random.default_rng(7)
     return [smear(rng) for _ in range(12)]
 
 
-def test_competition_file_in_small(pictures: list[np.ndarray]) -> None:
+def test_competition_file_in_small(photographs: list[np.ndarray]) -> None:
     dataset, is_planted = competition_like(1200, (160, 20), side=48)
     cleaning = clean(dataset)
     np.testing.assert_array_equal(cleaning.keep, ~is_planted)
@@ -99,25 +99,25 @@ def test_competition_file_at_full_size_is_cleaned_in_seconds() -> None:
     assert cpu_seconds < 30, f"cleaning took {cpu_seconds:.1f} s of processor time"
 
 
-def test_exact_copies_keep_the_first(pictures: list[np.ndarray]) -> None:
-    a, b, c = pictures[:3]
-    cleaning = clean(cells_of([a, b, a, c, a], [0, 1, 0, 2, 0]))
+def test_exact_copies_keep_the_first(photographs: list[np.ndarray]) -> None:
+    a, b, c = photographs[:3]
+    cleaning = clean(dataset_of([a, b, a, c, a], [0, 1, 0, 2, 0]))
     assert cleaning.keep.tolist() == [True, True, False, True, False]
     assert cleaning.findings.tolist() == ["none", "none", "exact_duplicate", "none", "exact_duplicate"]
     assert cleaning.clusters.tolist() == [0, 1, 0, 3, 0]
     assert cleaning.reasons[2] == "identical to 0.png"
 
 
-def test_contradicting_labels_leave_out_every_copy(pictures: list[np.ndarray]) -> None:
-    a, b, c = pictures[:3]
-    cleaning = clean(cells_of([a, b, a, c, a], [0, 1, 0, 2, 3]))
+def test_contradicting_labels_exclude_every_copy(photographs: list[np.ndarray]) -> None:
+    a, b, c = photographs[:3]
+    cleaning = clean(dataset_of([a, b, a, c, a], [0, 1, 0, 2, 3]))
     assert cleaning.keep.tolist() == [False, True, False, True, False]
     assert cleaning.findings[[0, 2, 4]].tolist() == ["contradicting_labels"] * 3
     assert "labelled basophil, ig" in cleaning.reasons[0]
 
 
-def test_many_copies_with_one_label_are_copies_and_not_planted(pictures: list[np.ndarray]) -> None:
-    cleaning = clean(cells_of([pictures[0]] * 30 + [pictures[1]], [0] * 30 + [1]))
+def test_many_copies_with_one_label_are_copies_and_not_planted(photographs: list[np.ndarray]) -> None:
+    cleaning = clean(dataset_of([photographs[0]] * 30 + [photographs[1]], [0] * 30 + [1]))
     assert cleaning.keep.tolist() == [True] + [False] * 29 + [True]
     assert "planted_outlier" not in cleaning.findings
 
@@ -126,11 +126,11 @@ def test_many_copies_with_one_label_are_copies_and_not_planted(pictures: list[np
     ("better", "worse"), [("test", "train"), ("test", "validation"), ("validation", "train"), ("test", "")]
 )
 @pytest.mark.parametrize("is_exact", [True, False])
-def test_copy_across_given_splits_stays_where_it_is_judged_by(
-    pictures: list[np.ndarray], better: str, worse: str, is_exact: bool
+def test_copy_across_predefined_splits_stays_in_the_one_with_the_highest_rank(
+    photographs: list[np.ndarray], better: str, worse: str, is_exact: bool
 ) -> None:
-    copy = pictures[0] if is_exact else cv2.GaussianBlur(pictures[0], (0, 0), 0.7)
-    dataset = cells_of([pictures[0], pictures[1], copy], [0, 1, 0], [worse, "train", better])
+    copy = photographs[0] if is_exact else cv2.GaussianBlur(photographs[0], (0, 0), 0.7)
+    dataset = dataset_of([photographs[0], photographs[1], copy], [0, 1, 0], [worse, "train", better])
     cleaning = clean(dataset)
     assert cleaning.keep.tolist() == [False, True, True]
     assert cleaning.findings[0] == "duplicate_across_splits"
@@ -160,9 +160,9 @@ ALTERATIONS = {
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
-def test_near_duplicates_are_tied_together_and_kept(pictures: list[np.ndarray], alteration: str) -> None:
-    altered = [np.ascontiguousarray(ALTERATIONS[alteration](image)) for image in pictures[:6]]
-    dataset = cells_of([*pictures, *altered], [0] * 18)
+def test_near_duplicates_have_one_cluster_and_are_kept(photographs: list[np.ndarray], alteration: str) -> None:
+    altered = [np.ascontiguousarray(ALTERATIONS[alteration](image)) for image in photographs[:6]]
+    dataset = dataset_of([*photographs, *altered], [0] * 18)
     cleaning = clean(dataset)
     assert cleaning.keep.all()
     assert cleaning.clusters.tolist() == [*range(12), *range(6)]
@@ -170,25 +170,25 @@ def test_near_duplicates_are_tied_together_and_kept(pictures: list[np.ndarray], 
     assert "the same photograph as 0.png" in cleaning.reasons[12]
 
 
-def test_near_duplicate_of_an_exact_copy_joins_its_cluster(pictures: list[np.ndarray]) -> None:
-    a, b = pictures[:2]
+def test_near_duplicate_of_an_exact_copy_joins_its_cluster(photographs: list[np.ndarray]) -> None:
+    a, b = photographs[:2]
     blurred = cv2.GaussianBlur(a, (0, 0), 0.7)
-    cleaning = clean(cells_of([b, a, blurred, a, blurred], [1, 0, 0, 0, 0]))
+    cleaning = clean(dataset_of([b, a, blurred, a, blurred], [1, 0, 0, 0, 0]))
     assert cleaning.clusters.tolist() == [0, 1, 1, 1, 1]
     assert cleaning.keep.tolist() == [True, True, True, False, False]
 
 
-def test_recompressed_planted_picture_is_found_too(pictures: list[np.ndarray]) -> None:
-    planted = [_jpeg(pictures[0], quality) for quality in range(40, 64)]
-    dataset = cells_of([*planted, *pictures[1:]], [index % 8 for index in range(24 + 11)])
+def test_recompressed_planted_image_is_detected_too(photographs: list[np.ndarray]) -> None:
+    planted = [_jpeg(photographs[0], quality) for quality in range(40, 64)]
+    dataset = dataset_of([*planted, *photographs[1:]], [index % 8 for index in range(24 + 11)])
     cleaning = clean(dataset)
     assert set(cleaning.findings[:24].tolist()) == {"planted_outlier"}
     np.testing.assert_array_equal(cleaning.keep, np.arange(35) >= 24)
 
 
-def test_small_steps_do_not_chain_pictures_that_have_nothing_in_common(pictures: list[np.ndarray]) -> None:
-    first, last = (image.astype(np.float32) for image in pictures[:2])
-    steps = [np.rint(first + (last - first) * share).astype(np.uint8) for share in np.linspace(0, 1, 16)]
+def test_small_steps_do_not_chain_photographs_that_have_nothing_in_common(photographs: list[np.ndarray]) -> None:
+    first, last = (image.astype(np.float32) for image in photographs[:2])
+    steps = [np.rint(first + (last - first) * step).astype(np.uint8) for step in np.linspace(0, 1, 16)]
     direct = near_duplicate_clusters(np.stack([steps[0], steps[-1]]))
     assert direct.tolist() == [0, 1]
     clusters = near_duplicate_clusters(np.stack(steps))
@@ -197,23 +197,23 @@ def test_small_steps_do_not_chain_pictures_that_have_nothing_in_common(pictures:
 
 
 @pytest.mark.parametrize("side", [28, 64, 96])
-def test_different_cells_are_never_tied_together(side: int) -> None:
+def test_different_cells_never_have_one_cluster(side: int) -> None:
     rng = np.random.default_rng(side)
     images = np.stack([smear(rng, side) for _ in range(400)])
     np.testing.assert_array_equal(near_duplicate_clusters(images), np.arange(400))
 
 
-def test_blank_pictures_are_noted_and_not_matched(pictures: list[np.ndarray]) -> None:
+def test_blank_photographs_are_noted_and_not_matched(photographs: list[np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     faint = [np.clip(rng.normal(level, 0.5, (96, 96, 3)), 0, 255).astype(np.uint8) for level in (240, 20)]
-    cleaning = clean(cells_of([*faint, np.zeros_like(faint[0]), pictures[0]], [0, 0, 0, 1]))
+    cleaning = clean(dataset_of([*faint, np.zeros_like(faint[0]), photographs[0]], [0, 0, 0, 1]))
     assert cleaning.findings.tolist() == ["blank", "blank", "blank", "none"]
     assert cleaning.keep.all()
     assert cleaning.clusters.tolist() == [0, 1, 2, 3]
 
 
-def test_disabled_keeps_all_and_says_so(pictures: list[np.ndarray], tmp_path: Path) -> None:
-    dataset = cells_of([pictures[0]] * 3, [0, 1, 2])
+def test_disabled_keeps_all_and_says_so(photographs: list[np.ndarray], tmp_path: Path) -> None:
+    dataset = dataset_of([photographs[0]] * 3, [0, 1, 2])
     cleaning = clean(dataset, enabled=False)
     assert cleaning.keep.all()
     assert cleaning.clusters.tolist() == [0, 1, 2]
@@ -223,12 +223,12 @@ def test_disabled_keeps_all_and_says_so(pictures: list[np.ndarray], tmp_path: Pa
     assert [(row["finding"], row["reason"]) for row in rows] == [("not_cleaned", "cleaning was switched off")] * 3
 
 
-def test_csv_has_a_row_for_each_image_and_each_lost_file(pictures: list[np.ndarray], tmp_path: Path) -> None:
+def test_csv_has_a_row_for_each_image_and_each_lost_file(photographs: list[np.ndarray], tmp_path: Path) -> None:
     problems = (
         FileProblem("1.png", "grey", "converted", "the grey channel repeated three times"),
         FileProblem('odd, "name".jpg', "truncated", "excluded", "the JPEG ends early"),
     )
-    dataset = cells_of([pictures[0], pictures[1], pictures[0]], [0, 1, 0], problems=problems)
+    dataset = dataset_of([photographs[0], photographs[1], photographs[0]], [0, 1, 0], problems=problems)
     cleaning: Cleaning = clean(dataset)
     write_cleaning_csv(tmp_path / "cleaning.csv", dataset, cleaning)
     with (tmp_path / "cleaning.csv").open(encoding="utf-8", newline="") as stream:
@@ -249,13 +249,15 @@ def test_csv_has_a_row_for_each_image_and_each_lost_file(pictures: list[np.ndarr
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real cells are not beside the project")
 def test_real_cells_no_false_and_no_missed_near_duplicates() -> None:
-    # Looked at by eye: pbc96 holds no picture twice, bccd96 eight cells that were photographed twice.
-    first_lab = load_dataset(DATA / "pbc96")
-    assert clean(first_lab).summary(first_lab).findings == ()
-    second_lab = load_dataset(DATA / "bccd96")
-    cleaning = clean(second_lab)
-    found = [second_lab.names[cleaning.clusters == cluster].tolist() for cluster in np.unique(cleaning.clusters)]
-    assert [[Path(name).stem.removeprefix("BloodImage_") for name in names] for names in found if len(names) > 1] == [
+    # Inspected by eye: pbc96 holds no photograph twice, bccd96 eight cells that were photographed twice.
+    pbc = load_dataset(DATA / "pbc96")
+    assert clean(pbc).summary(pbc).findings == ()
+    bccd = load_dataset(DATA / "bccd96")
+    cleaning = clean(bccd)
+    clusters = [bccd.names[cleaning.clusters == cluster].tolist() for cluster in np.unique(cleaning.clusters)]
+    assert [
+        [Path(name).stem.removeprefix("BloodImage_") for name in names] for names in clusters if len(names) > 1
+    ] == [
         ["00204_14", "00277_14"],
         ["00226_15", "00261_09"],
         ["00229_12", "00258_01"],

@@ -32,17 +32,17 @@ def test_square_padding_keeps_the_shape_of_a_cell() -> None:
     assert (square[0] == 230).all()
 
 
-def test_truncated_jpeg_is_left_out_at_every_length_although_opencv_would_decode_it() -> None:
+def test_truncated_jpeg_is_excluded_at_every_length_although_opencv_would_decode_it() -> None:
     grain = np.random.default_rng(1).integers(0, 256, (96, 96, 3), np.uint8)
     jpeg = encoded(grain, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95)
     progressive = encoded(grain, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     zero_tail = jpeg[: len(jpeg) // 2] + bytes(len(jpeg) // 2)
     assert cv2.imdecode(np.frombuffer(zero_tail, np.uint8), cv2.IMREAD_COLOR) is not None
-    for whole in (jpeg, progressive):
-        assert decode_image(whole, "a", 96).image is not None
-        assert decode_image(whole + b"\0" * 7, "padding after the end is harmless", 96).image is not None
-        for length in (*range(2, len(whole) - 2, 137), len(whole) - 2, len(whole) - 1):
-            decoded = decode_image(whole[:length], "a", 96)
+    for complete in (jpeg, progressive):
+        assert decode_image(complete, "a", 96).image is not None
+        assert decode_image(complete + b"\0" * 7, "padding after the end is harmless", 96).image is not None
+        for length in (*range(2, len(complete) - 2, 137), len(complete) - 2, len(complete) - 1):
+            decoded = decode_image(complete[:length], "a", 96)
             assert decoded.image is None, length
             assert decoded.problems[0].finding in ("truncated", "unreadable")
     assert decode_image(zero_tail, "a", 96).problems[0].finding == "truncated"
@@ -52,19 +52,19 @@ def test_end_marker_of_an_embedded_thumbnail_does_not_hide_a_truncation() -> Non
     jpeg = encoded(picture(1, 96, 96), ".jpg")
     thumbnail = encoded(picture(1, 8, 8), ".jpg")
     body = b"Exif\0\0" + thumbnail
-    whole = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
-    assert decode_image(whole, "a", 96).image is not None
-    assert decode_image(whole[: len(whole) * 2 // 3], "a", 96).problems[0].finding == "truncated"
+    complete = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+    assert decode_image(complete, "a", 96).image is not None
+    assert decode_image(complete[: len(complete) * 2 // 3], "a", 96).problems[0].finding == "truncated"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
-def test_other_truncated_files_are_left_out(suffix: str) -> None:
-    whole = encoded(picture(2, 64, 64), suffix)
-    for length in range(0, len(whole) - 40, max(1, len(whole) // 23)):
-        assert decode_image(whole[:length], "a", 64).image is None, length
+def test_other_truncated_files_are_excluded(suffix: str) -> None:
+    complete = encoded(picture(2, 64, 64), suffix)
+    for length in range(0, len(complete) - 40, max(1, len(complete) // 23)):
+        assert decode_image(complete[:length], "a", 64).image is None, length
 
 
-def test_flipped_byte_in_a_png_is_found_by_its_checksum() -> None:
+def test_flipped_byte_in_a_png_is_detected_by_its_checksum() -> None:
     data = bytearray(encoded(picture(2, 64, 64), ".png"))
     data[len(data) // 2] ^= 0xFF
     assert decode_image(bytes(data), "a", 64).problems[0].finding == "truncated"
@@ -126,7 +126,7 @@ def test_cmyk_jpeg() -> None:
     assert [problem.finding for problem in decoded.problems] == ["cmyk"]
 
 
-def test_twelve_bits_in_sixteen_and_floats_are_left_out_not_turned_black() -> None:
+def test_twelve_bits_in_sixteen_and_floats_are_excluded_not_turned_black() -> None:
     assert (
         decode_image(encoded(picture(5).astype(np.uint16) * 16, ".tif"), "a", 24).problems[0].finding == "narrow_range"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bloodauto.data import download as fetching
+from bloodauto.data import download
 from bloodauto.data.download import fetch, fetch_medmnist
 from bloodauto.errors import DataError
 
@@ -23,11 +23,11 @@ BODY_MD5 = hashlib.md5(BODY).hexdigest()
 
 @dataclass
 class Behaviour:
-    """What the server does, and what it was asked."""
+    """What the server does, and which ranges were requested."""
 
     knows_ranges: bool = True
     breaks_after_bytes: int | None = None
-    answers_wrong_range: bool = False
+    sends_wrong_range: bool = False
     ranges: list[str | None] = field(default_factory=list)
 
 
@@ -44,14 +44,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         behaviour = self.server.behaviour
-        asked = self.headers.get("Range")
-        behaviour.ranges.append(asked)
+        requested = self.headers.get("Range")
+        behaviour.ranges.append(requested)
         if self.path != "/file.npz":
             self.send_error(404)
             return
         start = 0
-        if asked is not None and behaviour.knows_ranges:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        if requested is not None and behaviour.knows_ranges:
+            start = int(requested.removeprefix("bytes=").rstrip("-"))
             if start >= len(BODY):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(BODY)}")
@@ -59,8 +59,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.end_headers()
                 return
             self.send_response(206)
-            told = 0 if behaviour.answers_wrong_range else start
-            self.send_header("Content-Range", f"bytes {told}-{len(BODY) - 1}/{len(BODY)}")
+            first = 0 if behaviour.sends_wrong_range else start
+            self.send_header("Content-Range", f"bytes {first}-{len(BODY) - 1}/{len(BODY)}")
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(BODY) - start))
@@ -84,13 +84,13 @@ def server() -> Iterator[Server]:
     thread.join()
 
 
-def test_downloads_reports_progress_and_does_not_ask_twice(server: Server, tmp_path: Path) -> None:
+def test_downloads_reports_progress_and_does_not_request_twice(server: Server, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     target = tmp_path / "new" / "file.npz"
-    assert fetch(server.url, BODY_MD5, target, lambda held, expected: seen.append((held, expected))) == target
+    assert fetch(server.url, BODY_MD5, target, lambda size, expected: seen.append((size, expected))) == target
     assert target.read_bytes() == BODY
     assert seen[-1] == (len(BODY), len(BODY))
-    assert [held for held, _ in seen] == sorted(held for held, _ in seen)
+    assert [size for size, _ in seen] == sorted(size for size, _ in seen)
     assert len(seen) > 1
     fetch(server.url, BODY_MD5, target)
     assert server.behaviour.ranges == [None]
@@ -120,16 +120,16 @@ def test_server_without_ranges_is_read_from_the_start(server: Server, tmp_path: 
     assert server.behaviour.ranges == ["bytes=1000-"]
 
 
-def test_wrong_range_is_refused_and_what_is_held_stays(server: Server, tmp_path: Path) -> None:
+def test_wrong_range_is_refused_and_the_partial_file_stays(server: Server, tmp_path: Path) -> None:
     partial = tmp_path / "file.npz.partial"
     partial.write_bytes(BODY[:1000])
-    server.behaviour.answers_wrong_range = True
-    with pytest.raises(DataError, match="asked for bytes from 1000"):
+    server.behaviour.sends_wrong_range = True
+    with pytest.raises(DataError, match="requested bytes from 1000"):
         fetch(server.url, BODY_MD5, tmp_path / "file.npz")
     assert partial.read_bytes() == BODY[:1000]
 
 
-def test_partial_file_that_is_whole_already(server: Server, tmp_path: Path) -> None:
+def test_partial_file_that_is_complete_already(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.npz.partial").write_bytes(BODY)
     assert fetch(server.url, BODY_MD5, tmp_path / "file.npz").read_bytes() == BODY
 
@@ -176,7 +176,7 @@ def test_unknown_file(name: str, size: int, tmp_path: Path) -> None:
 
 
 def test_public_files_have_names_by_size_and_different_checksums() -> None:
-    files = fetching._PUBLIC_FILES
+    files = download._PUBLIC_FILES
     assert [files["bloodmnist", size].file_name for size in (28, 64, 128, 224)] == [
         "bloodmnist.npz",
         "bloodmnist_64.npz",

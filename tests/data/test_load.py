@@ -94,7 +94,7 @@ def test_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.
         load_dataset(tmp_path, image_size_px=8)
 
 
-def test_broken_files_in_a_folder_are_left_out_with_a_note(tmp_path: Path) -> None:
+def test_broken_files_in_a_folder_are_excluded_with_a_note(tmp_path: Path) -> None:
     write_class_folders(tmp_path)
     (tmp_path / "blast" / "9.jpg").write_bytes(encoded(picture(0), ".jpg")[:-400])
     (tmp_path / "ring" / "9.png").write_bytes(b"")
@@ -151,9 +151,9 @@ def test_npz_with_three_unnamed_classes_and_with_words(tmp_path: Path) -> None:
         "class_1",
         "class_2",
     )
-    words = load_dataset(save(tmp_path / "b.npz", images=images_of(4), labels=np.array(["ring", "blast"] * 2)))
-    assert words.class_names == ("blast", "ring")
-    assert words.labels.tolist() == [1, 0, 1, 0]
+    named = load_dataset(save(tmp_path / "b.npz", images=images_of(4), labels=np.array(["ring", "blast"] * 2)))
+    assert named.class_names == ("blast", "ring")
+    assert named.labels.tolist() == [1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("side", [28, 64])
@@ -207,7 +207,7 @@ def _arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
         ),
         (_arrays(class_names=np.array(["a", "a"])), "differ"),
         (_arrays(class_names=np.array(["a", "b", "c"])), r"too few of c \(0\)"),
-        (_arrays(names=np.array(["a", "b", "c", "c"])), r"stand twice: \['c'\]"),
+        (_arrays(names=np.array(["a", "b", "c", "c"])), r"occur twice: \['c'\]"),
         (_arrays(names=np.array(["a"])), "one value for each of the 4 images"),
         (_arrays(groups=np.array([0.5, 1, 2, 3])), "expected text or whole numbers, got float64"),
         (_arrays(labels=np.array(["a", "b", "a", "z"]), class_names=np.array(["a", "b"])), r"got \['z'\]"),
@@ -262,6 +262,15 @@ def test_array_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch
         load_dataset(path)
 
 
+def test_synonyms_of_the_array_sites_are_read(tmp_path: Path) -> None:
+    for name in ("labs", "laboratories"):
+        arrays = _arrays(**{name: np.array(["berlin", "berlin", "lyon", "lyon"])})
+        assert load_dataset(save(tmp_path / f"{name}.npz", **arrays)).sites.tolist() == ["berlin"] * 2 + ["lyon"] * 2
+    both = _arrays(labs=np.array(["a"] * 4), sites=np.array(["b"] * 4))
+    with pytest.raises(DataError, match="one of 'sites' and its synonym 'labs', found both"):
+        load_dataset(save(tmp_path / "both.npz", **both))
+
+
 # ---- wrong paths
 
 
@@ -281,15 +290,15 @@ def test_unusable_folders_and_files(tmp_path: Path) -> None:
         load_dataset(tmp_path)
     with pytest.raises(DataError, match=r"got '.png'"):
         load_dataset(tmp_path / "a.png")
-    write_class_folders(tmp_path / "one", ("blast",))
+    write_class_folders(tmp_path / "single", ("blast",))
     with pytest.raises(DataError, match=r"at least two classes, got only \['blast'\]"):
-        load_dataset(tmp_path / "one")
+        load_dataset(tmp_path / "single")
     with pytest.raises(DataError, match="image_size_px: expected at least 1, got 0"):
-        load_dataset(tmp_path / "one", image_size_px=0)
+        load_dataset(tmp_path / "single", image_size_px=0)
     assert DataError.exit_code == 2
 
 
-def test_class_whose_files_are_all_broken_is_an_error_and_not_a_lost_class(tmp_path: Path) -> None:
+def test_class_whose_files_are_all_broken_is_an_error(tmp_path: Path) -> None:
     write_class_folders(tmp_path, ("a", "b", "c"))
     for file in (tmp_path / "c").iterdir():
         file.write_bytes(b"broken")
@@ -328,7 +337,7 @@ def test_unlabelled_errors_and_the_warning_for_lost_files(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="none of 1 files can be read"):
         load_images(tmp_path, 16)
     (tmp_path / "good.png").write_bytes(encoded(picture(0), ".png"))
-    with pytest.warns(UserWarning, match="1 of 2 files left out: bad.png"):
+    with pytest.warns(UserWarning, match="1 of 2 files excluded: bad.png"):
         _, names = load_images(tmp_path, 16)
     assert names.tolist() == ["good.png"]
 

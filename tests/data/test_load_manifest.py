@@ -12,8 +12,6 @@ from bloodauto.data.dataset import COMPETITION_CLASSES
 from bloodauto.data.load import load_dataset
 from bloodauto.errors import DataError
 
-# ---- manifest
-
 
 def test_manifest(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "images")
@@ -50,6 +48,8 @@ def test_manifest_with_numbers_uses_the_competition_classes(tmp_path: Path) -> N
         ("path,labels\na.png,x\n", "Rename 'labels' to 'label'"),
         ("path;label\na.png;x\n", "Separate the columns by commas"),
         ("path,label,label\na.png,x,y\n", "each column once"),
+        ("path,label,lab,site\na.png,x,y,z\n", "one of 'site' and its synonym 'lab', found both"),
+        ("path,label,lab,laboratory\na.png,x,y,z\n", "found both"),
         ("path,label\n", "only the header"),
         ("", r"found \[\]"),
         ("path,label\nblast/0.png,\n", r"m.csv:2: expected a path and a label, got 'blast/0.png' and ''"),
@@ -60,7 +60,7 @@ def test_manifest_with_numbers_uses_the_competition_classes(tmp_path: Path) -> N
             r"2 of 3 files are not there, first \['no1.png', 'no2.png'\]",
         ),
         ("path,label\nblast/0.png,1\nblast/1.png,2\n", "no image has label 0. Do they count from 1"),
-        ("path,label\n" + 2 * "blast/0.png,a\nblast/1.png,b\n", r"stand twice: \['blast/0.png', 'blast/1.png'\]"),
+        ("path,label\n" + 2 * "blast/0.png,a\nblast/1.png,b\n", r"occur twice: \['blast/0.png', 'blast/1.png'\]"),
     ],
 )
 def test_manifest_errors(tmp_path: Path, text: str, message: str) -> None:
@@ -74,3 +74,11 @@ def test_manifest_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b"\xff\xfe\x00path")
     with pytest.raises(DataError, match="UTF-8"):
         load_dataset(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("name", ["site", "lab", "Laboratory"])
+def test_synonyms_of_the_column_site_are_read(tmp_path: Path, name: str) -> None:
+    write_class_folders(tmp_path)
+    rows = [f"{folder}/{number}.png,{folder},lyon" for folder in ("blast", "ring") for number in range(2)]
+    (tmp_path / "m.csv").write_text(f"path,label,{name}\n" + "\n".join(rows))
+    assert load_dataset(tmp_path / "m.csv").sites.tolist() == ["lyon"] * 4

@@ -30,8 +30,8 @@ def cases(draw: st.DrawFn) -> Case:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     classes = draw(st.integers(2, 4))
     labels = rng.choice(classes, count, p=rng.dirichlet(np.full(classes, 4.0)))
-    tied = draw(st.sampled_from([0.0, 0.3, 1.0]))
-    groups = np.where(rng.random(count) < tied, np.char.add("p", rng.integers(0, 25, count).astype(str)), "")
+    grouped = draw(st.sampled_from([0.0, 0.3, 1.0]))
+    groups = np.where(rng.random(count) < grouped, np.char.add("p", rng.integers(0, 25, count).astype(str)), "")
     clusters = np.where(rng.random(count) < 0.2, rng.integers(0, count, count), np.arange(count))
     choices = draw(
         st.sampled_from([[""], ["train", "validation", "test"], ["train", "test", ""], ["train", "validation"]])
@@ -80,30 +80,30 @@ def test_parts_are_whole_and_hold_together_what_belongs_together(case: Case) -> 
 
     assert set(dataset.labels[splits.train_index()].tolist()) == set(range(len(dataset.class_names)))
     assert len(splits.validation_index()) > 0
-    given_test, given_validation = (dataset.predefined_splits == word for word in ("test", "validation"))
-    assert (fold[used & given_test] == HELD_OUT_TEST).all()
-    assert (fold[used & given_validation] == 0).all()
-    if case.test_fraction == 0 and not given_test.any():
+    is_test, is_validation = (dataset.predefined_splits == word for word in ("test", "validation"))
+    assert (fold[used & is_test] == HELD_OUT_TEST).all()
+    assert (fold[used & is_validation] == 0).all()
+    if case.test_fraction == 0 and not is_test.any():
         assert len(splits.test_index()) == 0
 
 
 @settings(max_examples=150)
 @given(
     counts=st.lists(st.integers(0, 60), min_size=1, max_size=5).filter(any),
-    shares=st.lists(st.floats(0.05, 1.0), min_size=2, max_size=6),
+    fractions=st.lists(st.floats(0.05, 1.0), min_size=2, max_size=6),
     seed=st.integers(0, 99),
 )
-def test_single_images_are_dealt_in_exact_proportion(counts: list[int], shares: list[float], seed: int) -> None:
+def test_single_images_are_assigned_in_exact_proportion(counts: list[int], fractions: list[float], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    parts = stratified_group_split(labels, np.arange(len(labels)), shares, len(counts), np.random.default_rng(seed))
+    parts = stratified_group_split(labels, np.arange(len(labels)), fractions, len(counts), np.random.default_rng(seed))
     for label, count in enumerate(counts):
-        dealt = np.bincount(parts[labels == label], minlength=len(shares))
-        assert dealt.sum() == count
-        if count >= len(shares):
-            assert (np.abs(dealt - count * np.array(shares) / sum(shares)) < 1 + 1e-6).all()
+        assigned = np.bincount(parts[labels == label], minlength=len(fractions))
+        assert assigned.sum() == count
+        if count >= len(fractions):
+            assert (np.abs(assigned - count * np.array(fractions) / sum(fractions)) < 1 + 1e-6).all()
         else:
             # Too few for a proportion: one each to the first parts.
-            assert dealt.tolist() == [1] * count + [0] * (len(shares) - count)
+            assert assigned.tolist() == [1] * count + [0] * (len(fractions) - count)
 
 
 @settings(max_examples=100)
@@ -112,14 +112,14 @@ def test_single_images_are_dealt_in_exact_proportion(counts: list[int], shares: 
     classes=st.integers(1, 4),
     seed=st.integers(0, 2**16),
 )
-def test_groups_are_dealt_whole_and_near_the_proportion(sizes: list[int], classes: int, seed: int) -> None:
+def test_groups_stay_together_and_parts_are_near_their_proportion(sizes: list[int], classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     group_ids = np.repeat(np.arange(len(sizes)), sizes)
     labels = rng.integers(0, classes, len(group_ids))
-    shares = np.array([0.2, 0.4, 0.4])
-    parts = stratified_group_split(labels, group_ids, shares.tolist(), classes, rng)
-    for unit in range(len(sizes)):
-        assert len(set(parts[group_ids == unit].tolist())) == 1
+    fractions = np.array([0.2, 0.4, 0.4])
+    parts = stratified_group_split(labels, group_ids, fractions.tolist(), classes, rng)
+    for group in range(len(sizes)):
+        assert len(set(parts[group_ids == group].tolist())) == 1
     totals = np.bincount(parts, minlength=3)
-    # No part misses its share by more than the largest group for each class.
-    assert (np.abs(totals - shares * len(group_ids)) <= max(sizes) * classes + 1).all()
+    # No part misses its size by more than the largest group for each class.
+    assert (np.abs(totals - fractions * len(group_ids)) <= max(sizes) * classes + 1).all()

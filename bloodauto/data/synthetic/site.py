@@ -1,14 +1,15 @@
-"""Laboratories: stain, light, optics and sensor that turn a drawn field of view into an image."""
+"""Simulates acquisition sites: stain, light, optics and sensor that turn a drawn field of view into an image."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import DataError
+from bloodauto.types import Floats, Image
 
 Density = tuple[float, float, float]
 
@@ -21,7 +22,10 @@ class Stain:
     number, so that Beer and Lambert's law holds for displayed values as well as for light.
 
     Attributes:
-        chromatin, basophilic, eosin, haemoglobin: the four absorbers of ``film.py``.
+        chromatin: the first absorber of ``film.py``, in nuclei.
+        basophilic: the second, blue in cytoplasm.
+        eosin: the third, pink.
+        haemoglobin: the fourth, in red cells.
         intensity: factor on all of them (time in the dye).
         intensity_spread: relative standard deviation of the intensity from image to image.
         hue_spread: relative standard deviation of each absorber's own amount from image to image.
@@ -44,7 +48,8 @@ class Illumination:
         colour_temperature_kelvin: of a black body; 6500 is neutral, less is yellower.
         brightness: displayed value of empty glass in its brightest channel, relative to 255.
         vignette: part of the light that is missing in the corners (0-1).
-        colour_temperature_spread, brightness_spread: relative standard deviation of the two from image to image.
+        colour_temperature_spread: relative standard deviation of the colour temperature from image to image.
+        brightness_spread: relative standard deviation of the brightness from image to image.
     """
 
     colour_temperature_kelvin: float = 6500.0
@@ -61,8 +66,8 @@ class Optics:
     Attributes:
         field_of_view_um: side of an image in micrometres; smaller is a higher magnification.
         blur_um: standard deviation of the blur in focus, in micrometres.
-        defocus_um: largest further blur; each image draws its own between 0 and this.
-        stray_light: part of the light that reaches the sensor without passing the film (0-1); it greys the dark parts.
+        defocus_um: largest additional blur; each image draws its own between 0 and this.
+        stray_light: part of the light that reaches the sensor without passing the film (0-1); it lightens the dark parts.
     """
 
     field_of_view_um: float = 21.5
@@ -86,10 +91,17 @@ class Sensor:
 
 @dataclass(frozen=True)
 class SyntheticSite:
-    """Everything that makes images of one place look alike and different from another place's.
+    """Everything that images of one site have in common.
+
+    Attributes:
+        name: identifies the site; the drawn cells depend on it.
+        stain: the dyes.
+        illumination: the lamp.
+        optics: the microscope.
+        sensor: the camera.
 
     Raises:
-        DataError: a value no laboratory can have.
+        DataError: a value that no site can have.
     """
 
     name: str
@@ -118,7 +130,7 @@ class SyntheticSite:
             ("sensor.jpeg_quality", quality, 1, 100),
         ):
             if not least <= value <= most:
-                raise DataError(f"Laboratory {self.name!r}: expected {what} in {least}..{most}, got {value}.")
+                raise DataError(f"Synthetic site {self.name!r}: expected {what} in {least}..{most}, got {value}.")
 
 
 #: ``lab_a`` looks like an automated slide scanner with May-Grünwald-Giemsa stain, ``lab_b`` like a hand-held camera on
@@ -169,21 +181,19 @@ SYNTHETIC_SITES: dict[str, SyntheticSite] = {
 
 
 def find_site(site: SyntheticSite | str) -> SyntheticSite:
-    """A laboratory by its name; a :class:`Laboratory` is returned as it is.
+    """Finds a predefined site by its name; a ``SyntheticSite`` is returned as it is.
 
     Raises:
-        DataError: no laboratory has that name; the message gives the nearest one.
+        DataError: no site has that name; the message gives the nearest one.
     """
     if isinstance(site, SyntheticSite):
         return site
     if site in SYNTHETIC_SITES:
         return SYNTHETIC_SITES[site]
-    near = difflib.get_close_matches(site, SYNTHETIC_SITES, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise DataError(f"Expected a laboratory, one of {', '.join(SYNTHETIC_SITES)}, got {site!r}.{hint}")
+    raise DataError(f"Synthetic images: expected a known site, got {site!r}; {did_you_mean(site, SYNTHETIC_SITES)}")
 
 
-def lamp_colour(colour_temperature_kelvin: float) -> np.ndarray:
+def lamp_colour(colour_temperature_kelvin: float) -> Floats:
     """Displayed red, green and blue of a black body relative to one of 6500 K, float64, (3,), the largest is 1.
 
     Planck's law at 610, 550 and 465 nm, and a display gamma of 2.2.
@@ -193,16 +203,17 @@ def lamp_colour(colour_temperature_kelvin: float) -> np.ndarray:
     radiance = np.expm1(second_radiation_constant / (wavelength_um * 6500.0)) / np.expm1(
         second_radiation_constant / (wavelength_um * colour_temperature_kelvin)
     )
-    return (radiance / radiance.max()) ** (1 / 2.2)
+    colour: Floats = (radiance / radiance.max()) ** (1 / 2.2)
+    return colour
 
 
-def render_image(rng: np.random.Generator, amounts: np.ndarray, site: SyntheticSite) -> np.ndarray:
+def render_image(rng: np.random.Generator, amounts: Floats, site: SyntheticSite) -> Image:
     """Stains, lights, focuses and records a drawn field of view.
 
     Args:
-        rng: the slide-to-slide variation, the focus and the noise come from it.
-        amounts: float32, (4, size, size), as :func:`bloodauto.data.synthetic.morphology.draw_cell` returns them.
-        laboratory: how.
+        rng: draws the variation from image to image, the focus and the noise.
+        amounts: float32, (4, size, size), of ``morphology.draw_cell``.
+        site: how the image is acquired.
 
     Returns:
         uint8, (size, size, 3), RGB.
@@ -217,17 +228,19 @@ def render_image(rng: np.random.Generator, amounts: np.ndarray, site: SyntheticS
     temperature_kelvin = lamp.colour_temperature_kelvin * np.exp(lamp.colour_temperature_spread * rng.standard_normal())
     sigma_um = np.hypot(optics.blur_um, optics.defocus_um * rng.random())
 
-    absorbed = np.einsum("khw,kc->hwc", amounts, (densities * strength[:, None]).astype(np.float32), optimize=True)
-    passed = np.exp(-absorbed)
-    passed = cv2.GaussianBlur(passed, (0, 0), max(float(sigma_um) * size / optics.field_of_view_um, 0.2))
-    passed = optics.stray_light + (1 - optics.stray_light) * passed
+    optical_density = np.einsum(
+        "khw,kc->hwc", amounts, (densities * strength[:, None]).astype(np.float32), optimize=True
+    )
+    transmitted = np.exp(-optical_density)
+    transmitted = cv2.GaussianBlur(transmitted, (0, 0), max(float(sigma_um) * size / optics.field_of_view_um, 0.2))
+    transmitted = optics.stray_light + (1 - optics.stray_light) * transmitted
     if lamp.vignette > 0:
         offset = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
-        passed *= (1 - lamp.vignette * (offset[:, None] ** 2 + offset**2) / 2)[..., None]
-    image = passed * (255 * brightness * lamp_colour(temperature_kelvin)).astype(np.float32)
+        transmitted *= (1 - lamp.vignette * (offset[:, None] ** 2 + offset**2) / 2)[..., None]
+    image = transmitted * (255 * brightness * lamp_colour(temperature_kelvin)).astype(np.float32)
     if sensor.noise_grey_levels > 0:
         image += sensor.noise_grey_levels * rng.standard_normal(image.shape, dtype=np.float32)
-    recorded = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    recorded: Image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     if sensor.jpeg_quality is None:
         return recorded
     _, encoded = cv2.imencode(".jpg", recorded[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality])

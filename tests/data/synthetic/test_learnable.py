@@ -1,4 +1,4 @@
-"""The synthetic cells are a fair task: a small network learns one laboratory and does clearly worse on the others."""
+"""The synthetic cells are a fair task: a small network learns one site and does clearly worse at the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH_SIZE = 32
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # about 45 s alone on a core, more on a busy machine
-def test_small_network_learns_a_laboratory_and_loses_accuracy_elsewhere() -> None:
+def test_small_network_learns_a_site_and_loses_accuracy_at_others() -> None:
     import keras
 
     keras.utils.set_random_seed(0)

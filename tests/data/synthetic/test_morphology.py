@@ -1,4 +1,4 @@
-"""What is drawn has the signs by which a cell is told, measured on the amounts, before any stain or light."""
+"""Drawn cells have the signs that identify their class, measured on the amounts, before any stain or light."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_lamp_is_neutral_at_6500_kelvin_and_yellower_below() -> None:
     assert blue == 1.0 > green > red
 
 
-def test_vignette_darkens_corners_by_its_share() -> None:
+def test_vignette_darkens_corners_by_its_fraction() -> None:
     lamp = replace(PERFECT.illumination, vignette=0.3)
     image = _photograph(replace(PERFECT, illumination=lamp), np.zeros((4, 96, 96), np.float32)).astype(float)
     assert image[0, 0, 0] / image[48, 48, 0] == pytest.approx(0.7, abs=0.02)
@@ -80,12 +80,12 @@ def test_blur_removes_detail_and_noise_adds_as_much_as_said() -> None:
         ("sensor", "noise_grey_levels", -2.0),
     ],
 )
-def test_impossible_laboratories_are_refused(part: str, field: str, value: float) -> None:
+def test_impossible_sites_are_refused(part: str, field: str, value: float) -> None:
     with pytest.raises(DataError, match=f"{part}.{field}"):
         replace(PERFECT, **{part: replace(getattr(PERFECT, part), **{field: value})})
 
 
-def test_laboratories_differ_in_mean_colour_by_more_than_their_own_images_do() -> None:
+def test_sites_differ_in_mean_colour_by_more_than_the_images_of_each() -> None:
     means = {name: synthesize(48, site=name, seed=2, image_size_px=32).images.mean((1, 2)) for name in SYNTHETIC_SITES}
     names = list(means)
     for i, first in enumerate(names):
