@@ -41,6 +41,7 @@ from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
+from bloodauto.training.limits import TimeLimits
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.transforms.threads import limit_native_threads
 from bloodauto.tuning.refits import with_extended_epochs
@@ -113,7 +114,7 @@ def _single(
             seed=0,
             options=TrainOptions(
                 weights_file=find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir),
-                time_limit_seconds=seconds,
+                limits=TimeLimits(training_seconds=seconds),
                 num_threads=os.cpu_count() or 1,
             ),
             folder=Path(folder),

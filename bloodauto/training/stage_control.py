@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
+from bloodauto.clock import Clock
 from bloodauto.config.recipe import Stage
 from bloodauto.training.averaging import WeightAverage
+from bloodauto.training.limits import ScheduleProgress
 from bloodauto.training.optimizers import learning_rate_factor
 
 
@@ -17,53 +18,55 @@ class ProgressClock:
     """How much of the whole recipe is done: by steps, or by time where that is further.
 
     Args:
-        total_steps: of the whole recipe.
-        stage_ends: the share of the recipe that is done when each stage ends, the last being 1.
-        time_limit_seconds: from now to the end; None: steps alone count.
-        progress, seconds: what an earlier session did of it.
+        total_steps: Steps of the whole recipe.
+        stage_ends: The fraction of the recipe that is done when each stage ends, the last being 1.
+        training_seconds: Seconds from now to the end of the schedule; None: steps alone count.
+        done: The fraction of the recipe that an earlier session did, 0-1.
+        seconds: Training time of earlier sessions.
+        clock: Measures the time since now.
     """
 
     def __init__(
         self,
         total_steps: int,
-        stage_ends: list[float],
-        time_limit_seconds: float | None,
-        progress: float,
+        stage_ends: Sequence[float],
+        *,
+        training_seconds: float | None,
+        done: float,
         seconds: float,
+        clock: Clock,
     ) -> None:
-        self._step = 1 / total_steps
-        self._bounds = [0.0, *stage_ends]
-        self._limit = time_limit_seconds
-        self._start = self._by_steps = progress
-        self._before = seconds
-        self._started = time.monotonic()
+        self._step_fraction = 1 / total_steps
+        self._progress = ScheduleProgress(stage_ends, training_seconds=training_seconds, done=done)
+        self._earlier_seconds = seconds
+        self._clock = clock
+        self._started_at = clock.now()
+
+    @property
+    def _elapsed_seconds(self) -> float:
+        return self._clock.now() - self._started_at
 
     @property
     def seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
+        """Training time so far, that of earlier sessions included."""
+        return self._earlier_seconds + self._elapsed_seconds
 
     def tick(self) -> None:
         """Counts a step."""
-        self._by_steps += self._step
+        self._progress.advance(self._step_fraction)
 
     def end_stage(self, stage: int) -> None:
-        """Leaves out what is left of a stage."""
-        self._by_steps = max(self._by_steps, self._bounds[stage + 1])
+        """Skips the rest of a stage."""
+        self._progress.end_stage(stage)
 
     @property
     def progress(self) -> float:
-        """The share of the recipe that is done, 0-1."""
-        by_time = 0.0
-        if self._limit is not None:
-            elapsed = time.monotonic() - self._started
-            by_time = self._start + (1 - self._start) * elapsed / max(self._limit, 1e-9)
-        return min(max(self._by_steps, by_time), 1.0)
+        """The fraction of the recipe that is done, 0-1."""
+        return self._progress.fraction(self._elapsed_seconds)
 
     def stage_progress(self, stage: int) -> float:
-        """The share of a stage that is done; 1 or more at its end."""
-        start, end = self._bounds[stage], self._bounds[stage + 1]
-        # A millionth of slack: sums of steps do not reach a whole number exactly.
-        return (self.progress + 1e-6 - start) / (end - start)
+        """The fraction of a stage that is done; 1 or more at its end."""
+        return self._progress.stage_fraction(stage, self._elapsed_seconds)
 
 
 class StageControl(keras.callbacks.Callback):

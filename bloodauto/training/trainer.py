@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from bloodauto.clock import SYSTEM_CLOCK, Clock
 from bloodauto.config.recipe import Recipe
 from bloodauto.errors import TrialRejected
 from bloodauto.evaluation.fold_data import FoldData, evaluate
@@ -41,6 +41,7 @@ from bloodauto.training.epoch_runner import first_images, fit_epoch
 from bloodauto.training.imbalance import TrainingSet, training_set
 from bloodauto.training.input_pipeline import stage_pipeline
 from bloodauto.training.layerwise_rates import learning_rate_multipliers
+from bloodauto.training.limits import stage_ends
 from bloodauto.training.optimizers import build_loss, build_optimizer, check_loss
 from bloodauto.training.options import TrainOptions
 from bloodauto.training.result import AveragedEpochs, TrialResult, objective_of
@@ -63,12 +64,14 @@ class _Training:
         options: TrainOptions,
         folder: Path,
         should_stop: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         check_recipe(recipe)
         check_loss(recipe.loss, fold_data.num_classes)
         check_augmentation(recipe)
         self.recipe, self.fold_data, self.seed = recipe, fold_data, seed
-        self.options, self.folder, self.should_stop = options, folder, should_stop
+        self.options, self.folder, self.clock = options, folder, clock
+        self.should_stop = lambda: should_stop() or options.limits.is_past_deadline(clock.now())
         self._average: WeightAverage | None = None
         self._last_epochs_average: WeightAverage | None = None
 
@@ -80,16 +83,15 @@ class _Training:
     def best_path(self) -> Path:
         return self.folder / "best.npz"
 
-    def _clock(self, saved: Checkpoint | None) -> ProgressClock:
-        recipe = self.recipe
-        ends = np.cumsum([stage.epochs for stage in recipe.stages]) / recipe.total_epochs
-        steps_per_epoch = max(len(self.fold_data.train_index) // recipe.batch_size, 1)
+    def _progress_clock(self, saved: Checkpoint | None) -> ProgressClock:
+        steps_per_epoch = max(len(self.fold_data.train_index) // self.recipe.batch_size, 1)
         return ProgressClock(
-            steps_per_epoch * recipe.total_epochs,
-            [*(float(end) for end in ends[:-1]), 1.0],
-            self.options.remaining_time_limit_seconds(),
-            saved.progress if saved is not None else 0.0,
-            saved.seconds if saved is not None else 0.0,
+            steps_per_epoch * self.recipe.total_epochs,
+            stage_ends(self.recipe),
+            training_seconds=self.options.limits.training_seconds_from(self.clock.now()),
+            done=saved.progress if saved is not None else 0.0,
+            seconds=saved.seconds if saved is not None else 0.0,
+            clock=self.clock,
         )
 
     def _training_set(self) -> TrainingSet:
@@ -167,7 +169,7 @@ class _Training:
         history = list(saved.history) if saved is not None else []
         stage = saved.stage if saved is not None else 0
         stage_best = saved.stage_best if saved is not None else []
-        clock = self._clock(saved)
+        clock = self._progress_clock(saved)
         write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
         complete = saved is not None and saved.complete
         if complete:
@@ -210,7 +212,7 @@ class _Training:
         self, network: keras.Model, pipeline: Batches, clock: ProgressClock, history: list[EpochReport], stage: int
     ) -> tuple[EpochReport | None, list[np.ndarray]]:
         """Trains and judges; returns the report and the weights that were judged. No report: it was told to stop."""
-        started = time.monotonic()
+        started = self.clock.now()
         settings, epoch = self.recipe.stages[stage], len(history) + 1
         in_stage = [one for one in history if one.stage == stage]
         plateau = settings.schedule.name == "plateau"
@@ -224,7 +226,7 @@ class _Training:
         )
         waited_before = pipeline.wait_seconds
         train_loss, train_accuracy = fit_epoch(network, pipeline, control, epoch)
-        trained = time.monotonic()
+        trained = self.clock.now()
         if control.stop_requested:
             return None, []
         if not math.isfinite(train_loss):
@@ -238,7 +240,7 @@ class _Training:
         ):
             evaluation, _ = evaluate(network, self.fold_data, subset_only=True)
             judged = network.get_weights()
-        ended = time.monotonic()
+        ended = self.clock.now()
         report = EpochReport(
             epoch=epoch,
             stage=stage,
@@ -329,6 +331,7 @@ def train_epochs(
     options: TrainOptions,
     folder: Path,
     should_stop: Callable[[], bool],
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Generator[EpochReport, None, TrialResult]:
     """Trains a recipe epoch by epoch; the generator's return value is the result.
 
@@ -337,15 +340,18 @@ def train_epochs(
     ``predictions.npz``.
 
     Args:
-        should_stop: asked after every batch; when true the unfinished epoch is given up and the training ends.
+        should_stop: Called after every batch; when it returns True the unfinished epoch is dropped and the training ends.
+        clock: Measures time; ``options.limits`` are on it.
 
     Raises:
         RecipeError: the recipe asks for what its backbone or the classes have not.
         WeightsError: the weights do not fit.
         TrialRejected: the loss is no number.
     """
-    run = _Training(recipe, fold_data, seed=seed, options=options, folder=folder, should_stop=should_stop)
-    return run.epochs()
+    training = _Training(
+        recipe, fold_data, seed=seed, options=options, folder=folder, should_stop=should_stop, clock=clock
+    )
+    return training.epochs()
 
 
 def train(
@@ -357,9 +363,12 @@ def train(
     folder: Path,
     report: Callable[[EpochReport], None],
     should_stop: Callable[[], bool],
+    clock: Clock = SYSTEM_CLOCK,
 ) -> TrialResult:
     """As ``train_epochs``, reporting to a function; also writes ``result.json``."""
-    epochs = train_epochs(recipe, fold_data, seed=seed, options=options, folder=folder, should_stop=should_stop)
+    epochs = train_epochs(
+        recipe, fold_data, seed=seed, options=options, folder=folder, should_stop=should_stop, clock=clock
+    )
     while True:
         try:
             report(next(epochs))

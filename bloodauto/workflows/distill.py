@@ -24,6 +24,7 @@ from bloodauto.models.network import build_network
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json
 from bloodauto.training.distillation import Teacher, teacher_from_model
+from bloodauto.training.limits import TimeLimits
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
 from bloodauto.tuning.budget.ledger import Ledger
@@ -263,8 +264,7 @@ class _Job:
                 objective=self.settings.objectives.primary,
                 weights_file=weights,
                 start_weights=self._member_weights(),
-                time_limit_seconds=limit,
-                train_until=time.monotonic() + limit,
+                limits=TimeLimits(training_seconds=limit, schedule_until=time.monotonic() + limit),
                 teacher=teacher,
             ),
             folder=folder,

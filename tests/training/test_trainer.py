@@ -10,6 +10,7 @@ from bloodauto.config.recipe import load_recipe
 from bloodauto.errors import RecipeError, RunError, TrialRejected, WeightsError
 from bloodauto.models.network import build_network
 from bloodauto.training.checkpoint import read_checkpoint, read_weights, write_weights
+from bloodauto.training.limits import TimeLimits
 from bloodauto.training.trainer import TrainOptions, train, train_epochs
 
 OPTIONS = TrainOptions(objective="accuracy")
@@ -203,7 +204,7 @@ def test_weights_ruined_by_the_last_step_reject_the_trial(fold_data, recipe_of, 
 @pytest.mark.slow
 def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of([stage_of(epochs=1000, schedule={"name": "cosine", "final_factor": 0.0})])
-    result, reports = run(recipe, fold_data, tmp_path, options=replace(OPTIONS, time_limit_seconds=30.0))
+    result, reports = run(recipe, fold_data, tmp_path, options=replace(OPTIONS, limits=TimeLimits(training_seconds=30.0)))
     assert result.finished
     assert 30 <= result.seconds < 40
     assert 2 <= len(reports) < 1000

@@ -12,7 +12,7 @@ from typing import Literal
 from bloodauto.config.recipe import Recipe
 from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.training.checkpoint import EpochReport
-from bloodauto.training.options import MIN_TIME_LIMIT_FRACTION
+from bloodauto.training.limits import ScheduleProgress, TimeLimits, stage_ends
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.messages import Assignment, TrainingEnd
 from bloodauto.tuning.scheduler import Scheduler
@@ -22,7 +22,6 @@ Curve = Callable[[Recipe, int, int], CurvePoint]
 
 #: A training that reached its time limit still ends the batch it is in.
 _BATCH_FRACTION = 0.01
-_SLACK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -193,25 +192,28 @@ class Simulator:
         """What the worker of one training says; as ``trial/train.py``, without patience."""
         recipe = assignment.recipe
         state = self._disk.get(assignment.name, _Checkpoint())
-        limit, before, began = assignment.time_limit_seconds, state.step_fraction, self._time + start_seconds
-        if limit is not None and assignment.time_limit_with_startup_seconds is not None:
-            limit = max(
-                assigned_at + assignment.time_limit_with_startup_seconds - began, MIN_TIME_LIMIT_FRACTION * limit
-            )
-        now = began
+        within = assignment.time_limit_with_startup_seconds
+        limits = TimeLimits(
+            training_seconds=assignment.time_limit_seconds,
+            schedule_until=None if within is None else assigned_at + within,
+            hard_deadline=hard_limit,
+        )
+        began = now = self._time + start_seconds
+        ends = stage_ends(recipe)
+        progress = ScheduleProgress(
+            ends, training_seconds=limits.training_seconds_from(began), done=state.step_fraction
+        )
         while state.stage < len(recipe.stages):
             epoch, stage = state.epoch + 1, state.stage
             fault = self._fault(assignment.name, epoch)
             if fault == "hangs":
                 return
             point = self._curve(recipe, assignment.seed, epoch)
-            stage_end = sum(one.epochs for one in recipe.stages[: stage + 1]) / recipe.total_epochs
             whole = point.train_seconds
-            seconds = min(whole, (stage_end - state.step_fraction) * recipe.total_epochs * whole)
-            if limit is not None:
-                reached = began + limit * (stage_end - before) / max(1 - before, _SLACK)
-                seconds = min(seconds, max(reached - now, _BATCH_FRACTION * whole))
-            if now + seconds > hard_limit:
+            seconds = min(whole, (ends[stage] - progress.by_steps) * recipe.total_epochs * whole)
+            stage_ends_at = began + progress.seconds_until_stage_end(stage)
+            seconds = min(seconds, max(stage_ends_at - now, _BATCH_FRACTION * whole))
+            if limits.is_past_deadline(now + seconds):
                 yield _Event(max(now, hard_limit) + self._machine.finish_seconds, ending=TrainingEnd("stopped"))
                 return
             now += seconds
@@ -222,13 +224,12 @@ class Simulator:
                 yield _Event(now, ending=TrainingEnd("failed", None, fault, "simulated"))
                 return
             now += point.evaluation_seconds
-            step_fraction = state.step_fraction + seconds / whole / recipe.total_epochs
-            by_time = 0.0 if limit is None else before + (1 - before) * (now - began) / limit
-            ended = max(step_fraction, by_time) + _SLACK >= stage_end
-            best = max(state.best, point.objective)
-            state = _Checkpoint(epoch, stage + ended, max(step_fraction, stage_end) if ended else step_fraction, best)
-            stage_begin = sum(one.epochs for one in recipe.stages[:stage]) / recipe.total_epochs
-            stage_progress = min((max(step_fraction, by_time) - stage_begin) / (stage_end - stage_begin), 1.0)
+            progress.advance(seconds / whole / recipe.total_epochs)
+            stage_progress = min(progress.stage_fraction(stage, now - began), 1.0)
+            ended = stage_progress >= 1.0
+            if ended:
+                progress.end_stage(stage)
+            state = _Checkpoint(epoch, stage + ended, progress.by_steps, max(state.best, point.objective))
             report = _report(point, epoch, stage, stage_progress, seconds + point.evaluation_seconds)
             yield _Event(now, report, state)
         yield _Event(

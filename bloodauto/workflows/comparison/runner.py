@@ -29,6 +29,7 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_arrays, write_json
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.checkpoint import EpochReport
+from bloodauto.training.limits import TimeLimits
 from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.tuning.budget.ledger import Ledger
@@ -309,7 +310,7 @@ class Experiment:
             weights_file=self._weights[variant.name],
             jit_compile=device.jit_compile,
             precision=device.precision,
-            time_limit_seconds=limit,
+            limits=TimeLimits(training_seconds=limit),
         )
         try:
             result = train(

@@ -124,6 +124,7 @@ class Worker(tune.Trainable):
 
     def _start(self) -> Generator[Any, None, Any]:
         from bloodauto.training.input_pipeline import num_augmentation_processes
+        from bloodauto.training.limits import TimeLimits
         from bloodauto.training.trainer import TrainOptions, train_epochs
 
         config, options = self._assignment, self._options
@@ -143,8 +144,10 @@ class Worker(tune.Trainable):
                 jit_compile=options.jit_compile,
                 precision=options.precision,
                 num_processes=num_augmentation_processes(options.cores, on_gpu=options.gpu_fraction > 0),
-                time_limit_seconds=config["time_limit_seconds"],
-                train_until=None if until is None else until - time.time() + time.monotonic(),
+                limits=TimeLimits(
+                    training_seconds=config["time_limit_seconds"],
+                    schedule_until=None if until is None else until - time.time() + time.monotonic(),
+                ),
                 average_last_epochs=True,
             ),
             folder=self._folder,
