@@ -204,7 +204,9 @@ def test_weights_ruined_by_the_last_step_reject_the_trial(fold_data, recipe_of, 
 @pytest.mark.slow
 def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of([stage_of(epochs=1000, schedule={"name": "cosine", "final_factor": 0.0})])
-    result, reports = run(recipe, fold_data, tmp_path, options=replace(OPTIONS, limits=TimeLimits(training_seconds=30.0)))
+    result, reports = run(
+        recipe, fold_data, tmp_path, options=replace(OPTIONS, limits=TimeLimits(training_seconds=30.0))
+    )
     assert result.finished
     assert 30 <= result.seconds < 40
     assert 2 <= len(reports) < 1000
