@@ -63,7 +63,7 @@ def export_best(
         option(
             "--budget",
             "What --distill may spend.",
-            unit="gpu-h, cpu-min and the like are device time, h or min alone wall-clock time",
+            unit="device time such as gpu-h or cpu-min, or wall-clock time such as h or min",
             default="what the search left",
             example="--budget 5cpu-min",
         ),

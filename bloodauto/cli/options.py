@@ -107,7 +107,7 @@ Cleaning = Annotated[
     option(
         "--cleaning/--no-cleaning",
         "Exclude images that the data check finds broken, duplicated or mislabelled.",
-        default="cleaning",
+        default="true",
         example="--no-cleaning",
     ),
 ]
@@ -151,7 +151,7 @@ ExperimentBudget = Annotated[
     option(
         "--budget",
         "What all trainings together may spend.",
-        unit="gpu-h, cpu-min and the like are device time, h or min alone wall-clock time",
+        unit="device time such as gpu-h or cpu-min, or wall-clock time such as h or min",
         default="no limit",
         example="--budget 30cpu-min",
     ),

@@ -49,8 +49,8 @@ def search(
         option(
             "--budget",
             "What the search may spend: devices reserved x seconds reserved.",
-            unit="gpu-h, cpu-min and the like are device time, h or min alone wall-clock time",
-            default="none; required for a new run",
+            unit="device time such as gpu-h or cpu-min, or wall-clock time such as h or min",
+            default="none, a new run needs one",
             example="--budget 40gpu-h",
         ),
     ] = None,
@@ -172,7 +172,7 @@ def search(
         option(
             "--cleaning/--no-cleaning",
             "Exclude images that the data check finds broken, duplicated or mislabelled.",
-            default="cleaning",
+            default="true",
             example="--no-cleaning",
         ),
     ] = None,

@@ -28,7 +28,7 @@ SYNTHETIC = "synthetic"
 _DEFAULT_GPU_SPACE = "gpu"
 _DEFAULT_CPU_SPACE = "small"
 #: Options whose name does not follow from the field's.
-_OPTIONS = {"image_size_px": "--image-size", "cleaning": "--no-cleaning"}
+_OPTIONS = {"cleaning": "--no-cleaning"}
 #: Fields that hold a path, and the values of them that are names.
 _PATH_FIELDS = ("data", "target_images", "weights_dir", "warm_start")
 _PATH_NAMES = (SYNTHETIC, "none", "shipped")
@@ -76,13 +76,13 @@ class SearchSettings(EnsembleLimits):
     image_size_px: int | None = None
     """Side that all images are resized to when they are read. It does not set the input size of a network; recipes do.
 
-    Unit: pixels. Default: chosen from the images. Example: ``--image-size 96``."""
+    Unit: pixels. Default: chosen from the images. Example: ``--image-size-px 96``."""
 
     cleaning: bool = True
     """Whether images that the data check finds broken, duplicated or mislabelled are left out of training. The check itself
     always runs and is written to ``cleaning.csv``.
 
-    Default: true; ``--no-cleaning`` keeps every image."""
+    Default: true. Example: ``--no-cleaning``."""
 
     target_images: str | None = None
     """Unlabelled images of the site where the model will be used; the objective ``shift`` then also counts the accuracy that
@@ -99,8 +99,8 @@ class SearchSettings(EnsembleLimits):
     """What the search may spend: devices reserved times seconds reserved, from the first worker's start to the last byte of the
     export. It does not count reading and cleaning the images.
 
-    Unit: ``gpu-h``, ``cpu-min`` and the like are device time; ``h`` or ``min`` alone is wall-clock time. No default.
-    Example: ``--budget 40gpu-h``, ``--budget 2h``."""
+    Unit: device time such as ``gpu-h`` or ``cpu-min``, or wall-clock time such as ``h`` or ``min``. Default: none, a new run needs
+    one. Example: ``--budget 40gpu-h``, ``--budget 2h``."""
 
     workers: Annotated[int, Field(ge=1)]
     """Trainings that run at a time. It does not set the threads within one training; see ``cpus_per_trial``.

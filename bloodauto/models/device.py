@@ -9,10 +9,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from bloodauto.errors import RunError
@@ -99,6 +101,22 @@ def claim_device_if_unused(*, cores: int, gpu_fraction: float) -> None:
     # TensorFlow says that it has started by a RuntimeError.
     with contextlib.suppress(RunError, RuntimeError):
         claim_device(cores=cores, gpu_fraction=gpu_fraction)
+
+
+@contextlib.contextmanager
+def restored_device_state() -> Iterator[None]:
+    """Restores Keras' dtype policy and OpenCV's number of threads at the end of the block.
+
+    What TensorFlow was told about devices and threads stays: it accepts that once in a process.
+    """
+    import keras
+
+    policy, threads = keras.config.dtype_policy(), cv2.getNumThreads()
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        cv2.setNumThreads(threads)
 
 
 def _probe_network() -> keras.Model:

@@ -11,9 +11,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 
-import cv2
-import keras
 import numpy as np
+
+from bloodauto.models.device import restored_device_state
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
@@ -28,23 +28,19 @@ def restored_process_state() -> Iterator[None]:
     """
     environment = dict(os.environ)
     loggers = _logger_states()
-    policy = keras.config.dtype_policy()
-    cv2_threads = cv2.getNumThreads()
     python_random, numpy_random = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one is restored
     # Python lets only the main thread set handlers.
     handlers = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), restored_device_state():
             yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         random.setstate(python_random)
         np.random.set_state(numpy_random)  # noqa: NPY002
-        cv2.setNumThreads(cv2_threads)
-        keras.config.set_dtype_policy(policy)
         for logger, (level, propagate, attached) in loggers.items():
             logger.setLevel(level)
             logger.propagate, logger.handlers = propagate, attached

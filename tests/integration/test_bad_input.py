@@ -61,7 +61,7 @@ GOOD = "--data cells.npz --space short.yaml --budget 1cpu-min"
         ("search --data cells.npz --budget 1cpu-min --space misspelt.yaml", "did you mean 'dropout'?"),
         (f"search {GOOD} --objective balanced_acuracy", "did you mean 'balanced_accuracy'?"),
         (f"search {GOOD} --pruner hyperbnd", "did you mean 'hyperband'?"),
-        (f"search {GOOD} --workers 0", "--workers: expected more than 0"),
+        (f"search {GOOD} --workers 0", "--workers: expected 1 or more"),
         (f"search {GOOD} --cpus-per-trial 0", "--cpus-per-trial: expected more than 0"),
         (f"search {GOOD} --seed -1", "--seed: expected 0 or more"),
         (f"search {GOOD} --max-trials 0", "--max-trials: expected at least 1"),
