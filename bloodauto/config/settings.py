@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bloodauto.config.base_model import StrictModel
 from bloodauto.config.budget import parse_budget
 from bloodauto.config.machine import Machine, detect_machine
 from bloodauto.config.objectives import Objectives, parse_objectives
-from bloodauto.config.validation import explain_validation_error, place_in
+from bloodauto.config.validation import explain_validation_error
 from bloodauto.errors import RunError, UserError
-from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import write_text
-from bloodauto.run.yaml_files import dump_yaml, read_yaml
-
-#: The version of ``settings.yaml``, and with it of the whole run directory.
-SETTINGS_FORMAT = 2
+from bloodauto.run.artifacts.base import Artifact, Record
+from bloodauto.run.directory import RUN_FORMAT_VERSION, RunDirectory
 
 PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
 
@@ -32,12 +27,10 @@ _OPTIONS = {"cleaning": "--no-cleaning"}
 #: Fields that hold a path, and the values of them that are names.
 _PATH_FIELDS = ("data", "target_images", "weights_dir", "warm_start")
 _PATH_NAMES = (SYNTHETIC, "none", "shipped")
-_Model = TypeVar("_Model", bound=StrictModel)
-#: What the file holds besides the settings, for people who read it.
-_DERIVED = ("device", "budget_device_seconds")
+_Model = TypeVar("_Model", bound=Record)
 
 
-class EnsembleLimits(StrictModel):
+class EnsembleLimits(Record):
     """Limits on the ensemble that a search or an export selects."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -55,8 +48,8 @@ class EnsembleLimits(StrictModel):
     Unit: milliseconds per image. Default: no limit. Example: ``--max-latency-ms 5``."""
 
 
-class SearchSettings(EnsembleLimits):
-    """Everything that decides what a search does.
+class SearchSettings(EnsembleLimits, Artifact):
+    """``settings.yaml``: everything that decides what a search does.
 
     ``resolve_settings`` fills in what a user did not say. The fields are the options of ``bloodauto search`` and the keywords of
     ``bloodauto.search``.
@@ -66,6 +59,9 @@ class SearchSettings(EnsembleLimits):
         >>> settings.budget_device_seconds
         144000.0
     """
+
+    FILE = "settings.yaml"
+    FORMAT_VERSION: ClassVar[int] = RUN_FORMAT_VERSION
 
     data: str = SYNTHETIC
     """Images and labels: a folder of class folders, a ``.csv`` manifest, an ``.npz`` file, or ``synthetic`` for cells that are
@@ -284,9 +280,8 @@ def _validate(model: type[_Model], values: Mapping[str, Any]) -> _Model:
 
 
 def write_settings(run: RunDirectory, settings: SearchSettings) -> None:
-    """Writes ``settings.yaml``: the format number, the settings, and the device and budget that follow from them."""
-    derived = {name: getattr(settings, name) for name in _DERIVED}
-    write_text(run.settings, dump_yaml({"format": SETTINGS_FORMAT, **settings.model_dump(mode="json"), **derived}))
+    """Writes ``settings.yaml``."""
+    run.file(SearchSettings).write(settings)
 
 
 def read_settings(run: RunDirectory) -> SearchSettings:
@@ -297,22 +292,13 @@ def read_settings(run: RunDirectory) -> SearchSettings:
     """
     if not run.settings.is_file():
         raise RunError(f"{run.root}: expected a run (a folder with settings.yaml), found none. Check --run.")
-    document = read_yaml(run.settings)
-    values = dict(document.value) if isinstance(document.value, dict) else {}
-    version = values.pop("format", None)
-    if version != SETTINGS_FORMAT:
-        raise RunError(
-            f"{run.settings}: expected a run of format {SETTINGS_FORMAT}, got "
-            f"{'one without a format number' if version is None else f'format {version!r}'}. Another version of bloodauto "
-            "made this run; use that version, or start a new run."
-        )
-    for name in _DERIVED:
-        values.pop(name, None)
+    run.check_format()
     try:
-        return SearchSettings.model_validate(values)
-    except ValidationError as error:
-        raise RunError(explain_validation_error(error, SearchSettings, place_in(document))) from error
+        return run.file(SearchSettings).read()
+    except RunError:
+        raise
     except UserError as error:
+        # An unreadable budget or objective.
         raise RunError(f"{run.settings}: {error}") from error
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from bloodauto.config.settings import read_settings
 from bloodauto.ensemble.assemble import out_of_fold_probabilities
 from bloodauto.ensemble.record import read_ensemble
 from bloodauto.errors import RunError, UserError
@@ -35,7 +36,6 @@ from bloodauto.report.info import (
 )
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json
-from bloodauto.run.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -162,7 +162,9 @@ def _is_run_directory(root: Path) -> bool:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    return dict(parse.mapping(read_yaml(path).value, "settings"))
+    settings = read_settings(RunDirectory(path.parent))
+    derived = {"device": settings.device, "budget_device_seconds": settings.budget_device_seconds}
+    return {**settings.model_dump(mode="json"), **derived}
 
 
 def _setting_text(value: Any) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from bloodauto.config.settings import SearchSettings, write_settings
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import append_line, write_arrays, write_json, write_text
-from bloodauto.run.yaml_files import dump_yaml
 
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 RUNGS = (2, 6)
@@ -78,21 +78,10 @@ def build_run(
         spent = _write_trials(run, rng, trials, len(classes))
     finally:
         optuna.logging.set_verbosity(verbosity)
-    settings = {
-        "data": "cells.npz",
-        "space": "blood",
-        "budget": "2gpu-h",
-        "budget_device_seconds": 7200,
-        "device": "gpu",
-        "seed": 7,
-        "workers": 2,
-        "cpus_per_trial": 4,
-        "gpus_per_trial": 0.5,
-        "pruner": "successive_halving",
-        "objective": "shift",
-        "warm_start": "shipped",
-    }
-    write_text(run.settings, dump_yaml(settings))
+    settings = SearchSettings(
+        data="cells.npz", space="blood", budget="2gpu-h", seed=7, workers=2, cpus_per_trial=4, gpus_per_trial=0.5
+    )
+    write_settings(run, settings)
     if finished:
         _write_ending(run, rng, classes, spent)
     return run

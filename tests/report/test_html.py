@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bloodauto.config.settings import read_settings, write_settings
 from bloodauto.errors import RunError
 from bloodauto.report.html import render, write_report
 from bloodauto.report.info import RunInfo, TrialInfo
@@ -148,7 +149,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     ensemble = read_json(run.ensemble.path)
     ensemble["members"][0]["name"] = ensemble["best_single"]["name"] = HOSTILE
     write_json(run.ensemble.path, ensemble)
-    run.settings.write_text(dump_yaml({"data": HOSTILE, "device": HOSTILE}))
+    write_settings(run, read_settings(run).model_copy(update={"data": HOSTILE}))
     run.next_steps.write_text(HOSTILE)
     page = render(read_run(run.root))
     assert "<script>window" not in page
