@@ -98,7 +98,7 @@ def outcomes_under_shifts(network, dataset: CellDataset, seed: int) -> list[Site
 def evaluate_recipe(name: str, recipe: Recipe, arguments: argparse.Namespace, seed: int) -> EvaluatedRecipe:
     from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
     from bloodauto.models.network import build_network
-    from bloodauto.training.checkpoint import read_weights
+    from bloodauto.run.artifacts import NetworkWeights
     from bloodauto.training.trainer import TrainOptions, train
 
     def accuracy(network, dataset: CellDataset) -> float:
@@ -124,7 +124,7 @@ def evaluate_recipe(name: str, recipe: Recipe, arguments: argparse.Namespace, se
             weights_file=None,
             for_training=False,
         )
-        network.set_weights(read_weights(Path(folder) / "best.npz"))
+        network.set_weights(NetworkWeights.read(Path(folder) / "best.npz").weights)
     external_estimate = estimate_external_performance(outcomes_under_shifts(network, unseen, seed))
     assert external_estimate is not None
     others: list[SyntheticSite | str] = [

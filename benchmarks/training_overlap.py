@@ -28,7 +28,7 @@ from bloodauto.evaluation.fold_data import FoldData, predict_probabilities, prep
 from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.models.batch_norm import adapted_batch_norm_weights
 from bloodauto.models.network import build_network
-from bloodauto.training.checkpoint import read_weights
+from bloodauto.run.artifacts import NetworkWeights
 from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train_epochs
 
@@ -82,7 +82,7 @@ def train_network(recipe: Recipe, fold_data: FoldData, seed: int) -> Any:
         network = build_network(
             recipe, num_classes=fold_data.num_classes, image_shape_px=(side, side), weights_file=None
         )
-        network.set_weights(read_weights(Path(folder) / "best.npz"))
+        network.set_weights(NetworkWeights.read(Path(folder) / "best.npz").weights)
     return network
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bloodauto.evaluation.fold_data import FoldData
-    from bloodauto.training.checkpoint import EpochReport
+    from bloodauto.run.artifacts import EpochReport
     from bloodauto.workflows.compare import ExperimentResult
     from bloodauto.workflows.comparison.variants import Variant
     from bloodauto.workflows.train import TrainResult

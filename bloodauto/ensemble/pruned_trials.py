@@ -14,9 +14,10 @@ from bloodauto.ensemble.assemble import PrunedEvaluation
 from bloodauto.errors import RunError, TrialFailure, UserError
 from bloodauto.evaluation.fold_data import FoldData, evaluate, milliseconds_per_image
 from bloodauto.models.network import trained_network
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json, write_json
-from bloodauto.training.checkpoint import EpochReport
+from bloodauto.run.files import write_json
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.epoch_history import kept_report
 from bloodauto.training.result import TrialResult, objective_of
 
@@ -90,7 +91,7 @@ def evaluate_pruned(
 
 
 def _history(folder: Path) -> tuple[EpochReport, ...]:
-    return tuple(EpochReport(**one) for one in read_json(folder / "history.json"))
+    return TrainingDirectory(folder).history.read().epochs
 
 
 def _kept_score(folder: Path) -> float | None:

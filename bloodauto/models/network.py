@@ -23,7 +23,7 @@ from bloodauto.models.backbones import (
 )
 from bloodauto.models.heads import build_head
 from bloodauto.models.input_filters import apply_filters
-from bloodauto.training.checkpoint import read_weights
+from bloodauto.run.artifacts import NetworkWeights
 
 #: ImageNet's mean and standard deviation per channel, of pixels in 0..1, as keras.applications' "torch" mode uses them.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -124,7 +124,7 @@ def trained_network(recipe: Recipe, weights: Path, *, num_classes: int, image_sh
     network = build_network(
         recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None, for_training=False
     )
-    network.set_weights(read_weights(weights))
+    network.set_weights(NetworkWeights.read(weights).weights)
     return network
 
 

@@ -34,6 +34,7 @@ from bloodauto.report.info import (
     TrialInfo,
     ValidationPredictions,
 )
+from bloodauto.run.artifacts import TrainingHistory
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json
 
@@ -271,7 +272,10 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _history(path: Path) -> tuple[EpochInfo, ...]:
-    return tuple(parse.epoch(entry) for entry in parse.items(read_json(path), "history"))
+    return tuple(
+        EpochInfo(entry.epoch, str(entry.stage), entry.train_accuracy, entry.accuracy, entry.shift, entry.objective)
+        for entry in TrainingHistory.read(path).epochs
+    )
 
 
 def _ensemble_predictions(run: RunDirectory) -> ValidationPredictions | None:

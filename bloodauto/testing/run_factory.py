@@ -179,7 +179,7 @@ def _write_trial(
         )
     folder = run.trial(trial.number).root
     if history:
-        write_json(folder / "history.json", history)
+        write_json(folder / "history.json", {"format_version": 1, "epochs": history})
     if plan.outcome == "running":
         return spent
     trial.set_user_attr("outcome", plan.outcome)

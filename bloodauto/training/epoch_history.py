@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bloodauto.config.recipe import EpochMetric, Schedule, Stage
-from bloodauto.training.checkpoint import EpochReport
+from bloodauto.run.artifacts import EpochReport
 
 #: Shares of a stage are sums of steps; they do not reach a whole number exactly.
 _SLACK = 1e-6

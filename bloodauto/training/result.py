@@ -7,7 +7,7 @@ from typing import Any
 
 from bloodauto.config.objectives import Cost, Objective, Objectives
 from bloodauto.evaluation.fold_data import Evaluation
-from bloodauto.training.checkpoint import EpochReport
+from bloodauto.run.artifacts import EpochReport
 
 
 @dataclass(frozen=True)

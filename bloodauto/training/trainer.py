@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Generator
-from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -17,17 +16,11 @@ from bloodauto.errors import TrialRejected
 from bloodauto.evaluation.fold_data import FoldData, evaluate
 from bloodauto.models.backbones import check_recipe
 from bloodauto.models.network import apply_unfreeze, build_network
+from bloodauto.run.artifacts import Checkpoint, EpochReport, NetworkWeights, TrainingHistory
 from bloodauto.run.files import write_json, write_text
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.averaging import WeightAverage, may_gain_from_averaging
-from bloodauto.training.checkpoint import (
-    Checkpoint,
-    EpochReport,
-    read_checkpoint,
-    read_weights,
-    write_checkpoint,
-    write_weights,
-)
 from bloodauto.training.distillation import Batches, DistillationBatches
 from bloodauto.training.epoch_history import (
     is_best,
@@ -70,18 +63,10 @@ class _Training:
         check_loss(recipe.loss, fold_data.num_classes)
         check_augmentation(recipe)
         self.recipe, self.fold_data, self.seed = recipe, fold_data, seed
-        self.options, self.folder, self.clock = options, folder, clock
+        self.options, self.files, self.clock = options, TrainingDirectory(folder), clock
         self.should_stop = lambda: should_stop() or options.limits.is_past_deadline(clock.now())
         self._average: WeightAverage | None = None
         self._last_epochs_average: WeightAverage | None = None
-
-    @property
-    def checkpoint_path(self) -> Path:
-        return self.folder / "checkpoint.npz"
-
-    @property
-    def best_path(self) -> Path:
-        return self.folder / "best.npz"
 
     def _progress_clock(self, saved: Checkpoint | None) -> ProgressClock:
         steps_per_epoch = max(len(self.fold_data.train_index) // self.recipe.batch_size, 1)
@@ -162,15 +147,15 @@ class _Training:
         """Trains; yields after every epoch, its checkpoint written."""
         network = self._build()
         if self.options.start_weights is not None:
-            network.set_weights(read_weights(self.options.start_weights))
-        saved = read_checkpoint(self.checkpoint_path)
+            network.set_weights(NetworkWeights.read(self.options.start_weights).weights)
+        saved = self.files.checkpoint.read_if_exists()
         if saved is not None:
             network.set_weights(saved.weights)
         history = list(saved.history) if saved is not None else []
         stage = saved.stage if saved is not None else 0
-        stage_best = saved.stage_best if saved is not None else []
+        stage_best = list(saved.stage_best) if saved is not None else []
         clock = self._progress_clock(saved)
-        write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        write_text(self.files.recipe, self.recipe.to_yaml())
         complete = saved is not None and saved.complete
         if complete:
             apply_unfreeze(network, self.recipe.backbone, self.recipe.stages[-1])
@@ -192,7 +177,7 @@ class _Training:
                 self._last_epochs_average.add_step(report.stage_progress)
             in_stage = [one for one in history if one.stage == stage]
             if keeps_last(history, self.recipe.stages):
-                write_weights(self.best_path, judged)
+                self.files.weights.write(NetworkWeights(weights=tuple(judged)))
             is_last_stage = stage + 1 == len(self.recipe.stages)
             if settings.restore_best and not is_last_stage and is_best(in_stage, stage_metric(settings)):
                 stage_best = judged
@@ -275,29 +260,29 @@ class _Training:
         average = self._last_epochs_average if complete or self._average is None else self._average
         if not (same_stage or complete):
             average = None
-        write_json(self.folder / "history.json", [asdict(report) for report in history])
+        self.files.history.write(TrainingHistory(epochs=tuple(history)))
         checkpoint = Checkpoint(
-            weights=network.get_weights(),
-            optimizer=[np.asarray(variable) for variable in network.optimizer.variables] if same_stage else [],
+            weights=tuple(network.get_weights()),
+            optimizer=tuple(np.asarray(variable) for variable in network.optimizer.variables) if same_stage else (),
             history=tuple(history),
             seconds=clock.seconds,
             progress=clock.progress,
             stage=stage,
             complete=complete,
-            averages=average.values if average is not None else [],
+            averages=tuple(average.values) if average is not None else (),
             average_steps=average.steps if average is not None else 0,
-            stage_best=stage_best,
+            stage_best=tuple(stage_best),
         )
-        write_checkpoint(self.checkpoint_path, checkpoint)
+        self.files.checkpoint.write(checkpoint)
 
     def _finish(
         self, network: keras.Model, history: list[EpochReport], clock: ProgressClock, *, complete: bool
     ) -> TrialResult:
         averaged = self._evaluate_last_epochs_average(network, history) if complete else None
-        if self.best_path.is_file():
-            network.set_weights(read_weights(self.best_path))
+        if self.files.weights.exists:
+            network.set_weights(self.files.weights.read().weights)
         evaluation, predictions = evaluate(network, self.fold_data, subset_only=False)
-        predictions.write(self.folder / "predictions.npz")
+        predictions.write(self.files.predictions.path)
         return TrialResult(
             finished=complete,
             objective=objective_of(evaluation, self.options.objective),
@@ -319,7 +304,7 @@ class _Training:
             evaluation, _ = evaluate(network, self.fold_data, subset_only=True)
             objective = objective_of(evaluation, self.options.objective)
             if objective > kept:
-                write_weights(self.best_path, network.get_weights())
+                self.files.weights.write(NetworkWeights(weights=tuple(network.get_weights())))
         return AveragedEpochs(last.steps, objective, kept, objective > kept)
 
 

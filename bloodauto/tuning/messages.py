@@ -7,7 +7,7 @@ from typing import Literal
 
 from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import Recipe
-from bloodauto.training.checkpoint import EpochReport
+from bloodauto.run.artifacts import EpochReport
 
 Outcome = Literal["complete", "pruned", "failed", "out_of_budget"]
 

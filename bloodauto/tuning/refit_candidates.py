@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bloodauto.config.recipe import Recipe
-from bloodauto.training.checkpoint import EpochReport
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.tuning.refits import CompletedTrial
 from bloodauto.tuning.study import StudyRecord
 

@@ -10,7 +10,7 @@ import optuna
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.space import Space
-from bloodauto.training.checkpoint import EpochReport
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.tuning.budget.allocation import BudgetAllocation
 from bloodauto.tuning.budget.cost_model import CostModel
 from bloodauto.tuning.budget.ledger import Ledger

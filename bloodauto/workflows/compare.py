@@ -11,8 +11,8 @@ from bloodauto.config.recipe.experiments import find_recipe_file, load_ensemble_
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.errors import RecipeError
 from bloodauto.evaluation.fold_data import FoldData
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.files import write_text
-from bloodauto.training.checkpoint import EpochReport
 from bloodauto.workflows.comparison.results import ComparisonRow, RankCorrelations, comparison_rows, rank_correlations
 from bloodauto.workflows.comparison.runner import Experiment, ExperimentListener
 from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining, scaled

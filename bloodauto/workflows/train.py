@@ -21,8 +21,8 @@ from bloodauto.evaluation.tta import with_tta
 from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.device import cached_device_settings, claim_device_if_unused
 from bloodauto.models.network import trained_network
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
-from bloodauto.training.checkpoint import EpochReport
 from bloodauto.training.input_pipeline import num_augmentation_processes
 from bloodauto.training.result import TrialResult
 from bloodauto.training.suite_weights import shift_suite_for

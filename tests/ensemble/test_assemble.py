@@ -17,9 +17,9 @@ from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import ValidationPredictions
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
+from bloodauto.run.artifacts import NetworkWeights
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json, write_arrays, write_json
-from bloodauto.training.checkpoint import write_weights
 
 CLASSES, IMAGES, FOLDS = 4, 200, 2
 
@@ -49,7 +49,7 @@ def _training(folder: Path, *, fold: int, skill: float, seed: int) -> None:
         shifted=_answers(rng, views, 0.7 * skill),
         target=_answers(rng, np.random.default_rng(8).integers(0, CLASSES, 80), 0.5 * skill),
     ).write(folder / "predictions.npz")
-    write_weights(folder / "best.npz", [np.zeros(3, np.float32)])
+    NetworkWeights(weights=(np.zeros(3, np.float32),)).write(folder / "best.npz")
     write_json(folder / "result.json", {"parameters": 1000, "objective": 0.25 * skill})
     recipe = shipped_folder("trials") / "tiny_cnn.yaml"
     (folder / "recipe.yaml").write_text(recipe.read_text(encoding="utf-8"), encoding="utf-8")

@@ -18,8 +18,9 @@ from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.ensemble.assemble import PrunedEvaluation
 from bloodauto.ensemble.pruned_trials import evaluate_pruned
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
+from bloodauto.run.artifacts import TrainingHistory
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_arrays, read_json, write_json
+from bloodauto.run.files import read_arrays, read_json
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train_epochs
 
@@ -63,11 +64,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
 def _trial(run: RunDirectory, stopped: Stopped, number: int, objective: float) -> None:
     """A copy of the training, with another objective after its epochs."""
     shutil.copytree(stopped.folder, run.trial(number).root)
-    path = run.trial(number).root / "history.json"
-    history = read_json(path)
-    for report in history:
-        report["objective"] = objective
-    write_json(path, history)
+    file = run.trial(number).history
+    file.write(TrainingHistory(epochs=tuple(epoch.replace(objective=objective) for epoch in file.read().epochs)))
 
 
 @pytest.fixture

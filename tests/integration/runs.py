@@ -16,6 +16,7 @@ import optuna
 
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import file_digest
+from bloodauto.run.training_directory import TrainingDirectory
 
 COMMAND = [sys.executable, "-c", "from bloodauto.cli.main import main; main()"]
 #: What a trial leaves for good; its checkpoint and the weights of those not chosen are cleared away at the end.
@@ -113,5 +114,5 @@ def all_files(root: Path) -> dict[str, str]:
 
 
 def epochs_done(folder: Path) -> int:
-    path = folder / "history.json"
-    return len(json.loads(path.read_text())) if path.is_file() else 0
+    history = TrainingDirectory(folder).history.read_if_exists()
+    return 0 if history is None else len(history.epochs)

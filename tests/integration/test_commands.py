@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bloodauto.cli.main import app
 from bloodauto.data.load import load_dataset
 from bloodauto.errors import DataError
-from bloodauto.run.files import read_json
+from bloodauto.run.artifacts import TrainingHistory
 
 from .conftest import Material
 from .runs import Started, bloodauto, epochs_done, kept_files
@@ -53,7 +53,7 @@ def test_a_training_goes_on_after_ctrl_c_and_refuses_another_recipe(material: Ma
     assert answer.code == 0, answer.err[-3000:]
     assert "finished after 10 epochs" in answer.out
     assert f"epoch {before} " not in answer.out, "no epoch is trained twice"
-    assert [entry["epoch"] for entry in read_json(run / "history.json")] == list(range(1, 11))
+    assert [report.epoch for report in TrainingHistory.read(run / "history.json").epochs] == list(range(1, 11))
 
     files = kept_files(run)
     other = bloodauto("train", tmp_path / "other.yaml", "--run", run, "--data", material.dataset)

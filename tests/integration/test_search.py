@@ -81,8 +81,8 @@ def test_the_study_knows_how_every_trial_ended(searched: Searched) -> None:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert len(complete) == searched.summary["trials"]["complete"]
     for trial in complete:
-        history = read_json(searched.run.trial(trial.number).root / "history.json")
-        assert trial.intermediate_values == {entry["epoch"]: entry["objective"] for entry in history}
+        history = searched.run.trial(trial.number).history.read().epochs
+        assert trial.intermediate_values == {report.epoch: report.objective for report in history}
         assert trial.value == pytest.approx(
             read_json(searched.run.trial(trial.number).root / "result.json")["objective"]
         )
@@ -268,7 +268,7 @@ def test_a_lost_worker_an_interrupt_and_a_resume(material: Material, tmp_path: P
             lambda: (run.trial(0).root / "result.json").is_file(), "the end of the trial whose worker was killed"
         )
         assert read_json(run.trial(0).root / "worker.json")["pid"] != pid
-        assert [entry["epoch"] for entry in read_json(run.trial(0).root / "history.json")] == list(range(1, 13))
+        assert [report.epoch for report in run.trial(0).history.read().epochs] == list(range(1, 13))
         search.until(lambda: epochs_done(run.trial(1).root) >= 1, "the second trial's first epoch")
         search.signal(signal.SIGINT)
         answer = search.end()

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.config.recipe import EarlyStopping, Optimizer, Schedule, Stage
-from bloodauto.training.checkpoint import EpochReport
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.training.epoch_history import is_best, keeps_last, patience_exhausted, plateau_factor, score_of
 
 BLANK = EpochReport(
@@ -34,8 +32,7 @@ def epochs_of(
 ) -> list[EpochReport]:
     """Reports of a stage of ``planned`` epochs."""
     return [
-        replace(
-            BLANK,
+        BLANK.replace(
             epoch=index + 1,
             stage=stage,
             objective=objective,
@@ -55,9 +52,9 @@ def plateau(**fields: object) -> Schedule:
 
 
 def test_less_loss_is_better_and_more_of_anything_else():
-    assert score_of(replace(BLANK, loss=0.2), "loss") > score_of(replace(BLANK, loss=0.3), "loss")
+    assert score_of(BLANK.replace(loss=0.2), "loss") > score_of(BLANK.replace(loss=0.3), "loss")
     for metric in ("objective", "accuracy", "balanced_accuracy", "macro_f1"):
-        better, worse = (replace(BLANK, **{metric: value}) for value in (0.9, 0.1))
+        better, worse = (BLANK.replace(**{metric: value}) for value in (0.9, 0.1))
         assert score_of(better, metric) > score_of(worse, metric)
 
 
@@ -132,7 +129,7 @@ def test_a_plateau_is_that_of_keras(scores, patience, factor):
 def test_under_a_time_limit_patience_is_the_same_share_of_the_stage():
     """Ten epochs were planned, the limit leaves twenty shorter ones' worth of history: patience 2 becomes 4 of them."""
     flat = [0.5] * 20
-    twice_as_many = [replace(one, stage_progress=(index + 1) / 20) for index, one in enumerate(epochs_of(flat))]
+    twice_as_many = [one.replace(stage_progress=(index + 1) / 20) for index, one in enumerate(epochs_of(flat))]
     at = [plateau_factor(plateau(), 10, twice_as_many[:count]) for count in (4, 5, 8, 9)]
     assert at == [1.0, 0.5, 0.5, 0.25]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bloodauto.config.recipe import Stage
+from bloodauto.run.artifacts import Checkpoint, NetworkWeights
 from bloodauto.training.averaging import may_gain_from_averaging
-from bloodauto.training.checkpoint import read_checkpoint, read_weights
 from bloodauto.training.trainer import TrainOptions, train
 
 OPTIONS = TrainOptions(objective="accuracy", average_last_epochs=True)
@@ -45,14 +45,14 @@ def test_what_is_better_is_kept_and_a_repeated_end_keeps_the_same(fold_data, rec
     assert averaged.adopted is (averaged.objective > averaged.kept_objective)
 
     # A search that is killed before it hears of the end asks again; the training is over, and is judged once more.
-    kept = read_weights(tmp_path / "best.npz")
-    saved = read_checkpoint(tmp_path / "checkpoint.npz")
+    kept = NetworkWeights.read(tmp_path / "best.npz").weights
+    saved = Checkpoint.read(tmp_path / "checkpoint.npz")
     assert saved is not None
     assert saved.average_steps == 2
     again = _train(recipe, fold_data, tmp_path)
     assert again.averaged_epochs is not None
     assert again.averaged_epochs.objective == pytest.approx(averaged.objective, abs=0.03)
-    for one, other in zip(kept, read_weights(tmp_path / "best.npz"), strict=True):
+    for one, other in zip(kept, NetworkWeights.read(tmp_path / "best.npz").weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
     plain = _train(recipe, fold_data, tmp_path / "plain", TrainOptions(objective="accuracy"))
@@ -66,10 +66,10 @@ def test_the_average_has_the_mean_weights_of_the_last_epochs(fold_data, recipe_o
     """With a rate that makes the weights wander, their mean is better than any of them."""
     recipe = recipe_of([stage_of(epochs=8, learning_rate=3e-2)], batch_size=8)
     result = _train(recipe, fold_data, tmp_path)
-    averaged, saved = result.averaged_epochs, read_checkpoint(tmp_path / "checkpoint.npz")
+    averaged, saved = result.averaged_epochs, Checkpoint.read(tmp_path / "checkpoint.npz")
     assert averaged is not None
     assert saved is not None
     assert averaged.epochs == 3
-    kept = read_weights(tmp_path / "best.npz")
+    kept = NetworkWeights.read(tmp_path / "best.npz").weights
     of_average = [any(np.array_equal(one, other) for other in kept) for one in saved.averages]
     assert all(of_average) is averaged.adopted

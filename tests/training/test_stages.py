@@ -11,7 +11,7 @@ import pytest
 from bloodauto.errors import RecipeError
 from bloodauto.evaluation.fold_data import evaluate
 from bloodauto.models.network import build_network
-from bloodauto.training.checkpoint import read_checkpoint, read_weights
+from bloodauto.run.artifacts import Checkpoint, NetworkWeights
 from bloodauto.training.trainer import TrainOptions, train, train_epochs
 
 OPTIONS = TrainOptions(objective="accuracy")
@@ -63,7 +63,7 @@ def test_whatever_a_stage_remembers_survives_a_kill(fold_data, tiny_of, stage_of
     assert len(resumed.history) == 5
     assert one.learning_rate == pytest.approx(other.learning_rate, rel=1e-6)
     assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
-    ends = [read_checkpoint(tmp_path / name / "checkpoint.npz").weights for name in ("straight", "broken")]
+    ends = [Checkpoint.read(tmp_path / name / "checkpoint.npz").weights for name in ("straight", "broken")]
     for one, other in zip(*ends, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
 
@@ -73,14 +73,14 @@ def test_what_is_judged_and_kept_is_the_average(fold_data, tiny_of, stage_of, tm
     recipe = tiny_of([stage_of(epochs=2, weight_averaging=kind, restore_best=False)])
     steps = epochs_of(recipe, fold_data, tmp_path)
     next(steps)
-    middle = read_checkpoint(tmp_path / "checkpoint.npz")
-    kept = read_weights(tmp_path / "best.npz")
+    middle = Checkpoint.read(tmp_path / "checkpoint.npz")
+    kept = NetworkWeights.read(tmp_path / "best.npz").weights
     differ = [not np.array_equal(one, other) for one, other in zip(middle.weights, kept, strict=True)]
     assert all(differ) if kind == "ema" else not any(differ), "an swa begins in the last quarter"
     assert bool(middle.averages) is (kind == "ema")
     next(steps)
-    end = read_checkpoint(tmp_path / "checkpoint.npz")
-    kept = read_weights(tmp_path / "best.npz")
+    end = Checkpoint.read(tmp_path / "checkpoint.npz")
+    kept = NetworkWeights.read(tmp_path / "best.npz").weights
     for one, other in zip(end.weights, kept, strict=True):
         np.testing.assert_array_equal(one, other, err_msg="what comes after a stage starts from its average")
     with pytest.raises(StopIteration) as ended:
@@ -105,7 +105,7 @@ def test_the_next_stage_starts_from_the_best_epoch_or_the_last(fold_data, tiny_o
     steps = epochs_of(recipe, fold_data, tmp_path)
     saved, losses = [], []
     for report in steps:
-        saved.append(read_checkpoint(tmp_path / "checkpoint.npz"))
+        saved.append(Checkpoint.read(tmp_path / "checkpoint.npz"))
         losses.append(report.loss)
         if len(saved) == 4:
             break
@@ -135,7 +135,7 @@ def test_low_layers_move_less(fold_data, tiny_of, stage_of, tmp_path):
     run(recipe, fold_data, tmp_path)
     keras.utils.set_random_seed(0)
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
-    start, end = network.get_weights(), read_weights(tmp_path / "best.npz")
+    start, end = network.get_weights(), NetworkWeights.read(tmp_path / "best.npz").weights
     steps = len(fold_data.train_index) // 16
     first, last = (float(np.abs(end[place] - start[place]).max()) for place in (0, -1))
     assert 0 < first <= 1.05 * steps * 1e-3 * 0.1**2

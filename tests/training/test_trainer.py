@@ -9,7 +9,7 @@ import pytest
 from bloodauto.config.recipe import load_recipe
 from bloodauto.errors import RecipeError, RunError, TrialRejected, WeightsError
 from bloodauto.models.network import build_network
-from bloodauto.training.checkpoint import read_checkpoint, read_weights, write_weights
+from bloodauto.run.artifacts import Checkpoint, NetworkWeights, TrainingHistory
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.trainer import TrainOptions, train, train_epochs
 
@@ -47,7 +47,7 @@ def test_it_learns_and_leaves_everything_behind(fold_data, recipe_of, stage_of, 
     assert [report.epoch for report in reports] == list(range(1, 9))
     assert tuple(reports) == result.history
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
-    assert len(json.loads((tmp_path / "history.json").read_text())) == 8
+    assert len(TrainingHistory.read(tmp_path / "history.json").epochs) == 8
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["objective"] == result.objective
     assert written["metrics"]["shift"] == result.evaluation.shift
@@ -86,7 +86,7 @@ def test_two_stages_unfreeze_and_schedule_each_for_itself(fold_data, recipe_of, 
     reports = []
     for report in steps:
         reports.append(report)
-        checkpoint = read_checkpoint(tmp_path / "checkpoint.npz")
+        checkpoint = Checkpoint.read(tmp_path / "checkpoint.npz")
         weights.append(checkpoint.weights)
         assert len(checkpoint.history) == report.epoch
         assert bool(checkpoint.optimizer) == (report.epoch == 2), "a new stage starts with a new optimizer"
@@ -123,7 +123,7 @@ def test_stopped_in_mid_epoch_it_goes_on_to_the_same_end(fold_data, recipe_of, s
     part, part_reports = run(recipe, fold_data, folder, should_stop=AfterCalls(2 * steps + 3))
     assert not part.finished
     assert [report.epoch for report in part_reports] == [1, 2]
-    assert not read_checkpoint(folder / "checkpoint.npz").complete
+    assert not Checkpoint.read(folder / "checkpoint.npz").complete
     rest, rest_reports = run(recipe, fold_data, folder)
 
     assert rest.finished
@@ -132,7 +132,7 @@ def test_stopped_in_mid_epoch_it_goes_on_to_the_same_end(fold_data, recipe_of, s
     for one, other in zip(rest.history, straight.history, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
         assert one.learning_rate == pytest.approx(other.learning_rate, rel=1e-4)
-    ends = [read_checkpoint(tmp_path / name / "checkpoint.npz").weights for name in ("straight", "broken")]
+    ends = [Checkpoint.read(tmp_path / name / "checkpoint.npz").weights for name in ("straight", "broken")]
     for one, other in zip(*ends, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
     assert rest.objective == pytest.approx(straight.objective, abs=1 / 44 + 1e-9)
@@ -182,7 +182,7 @@ def test_a_loss_that_is_no_number_rejects_the_trial(fold_data, recipe_of, stage_
     recipe = recipe_of([stage_of(epochs=3, optimizer={"name": "sgd", "learning_rate": 1.0})])
     poisoned = tmp_path / "nan.npz"
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
-    write_weights(poisoned, [np.full_like(value, np.nan) for value in network.get_weights()])
+    NetworkWeights(weights=tuple([np.full_like(value, np.nan) for value in network.get_weights()])).write(poisoned)
     with pytest.raises(TrialRejected, match="smaller learning rate") as caught:
         run(recipe, fold_data, tmp_path / "second", options=replace(OPTIONS, start_weights=poisoned))
     assert caught.value.reason == "nan"
@@ -195,7 +195,9 @@ def test_weights_ruined_by_the_last_step_reject_the_trial(fold_data, recipe_of, 
     recipe = recipe_of([stage_of(optimizer={"name": "sgd", "learning_rate": 1.0})], batch_size=4096)
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
     weights = network.get_weights()
-    write_weights(tmp_path / "huge.npz", [value * np.float32(1e18) if value.ndim == 2 else value for value in weights])
+    NetworkWeights(weights=tuple([value * np.float32(1e18) if value.ndim == 2 else value for value in weights])).write(
+        tmp_path / "huge.npz"
+    )
     with pytest.raises(TrialRejected) as caught:
         run(recipe, fold_data, tmp_path / "second", options=replace(OPTIONS, start_weights=tmp_path / "huge.npz"))
     assert caught.value.reason == "nan"
@@ -211,7 +213,7 @@ def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(fold_data, rec
     assert 30 <= result.seconds < 40
     assert 2 <= len(reports) < 1000
     assert reports[-1].learning_rate < 0.1 * 5e-3
-    assert read_checkpoint(tmp_path / "checkpoint.npz").complete
+    assert Checkpoint.read(tmp_path / "checkpoint.npz").complete
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * 99])
@@ -261,4 +263,4 @@ def test_mixed_precision_trains_and_resumes(fold_data, recipe_of, stage_of, tmp_
     assert [report.epoch for report in reports] == [2]
     assert result.finished
     assert np.isfinite(result.evaluation.metrics.loss)
-    assert all(value.dtype == np.float32 for value in read_weights(tmp_path / "best.npz"))
+    assert all(value.dtype == np.float32 for value in NetworkWeights.read(tmp_path / "best.npz").weights)

@@ -13,7 +13,7 @@ from pydantic import GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from bloodauto.errors import RunError
-from bloodauto.run.artifacts.base import VERSION_KEY, Artifact, Record, checked_version, problems_text
+from bloodauto.run.artifacts.base import VERSION_KEY, Artifact, Record, problems_text
 from bloodauto.run.files import ARRAY_READ_ERRORS, atomic_path
 
 #: The array of the archive that holds all fields that are no arrays, as JSON text.
@@ -39,7 +39,8 @@ class ArrayOf:
         return core_schema.no_info_plain_validator_function(self._checked)
 
     def _checked(self, value: Any) -> NDArray[Any]:
-        if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, self.dtype):
+        is_array = isinstance(value, np.ndarray) and value.dtype != np.object_
+        if not is_array or not np.issubdtype(value.dtype, self.dtype):
             received = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
             raise ValueError(f"an array of {self.dtype.__name__}, not of {received}")
         if self.dims is not None and value.ndim != len(self.dims.split()):
@@ -93,14 +94,13 @@ class ArrayArtifact(ArrayRecord, Artifact):
         try:
             with np.load(path, allow_pickle=False) as archive:
                 value = json.loads(str(archive[_FIELDS_KEY])) if _FIELDS_KEY in archive.files else {}
-                fields = checked_version(value, cls.FORMAT_VERSION, str(path))
+                fields = cls.checked_version(value, str(path))
                 return cls.model_validate(_with_arrays(fields, archive))
         except ValidationError as error:
-            raise RunError(f"{path}: {problems_text(error)} Restore the file or start a new run.") from error
+            raise RunError(f"{path}: {problems_text(error)} {cls.MEND}") from error
         except ARRAY_READ_ERRORS as error:
             raise RunError(
-                f"{path}: expected a {cls.FILE} of bloodauto with plain arrays, could not read it ({error}). "
-                "Restore the file or start a new run."
+                f"{path}: expected a {cls.FILE} of bloodauto with plain arrays, could not read it ({error}). {cls.MEND}"
             ) from error
 
 

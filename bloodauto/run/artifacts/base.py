@@ -25,7 +25,6 @@ from bloodauto.run.yaml_files import dump_yaml, read_yaml
 
 #: The key of the format's version in every file.
 VERSION_KEY = "format_version"
-_RESTORE = "Restore the file or start a new run."
 _MAX_PROBLEMS = 5
 _MAX_SHOWN_CHARACTERS = 80
 
@@ -58,6 +57,7 @@ class Artifact(Record):
     Attributes:
         FILE: the file's name in its directory.
         FORMAT_VERSION: increased whenever an older file cannot be read any more. There are no migrations.
+        MEND: the last sentence of an error about a damaged file: what to do.
 
     Example:
         >>> import pathlib, tempfile
@@ -72,6 +72,7 @@ class Artifact(Record):
 
     FILE: ClassVar[str]
     FORMAT_VERSION: ClassVar[int] = 1
+    MEND: ClassVar[str] = "Restore the file or start a new run."
 
     def write(self, path: Path) -> None:
         """Writes the file atomically.
@@ -100,7 +101,7 @@ class Artifact(Record):
             value = _plain_yaml(path) if cls.FILE.endswith(".yaml") else json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(
-                f"{path}: expected a {cls.FILE} of bloodauto, could not read it ({error}). {_RESTORE}"
+                f"{path}: expected a {cls.FILE} of bloodauto, could not read it ({error}). {cls.MEND}"
             ) from error
         return cls.from_plain(value, source=str(path), root=path.parent)
 
@@ -116,12 +117,30 @@ class Artifact(Record):
         Raises:
             RunError: as ``read``.
         """
-        fields = checked_version(value, cls.FORMAT_VERSION, source)
+        fields = cls.checked_version(value, source)
         try:
             # Through JSON: its mode is the strict one in which a list is the way to write a tuple.
             return cls.model_validate_json(json.dumps(fields), context={"root": root})
         except ValidationError as error:
-            raise RunError(f"{source}: {problems_text(error)} {_RESTORE}") from error
+            raise RunError(f"{source}: {problems_text(error)} {cls.MEND}") from error
+
+    @classmethod
+    def checked_version(cls, value: Any, source: str) -> dict[str, Any]:
+        """The fields of the file without its format version.
+
+        Raises:
+            RunError: the value is no mapping, or its format version is not this class's.
+        """
+        if not isinstance(value, Mapping):
+            raise RunError(f"{source}: expected a mapping with {VERSION_KEY}, got {_shown(value)}. {cls.MEND}")
+        version = value.get(VERSION_KEY)
+        if type(version) is not int or version != cls.FORMAT_VERSION:
+            received = "none" if version is None else _shown(version)
+            raise RunError(
+                f"{source}: {VERSION_KEY}: expected {cls.FORMAT_VERSION}, got {received}: the file was written by another "
+                "version of bloodauto. Open it with that version, or start a new run."
+            )
+        return {name: field for name, field in value.items() if name != VERSION_KEY}
 
 
 def _plain_yaml(path: Path) -> Any:
@@ -129,24 +148,6 @@ def _plain_yaml(path: Path) -> Any:
         return read_yaml(path).value
     except RecipeError as error:
         raise ValueError(str(error)) from error
-
-
-def checked_version(value: Any, expected: int, source: str) -> dict[str, Any]:
-    """The fields of a file without its format version.
-
-    Raises:
-        RunError: the value is no mapping, or its format version is not the expected one.
-    """
-    if not isinstance(value, Mapping):
-        raise RunError(f"{source}: expected a mapping with {VERSION_KEY}, got {_shown(value)}. {_RESTORE}")
-    version = value.get(VERSION_KEY)
-    if type(version) is not int or version != expected:
-        found = "none" if version is None else _shown(version)
-        raise RunError(
-            f"{source}: {VERSION_KEY}: expected {expected}, got {found}: the file was written by another version of "
-            "bloodauto. Open it with that version, or start a new run."
-        )
-    return {name: field for name, field in value.items() if name != VERSION_KEY}
 
 
 def problems_text(error: ValidationError) -> str:

@@ -293,6 +293,7 @@ class OodDetector(ArrayArtifact):
     """
 
     FILE = "ood.npz"
+    MEND = "Export again, or delete the file to have images flagged by their class probabilities alone."
 
     spaces: tuple[FeatureSpace, ...]
     distance_unit: Annotated[float, Field(gt=0)]

@@ -41,6 +41,7 @@ class Labels(Artifact):
     """
 
     FILE = "labels.json"
+    MEND = "Restore the file or export again."
 
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     input: ModelInput

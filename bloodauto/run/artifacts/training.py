@@ -134,6 +134,7 @@ class Checkpoint(ArrayArtifact):
     """
 
     FILE = "checkpoint.npz"
+    MEND = "Delete it to start this training over."
     COMPRESSED: ClassVar[bool] = False
 
     weights: tuple[Variable, ...]
@@ -203,6 +204,7 @@ class LedgerHeartbeat(Artifact):
     """
 
     FILE = "ledger.heartbeat.json"
+    MEND = "Delete it; up to a few seconds of the budget are then not accounted for."
 
     spent_device_seconds: Annotated[float, Field(ge=0)]
     devices: Annotated[float, Field(ge=0)]

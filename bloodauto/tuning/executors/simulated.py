@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bloodauto.config.recipe import Recipe
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.testing.learning_curves import CurvePoint
-from bloodauto.training.checkpoint import EpochReport
 from bloodauto.training.limits import ScheduleProgress, TimeLimits, stage_ends
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.messages import Assignment, TrainingEnd

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -25,10 +24,11 @@ from bloodauto.evaluation.tta import with_tta
 from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.device import DeviceSettings, cached_device_settings, claim_device_if_unused
 from bloodauto.models.network import build_network, trained_network
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_arrays, write_json
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
-from bloodauto.training.checkpoint import EpochReport
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train
@@ -362,11 +362,11 @@ class Experiment:
         if outcome["failure"]:
             return VariantResult(variant.name, folder, False, outcome["failure"], 0, 0, spent)
         parameters = int(read_json(folder / "result.json")["parameters"])
-        epochs = len(json.loads((folder / "history.json").read_text(encoding="utf-8")))
+        epochs = len(TrainingDirectory(folder).history.read().epochs)
         return VariantResult(variant.name, folder, bool(outcome["finished"]), "", epochs, parameters, spent)
 
 
 def _trained_seconds(folder: Path) -> float:
     """Seconds that earlier sessions trained a variant."""
-    path = folder / "history.json"
-    return sum(float(epoch["seconds"]) for epoch in read_json(path)) if path.is_file() else 0.0
+    history = TrainingDirectory(folder).history.read_if_exists()
+    return 0.0 if history is None else sum(epoch.seconds for epoch in history.epochs)

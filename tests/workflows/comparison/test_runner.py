@@ -17,7 +17,8 @@ from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.write import write_dataset
 from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.metrics import wilson_interval
-from bloodauto.run.files import read_arrays, read_json
+from bloodauto.run.artifacts import TrainingHistory
+from bloodauto.run.files import read_arrays
 from bloodauto.workflows.comparison.runner import Experiment
 from bloodauto.workflows.comparison.settings import ExperimentSettings, budget_device_seconds, load_experiment_dataset
 from bloodauto.workflows.comparison.variants import Variant
@@ -122,7 +123,7 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(folder: Path) -> N
     answer = bloodauto(*arguments, timeout_seconds=600)
     assert answer.code == 0, answer.err[-3000:]
     assert f"stages.0.epochs=6: epoch {done} " not in answer.out, "no epoch is trained twice"
-    assert [one["epoch"] for one in read_json(second / "history.json")] == [1, 2, 3, 4, 5, 6]
+    assert [report.epoch for report in TrainingHistory.read(second / "history.json").epochs] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_part_of_the_images_keeps_the_classes_shares(folder: Path) -> None:

@@ -26,9 +26,9 @@ from ray.tune.search import Searcher
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.errors import RunError
+from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.training.checkpoint import EpochReport
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.ray.processes import kill_local_workers, kill_recorded, kill_remote_workers
 from bloodauto.tuning.executors.ray.worker import HEARTBEAT_FILE, Worker, WorkerOptions
@@ -187,7 +187,7 @@ class _TuneScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "report" not in result:
             return TrialScheduler.CONTINUE
-        goes_on = self._bridge.scheduler.on_epoch(result["name"], EpochReport(**json.loads(result["report"])))
+        goes_on = self._bridge.scheduler.on_epoch(result["name"], EpochReport.model_validate_json(result["report"]))
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
 

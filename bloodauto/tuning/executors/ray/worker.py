@@ -8,7 +8,7 @@ import os
 import time
 import traceback
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ class Worker(tune.Trainable):
                 self._epochs = self._start()
             report = next(self._epochs)
             # As text: Tune flattens nested results before its scheduler and searcher see them.
-            return {"done": False, "name": self._assignment["name"], "report": json.dumps(asdict(report))}
+            return {"done": False, "name": self._assignment["name"], "report": report.model_dump_json()}
         except StopIteration as end:
             result = end.value
             write_json(self._folder / "result.json", result.to_json())
