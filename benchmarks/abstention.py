@@ -37,7 +37,8 @@ from bloodauto.data.synthetic.generator import draw_cartoon_overlay, synthesize
 from bloodauto.data.synthetic.morphology import draw_background
 from bloodauto.data.synthetic.site import SYNTHETIC_SITES, render_image
 from bloodauto.evaluation.calibration import apply_temperature, fit_temperature
-from bloodauto.evaluation.fold_data import predict_outputs, prepare_fold
+from bloodauto.evaluation.fold_data import prepare_fold
+from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.metrics import auroc, softmax
 from bloodauto.evaluation.selective import CONFIDENCE_SCORES, confidence_score
 from bloodauto.export.keras_model import Member, build_export

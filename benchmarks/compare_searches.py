@@ -34,7 +34,8 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.load import load_dataset
 from bloodauto.data.split import Splits, read_splits
 from bloodauto.ensemble.record import read_ensemble
-from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
+from bloodauto.evaluation.fold_data import prepare_fold
+from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.export.predict import open_model
 from bloodauto.models.backbones import find_weights
@@ -99,7 +100,7 @@ def _network(recipe_file: Path, weights: Path, dataset: CellDataset) -> Predicto
         num_classes=len(dataset.class_names),
         image_shape_px=(shape[1], shape[2]),
     )
-    return lambda images: predict_probabilities(network, images)
+    return lambda images: predict_batches(network, images)
 
 
 def _single(

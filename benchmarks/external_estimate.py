@@ -83,26 +83,25 @@ def recipes() -> dict[str, Recipe]:
 
 def outcomes_under_shifts(network, dataset: CellDataset, seed: int) -> list[SiteOutcome]:
     """How the network does in each drawn laboratory."""
-    from bloodauto.evaluation.fold_data import predict_probabilities
+    from bloodauto.evaluation.inference import predict_batches
 
     found = []
     for number, shift in enumerate(draw_simulated_sites(SHIFTS, seed=seed)):
         rows = (number * IMAGES_PER_SHIFT + np.arange(IMAGES_PER_SHIFT)) % len(dataset.labels)
-        right = (
-            predict_probabilities(network, shift.render(dataset.images[rows])).argmax(axis=1) == dataset.labels[rows]
-        )
+        right = predict_batches(network, shift.render(dataset.images[rows])).argmax(axis=1) == dataset.labels[rows]
         found.append(SiteOutcome(shift.groups, int(right.sum()), IMAGES_PER_SHIFT))
     return found
 
 
 def evaluate_recipe(name: str, recipe: Recipe, arguments: argparse.Namespace, seed: int) -> EvaluatedRecipe:
-    from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
+    from bloodauto.evaluation.fold_data import prepare_fold
+    from bloodauto.evaluation.inference import predict_batches
     from bloodauto.models.network import build_network
     from bloodauto.run.artifacts import NetworkWeights
     from bloodauto.training.trainer import TrainOptions, train
 
     def accuracy(network, dataset: CellDataset) -> float:
-        return float((predict_probabilities(network, dataset.images).argmax(axis=1) == dataset.labels).mean())
+        return float((predict_batches(network, dataset.images).argmax(axis=1) == dataset.labels).mean())
 
     training_set = synthesize(arguments.dataset, seed=seed, image_size_px=IMAGE_SIZE_PX)
     unseen = synthesize(arguments.unseen, seed=seed, image_size_px=IMAGE_SIZE_PX, first_index=arguments.dataset)

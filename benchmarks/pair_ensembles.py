@@ -29,7 +29,8 @@ from bloodauto.data.clean import clean
 from bloodauto.data.load import load_dataset
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
+from bloodauto.evaluation.fold_data import prepare_fold
+from bloodauto.evaluation.inference import predict_batches
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.transforms.threads import limit_native_threads
 from bloodauto.tuning.refits import with_extended_epochs
@@ -48,7 +49,7 @@ class Predictor:
         for asked, answers in self._known:
             if asked is images:
                 return answers
-        answers = predict_probabilities(self._network, images)
+        answers = predict_batches(self._network, images)
         self._known.append((images, answers))
         return answers
 

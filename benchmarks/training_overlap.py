@@ -24,7 +24,8 @@ from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.evaluation.fold_data import FoldData, predict_probabilities, prepare_fold
+from bloodauto.evaluation.fold_data import FoldData, prepare_fold
+from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.models.batch_norm import adapted_batch_norm_weights
 from bloodauto.models.network import build_network
@@ -122,9 +123,9 @@ def main() -> None:
         for seed in range(arguments.seeds):
             network = train_network(recipe, fold_data, seed)
             weights = network.get_weights()
-            clean_answers = predict_probabilities(network, dataset.images, index[rows])
-            shown = predict_probabilities(network, fold_data.shifted_images)
-            theirs = [predict_probabilities(network, other.images) for other in others]
+            clean_answers = predict_batches(network, dataset.images, index[rows])
+            shown = predict_batches(network, fold_data.shifted_images)
+            theirs = [predict_batches(network, other.images) for other in others]
             own = {**weightings, "without its own": (~rehearsed[name]).astype(float)}
             scores = [
                 score_shift(labels, clean_answers, replace(plan, weights=counted), shown).objective
@@ -139,7 +140,7 @@ def main() -> None:
                 network.set_weights(
                     adapted_batch_norm_weights(network, unlabelled, source_pseudo_count=_ADAPTATION_PRIOR)
                 )
-                after.append(accuracy(predict_probabilities(network, other.images), other.labels))
+                after.append(accuracy(predict_batches(network, other.images), other.labels))
                 network.set_weights(weights)
             adapted.append(after)
             for key, value in zip(kept, (clean_answers, shown, scores[1], *theirs), strict=True):

@@ -5,7 +5,6 @@ numpy's typing has no shapes yet, so shapes are documented here and checked wher
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -35,8 +34,6 @@ Floats: TypeAlias = NDArray[np.floating]
 Strings: TypeAlias = NDArray[np.str_]
 #: A mask, bool (n,) or (height, width).
 Mask: TypeAlias = NDArray[np.bool_]
-#: Seconds on a clock that never goes back, such as ``time.monotonic``; tests and the simulator pass their own.
-Clock: TypeAlias = Callable[[], float]
 
 
 def check_images(images: Images, where: str) -> None:

@@ -33,7 +33,8 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.load import load_dataset
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.evaluation.fold_data import FoldData, predict_probabilities, prepare_fold
+from bloodauto.evaluation.fold_data import FoldData, prepare_fold
+from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
@@ -182,7 +183,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def _table(network: keras.Model, plan: ShiftPlan, views: np.ndarray, labels: np.ndarray) -> list[list[float]]:
     """Balanced accuracy, family by severity."""
-    correct = predict_probabilities(network, views).argmax(axis=1) == labels
+    correct = predict_batches(network, views).argmax(axis=1) == labels
     table = []
     for index in range(len(plan.families)):
         of_family = plan.family_index == index
@@ -211,7 +212,7 @@ class Candidates:
     def evaluate(self, network: keras.Model) -> dict[str, list[float]]:
         """Balanced accuracy for each level beyond, plain accuracy for each place: it has too few images for more."""
         rights = np.split(
-            predict_probabilities(network, np.concatenate(self._views)).argmax(axis=1) == np.concatenate(self._labels),
+            predict_batches(network, np.concatenate(self._views)).argmax(axis=1) == np.concatenate(self._labels),
             np.cumsum([len(labels) for labels in self._labels])[:-1],
         )
         levels = len(HARSHER_SEVERITIES)
@@ -310,7 +311,7 @@ def main() -> None:
         started = time.process_time()
         network = train_network(recipe, fold_data, arguments.weights_dir, arguments.seed)
         seconds = time.process_time() - started
-        answers = predict_probabilities(network, dataset.images, validation).argmax(axis=1)
+        answers = predict_batches(network, dataset.images, validation).argmax(axis=1)
         correct = answers == dataset.labels[validation]
         entry: dict[str, Any] = {
             "name": name,
@@ -327,7 +328,7 @@ def main() -> None:
         for other, other_cells in others.items():
             names = np.array([dataset.class_names.index(class_name) for class_name in other_cells.class_names])
             labels = names[other_cells.labels]
-            right = predict_probabilities(network, other_cells.images).argmax(axis=1) == labels
+            right = predict_batches(network, other_cells.images).argmax(axis=1) == labels
             entry["external"][other] = round(float(right.mean()), 4)
         record["recipes"].append(entry)
         write_json(arguments.output, record)

@@ -92,14 +92,14 @@ def _print_training(result: TrainResult, console: Console) -> None:
     training, tta = result.result, result.with_tta
     console.print(
         f"{'finished' if training.finished else 'stopped'} after {len(training.history)} epochs: "
-        f"accuracy {training.evaluation.metrics.accuracy:.4f}, shift {training.evaluation.shift:.4f}, "
+        f"accuracy {training.evaluation.clean.accuracy:.4f}, shift {training.evaluation.score:.4f}, "
         f"{training.parameters:,} parameters; {result.run_dir}",
         highlight=False,
     )
     if tta is not None:
         console.print(
             f"with its test-time augmentation, {result.forward_passes} passes an image: "
-            f"accuracy {tta.metrics.accuracy:.4f}, shift {tta.shift:.4f}",
+            f"accuracy {tta.clean.accuracy:.4f}, shift {tta.score:.4f}",
             highlight=False,
         )
 

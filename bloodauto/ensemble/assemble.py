@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bloodauto.config.recipe import load_recipe
+from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.ensemble.predictions import (
     OofPredictions,
     TtaPredictions,
@@ -63,8 +63,8 @@ class PrunedEvaluation:
     refits: tuple[str, ...] = ()
 
 
-#: Milliseconds that one image takes a training's network, measured where it is asked for.
-Latency = Callable[[TrainedNetwork], float]
+#: Measures the milliseconds that the network of a recipe takes for one image.
+MeasureLatency = Callable[[Recipe], float]
 
 
 def _select(
@@ -83,19 +83,21 @@ def _select(
     )
 
 
-def _measure_latencies(pool: dict[str, OofPredictions], caps: Caps, latency: Latency | None) -> dict[str, float]:
-    """Of each candidate; networks of one recipe are measured once. Empty without a cap."""
+def _measure_latencies(
+    pool: dict[str, OofPredictions], caps: Caps, latency_ms: MeasureLatency | None
+) -> dict[str, float]:
+    """Latency of each candidate; each recipe is measured once. Empty without a cap."""
     if caps.max_latency_ms is None:
         return {}
-    assert latency is not None, "a cap on latency needs something that measures it"
+    assert latency_ms is not None, "a cap on latency needs a function that measures it"
     by_recipe: dict[str, float] = {}
-    found = {}
-    for name, one in pool.items():
-        recipe_id = load_recipe(one.networks[0].folder / "recipe.yaml").id
-        if recipe_id not in by_recipe:
-            by_recipe[recipe_id] = latency(one.networks[0])
-        found[name] = by_recipe[recipe_id] * len(one.networks)
-    return found
+    by_candidate = {}
+    for name, candidate in pool.items():
+        recipe = load_recipe(candidate.networks[0].folder / "recipe.yaml")
+        if recipe.id not in by_recipe:
+            by_recipe[recipe.id] = latency_ms(recipe)
+        by_candidate[name] = by_recipe[recipe.id] * len(candidate.networks)
+    return by_candidate
 
 
 def assemble(
@@ -105,7 +107,7 @@ def assemble(
     num_folds: int,
     metric: EnsembleMetric,
     caps: Caps = Caps(),
-    latency: Latency | None = None,
+    latency_ms: MeasureLatency | None = None,
     site_info: SiteInfo = NO_SITE_INFO,
     evaluate_pruned: Callable[[], PrunedEvaluation] | None = None,
 ) -> Ensemble:
@@ -120,7 +122,7 @@ def assemble(
         num_folds: of the run's splits.
         metric: what to choose by.
         caps: where no training is fast enough for them, the fastest is taken.
-        latency: needed for a cap on it.
+        latency_ms: needed for a cap on it.
         places: what is known beside the labels.
         evaluate_pruned: makes candidates of trainings that were stopped; asked only where single networks are chosen among. None:
             there are none.
@@ -154,13 +156,13 @@ def assemble(
         evaluated=len(evaluated.trial_numbers),
     )
     return replace(
-        _select_and_calibrate(pool, metric, caps, latency),
+        _select_and_calibrate(pool, metric, caps, latency_ms),
         winners_curse=winners_curse(_training_scores(run, completed)),
         candidate_counts=candidate_counts,
     )
 
 
-def restricted(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensemble:
+def restricted(ensemble: Ensemble, caps: Caps, latency_ms: MeasureLatency | None) -> Ensemble:
     """The best of an ensemble's members under tighter caps, weighted and calibrated anew.
 
     Raises:
@@ -168,7 +170,7 @@ def restricted(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensem
     """
     pool = {member.name: join_predictions(member.networks, ensemble.site_info) for member in ensemble.members}
     metric: EnsembleMetric = ensemble.metric  # type: ignore[assignment]
-    found = _select_and_calibrate(pool, metric, caps, latency)
+    found = _select_and_calibrate(pool, metric, caps, latency_ms)
     fastest = min((one.latency_ms for one in found.members if one.latency_ms is not None), default=0.0)
     if caps.max_latency_ms is not None and fastest > caps.max_latency_ms:
         raise RunError(
@@ -179,12 +181,12 @@ def restricted(ensemble: Ensemble, caps: Caps, latency: Latency | None) -> Ensem
 
 
 def _select_and_calibrate(
-    pool: dict[str, OofPredictions], metric: EnsembleMetric, caps: Caps, latency: Latency | None
+    pool: dict[str, OofPredictions], metric: EnsembleMetric, caps: Caps, latency_ms: MeasureLatency | None
 ) -> Ensemble:
-    latency_ms = _measure_latencies(pool, caps, latency)
-    selection = _select(pool, metric, caps, latency_ms)
+    latencies = _measure_latencies(pool, caps, latency_ms)
+    selection = _select(pool, metric, caps, latencies)
     members = [
-        replace(_as_member(name, weight, pool[name]), latency_ms=latency_ms.get(name))
+        replace(_as_member(name, weight, pool[name]), latency_ms=latencies.get(name))
         for name, weight in zip(selection.names, selection.weights, strict=True)
     ]
     fitted = _fit_average([(member.weight, pool[member.name]) for member in members], metric)

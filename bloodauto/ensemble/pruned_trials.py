@@ -1,18 +1,21 @@
-"""Trials that were stopped at a rung, judged by the weights they had: candidates for the ensemble."""
+"""Pruned trials as ensemble candidates: the best of them are evaluated with the weights that they had when pruned."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 
+from bloodauto.clock import Clock
 from bloodauto.config.objectives import Objective
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.ensemble.assemble import PrunedEvaluation
 from bloodauto.errors import RunError, TrialFailure, UserError
-from bloodauto.evaluation.fold_data import FoldData, evaluate, milliseconds_per_image
+from bloodauto.evaluation.evaluator import Evaluator
+from bloodauto.evaluation.fold_data import FoldData
+from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
@@ -21,76 +24,93 @@ from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.epoch_history import kept_report
 from bloodauto.training.result import TrialResult, objective_of
 
-#: No further than this behind the best training, by what was judged after their epochs: one that errs differently may
-#: still gain something beside it.
-_CLOSE_ENOUGH = 0.05
+#: A training is worth an evaluation when it is no further than this behind the best completed one, both on the validation
+#: subset: a model with other errors may still improve the ensemble.
+_MAX_GAP = 0.05
 _MAX_EVALUATED = 4
-#: Something may take so much longer than it was measured or predicted to.
+#: A step may take this many times the seconds that were measured or predicted.
 _MARGIN = 1.3
+
+
+@dataclass(frozen=True)
+class StoppedTrainings:
+    """The trainings of a search, by how they ended.
+
+    Attributes:
+        pruned: Numbers of trials that trained for an epoch or more and were not completed.
+        completed: Numbers of completed trials. Without any there is nothing to compare with, and nothing is evaluated.
+        refits: Names of the refits of fold 0 that ended before they were evaluated.
+    """
+
+    pruned: tuple[int, ...]
+    completed: tuple[int, ...]
+    refits: tuple[str, ...] = ()
 
 
 def evaluate_pruned(
     run: RunDirectory,
-    stopped: Sequence[int],
-    completed: Sequence[int],
-    refits: Sequence[str],
+    trainings: StoppedTrainings,
     fold_data: Callable[[], FoldData],
     *,
     objective: Objective,
     seconds_left: Callable[[], float],
     start_seconds: float,
+    clock: Clock,
 ) -> PrunedEvaluation:
-    """Gives the best stopped trainings predictions for the images that all candidates answer for, as long as time lasts.
+    """Evaluates the most promising stopped trainings on the images of all candidates, for as long as time lasts.
 
-    Refits come before trials: they have trained longest. A training is as good as the epoch whose weights it kept, by the
-    part of the images that is judged after an epoch; which of them are worth more is decided by that, for it costs nothing.
+    Which are promising is decided by the score of the epoch whose weights were kept, on the validation subset, because that
+    costs nothing. Refits come before trials: they have trained longest.
 
     Args:
-        stopped: numbers of trials that trained for an epoch or more and did not run their course.
-        completed: those of trials that did; with none of them there is nothing to compare with, and none is judged.
-        refits: names of those of fold 0 that were ended before they had been judged.
-        material: of fold 0, made when it is first needed.
-        objective: of the search.
-        seconds_left: wall seconds that may still be spent here.
-        start_seconds: wall seconds that it takes until the first network is there, the images and views included.
+        run: The run.
+        trainings: The candidates.
+        fold_data: Prepares fold 0; called when it is first needed.
+        objective: Of the search.
+        seconds_left: Wall seconds that may still be spent here.
+        start_seconds: Wall seconds until the first network is built, the preparation of the fold included.
+        clock: Measures the duration.
     """
-    folders: dict[int | str, Path] = {name: run.refit(name).root for name in refits}
-    folders.update({number: run.trial(number).root for number in stopped})
-    scores = {one: score for one, folder in folders.items() if (score := _kept_score(folder)) is not None}
-    rivals = [score for number in completed if (score := _kept_score(run.trial(number).root)) is not None]
-    if not rivals:
-        return PrunedEvaluation(pruned=len(scores))
-    close = [one for one, score in scores.items() if score >= max(rivals) - _CLOSE_ENOUGH]
-    promising = sorted(close, key=lambda one: (isinstance(one, int), -scores[one], str(one)))[:_MAX_EVALUATED]
+    folders: dict[int | str, Path] = {name: run.refit(name).root for name in trainings.refits}
+    folders.update({number: run.trial(number).root for number in trainings.pruned})
+    scores = {key: score for key, folder in folders.items() if (score := _kept_score(folder)) is not None}
+    completed_scores = [
+        score for number in trainings.completed if (score := _kept_score(run.trial(number).root)) is not None
+    ]
+    num_pruned = sum(isinstance(key, int) for key in scores)
+    if not completed_scores:
+        return PrunedEvaluation(pruned=num_pruned)
+    promising = [key for key, score in scores.items() if score >= max(completed_scores) - _MAX_GAP]
+    best_first = sorted(promising, key=lambda key: (isinstance(key, int), -scores[key], str(key)))
     evaluated: list[int | str] = []
-    needed = start_seconds
-    for one in promising:
-        folder = folders[one]
+    needed_seconds = start_seconds
+    for key in best_first[:_MAX_EVALUATED]:
+        folder = folders[key]
         if (folder / "predictions.npz").is_file() and (folder / "result.json").is_file():
-            # An earlier session came that far.
-            evaluated.append(one)
+            # Evaluated by an earlier session.
+            evaluated.append(key)
             continue
         recipe = load_recipe(folder / "recipe.yaml")
-        if seconds_left() < _MARGIN * needed:
+        if seconds_left() < _MARGIN * needed_seconds:
             break
-        started = time.monotonic()
+        start = clock.now()
         try:
-            if not _evaluate_one(folder, recipe, fold_data(), objective, seconds_left):
+            if not _evaluate_training(folder, recipe, Evaluator(fold_data(), clock), objective, seconds_left):
                 break
         except (TrialFailure, UserError):
-            # Weights that do not fit, or answers that are no numbers; others may do.
+            # Weights that do not fit, or probabilities that are not finite; the next training may do better.
             continue
-        needed = time.monotonic() - started
-        evaluated.append(one)
+        needed_seconds = clock.now() - start
+        evaluated.append(key)
     return PrunedEvaluation(
-        sum(isinstance(one, int) for one in scores),
-        sum(isinstance(one, int) for one in close),
-        tuple(one for one in evaluated if isinstance(one, int)),
-        tuple(one for one in evaluated if isinstance(one, str)),
+        pruned=num_pruned,
+        promising=sum(isinstance(key, int) for key in promising),
+        trial_numbers=tuple(key for key in evaluated if isinstance(key, int)),
+        refits=tuple(key for key in evaluated if isinstance(key, str)),
     )
 
 
-def _history(folder: Path) -> tuple[EpochReport, ...]:
+def _read_history(folder: Path) -> tuple[EpochReport, ...]:
     return TrainingDirectory(folder).history.read().epochs
 
 
@@ -99,26 +119,28 @@ def _kept_score(folder: Path) -> float | None:
     if not all((folder / name).is_file() for name in ("recipe.yaml", "best.npz", "history.json")):
         return None
     try:
-        history = _history(folder)
+        history = _read_history(folder)
         return kept_report(history, load_recipe(folder / "recipe.yaml").stages).objective if history else None
     except (RunError, TypeError):
         return None
 
 
-def _evaluate_one(
-    folder: Path, recipe: Recipe, fold_data: FoldData, objective: Objective, seconds_left: Callable[[], float]
+def _evaluate_training(
+    folder: Path, recipe: Recipe, evaluator: Evaluator, objective: Objective, seconds_left: Callable[[], float]
 ) -> bool:
-    """Whether there was time for it."""
-    shape = fold_data.images.shape
+    """Writes predictions and result of a training; returns False, with nothing written, when there is too little time."""
+    fold_data = evaluator.fold_data
     network = trained_network(
-        recipe, folder / "best.npz", num_classes=fold_data.num_classes, image_shape_px=(shape[1], shape[2])
+        recipe,
+        folder / "best.npz",
+        num_classes=fold_data.num_classes,
+        image_shape_px=fold_data.image_shape_px,
     )
-    images = len(fold_data.validation_index) + len(fold_data.shifted_images) + len(fold_data.target)
-    # Its latency is measured once more when it is judged.
-    if seconds_left() < _MARGIN * images * milliseconds_per_image(network, fold_data.shifted_images) / 1000:
+    latency_ms = batch_latency_ms(network, fold_data.shifted_images, clock=evaluator.clock)
+    if seconds_left() < _MARGIN * fold_data.num_evaluated_images * latency_ms / 1000:
         return False
-    evaluation, predictions = evaluate(network, fold_data, subset_only=False)
-    history = _history(folder)
+    evaluation = evaluator.evaluate(network)
+    history = _read_history(folder)
     result = TrialResult(
         finished=False,
         objective=objective_of(evaluation, objective),
@@ -127,7 +149,7 @@ def _evaluate_one(
         parameters=network.count_params(),
         seconds=sum(report.seconds for report in history),
     )
-    predictions.write(folder / "predictions.npz")
+    evaluation.predictions.write(folder / "predictions.npz")
     write_json(folder / "result.json", result.to_json())
     keras.backend.clear_session()
     return True

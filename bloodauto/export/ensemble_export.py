@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.recipe import DEFAULT_TTA_TRANSFORMS, load_recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
@@ -20,9 +22,8 @@ from bloodauto.ensemble.assemble import Caps, TtaPredictions, restricted, with_t
 from bloodauto.ensemble.distilled import DistillationResult
 from bloodauto.ensemble.record import Ensemble, TrainedNetwork, read_ensemble
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import predict_probabilities
-from bloodauto.evaluation.member_latency import latency_of, single_image_ms
-from bloodauto.evaluation.tta import with_tta
+from bloodauto.evaluation.inference import predict_batches
+from bloodauto.evaluation.latency import recipe_latency_ms, single_image_latency_ms
 from bloodauto.export.final_test import evaluate_held_out_test, read_held_out_test
 from bloodauto.export.keras_model import IDENTITY, Member, TtaTransform, build_export, tta_transforms_of
 from bloodauto.export.labels import AbstentionRule
@@ -104,7 +105,7 @@ def build_ensemble(
     calibrated = with_tta_predictions(ensemble, tta_predictions)
     model = _model(everyone, calibrated)
     sample = _parity_sample(calibrated, dataset, members, tta_predictions)
-    gain = tta_gain(ensemble, tta_predictions, everyone, (model, plain), sample.images)
+    gain = tta_gain(ensemble, tta_predictions, everyone, (model, plain), sample.images, clock=SYSTEM_CLOCK)
     return BuiltEnsemble(model, plain, calibrated, everyone, sample, gain)
 
 
@@ -134,7 +135,7 @@ def _parity_sample(
     def answers(one: TrainedNetwork) -> np.ndarray:
         if anew:
             shares = {view.name: view.weight for view in members[one.name].tta}
-            return predict_probabilities(with_tta(members[one.name].network, shares), images)
+            return predict_batches(members[one.name].network, images, tta=shares)
         stored = read_arrays(one.folder / "predictions.npz") if tta_predictions is None else tta_predictions[one.name]
         return np.asarray(stored["clean"][spread])
 
@@ -292,12 +293,18 @@ def export_run(
     wanted = check_formats(formats)
     chosen = read_ensemble(run) if ensemble is None else ensemble
     if caps is not None:
-        chosen = restricted(chosen, caps, latency_of(dataset))
+        latency_ms_of = functools.partial(
+            recipe_latency_ms,
+            num_classes=len(dataset.class_names),
+            image_shape_px=dataset.images.shape[1:3],
+            clock=SYSTEM_CLOCK,
+        )
+        chosen = restricted(chosen, caps, latency_ms_of)
     started = time.perf_counter()
     built = build_ensemble(chosen, dataset, splits, seed=seed, tta=tta, target=target)
     rule = built.ensemble.abstention
     abstention_rule = AbstentionRule(rule.confidence_score, rule.threshold)
-    latency_ms = single_image_ms(built.model)
+    latency_ms = single_image_latency_ms(built.model, clock=SYSTEM_CLOCK)
     building_seconds = time.perf_counter() - started
     ood_detector: OodDetector | None = None
     ood_evaluation: OodEvaluation | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.record import Ensemble
-from bloodauto.evaluation.fold_data import predict_outputs
+from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.metrics import (
     compute_metrics,
     confusion_matrix,

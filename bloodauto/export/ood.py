@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import predict_outputs
+from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.metrics import auroc
 from bloodauto.evaluation.selective import (
     DEFAULT_COVERAGE,

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from bloodauto.errors import DataError, RunError, UserError
-from bloodauto.evaluation.fold_data import predict_outputs
+from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.selective import is_confident
 from bloodauto.export.labels import AbstentionRule, read_abstention_rule, read_class_names
 from bloodauto.export.ood import OOD_FILE, OodDetector, ood_score, read_ood_detector

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
+from bloodauto.clock import Clock
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.assemble import TtaPredictions, with_tta_predictions
 from bloodauto.ensemble.record import Ensemble
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import predict_probabilities, prepare_fold
-from bloodauto.evaluation.tta import with_tta
+from bloodauto.evaluation.fold_data import prepare_fold
+from bloodauto.evaluation.inference import predict_batches
+from bloodauto.evaluation.latency import median_seconds
 from bloodauto.export.keras_model import Member
 from bloodauto.run.files import read_arrays
 from bloodauto.shift.suite import ShiftSuite
@@ -82,10 +84,9 @@ def predict_with_tta(
                 )
             member = members[one.name]
             shares = {view.name: view.weight for view in member.tta}
-            network = with_tta(member.network, shares)
             tta_predictions[one.name] = {
-                "clean": predict_probabilities(network, dataset.images, fold_data.validation_index),
-                "shifted": predict_probabilities(network, fold_data.shifted_images),
+                "clean": predict_batches(member.network, dataset.images, fold_data.validation_index, tta=shares),
+                "shifted": predict_batches(member.network, fold_data.shifted_images, tta=shares),
             }
     return tta_predictions
 
@@ -96,6 +97,8 @@ def tta_gain(
     members: Sequence[Member],
     models: tuple[keras.Model, keras.Model],
     images: np.ndarray,
+    *,
+    clock: Clock,
 ) -> TtaGain:
     """Compares.
 
@@ -103,25 +106,18 @@ def tta_gain(
         without: the ensemble without views; ``looked``: its members' answers with them.
         models: the exported model with views, and without.
         images: uint8 (n, h, w, 3), some to measure time on.
+        clock: measures the duration.
     """
     batch = np.resize(images, (_TIMED_IMAGES, *images.shape[1:]))
-    with_views, plain = (_seconds(model, batch) for model in models)
+    with_tta, plain = (
+        median_seconds(functools.partial(model.predict_on_batch, batch), clock=clock, repeats=_TIMINGS)
+        for model in models
+    )
     return TtaGain(
         forward_passes=sum(member.forward_passes for member in members),
         forward_passes_without_tta=len(members),
-        time_ratio=with_views / plain,
+        time_ratio=with_tta / plain,
         scores=with_tta_predictions(without, tta_predictions).scores,
         scores_without_tta=without.scores,
         images=without.images,
     )
-
-
-def _seconds(model: keras.Model, batch: np.ndarray) -> float:
-    """The fastest of a few passes; others are disturbed by what else the machine does."""
-    model.predict_on_batch(batch)
-    taken = []
-    for _ in range(_TIMINGS):
-        started = time.perf_counter()
-        model.predict_on_batch(batch)
-        taken.append(time.perf_counter() - started)
-    return min(taken)

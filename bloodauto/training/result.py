@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bloodauto.config.objectives import Cost, Objective, Objectives
-from bloodauto.evaluation.fold_data import Evaluation
+from bloodauto.evaluation.evaluator import Evaluation
 from bloodauto.run.artifacts import EpochReport
 
 
@@ -58,11 +58,11 @@ class TrialResult:
             return self.evaluation.latency_ms
         if name == "parameters":
             return float(self.parameters)
-        return self.evaluation.shift if name == "shift" else float(getattr(self.evaluation.metrics, name))
+        return self.evaluation.score if name == "shift" else float(getattr(self.evaluation.clean, name))
 
     def to_json(self) -> dict[str, Any]:
         """What ``result.json`` holds; ``data_wait_fraction`` is the share of all training time spent waiting for images."""
-        metrics = {**asdict(self.evaluation.metrics), "shift": self.evaluation.shift}
+        metrics = {**asdict(self.evaluation.clean), "shift": self.evaluation.score}
         training = sum(report.seconds - report.evaluation_seconds for report in self.history)
         waited = sum(one.data_wait_fraction * (one.seconds - one.evaluation_seconds) for one in self.history)
         return {
@@ -81,7 +81,7 @@ class TrialResult:
 def objective_of(evaluation: Evaluation, objective: Objective) -> float:
     """The one number a search maximises, 0-1; with unlabelled target images, half of ``shift`` is what they say."""
     if objective != "shift":
-        return float(getattr(evaluation.metrics, objective))
+        return float(getattr(evaluation.clean, objective))
     if evaluation.target_estimate is None:
-        return evaluation.shift
-    return (evaluation.shift + evaluation.target_estimate) / 2
+        return evaluation.score
+    return (evaluation.score + evaluation.target_estimate) / 2

@@ -13,7 +13,8 @@ import numpy as np
 from bloodauto.clock import SYSTEM_CLOCK, Clock
 from bloodauto.config.recipe import Recipe
 from bloodauto.errors import TrialRejected
-from bloodauto.evaluation.fold_data import FoldData, evaluate
+from bloodauto.evaluation.evaluator import Evaluator
+from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.models.backbones import check_recipe
 from bloodauto.models.network import apply_unfreeze, build_network
 from bloodauto.run.artifacts import Checkpoint, EpochReport, NetworkWeights, TrainingHistory
@@ -65,6 +66,7 @@ class _Training:
         self.recipe, self.fold_data, self.seed = recipe, fold_data, seed
         self.options, self.files, self.clock = options, TrainingDirectory(folder), clock
         self.should_stop = lambda: should_stop() or options.limits.is_past_deadline(clock.now())
+        self._evaluator = Evaluator(fold_data, clock)
         self._average: WeightAverage | None = None
         self._last_epochs_average: WeightAverage | None = None
 
@@ -223,7 +225,7 @@ class _Training:
         with (
             average.applied(lambda: first_images(pipeline, epoch)) if average is not None else contextlib.nullcontext()
         ):
-            evaluation, _ = evaluate(network, self.fold_data, subset_only=True)
+            evaluation = self._evaluator.evaluate_subset(network)
             judged = network.get_weights()
         ended = self.clock.now()
         report = EpochReport(
@@ -234,11 +236,11 @@ class _Training:
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             learning_rate=float(network.optimizer.learning_rate.numpy()),
-            loss=evaluation.metrics.loss,
-            accuracy=evaluation.metrics.accuracy,
-            balanced_accuracy=evaluation.metrics.balanced_accuracy,
-            macro_f1=evaluation.metrics.macro_f1,
-            shift=evaluation.shift,
+            loss=evaluation.clean.loss,
+            accuracy=evaluation.clean.accuracy,
+            balanced_accuracy=evaluation.clean.balanced_accuracy,
+            macro_f1=evaluation.clean.macro_f1,
+            shift=evaluation.score,
             objective=objective_of(evaluation, self.options.objective),
             data_wait_fraction=waited / max(trained - started, 1e-9),
             stage_progress=min(clock.stage_progress(stage), 1.0),
@@ -281,8 +283,8 @@ class _Training:
         averaged = self._evaluate_last_epochs_average(network, history) if complete else None
         if self.files.weights.exists:
             network.set_weights(self.files.weights.read().weights)
-        evaluation, predictions = evaluate(network, self.fold_data, subset_only=False)
-        predictions.write(self.files.predictions.path)
+        evaluation = self._evaluator.evaluate(network)
+        evaluation.predictions.write(self.files.predictions.path)
         return TrialResult(
             finished=complete,
             objective=objective_of(evaluation, self.options.objective),
@@ -301,7 +303,7 @@ class _Training:
         pipeline = self._pipeline(self._training_set(), len(self.recipe.stages) - 1)
         kept = kept_report(history, self.recipe.stages).objective
         with last.applied(lambda: first_images(pipeline, len(history))):
-            evaluation, _ = evaluate(network, self.fold_data, subset_only=True)
+            evaluation = self._evaluator.evaluate_subset(network)
             objective = objective_of(evaluation, self.options.objective)
             if objective > kept:
                 self.files.weights.write(NetworkWeights(weights=tuple(network.get_weights())))

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.budget import parse_budget
 from bloodauto.config.recipe import Imbalance, Loss, Recipe, load_recipe
 from bloodauto.config.recipe.experiments import find_recipe_file
@@ -17,7 +18,8 @@ from bloodauto.ensemble.assemble import combine
 from bloodauto.ensemble.distilled import DistillationResult, compare, write_distilled
 from bloodauto.ensemble.record import Ensemble, TrainedNetwork
 from bloodauto.errors import BudgetError, RunError
-from bloodauto.evaluation.fold_data import FoldData, milliseconds_per_image, prepare_fold
+from bloodauto.evaluation.fold_data import FoldData, prepare_fold
+from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.export.ensemble_export import Exported, build_ensemble, export_run
 from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.network import build_network
@@ -290,13 +292,12 @@ class _Job:
         return None
 
     def _predicted_evaluation_seconds(self, fold_data: FoldData) -> float:
-        shape = fold_data.images.shape
         network = build_network(
             self.recipe,
             num_classes=fold_data.num_classes,
-            image_shape_px=(shape[1], shape[2]),
+            image_shape_px=fold_data.image_shape_px,
             weights_file=None,
             for_training=False,
         )
-        images = len(fold_data.validation_index) + len(fold_data.shifted_images) + len(fold_data.target)
-        return images * milliseconds_per_image(network, fold_data.shifted_images) / 1000
+        latency_ms = batch_latency_ms(network, fold_data.shifted_images, clock=SYSTEM_CLOCK)
+        return fold_data.num_evaluated_images * latency_ms / 1000

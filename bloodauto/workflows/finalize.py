@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,16 +10,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import optuna
 
+from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.space import recipe_from_parameters
 from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, out_of_fold_probabilities
-from bloodauto.ensemble.pruned_trials import evaluate_pruned
+from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
 from bloodauto.ensemble.record import Ensemble, read_ensemble, write_ensemble
 from bloodauto.ensemble.scoring import SiteInfo
 from bloodauto.ensemble.site_scores import score_sites, write_site_scores
 from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import prepare_fold
-from bloodauto.evaluation.member_latency import latency_of
+from bloodauto.evaluation.latency import recipe_latency_ms
 from bloodauto.export.ensemble_export import export_run
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.directory import RunDirectory
@@ -134,7 +136,12 @@ def choose_ensemble(plan: SearchPlan, study: optuna.Study, *, seconds_left: Call
         num_folds=data.splits.num_folds,
         metric=metric,
         caps=Caps(settings.max_members, settings.max_latency_ms),
-        latency=latency_of(data.dataset),
+        latency_ms=functools.partial(
+            recipe_latency_ms,
+            num_classes=len(data.dataset.class_names),
+            image_shape_px=data.dataset.images.shape[1:3],
+            clock=SYSTEM_CLOCK,
+        ),
         site_info=site_info,
         evaluate_pruned=lambda: _evaluate_pruned(plan, study, completed, seconds_left),
     )
@@ -175,13 +182,12 @@ def _evaluate_pruned(
     metric = settings.objectives.primary
     return evaluate_pruned(
         plan.run,
-        pruned,
-        [number for number, _ in completed],
-        refits,
+        StoppedTrainings(tuple(pruned), tuple(number for number, _ in completed), tuple(refits)),
         lambda: prepare_fold(data.dataset, data.splits, plan.suite, target=data.target),
         objective=metric,
         seconds_left=lambda: seconds_left() - reserved_seconds,
         start_seconds=costs.start_seconds(cold=True),
+        clock=SYSTEM_CLOCK,
     )
 
 

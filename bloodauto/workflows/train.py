@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.machine import available_cores, count_local_gpus
 from bloodauto.config.objectives import Objective
 from bloodauto.config.recipe import Recipe, load_recipe, tta_weights
@@ -16,7 +17,8 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import default_splits, read_splits, write_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import Evaluation, FoldData, evaluate, prepare_fold
+from bloodauto.evaluation.evaluator import Evaluation, Evaluator
+from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.tta import with_tta
 from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.device import cached_device_settings, claim_device_if_unused
@@ -59,7 +61,7 @@ class TrainResult:
         return {
             "run": str(self.run_dir),
             **self.result.to_json(),
-            "with_tta": None if tta is None else {"accuracy": tta.metrics.accuracy, "shift": tta.shift},
+            "with_tta": None if tta is None else {"accuracy": tta.clean.accuracy, "shift": tta.score},
             "forward_passes": self.forward_passes,
         }
 
@@ -159,8 +161,8 @@ def _dataset(data: str, image_size_px: int | None, *, smoke: bool) -> CellDatase
 
 
 def _evaluate_with_tta(recipe: Recipe, fold_data: FoldData, folder: Path) -> Evaluation:
-    shape = fold_data.images.shape
     network = trained_network(
-        recipe, folder / "best.npz", num_classes=fold_data.num_classes, image_shape_px=(shape[1], shape[2])
+        recipe, folder / "best.npz", num_classes=fold_data.num_classes, image_shape_px=fold_data.image_shape_px
     )
-    return evaluate(with_tta(network, tta_weights(recipe.tta_transforms)), fold_data, subset_only=False)[0]
+    network_with_tta = with_tta(network, tta_weights(recipe.tta_transforms))
+    return Evaluator(fold_data, SYSTEM_CLOCK).evaluate(network_with_tta)

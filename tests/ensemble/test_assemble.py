@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, restricted
 from bloodauto.ensemble.predictions import find_trained_networks
-from bloodauto.ensemble.record import CandidateCounts, TrainedNetwork, read_ensemble, write_ensemble
+from bloodauto.ensemble.record import CandidateCounts, read_ensemble, write_ensemble
 from bloodauto.ensemble.scoring import SiteInfo
 from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import ValidationPredictions
+from bloodauto.evaluation.evaluator import ValidationPredictions
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
 from bloodauto.run.artifacts import NetworkWeights
 from bloodauto.run.directory import RunDirectory
@@ -180,8 +181,9 @@ def test_the_winner_is_compared_with_its_refits_on_the_same_images(run: RunDirec
     assert curse.noise_degrees_of_freedom == 1
 
 
-def _milliseconds(trained: TrainedNetwork) -> float:
-    return {0: 5.0, 1: 9.0, 2: 1.0}[trained.trial]
+def _milliseconds(recipe: Recipe) -> float:
+    """Of the recipes of ``_distinct``."""
+    return {16: 5.0, 17: 9.0, 18: 1.0}[recipe.batch_size]
 
 
 def _distinct(run: RunDirectory) -> None:
@@ -194,9 +196,11 @@ def _distinct(run: RunDirectory) -> None:
 def test_a_cap_on_latency_leaves_slow_networks_out(run: RunDirectory, most: float, wanted: str) -> None:
     _distinct(run)
     caps = Caps(max_members=1, max_latency_ms=most)
-    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=caps, latency=_milliseconds)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=caps, latency_ms=_milliseconds)
     assert [member.name for member in ensemble.members] == [wanted]
-    assert ensemble.members[0].latency_ms == _milliseconds(ensemble.members[0].networks[0])
+    assert ensemble.members[0].latency_ms == _milliseconds(
+        load_recipe(ensemble.members[0].networks[0].folder / "recipe.yaml")
+    )
 
 
 def test_tighter_caps_choose_among_the_members(run: RunDirectory) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.ensemble.assemble import PrunedEvaluation
-from bloodauto.ensemble.pruned_trials import evaluate_pruned
+from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.run.artifacts import TrainingHistory
 from bloodauto.run.directory import RunDirectory
@@ -81,13 +82,12 @@ def _judge(
 ) -> PrunedEvaluation:
     return evaluate_pruned(
         run,
-        [1, 2, 3, 7],
-        [0],
-        refits,
+        StoppedTrainings(pruned=(1, 2, 3, 7), completed=(0,), refits=tuple(refits)),
         lambda: stopped.fold_data,
         objective="shift",
         seconds_left=lambda: seconds,
         start_seconds=1.0,
+        clock=SYSTEM_CLOCK,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from bloodauto.config.recipe import TRANSFORM_NAMES
-from bloodauto.evaluation.fold_data import predict_probabilities
+from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.tta import tta_batch, with_tta
 
 
@@ -26,14 +26,14 @@ def test_the_answer_is_the_weighted_average_of_what_each_view_gets(network: kera
     shares = {name: (index + 1) / 66 for index, name in enumerate(TRANSFORM_NAMES)}
     assert sum(shares.values()) == pytest.approx(1)
     wanted = sum(
-        share * predict_probabilities(network, np.asarray(tta_batch(images, [name]))) for name, share in shares.items()
+        share * predict_batches(network, np.asarray(tta_batch(images, [name]))) for name, share in shares.items()
     )
-    found = predict_probabilities(with_tta(network, shares), images)
+    found = predict_batches(with_tta(network, shares), images)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert np.abs(found - predict_probabilities(network, images)).max() > 0.01
+    assert np.abs(found - predict_batches(network, images)).max() > 0.01
     np.testing.assert_allclose(
-        predict_probabilities(with_tta(network, {"identity": 1.0}), images),
-        predict_probabilities(network, images),
+        predict_batches(with_tta(network, {"identity": 1.0}), images),
+        predict_batches(network, images),
         atol=1e-6,
     )
 

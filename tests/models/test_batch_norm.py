@@ -106,14 +106,14 @@ def test_it_recovers_what_a_change_of_light_cost(fold_data, recipe_of, stage_of,
     recipe = recipe_of([stage_of(epochs=8, learning_rate=2e-3)], batch_size=4)
     options = TrainOptions(objective="accuracy")
     train(recipe, fold_data, seed=0, options=options, folder=tmp_path, report=lambda _: None, should_stop=lambda: False)
-    from bloodauto.evaluation.fold_data import predict_probabilities
+    from bloodauto.evaluation.inference import predict_batches
     from bloodauto.run.artifacts import NetworkWeights
 
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None, for_training=False)
     network.set_weights(NetworkWeights.read(tmp_path / "best.npz").weights)
     index = fold_data.validation_index
     elsewhere = (fold_data.images[index] * np.array([0.6, 0.5, 0.3])).astype(np.uint8)
-    before = (predict_probabilities(network, elsewhere).argmax(axis=1) == fold_data.labels[index]).mean()
+    before = (predict_batches(network, elsewhere).argmax(axis=1) == fold_data.labels[index]).mean()
     network.set_weights(adapted_batch_norm_weights(network, elsewhere))
-    after = (predict_probabilities(network, elsewhere).argmax(axis=1) == fold_data.labels[index]).mean()
+    after = (predict_batches(network, elsewhere).argmax(axis=1) == fold_data.labels[index]).mean()
     assert after > before + 0.1

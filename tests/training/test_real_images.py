@@ -36,5 +36,5 @@ def test_one_epoch_from_imagenet_weights_is_better_than_chance(recipe_of, stage_
     result = train(
         recipe, fold_data, seed=0, options=options, folder=tmp_path, report=lambda _: None, should_stop=lambda: False
     )
-    assert result.evaluation.metrics.accuracy > 0.4
+    assert result.evaluation.clean.accuracy > 0.4
     assert result.parameters == 218_544 + 256 * 8 + 8

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.errors import RecipeError
-from bloodauto.evaluation.fold_data import evaluate
+from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import Checkpoint, NetworkWeights
 from bloodauto.training.trainer import TrainOptions, train, train_epochs
@@ -87,8 +88,8 @@ def test_what_is_judged_and_kept_is_the_average(fold_data, tiny_of, stage_of, tm
         next(steps)
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
     network.set_weights(kept)
-    evaluation, reported = evaluate(network, fold_data, subset_only=False)[0], ended.value.value.evaluation
-    assert (evaluation.metrics, evaluation.shift) == (reported.metrics, reported.shift)
+    evaluation, reported = Evaluator(fold_data, SYSTEM_CLOCK).evaluate(network), ended.value.value.evaluation
+    assert (evaluation.clean, evaluation.shifted) == (reported.clean, reported.shifted)
 
 
 @pytest.mark.parametrize("restore", [True, False])

@@ -42,7 +42,7 @@ def test_it_learns_and_leaves_everything_behind(fold_data, recipe_of, stage_of, 
     recipe = recipe_of([stage_of(epochs=8, learning_rate=2e-3)], batch_size=4)
     result, reports = run(recipe, fold_data, tmp_path)
     assert result.finished
-    assert result.objective == result.evaluation.metrics.accuracy > 0.5
+    assert result.objective == result.evaluation.clean.accuracy > 0.5
     assert reports[-1].train_loss < 0.6 * reports[0].train_loss
     assert [report.epoch for report in reports] == list(range(1, 9))
     assert tuple(reports) == result.history
@@ -50,7 +50,7 @@ def test_it_learns_and_leaves_everything_behind(fold_data, recipe_of, stage_of, 
     assert len(TrainingHistory.read(tmp_path / "history.json").epochs) == 8
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["objective"] == result.objective
-    assert written["metrics"]["shift"] == result.evaluation.shift
+    assert written["metrics"]["shift"] == result.evaluation.score
     assert all(0 <= report.shift <= 1 and 0 < report.evaluation_seconds < report.seconds for report in reports)
 
     saved = np.load(tmp_path / "predictions.npz", allow_pickle=False)
@@ -262,5 +262,5 @@ def test_mixed_precision_trains_and_resumes(fold_data, recipe_of, stage_of, tmp_
     result, reports = run(recipe, fold_data, tmp_path, options=options)
     assert [report.epoch for report in reports] == [2]
     assert result.finished
-    assert np.isfinite(result.evaluation.metrics.loss)
+    assert np.isfinite(result.evaluation.clean.loss)
     assert all(value.dtype == np.float32 for value in NetworkWeights.read(tmp_path / "best.npz").weights)

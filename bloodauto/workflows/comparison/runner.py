@@ -13,14 +13,16 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.machine import available_cores, count_local_gpus
 from bloodauto.config.recipe import tta_weights
 from bloodauto.data.clean import clean, write_cleaning_csv
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import make_splits, read_splits, write_splits
 from bloodauto.errors import BudgetError, RunError, TrialRejected
-from bloodauto.evaluation.fold_data import FoldData, evaluate, predict_probabilities, prepare_fold
-from bloodauto.evaluation.tta import with_tta
+from bloodauto.evaluation.evaluator import Evaluator
+from bloodauto.evaluation.fold_data import FoldData, prepare_fold
+from bloodauto.evaluation.inference import predict_batches
 from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.device import DeviceSettings, cached_device_settings, claim_device_if_unused
 from bloodauto.models.network import build_network, trained_network
@@ -280,7 +282,7 @@ class Experiment:
         batch = fold_data.train_images[np.arange(recipe.batch_size) % len(fold_data.train_images)]
         network.train_on_batch(batch, np.eye(fold_data.num_classes, dtype=np.float32)[[0] * recipe.batch_size])
         traced = time.monotonic()
-        evaluate(network, fold_data, subset_only=False)
+        Evaluator(fold_data, SYSTEM_CLOCK).evaluate(network)
         return built - started, traced - built, time.monotonic() - traced
 
     def _train(
@@ -340,18 +342,17 @@ class Experiment:
 
     def _predict_with_tta(self, variant: Variant) -> None:
         """Writes the trained network's predictions with its recipe's test-time augmentation."""
-        shape = self.fold_data.images.shape
         network = trained_network(
             variant.recipe,
             self.folder(variant.name) / "best.npz",
             num_classes=self.fold_data.num_classes,
-            image_shape_px=(shape[1], shape[2]),
+            image_shape_px=self.fold_data.image_shape_px,
         )
-        augmented = with_tta(network, tta_weights(variant.recipe.tta_transforms))
+        tta = tta_weights(variant.recipe.tta_transforms)
         write_arrays(
             self.folder(variant.name) / "with_tta.npz",
-            clean=predict_probabilities(augmented, self.fold_data.images, self.fold_data.validation_index),
-            shifted=predict_probabilities(augmented, self.fold_data.shifted_images),
+            clean=predict_batches(network, self.fold_data.images, self.fold_data.validation_index, tta=tta),
+            shifted=predict_batches(network, self.fold_data.shifted_images, tta=tta),
         )
 
     def _read(self, variant: Variant, ledger: Ledger) -> VariantResult:
