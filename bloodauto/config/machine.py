@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from bloodauto.errors import RunError
+
 #: Memory of one worker: TensorFlow, its part of the images and a small network.
 _BYTES_PER_WORKER = 2_500_000_000
 _NVIDIA_SMI_TIMEOUT_SECONDS = 30
@@ -55,13 +57,33 @@ def available_cores() -> int:
 def count_local_gpus() -> int:
     """GPUs that the NVIDIA driver lists; 0 without a driver."""
     try:
-        listing = subprocess.run(
-            ["nvidia-smi", "--list-gpus"],
-            capture_output=True,
-            text=True,
-            timeout=_NVIDIA_SMI_TIMEOUT_SECONDS,
-            check=True,
-        ).stdout
+        return len(_nvidia_smi("--list-gpus"))
     except (OSError, subprocess.SubprocessError):
         return 0
-    return len(listing.splitlines())
+
+
+def first_gpu_property(name: str) -> str:
+    """A property of the first visible GPU.
+
+    Args:
+        name: As ``nvidia-smi --help-query-gpu`` lists it, for example ``memory.total``.
+
+    Raises:
+        RunError: The driver's tool is absent, fails, or prints nothing.
+    """
+    arguments = [f"--query-gpu={name}", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if visible:
+        # The driver's tool lists all GPUs, also those that CUDA may not see.
+        arguments.append(f"--id={visible}")
+    try:
+        return _nvidia_smi(*arguments)[0].strip()
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        raise RunError(f"expected nvidia-smi to print the GPU's {name}, got {error}.") from error
+
+
+def _nvidia_smi(*arguments: str) -> list[str]:
+    command = ["nvidia-smi", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=_NVIDIA_SMI_TIMEOUT_SECONDS, check=True
+    ).stdout.splitlines()

@@ -4,82 +4,102 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import cv2
 import numpy as np
+from pydantic import Field
 
+from bloodauto.clock import SYSTEM_CLOCK, Clock
+from bloodauto.config.machine import first_gpu_property
 from bloodauto.errors import RunError
 from bloodauto.models.tensorflow import import_tensorflow_quietly
-from bloodauto.run.files import read_json, write_json
+from bloodauto.run.artifacts.base import Artifact, Record
 from bloodauto.transforms import limit_native_threads
 
 if TYPE_CHECKING:
     import keras
 
-#: Share of a fractional GPU's memory left to the CUDA context and cuDNN's workspaces.
+#: Fraction of a shared GPU's memory that is left to the CUDA context and cuDNN's workspaces.
 _GPU_HEADROOM = 0.1
+_PROBE_SIZE_PX = 96
+_PROBE_BATCH = 32
 
 
-@dataclass(frozen=True)
-class TrainingSpeed:
-    """Training steps a second of a small network under one setting; 0 when it does not run."""
+class TrainingSpeed(Record):
+    """How fast a small network trains with one compilation and precision.
 
-    jit_compile: bool
-    precision: str
-    steps_per_second: float
-
-
-@dataclass(frozen=True)
-class DeviceSettings:
-    """The fastest compilation and precision, and the measurements they were chosen from."""
+    Attributes:
+        jit_compile: Whether XLA compiles the training step.
+        precision: Keras' dtype policy.
+        steps_per_second: Training steps per second; 0 when it does not run.
+    """
 
     jit_compile: bool
     precision: str
-    measured: tuple[TrainingSpeed, ...]
+    steps_per_second: Annotated[float, Field(ge=0)]
 
 
-def _nvidia_smi(field: str) -> str:
-    """One fact of the first visible GPU."""
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    if visible:
-        # The driver's tool does not look at what CUDA may see.
-        command.append(f"--id={visible}")
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-        return answer.splitlines()[0].strip()
-    except (OSError, subprocess.SubprocessError, IndexError) as error:
-        raise RunError(f"expected nvidia-smi to tell the GPU's {field}, got {error}.") from None
+class DeviceSettings(Record):
+    """How to train on a device.
+
+    Attributes:
+        jit_compile: Whether XLA compiles the training step.
+        precision: Keras' dtype policy, for example ``float32`` or ``mixed_float16``.
+        measured: The measurements that these were chosen from; none where nothing was measured.
+
+    Example:
+        >>> DeviceSettings().precision
+        'float32'
+    """
+
+    jit_compile: bool = False
+    precision: str = "float32"
+    measured: tuple[TrainingSpeed, ...] = ()
+
+
+class _DeviceCache(Artifact):
+    """``device.json`` in the user's cache folder: the settings of each device that was measured."""
+
+    FILE = "device.json"
+
+    devices: dict[str, DeviceSettings]
 
 
 def gpu_memory_limit_mib(gpu_fraction: float) -> int:
-    """The memory in MiB that a share of the first visible GPU may take.
+    """The memory in MiB that a fraction of the first visible GPU may take.
+
+    Args:
+        gpu_fraction: Of the GPU, above 0 and up to 1.
 
     Raises:
-        RunError: the driver's tool does not answer, or not with a number.
+        RunError: The driver's tool fails, or prints no number.
     """
-    answer = _nvidia_smi("memory.total")
+    text = first_gpu_property("memory.total")
     try:
-        total = float(answer)
-    except ValueError:
-        raise RunError(f"expected nvidia-smi to tell the GPU's memory in MiB, got {answer!r}.") from None
+        total = float(text)
+    except ValueError as error:
+        raise RunError(f"expected nvidia-smi to print the GPU's memory in MiB, got {text!r}.") from error
     return int(total * gpu_fraction * (1 - _GPU_HEADROOM))
 
 
 def claim_device(*, cores: int, gpu_fraction: float) -> None:
-    """Limits this process to its cores and its share of a GPU. Call it before TensorFlow has run anything.
+    """Limits this process to its cores and its fraction of a GPU. Call it before TensorFlow has run anything.
 
-    A share below 1 gets a fixed part of the GPU's memory, so that its neighbours keep theirs; a whole GPU grows as needed.
-    Not tested on GPU hardware.
+    A fraction below 1 gets a fixed part of the GPU's memory, so that the processes beside it keep theirs; on a whole GPU the
+    memory grows as needed. A fraction of 0 hides all GPUs.
+
+    Args:
+        cores: CPU cores, at least 1.
+        gpu_fraction: Of the first visible GPU, 0 to 1.
+
+    Raises:
+        RunError: TensorFlow has already started with other threads, or the GPU's memory is unknown.
     """
     import_tensorflow_quietly()
     import tensorflow as tf
@@ -97,8 +117,13 @@ def claim_device(*, cores: int, gpu_fraction: float) -> None:
 
 
 def claim_device_if_unused(*, cores: int, gpu_fraction: float) -> None:
-    """As ``claim_device``; a process that has used TensorFlow already, such as a notebook's, keeps what it has."""
-    # TensorFlow says that it has started by a RuntimeError.
+    """Claims the device as ``claim_device`` does; a process that has used TensorFlow already keeps the settings it has.
+
+    Args:
+        cores: CPU cores, at least 1.
+        gpu_fraction: Of the first visible GPU, 0 to 1.
+    """
+    # TensorFlow reports that it has started by a RuntimeError.
     with contextlib.suppress(RunError, RuntimeError):
         claim_device(cores=cores, gpu_fraction=gpu_fraction)
 
@@ -120,11 +145,11 @@ def restored_device_state() -> Iterator[None]:
 
 
 def _probe_network() -> keras.Model:
-    """The kinds of layers backbones are made of, once each: XLA's compile time is a part of what a probe costs."""
+    """A network with each kind of layer that backbones have, once: XLA's compile time is a part of what a probe costs."""
     import keras
     from keras import layers
 
-    inputs = keras.Input((96, 96, 3))
+    inputs = keras.Input((_PROBE_SIZE_PX, _PROBE_SIZE_PX, 3))
     x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(inputs)
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization()(x)
@@ -134,7 +159,7 @@ def _probe_network() -> keras.Model:
     return keras.Model(inputs, layers.Dense(8, dtype="float32")(x))
 
 
-def _measure(*, jit_compile: bool, precision: str, seconds: float) -> float:
+def _steps_per_second(*, jit_compile: bool, precision: str, seconds: float, clock: Clock) -> float:
     import keras
 
     previous = keras.config.dtype_policy()
@@ -143,80 +168,92 @@ def _measure(*, jit_compile: bool, precision: str, seconds: float) -> float:
         network = _probe_network()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         network.compile(optimizer="adam", loss=loss, jit_compile=jit_compile)
-        images = np.zeros((32, 96, 96, 3), dtype=np.float32)
-        labels = np.zeros(32, dtype=np.int32)
+        images = np.zeros((_PROBE_BATCH, _PROBE_SIZE_PX, _PROBE_SIZE_PX, 3), dtype=np.float32)
+        labels = np.zeros(_PROBE_BATCH, dtype=np.int32)
+        # The first step traces and compiles.
         network.train_on_batch(images, labels)
-        started, steps = time.monotonic(), 0
-        while steps < 1 or time.monotonic() - started < seconds:
+        started, steps = clock.now(), 0
+        while steps < 1 or clock.now() - started < seconds:
             network.train_on_batch(images, labels)
             steps += 1
-        return steps / (time.monotonic() - started)
+        return steps / (clock.now() - started)
     finally:
         keras.config.set_dtype_policy(previous)
 
 
-def measure_device_settings(*, on_gpu: bool, seconds_per_variant: float = 0.5) -> DeviceSettings:
-    """Times a small network's training step with and without XLA, on a GPU also in half precision.
+def measure_device_settings(
+    *, on_gpu: bool, seconds_per_variant: float = 0.5, clock: Clock = SYSTEM_CLOCK
+) -> DeviceSettings:
+    """Measures a small network's training step with and without XLA, on a GPU also in half precision.
 
     On a CPU half precision is not tried: its kernels exist for few layers, and converting costs more than it gains.
+
+    Args:
+        on_gpu: Whether the device is a GPU.
+        seconds_per_variant: How long each variant is measured, at least one step.
+        clock: Tells the time.
     """
     import keras
 
-    tried = []
+    measured = []
     for precision in ("float32", "mixed_float16") if on_gpu else ("float32",):
         for jit_compile in (False, True):
             try:
-                speed = _measure(jit_compile=jit_compile, precision=precision, seconds=seconds_per_variant)
+                speed = _steps_per_second(
+                    jit_compile=jit_compile, precision=precision, seconds=seconds_per_variant, clock=clock
+                )
             except Exception:
+                # Whatever a driver or a compiler raises: a variant that does not run is not chosen.
                 speed = 0.0
-            tried.append(TrainingSpeed(jit_compile, precision, speed))
+            measured.append(TrainingSpeed(jit_compile=jit_compile, precision=precision, steps_per_second=speed))
     keras.backend.clear_session()
-    best = max(tried, key=lambda one: one.steps_per_second)
-    return DeviceSettings(best.jit_compile, best.precision, tuple(tried))
+    fastest = max(measured, key=lambda speed: speed.steps_per_second)
+    return DeviceSettings(jit_compile=fastest.jit_compile, precision=fastest.precision, measured=tuple(measured))
 
 
 def _cache_path() -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")))
-    return home / "bloodauto" / "device.json"
+    return home / "bloodauto" / _DeviceCache.FILE
 
 
 def _device_key(*, on_gpu: bool) -> str:
     version = importlib.metadata.version("tensorflow")
     if on_gpu:
-        return f"tensorflow {version}, {_nvidia_smi('name')}"
+        return f"tensorflow {version}, {first_gpu_property('name')}"
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
     return f"tensorflow {version}, {model}"
 
 
 def cached_device_settings(*, on_gpu: bool) -> DeviceSettings:
-    """As ``measure_device_settings``, in a process of its own, and remembered per device and TensorFlow version.
+    """The settings of ``measure_device_settings``, measured once per device and TensorFlow version.
 
-    The process of its own leaves the caller's threads and GPU memory alone; the memory is a file in the user's cache folder.
+    A process of its own measures, which leaves the caller's threads and GPU memory alone. The settings are kept in a file in the
+    user's cache folder.
+
+    Args:
+        on_gpu: Whether the device is the first visible GPU; otherwise it is the CPU.
 
     Raises:
-        RunError: the measuring process failed.
+        RunError: The measuring process failed.
     """
     path, key = _cache_path(), _device_key(on_gpu=on_gpu)
-    known: dict[str, Any] = {}
-    # What cannot be read is measured again, and what cannot be kept is measured the next time.
-    with contextlib.suppress(RunError, OSError):
-        read = read_json(path)
-        known = read if isinstance(read, dict) else {}
-    if key not in known:
+    devices: dict[str, DeviceSettings] = {}
+    # A file that cannot be read is replaced, and one that cannot be written is tried again the next time.
+    with contextlib.suppress(RunError):
+        devices = dict(_DeviceCache.read(path).devices)
+    if key not in devices:
         command = [sys.executable, "-m", "bloodauto.models.device", "gpu" if on_gpu else "cpu"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RunError(f"the device could not be measured: {done.stderr.strip()[-300:]}")
-        known[key] = json.loads(done.stdout.splitlines()[-1])
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            raise RunError(f"the device could not be measured: {process.stderr.strip()[-300:]}")
+        devices[key] = DeviceSettings.model_validate_json(process.stdout.splitlines()[-1])
         with contextlib.suppress(OSError):
-            write_json(path, known)
-    saved = known[key]
-    measured = tuple(TrainingSpeed(**one) for one in saved["measured"])
-    return DeviceSettings(saved["jit_compile"], saved["precision"], measured)
+            _DeviceCache(devices=devices).write(path)
+    return devices[key]
 
 
 if __name__ == "__main__":
     gpu = sys.argv[1] == "gpu"
     claim_device(cores=1, gpu_fraction=1.0 if gpu else 0.0)
-    sys.stdout.write(json.dumps(asdict(measure_device_settings(on_gpu=gpu))) + "\n")
+    sys.stdout.write(measure_device_settings(on_gpu=gpu).model_dump_json() + "\n")

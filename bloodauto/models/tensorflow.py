@@ -1,31 +1,70 @@
-"""Imports TensorFlow without its greetings."""
+"""Start-up of TensorFlow in this process: its backend of Keras, its messages, and nothing that outlasts the import."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+
+from bloodauto.errors import UserError
+
+#: Read by TensorFlow and Keras while they are imported. What the user has set stays.
+_START_UP_ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow and lets it look for devices; what it writes to standard error meanwhile is kept from the user.
+    """Imports TensorFlow and Keras and lets TensorFlow find its devices, without its messages on standard error.
 
-    TensorFlow's start-up lines come from compiled code, before any log level is read, and say on every machine without a
-    GPU that it has none. They are shown when the import fails.
+    TensorFlow's start-up messages come from compiled code, before any log level is read, and say on every machine without a
+    GPU that it has none. They are shown when the import fails. The environment variables that it sets for this are removed again.
+
+    Call it before the first import of a module that imports Keras: the command line and ``bloodauto.__getattr__`` do.
+
+    Raises:
+        UserError: Keras was imported before, or is configured, with another backend than TensorFlow.
     """
-    if "tensorflow" in sys.modules:
-        return
+    if "tensorflow" not in sys.modules or "keras" not in sys.modules:
+        with _environment(_START_UP_ENVIRONMENT), _stderr_shown_on_failure():
+            import keras
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+            # It warns of graphs that are built anew; every stage of a training does that, on purpose.
+            tf.get_logger().setLevel("ERROR")
+    import keras
+
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise UserError(
+            f"expected Keras with the backend tensorflow, got {backend}. Set KERAS_BACKEND=tensorflow, or import bloodauto "
+            "before keras."
+        )
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets those environment variables that are not set, within the block."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _stderr_shown_on_failure() -> Iterator[None]:
+    """Keeps what compiled code writes to standard error within the block; shows it when the block raises."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         failed = True
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-            # It warns of graphs that are built anew; every stage of a training does that, on purpose.
-            tf.get_logger().setLevel("ERROR")
+            yield
             failed = False
         finally:
             sys.stderr.flush()
