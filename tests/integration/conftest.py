@@ -1,29 +1,104 @@
+"""Inputs that all integration tests share, and one finished search for those that only read it."""
+
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.write import write_dataset
+from bloodauto.run.directory import RunDirectory
+from tests.command_line import Completed, bloodauto
 
-from .runs import SPACE
+SPACE = """
+input: {{size_px: 32}}
+backbone: {{name: own_cnn, weights: none, width: 8, blocks: 3}}
+head: {{dropout: {{float: [0.0, 0.3]}}}}
+augmentation: {{orientation: true}}
+batch_size: 32
+stages:
+  - epochs: {epochs}
+    unfreeze: all
+    optimizer:
+      choice:
+        - {{name: adamw, learning_rate: {{float: [2.0e-3, 1.0e-2], log: true}}}}
+        - {{name: nadam, learning_rate: {{float: [2.0e-3, 1.0e-2], log: true}}}}
+    schedule: {{name: constant}}
+"""
+#: Seconds that ``slowness`` takes on a quiet core of the machine for which budgets are chosen.
+_REFERENCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Material:
-    """Four hundred small synthetic cells, and spaces of one network that learns them within seconds."""
+class Inputs:
+    """Four hundred small synthetic cells, and spaces of one network that is trained on them within seconds.
+
+    Attributes:
+        dataset: 400 cells of 32 px, ``.npz``.
+        short_space: Three epochs for each trial.
+        long_space: Twelve epochs for each trial.
+    """
 
     dataset: Path
-    short: Path
-    long: Path
+    short_space: Path
+    long_space: Path
 
 
 @pytest.fixture(scope="session")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    folder = tmp_path_factory.mktemp("material")
-    write_dataset(synthesize(400, site="lab_a", seed=3, image_size_px=48), folder / "cells.npz")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_dataset(synthesize(400, site="lab_a", seed=3, image_size_px=32), folder / "cells.npz")
     for name, epochs in (("short", 3), ("long", 12)):
         (folder / f"{name}.yaml").write_text(SPACE.format(epochs=epochs))
-    return Material(folder / "cells.npz", folder / "short.yaml", folder / "long.yaml")
+    return Inputs(folder / "cells.npz", folder / "short.yaml", folder / "long.yaml")
+
+
+@pytest.fixture(scope="session")
+def slowness() -> float:
+    """How many times longer this machine takes, at least 1, than the one for which the tests' budgets are chosen.
+
+    A search is limited in time, so what it completes depends on the machine. Tests multiply their budgets by this.
+    """
+    started = time.perf_counter()
+    total = 0
+    for number in range(10_000_000):
+        total += number
+    return max(1.0, (time.perf_counter() - started) / _REFERENCE_SECONDS)
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """A search with two workers that came to its end.
+
+    Attributes:
+        run: Its directory.
+        command: How the command ended.
+        budget_device_seconds: What it was given.
+    """
+
+    run: RunDirectory
+    command: Completed
+    budget_device_seconds: float
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last line that ``--json`` printed."""
+        summary: dict[str, Any] = json.loads(self.command.out.splitlines()[-1])
+        return summary
+
+
+@pytest.fixture(scope="session")
+def finished_search(inputs: Inputs, slowness: float, tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
+    """One search for all tests that only read it. They are marked with ``xdist_group("finished_search")``."""
+    run, budget = tmp_path_factory.mktemp("finished") / "run", round(90 * slowness)
+    command = bloodauto(
+        "search", "--run", run, "--data", inputs.dataset, "--space", inputs.short_space, "--budget", f"{budget}cpu-s",
+        "--workers", 2, "--refit-fraction", 0.3, "--json", timeout_seconds=90 + budget,
+    )  # fmt: skip
+    assert command.code == 0, (command.out[-3000:], command.err[-3000:])
+    return FinishedSearch(RunDirectory(run), command, budget)

@@ -1,4 +1,4 @@
-"""Mistakes people make: each is met by exit code 2 and a sentence, with no traceback and nothing half-written."""
+"""Mistakes that people make: each ends with exit code 2 and a sentence, without a traceback or half-written files."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import cv2
 import numpy as np
 import pytest
 
-from bloodauto.cli.main import main
 from bloodauto.config.shipped import shipped_folder
-
-from .conftest import Material
+from tests.command_line import bloodauto_here
+from tests.integration.conftest import Inputs
 
 
 @pytest.fixture
-def here(material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with good and bad things in it."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(material.dataset, "cells.npz")
-    shutil.copy(material.short, "short.yaml")
-    Path("misspelt.yaml").write_text(material.short.read_text().replace("dropout", "dropuot"))
-    Path("cut.npz").write_bytes(material.dataset.read_bytes()[:2000])
+    shutil.copy(inputs.dataset, "cells.npz")
+    shutil.copy(inputs.short_space, "short.yaml")
+    Path("misspelt.yaml").write_text(inputs.short_space.read_text().replace("dropout", "dropuot"))
+    Path("cut.npz").write_bytes(inputs.dataset.read_bytes()[:2000])
     Path("file").write_text("no folder")
     Path("garbage.keras").write_text("no model")
     Path("empty").mkdir()
@@ -33,20 +32,11 @@ def here(material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-def ended(arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit code and standard error of the command line, in this process."""
-    monkeypatch.setattr("sys.argv", ["bloodauto", *arguments.split()])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code, capsys.readouterr().err
-
-
 GOOD = "--data cells.npz --space short.yaml --budget 1cpu-min"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ("search --data nowhere.npz --space short.yaml --budget 1cpu-min", "nowhere.npz: expected a file or folder"),
         ("search --data cut.npz --space short.yaml --budget 1cpu-min", "cut.npz"),
@@ -76,41 +66,33 @@ GOOD = "--data cells.npz --space short.yaml --budget 1cpu-min"
         ("train short.yaml --data cells.npz", "short.yaml"),
     ],
 )
-def test_nothing_is_begun(
-    here: Path, arguments: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_begun(here: Path, arguments: str, message: str) -> None:
     before = sorted(here.rglob("*"))
-    code, err = ended(f"{arguments} --run run", monkeypatch, capsys)
-    assert code == 2
-    assert err.startswith("error: ")
-    assert said in err
-    assert "Traceback" not in err
+    ended = bloodauto_here(*f"{arguments} --run run".split())
+    assert ended.code == 2
+    assert ended.err.startswith("error: ")
+    assert message in ended.err
+    assert "Traceback" not in ended.err
     assert sorted(here.rglob("*")) == before
 
 
 @pytest.mark.parametrize("run", ["file", "file/run"])
-def test_a_run_needs_a_folder(
-    here: Path, run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_needs_a_folder(here: Path, run: str) -> None:
     before = sorted(here.rglob("*"))
-    code, err = ended(f"search {GOOD} --run {run}", monkeypatch, capsys)
-    assert code == 2
-    assert f"error: {run}: expected a folder" in err
+    ended = bloodauto_here(*f"search {GOOD} --run {run}".split())
+    assert ended.code == 2
+    assert f"error: {run}: expected a folder" in ended.err
     assert sorted(here.rglob("*")) == before
 
 
-def test_a_storage_that_cannot_be_had_leaves_no_run(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, err = ended(f"search {GOOD} --run run --storage nonsense://host/x", monkeypatch, capsys)
-    assert code == 2
-    assert "--storage nonsense://host/x" in err
+def test_a_storage_that_cannot_be_had_leaves_no_run(here: Path) -> None:
+    ended = bloodauto_here(*f"search {GOOD} --run run --storage nonsense://host/x".split())
+    assert ended.code == 2
+    assert "--storage nonsense://host/x" in ended.err
     assert not (here / "run" / "settings.yaml").exists()
 
 
-def test_a_run_that_has_only_begun(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_has_only_begun(here: Path) -> None:
     """Killed before its first trial, say: nothing to export, and no place for another search."""
     from bloodauto.config.settings import resolve_settings, write_settings
     from bloodauto.run.directory import RunDirectory
@@ -118,19 +100,19 @@ def test_a_run_that_has_only_begun(
     given = {"data": "cells.npz", "space": "short.yaml", "budget": "1cpu-min", "workers": 1}
     write_settings(RunDirectory(here / "run"), resolve_settings(given))
     before = sorted(here.rglob("*"))
-    for arguments, said in (
+    for arguments, message in (
         ("export-best --run run --output out", "expected an ensemble"),
         (f"search {GOOD} --run run", "a run is there already"),
         ("search --resume --run run --budget 2cpu-min", "budget: the run has '1cpu-min', you gave '2cpu-min'"),
     ):
-        code, err = ended(arguments, monkeypatch, capsys)
-        assert code == 2
-        assert said in err
+        ended = bloodauto_here(*arguments.split())
+        assert ended.code == 2
+        assert message in ended.err
         assert sorted(here.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ("predict nowhere cells.npz --output out.csv", "nowhere: expected an exported model"),
         ("predict garbage.keras cells.npz --output out.csv", "garbage.keras: expected a Keras model"),
@@ -149,15 +131,13 @@ def test_a_run_that_has_only_begun(
         ("trials short.yaml", "short.yaml"),
     ],
 )
-def test_other_commands(
-    here: Path, arguments: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_commands(here: Path, arguments: str, message: str) -> None:
     before = sorted(here.rglob("*"))
-    code, err = ended(arguments, monkeypatch, capsys)
-    assert code == 2
-    assert "error: " in err
-    assert said in err
-    assert "Traceback" not in err
+    ended = bloodauto_here(*arguments.split())
+    assert ended.code == 2
+    assert "error: " in ended.err
+    assert message in ended.err
+    assert "Traceback" not in ended.err
     assert sorted(here.rglob("*")) == before
 
 
@@ -172,22 +152,20 @@ def no_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("command", ["search --space small --budget 2cpu-min", "train small_mobilenet_025"])
 def test_what_is_wrong_with_the_images_is_said_before_weights_are_looked_for(
-    here: Path, no_weights: None, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, no_weights: None, command: str
 ) -> None:
     (here / "rubbish.npz").write_bytes(b"rubbish")
-    code, err = ended(f"{command} --data rubbish.npz --run run", monkeypatch, capsys)
-    assert code == 2
-    assert "rubbish.npz" in err
-    assert "weights" not in err
+    ended = bloodauto_here(*f"{command} --data rubbish.npz --run run".split())
+    assert ended.code == 2
+    assert "rubbish.npz" in ended.err
+    assert "weights" not in ended.err
     assert not (here / "run").exists()
 
 
-def test_weights_that_are_not_there_and_cannot_be_downloaded(
-    here: Path, no_weights: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_that_are_not_there_and_cannot_be_downloaded(here: Path, no_weights: None) -> None:
     recipe = shipped_folder("trials") / "small_mobilenet_025.yaml"
-    code, err = ended(f"train {recipe} --data cells.npz --run run", monkeypatch, capsys)
-    assert code == 2
-    assert "expected its ImageNet weights" in err
-    assert "--weights-dir" in err
+    ended = bloodauto_here(*f"train {recipe} --data cells.npz --run run".split())
+    assert ended.code == 2
+    assert "expected its ImageNet weights" in ended.err
+    assert "--weights-dir" in ended.err
     assert not (here / "run").exists()

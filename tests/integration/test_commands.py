@@ -14,10 +14,8 @@ from typer.testing import CliRunner
 from bloodauto.cli.main import app
 from bloodauto.data.load import load_dataset
 from bloodauto.errors import DataError
-from bloodauto.run.artifacts import TrainingHistory
-
-from .conftest import Material
-from .runs import Started, bloodauto, epochs_done, kept_files
+from tests.command_line import Started, bloodauto_here, epochs_done, kept_files
+from tests.integration.conftest import Inputs
 
 RECIPE = """
 input: {{size_px: 48}}
@@ -34,35 +32,35 @@ stages:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_training_goes_on_after_ctrl_c_and_refuses_another_recipe(material: Material, tmp_path: Path) -> None:
-    for name, rate in (("one", "3.0e-3"), ("other", "4.0e-3")):
+def test_a_training_continues_after_ctrl_c_and_refuses_another_recipe(inputs: Inputs, tmp_path: Path) -> None:
+    for name, rate in (("first", "3.0e-3"), ("other", "4.0e-3")):
         (tmp_path / f"{name}.yaml").write_text(RECIPE.format(rate=rate))
     run = tmp_path / "run"
-    arguments = ["train", tmp_path / "one.yaml", "--run", run, "--data", material.dataset]
+    arguments = ["train", tmp_path / "first.yaml", "--run", run, "--data", inputs.dataset]
     with Started(*arguments) as training:
-        training.until(lambda: epochs_done(run) >= 2, "the second epoch")
+        training.wait_until(lambda: epochs_done(TrainingDirectory(run)) >= 2, "the second epoch")
         training.signal(signal.SIGINT)
-        answer = training.end()
-    assert answer.code == 130
-    assert "Go on with the same command." in answer.out
-    assert "Traceback" not in answer.err
-    before = epochs_done(run)
+        ended = training.wait()
+    assert ended.code == 130
+    assert "Go on with the same command." in ended.out
+    assert "Traceback" not in ended.err
+    before = epochs_done(TrainingDirectory(run))
     assert 2 <= before < 10
 
-    answer = bloodauto(*arguments)
-    assert answer.code == 0, answer.err[-3000:]
-    assert "finished after 10 epochs" in answer.out
-    assert f"epoch {before} " not in answer.out, "no epoch is trained twice"
-    assert [report.epoch for report in TrainingHistory.read(run / "history.json").epochs] == list(range(1, 11))
+    ended = bloodauto_here(*arguments)
+    assert ended.code == 0, ended.err[-3000:]
+    assert "finished after 10 epochs" in ended.out
+    assert f"epoch {before} " not in ended.out, "no epoch is trained twice"
+    assert [report.epoch for report in TrainingDirectory(run).history.read().epochs] == list(range(1, 11))
 
     files = kept_files(run)
-    other = bloodauto("train", tmp_path / "other.yaml", "--run", run, "--data", material.dataset)
+    other = bloodauto_here("train", tmp_path / "other.yaml", "--run", run, "--data", inputs.dataset)
     assert other.code == 2
     assert "another recipe was trained there" in other.err
     assert kept_files(run) == files
 
 
-def said(*arguments: object) -> str:
+def printed(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
@@ -72,10 +70,10 @@ def said(*arguments: object) -> str:
 def test_synthetic_cells_are_written_and_inspected(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     drawn = ("--images", 60, "--image-size-px", 32, "--duplicates", 0.1, "--site", "lab_b", "--seed", 5)
-    assert str(path) in said("data", "synth", "--output", path, *drawn)
+    assert str(path) in printed("data", "synth", "--output", path, *drawn)
     dataset = load_dataset(path)
     assert dataset.images.shape == (60, 32, 32, 3)
-    text = said("data", "inspect", "--data", path, "--output", tmp_path / "found.csv")
+    text = printed("data", "inspect", "--data", path, "--output", tmp_path / "found.csv")
     assert "60 images of 32 x 32 px, 8 classes" in text
     assert "6 x exact_duplicate: excluded" in text
     with (tmp_path / "found.csv").open(newline="") as stream:
@@ -84,12 +82,12 @@ def test_synthetic_cells_are_written_and_inspected(tmp_path: Path, name: str) ->
     assert sum(row["finding"] == "exact_duplicate" for row in rows) == 6
 
 
-def test_a_contact_sheet_shows_what_a_recipe_does(material: Material, tmp_path: Path) -> None:
+def test_a_contact_sheet_shows_what_a_recipe_does(inputs: Inputs, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(rate="3.0e-3"))
-    arguments = ("data", "augment", "--recipe", tmp_path / "recipe.yaml", "--data", material.dataset, "--rows", 3)
-    said(*arguments, "--output", tmp_path / "a.png")
-    said(*arguments, "--output", tmp_path / "b.png")
-    said(*arguments, "--output", tmp_path / "c.png", "--seed", 1)
+    arguments = ("data", "augment", "--recipe", tmp_path / "recipe.yaml", "--data", inputs.dataset, "--rows", 3)
+    printed(*arguments, "--output", tmp_path / "a.png")
+    printed(*arguments, "--output", tmp_path / "b.png")
+    printed(*arguments, "--output", tmp_path / "c.png", "--seed", 1)
     sheet = cv2.imread(str(tmp_path / "a.png"))
     assert sheet.shape[0] >= 3 * 48
     assert sheet.shape[1] >= 2 * 48
@@ -103,14 +101,14 @@ def test_a_download_without_a_network_says_so(tmp_path: Path, monkeypatch: pytes
         # Nothing listens on the discard port: refused at once.
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(DataError):
-        said("data", "fetch", "bloodmnist", "--size-px", 28, "--output", tmp_path / "downloads")
+        printed("data", "fetch", "bloodmnist", "--size-px", 28, "--output", tmp_path / "downloads")
     assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_the_shipped_spaces_and_recipes_pass_their_own_checks() -> None:
-    listed = said("spaces")
+    listed = printed("spaces")
     assert {line.partition(":")[0] for line in listed.splitlines()} == {"gpu", "reports", "small", "tiny"}
-    assert "stages.0.optimizer" in said("spaces", "tiny")
-    recipes = said("trials").splitlines()
+    assert "stages.0.optimizer" in printed("spaces", "tiny")
+    recipes = printed("trials").splitlines()
     assert len(recipes) >= 4
     assert not [line for line in recipes if "no shipped space" in line]

@@ -19,10 +19,11 @@ from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.metrics import wilson_interval
 from bloodauto.run.artifacts import TrainingHistory
 from bloodauto.run.files import read_arrays
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.workflows.comparison.runner import Experiment
 from bloodauto.workflows.comparison.settings import ExperimentSettings, budget_device_seconds, load_experiment_dataset
 from bloodauto.workflows.comparison.variants import Variant
-from tests.integration.runs import Started, bloodauto, epochs_done
+from tests.command_line import Started, bloodauto, epochs_done
 
 RECIPE = """\
 input: {size_px: 32}
@@ -113,13 +114,15 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(folder: Path) -> N
     ]
     with Started(*arguments) as begun:
         second = run / "variants" / "stages.0.epochs=6"
-        begun.until(lambda: epochs_done(second) >= 1, "an epoch of the second variant", timeout_seconds=400)
+        begun.wait_until(
+            lambda: epochs_done(TrainingDirectory(second)) >= 1, "an epoch of the second variant", timeout_seconds=400
+        )
         begun.signal(signal.SIGINT)
-        answer = begun.end()
+        answer = begun.wait()
     assert answer.code == 130, answer.err[-3000:]
     assert "Nothing is lost" in answer.out
     assert "Traceback" not in answer.err
-    done = epochs_done(second)
+    done = epochs_done(TrainingDirectory(second))
     answer = bloodauto(*arguments, timeout_seconds=600)
     assert answer.code == 0, answer.err[-3000:]
     assert f"stages.0.epochs=6: epoch {done} " not in answer.out, "no epoch is trained twice"
