@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from bloodauto.cli.main import app
 from bloodauto.data.load import load_dataset
 from bloodauto.errors import DataError
+from bloodauto.run.training_directory import TrainingDirectory
 from tests.command_line import Started, bloodauto_here, epochs_done, kept_files
 from tests.integration.conftest import Inputs
 
