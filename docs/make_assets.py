@@ -1,0 +1,76 @@
+"""Makes the pictures of the README: the terminal during a search on synthetic cells, and the head of its report.
+
+    python docs/make_assets.py --budget 6cpu-min
+
+Needs Chromium. Takes the time of the search; writes docs/assets/terminal.svg and docs/assets/report.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+from rich.text import Text
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+_COLUMNS = 110
+_REPORT_SIZE_PX = (1200, 1000)
+#: Shades of a picture: fewer make a smaller file, and text stays readable.
+_BITS_PER_CHANNEL = 5
+
+
+def run_search(run: Path, budget: str) -> list[str]:
+    """Runs the search and returns what a terminal shows, the command first."""
+    arguments = ["search", "--data", "synthetic", "--space", "tiny", "--budget", budget, "--run", str(run)]
+    command = [sys.executable, "-c", "from bloodauto.cli.main import main; main()", *arguments]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, cwd=run.parent).stdout
+    arguments[-1] = "runs/demo"
+    text = shown.replace(str(run), "runs/demo")
+    return [f"$ bloodauto {' '.join(arguments)}", *text.splitlines()]
+
+
+def draw_terminal(lines: list[str], path: Path) -> None:
+    """Draws lines of a terminal as an SVG that loads nothing from elsewhere."""
+    console = Console(record=True, width=_COLUMNS, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
+    for line in lines:
+        console.print(Text(line), overflow="fold")
+    svg = console.export_svg(title="bloodauto")
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
+
+
+def photograph_report(report: Path, path: Path) -> None:
+    """Writes a PNG of the head of a report."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        sys.exit("expected Chromium (chromium or google-chrome) on the PATH, found none")
+    width, height = _REPORT_SIZE_PX
+    options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=10000"]
+    command = [browser, *options, f"--window-size={width},{height}", f"--screenshot={path}", report.as_uri()]
+    subprocess.run(command, check=True, capture_output=True)
+    picture = cv2.imread(str(path))
+    step = 1 << (8 - _BITS_PER_CHANNEL)
+    cv2.imwrite(str(path), picture // step * step + step // 2, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--budget", default="6cpu-min")
+    budget = parser.parse_args().budget
+    ASSETS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "demo"
+        draw_terminal(run_search(run, budget), ASSETS / "terminal.svg")
+        code = "from bloodauto.cli.main import main; main()"
+        subprocess.run([sys.executable, "-c", code, "report", "--run", str(run)], check=True)
+        photograph_report(run / "report.html", ASSETS / "report.png")
+
+
+if __name__ == "__main__":
+    main()
