@@ -40,7 +40,7 @@ def draw_terminal(lines: list[str], path: Path) -> None:
     """Draws lines of a terminal as an SVG that loads nothing from elsewhere."""
     console = Console(record=True, width=_COLUMNS, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
     for line in lines:
-        console.print(Text(line), overflow="fold")
+        console.print(Text(line, style="bold" if line.startswith("$") else ""), overflow="fold")
     svg = console.export_svg(title="bloodauto")
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
 
