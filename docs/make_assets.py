@@ -8,6 +8,7 @@ Needs Chromium. Takes the time of the search; writes docs/assets/terminal.svg an
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import shutil
 import subprocess
@@ -38,7 +39,7 @@ def run_search(run: Path, budget: str) -> list[str]:
 
 def draw_terminal(lines: list[str], path: Path) -> None:
     """Draws lines of a terminal as an SVG that loads nothing from elsewhere."""
-    console = Console(record=True, width=_COLUMNS, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
+    console = Console(record=True, width=_COLUMNS, file=io.StringIO())
     for line in lines:
         console.print(Text(line, style="bold" if line.startswith("$") else ""), overflow="fold")
     svg = console.export_svg(title="bloodauto")
