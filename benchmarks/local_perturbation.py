@@ -23,7 +23,7 @@ import optuna
 
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.space import Choice, NotInSpace, Space, load_space, parameters_of
+from bloodauto.config.space import Choice, NotInSpace, SearchSpace, load_space, parameters_of
 from bloodauto.config.space.grammar import Domain, Scalar
 from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.tuning.budget.ledger import Ledger
@@ -48,7 +48,7 @@ def _unit_position(domain: Domain, value: Scalar) -> float:
 class Landscape:
     """Learning curves of every recipe of a space, with one optimum."""
 
-    def __init__(self, space: Space, initial: Recipe, *, step: float, seed: int) -> None:
+    def __init__(self, space: SearchSpace, initial: Recipe, *, step: float, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self._space, self._seed = space, seed
         self._domains = {domain.parameter: domain for domain in space.domains()}
@@ -89,7 +89,7 @@ class Landscape:
 
 
 def _gain(
-    space: Space, initial: Recipe, *, budget: float, step: float, local_perturbation_fraction: float, seed: int
+    space: SearchSpace, initial: Recipe, *, budget: float, step: float, local_perturbation_fraction: float, seed: int
 ) -> float:
     landscape = Landscape(space, initial, step=step, seed=seed)
     simulator = Simulator(landscape)

@@ -22,6 +22,7 @@ from bloodauto.errors import (
     RunError,
     TrialAbort,
     TrialFailure,
+    TrialInterrupted,
     TrialRejected,
     UserError,
     WeightsError,
@@ -30,9 +31,11 @@ from bloodauto.errors import (
 if TYPE_CHECKING:
     from bloodauto.config.recipe import Recipe, load_recipe
     from bloodauto.config.settings import SearchSettings
-    from bloodauto.config.space import Space as SearchSpace
-    from bloodauto.config.space import load_space
-    from bloodauto.workflows.compare import ExperimentResult, ablate, reproduce
+    from bloodauto.config.space import SearchSpace, load_space
+    from bloodauto.report.html import write_report
+    from bloodauto.workflows.compare import ComparisonResult, ablate, reproduce
+    from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining
+    from bloodauto.workflows.comparison.settings import ComparisonSettings
     from bloodauto.workflows.export import export_best, export_distilled, export_trained, predict
     from bloodauto.workflows.search import Progress, SearchResult, resume_search, search
     from bloodauto.workflows.train import TrainResult, train
@@ -43,46 +46,53 @@ except PackageNotFoundError:
     # A checkout that was never installed.
     __version__ = "0+unknown"
 
-#: Module and name of what is imported at its first use.
-_LIGHT = {
-    "Recipe": ("bloodauto.config.recipe", "Recipe"),
-    "SearchSettings": ("bloodauto.config.settings", "SearchSettings"),
-    "SearchSpace": ("bloodauto.config.space", "Space"),
-    "load_recipe": ("bloodauto.config.recipe", "load_recipe"),
-    "load_space": ("bloodauto.config.space", "load_space"),
+#: The module of each name that is imported at its first use.
+_MODULES = {
+    "Recipe": "bloodauto.config.recipe",
+    "SearchSettings": "bloodauto.config.settings",
+    "SearchSpace": "bloodauto.config.space",
+    "load_recipe": "bloodauto.config.recipe",
+    "load_space": "bloodauto.config.space",
+    # plotly is imported with this one.
+    "write_report": "bloodauto.report.html",
 }
-#: The same, for modules that import TensorFlow.
-_HEAVY = {
-    "ExperimentResult": ("bloodauto.workflows.compare", "ExperimentResult"),
-    "Progress": ("bloodauto.workflows.search", "Progress"),
-    "SearchResult": ("bloodauto.workflows.search", "SearchResult"),
-    "TrainResult": ("bloodauto.workflows.train", "TrainResult"),
-    "ablate": ("bloodauto.workflows.compare", "ablate"),
-    "export_best": ("bloodauto.workflows.export", "export_best"),
-    "export_distilled": ("bloodauto.workflows.export", "export_distilled"),
-    "export_trained": ("bloodauto.workflows.export", "export_trained"),
-    "predict": ("bloodauto.workflows.export", "predict"),
-    "reproduce": ("bloodauto.workflows.compare", "reproduce"),
-    "resume_search": ("bloodauto.workflows.search", "resume_search"),
-    "search": ("bloodauto.workflows.search", "search"),
-    "train": ("bloodauto.workflows.train", "train"),
+#: The same, of names whose modules import TensorFlow.
+_TENSORFLOW_MODULES = {
+    "ComparisonResult": "bloodauto.workflows.compare",
+    "ComparisonSettings": "bloodauto.workflows.comparison.settings",
+    "Progress": "bloodauto.workflows.search",
+    "ScaledTraining": "bloodauto.workflows.comparison.scaled_recipes",
+    "SearchResult": "bloodauto.workflows.search",
+    "TrainResult": "bloodauto.workflows.train",
+    "ablate": "bloodauto.workflows.compare",
+    "export_best": "bloodauto.workflows.export",
+    "export_distilled": "bloodauto.workflows.export",
+    "export_trained": "bloodauto.workflows.export",
+    "predict": "bloodauto.workflows.export",
+    "reproduce": "bloodauto.workflows.compare",
+    "resume_search": "bloodauto.workflows.search",
+    "search": "bloodauto.workflows.search",
+    "train": "bloodauto.workflows.train",
 }
 
 __all__ = [
     "BloodautoError",
     "BudgetError",
+    "ComparisonResult",
+    "ComparisonSettings",
     "DataError",
-    "ExperimentResult",
     "Progress",
     "Recipe",
     "RecipeError",
     "RunError",
+    "ScaledTraining",
     "SearchResult",
     "SearchSettings",
     "SearchSpace",
     "TrainResult",
     "TrialAbort",
     "TrialFailure",
+    "TrialInterrupted",
     "TrialRejected",
     "UserError",
     "WeightsError",
@@ -98,19 +108,20 @@ __all__ = [
     "resume_search",
     "search",
     "train",
+    "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Imports a name of ``__all__`` at its first use."""
-    if name in _HEAVY:
+    module = _TENSORFLOW_MODULES.get(name, _MODULES.get(name))
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _TENSORFLOW_MODULES:
         from bloodauto.models.tensorflow import import_tensorflow_quietly
 
         import_tensorflow_quietly()
-    elif name not in _LIGHT:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HEAVY[name] if name in _HEAVY else _LIGHT[name]
-    value = getattr(importlib.import_module(module), attribute)
+    value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

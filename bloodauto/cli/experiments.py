@@ -12,9 +12,9 @@ import typer
 from bloodauto.cli.options import (
     AsJson,
     Cleaning,
+    ComparisonBudget,
     Data,
     Epochs,
-    ExperimentBudget,
     Images,
     ImageSize,
     LearningRateFactor,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from bloodauto.evaluation.fold_data import FoldData
     from bloodauto.run.artifacts import EpochReport
-    from bloodauto.workflows.compare import ExperimentResult
+    from bloodauto.workflows.compare import ComparisonResult
     from bloodauto.workflows.comparison.variants import Variant
     from bloodauto.workflows.train import TrainResult
 
@@ -141,7 +141,7 @@ def ablate(
     ] = None,
     epochs: Epochs = None,
     learning_rate_factor: LearningRateFactor = 10.0,
-    budget: ExperimentBudget = None,
+    budget: ComparisonBudget = None,
     seed: Seed = 0,
     cleaning: Cleaning = True,
     as_json: AsJson = False,
@@ -152,12 +152,12 @@ def ablate(
     import_workflows()
     from bloodauto.workflows import compare
 
-    run_dir, printer = new_run_directory(run), _ExperimentPrinter()
+    run_dir, printer = new_run_directory(run), _ComparisonPrinter()
     with stop_on_interrupt() as should_stop:
         result = compare.ablate(
             recipe,
             run_dir=run_dir,
-            settings=compare.ExperimentSettings(
+            settings=compare.ComparisonSettings(
                 data, image_size_px, images, cleaning, _text(weights_dir), budget, seed
             ),
             vary=() if vary is None else vary,
@@ -199,7 +199,7 @@ def trials(
     ] = "mobilenet_0.25",
     epochs: Epochs = None,
     learning_rate_factor: LearningRateFactor = 10.0,
-    budget: ExperimentBudget = None,
+    budget: ComparisonBudget = None,
     seed: Seed = 0,
     cleaning: Cleaning = True,
     as_json: AsJson = False,
@@ -215,11 +215,11 @@ def trials(
     import_workflows()
     from bloodauto.workflows import compare
 
-    run_dir, printer = new_run_directory(run), _ExperimentPrinter()
+    run_dir, printer = new_run_directory(run), _ComparisonPrinter()
     with stop_on_interrupt() as should_stop:
         result = compare.reproduce(
             run_dir=run_dir,
-            settings=compare.ExperimentSettings(
+            settings=compare.ComparisonSettings(
                 data, image_size_px, images, cleaning, _text(weights_dir), budget, seed
             ),
             scale=compare.ScaledTraining(backbone, epochs, learning_rate_factor),
@@ -233,7 +233,7 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-class _ExperimentPrinter:
+class _ComparisonPrinter:
     """Prints the progress and the result of an experiment."""
 
     def __init__(self) -> None:
@@ -256,7 +256,7 @@ class _ExperimentPrinter:
     def epoch(self, name: str, report: EpochReport) -> None:
         self._console.print(f"{name}: {_epoch_line(report)}", highlight=False, markup=False)
 
-    def print_result(self, result: ExperimentResult | None, run_dir: Path, *, as_json: bool) -> None:
+    def print_result(self, result: ComparisonResult | None, run_dir: Path, *, as_json: bool) -> None:
         if result is None:
             self._console.print(f"Stopped. Nothing is lost; go on with the same command and --run {run_dir}")
             raise typer.Exit(INTERRUPTED_EXIT_CODE)

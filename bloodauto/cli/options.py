@@ -146,7 +146,7 @@ Images = Annotated[
         min=1,
     ),
 ]
-ExperimentBudget = Annotated[
+ComparisonBudget = Annotated[
     str | None,
     option(
         "--budget",

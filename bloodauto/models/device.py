@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import os
 import subprocess
@@ -126,6 +127,14 @@ def claim_device_if_unused(*, cores: int, gpu_fraction: float) -> None:
     # TensorFlow reports that it has started by a RuntimeError.
     with contextlib.suppress(RunError, RuntimeError):
         claim_device(cores=cores, gpu_fraction=gpu_fraction)
+
+
+def free_networks() -> None:
+    """Frees the networks of ended trainings, which Keras' global state and reference cycles keep alive."""
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()
 
 
 @contextlib.contextmanager

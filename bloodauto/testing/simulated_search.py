@@ -11,7 +11,7 @@ import optuna
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.space import Space, load_space, recipe_from_parameters
+from bloodauto.config.space import SearchSpace, load_space, recipe_from_parameters
 from bloodauto.testing.learning_curves import GeneratedCurves
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.simulated import Curve, SimulatedMachine, SimulatedSession, Simulator
@@ -27,11 +27,11 @@ SETTINGS = SchedulerSettings(
 MAX_EPOCHS = 6
 
 
-def tiny_space() -> Space:
+def tiny_space() -> SearchSpace:
     return load_space(shipped_folder("search_spaces") / "tiny.yaml")
 
 
-def tiny_recipe(space: Space, width: int = 16, learning_rate: float = 2e-3) -> Recipe:
+def tiny_recipe(space: SearchSpace, width: int = 16, learning_rate: float = 2e-3) -> Recipe:
     return recipe_from_parameters(
         space,
         {

@@ -1,9 +1,9 @@
-"""Experiments: ``ablate`` compares variants of one recipe, ``reproduce`` the published systems, on the same images."""
+"""Comparisons: ``ablate`` compares variants of one recipe, ``reproduce`` the published systems, on the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bloodauto.config.recipe import load_recipe
@@ -13,10 +13,16 @@ from bloodauto.errors import RecipeError
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.files import write_text
-from bloodauto.workflows.comparison.results import ComparisonRow, RankCorrelations, comparison_rows, rank_correlations
-from bloodauto.workflows.comparison.runner import Experiment, ExperimentListener
+from bloodauto.workflows.comparison.results import (
+    ComparedEnsemble,
+    ComparisonRow,
+    RankCorrelations,
+    comparison_rows,
+    rank_correlations,
+)
+from bloodauto.workflows.comparison.runner import ComparisonListener, ComparisonRunner
 from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining, scaled
-from bloodauto.workflows.comparison.settings import ExperimentSettings
+from bloodauto.workflows.comparison.settings import ComparisonSettings
 from bloodauto.workflows.comparison.tables import as_csv, markdown, notes
 from bloodauto.workflows.comparison.variants import (
     Variant,
@@ -31,8 +37,8 @@ from bloodauto.workflows.run_log import run_log
 
 
 @dataclass(frozen=True)
-class ExperimentResult:
-    """The result of a finished experiment.
+class ComparisonResult:
+    """The result of a finished comparison.
 
     Attributes:
         rows: One for each variant, then one for each ensemble.
@@ -60,40 +66,40 @@ class _SilentListener:
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class _Compared:
     """What is compared.
 
     Attributes:
         variants: What is trained.
         published_metric: What the published figures are; empty without any.
-        ensembles: Weights of the variants in each ensemble and its published figure, by name.
+        ensembles: Ensembles of variants.
     """
 
     variants: tuple[Variant, ...]
     published_metric: str = ""
-    ensembles: Mapping[str, tuple[Mapping[str, float], float | None]] = field(default_factory=dict)
+    ensembles: tuple[ComparedEnsemble, ...] = ()
 
 
 def ablate(
     recipe: str | Path,
     *,
     run_dir: str | Path,
-    settings: ExperimentSettings | None = None,
+    settings: ComparisonSettings | None = None,
     vary: Sequence[str] = (),
     scale: ScaledTraining | None = None,
-    listener: ExperimentListener | None = None,
+    listener: ComparisonListener | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> ExperimentResult | None:
+) -> ComparisonResult | None:
     """Trains variants of one recipe on the same images and compares them.
 
     Args:
         recipe: A recipe with ``vary``, or a declared ablation without; a file or a shipped name.
-        run_dir: Directory of the experiment, new or its own.
+        run_dir: Directory of the comparison, new or its own.
         settings: Data, budget and seed; None: drawn cells without a budget.
         vary: ``path=value,value`` each; every value is one variant beside the recipe itself.
         scale: Makes every variant smaller first; None trains them as declared.
         listener: Receives the progress; None shows nothing.
-        should_stop: Ends the experiment, with its state saved, when it returns True.
+        should_stop: Ends the comparison, with its state saved, when it returns True.
 
     Returns:
         The rows of the comparison; None when ``should_stop`` ended it. The same call then continues it.
@@ -117,25 +123,25 @@ def ablate(
         variants = tuple(
             Variant(variant.name, scaled(variant.recipe, scale), variant.published) for variant in variants
         )
-    return _compare(_Comparison(variants, published_metric), Path(run_dir), settings, listener, should_stop)
+    return _compare(_Compared(variants, published_metric), Path(run_dir), settings, listener, should_stop)
 
 
 def reproduce(
     *,
     run_dir: str | Path,
     scale: ScaledTraining,
-    settings: ExperimentSettings | None = None,
-    listener: ExperimentListener | None = None,
+    settings: ComparisonSettings | None = None,
+    listener: ComparisonListener | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> ExperimentResult | None:
+) -> ComparisonResult | None:
     """Trains all published systems that are shipped, made smaller, and compares them and their ensembles.
 
     Args:
-        run_dir: Directory of the experiment, new or its own.
+        run_dir: Directory of the comparison, new or its own.
         scale: Backbone, epochs and learning rates of the smaller systems.
         settings: Data, budget and seed; None: drawn cells without a budget.
         listener: Receives the progress; None shows nothing.
-        should_stop: Ends the experiment, with its state saved, when it returns True.
+        should_stop: Ends the comparison, with its state saved, when it returns True.
 
     Returns:
         As ``ablate``.
@@ -150,35 +156,35 @@ def reproduce(
         for name, recipe in published.items()
         if recipe.source is not None and recipe.source.published
     )
-    ensembles = {}
+    ensembles = []
     for file in sorted((folder / "ensembles").glob("*.yaml")):
         declared = load_ensemble_recipes(file)
         member_weights = {Path(member.recipe).stem: member.weight for member in declared.members}
-        ensembles[file.stem] = (member_weights, declared.source.published.get(HIDDEN_ACCURACY))
-    comparison = _Comparison(variants, HIDDEN_ACCURACY, ensembles)
-    return _compare(comparison, Path(run_dir), settings, listener, should_stop)
+        ensembles.append(ComparedEnsemble(file.stem, member_weights, declared.source.published.get(HIDDEN_ACCURACY)))
+    compared = _Compared(variants, HIDDEN_ACCURACY, tuple(ensembles))
+    return _compare(compared, Path(run_dir), settings, listener, should_stop)
 
 
 def _compare(
-    comparison: _Comparison,
+    compared: _Compared,
     run_dir: Path,
-    settings: ExperimentSettings | None,
-    listener: ExperimentListener | None,
+    settings: ComparisonSettings | None,
+    listener: ComparisonListener | None,
     should_stop: Callable[[], bool] | None,
-) -> ExperimentResult | None:
-    check_distinct(comparison.variants)
+) -> ComparisonResult | None:
+    check_distinct(compared.variants)
     with restored_process_state():
-        experiment = Experiment(run_dir, ExperimentSettings() if settings is None else settings, comparison.variants)
-        with run_log(experiment.directory):
-            results = experiment.run(
+        runner = ComparisonRunner(run_dir, ComparisonSettings() if settings is None else settings, compared.variants)
+        with run_log(runner.run):
+            results = runner.execute(
                 _SilentListener() if listener is None else listener,
                 (lambda: False) if should_stop is None else should_stop,
             )
             if results is None:
                 return None
-            rows = comparison_rows(experiment, results, comparison.ensembles)
+            rows = comparison_rows(runner, results, compared.ensembles)
             correlations = rank_correlations(rows)
-            note_lines = notes(rows, correlations, images=len(experiment.fold_data.validation_index))
-            write_text(run_dir / "table.md", markdown(rows, comparison.published_metric, note_lines))
-            write_text(run_dir / "table.csv", as_csv(rows))
-    return ExperimentResult(rows, correlations, comparison.published_metric, note_lines, run_dir)
+            note_lines = notes(rows, correlations, images=len(runner.fold_data.validation_index))
+            write_text(runner.run.comparison_table, markdown(rows, compared.published_metric, note_lines))
+            write_text(runner.run.comparison_table_csv, as_csv(rows))
+    return ComparisonResult(rows, correlations, compared.published_metric, note_lines, run_dir)

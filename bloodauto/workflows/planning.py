@@ -11,7 +11,7 @@ from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.settings import SearchSettings
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.space import NotInSpace, Space, covering_recipes, load_space, parameters_of
+from bloodauto.config.space import NotInSpace, SearchSpace, covering_recipes, load_space, parameters_of
 from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import RecipeError, WeightsError
 from bloodauto.models.backbones import check_recipe, find_weights, num_parameters
@@ -62,7 +62,7 @@ class SearchPlan:
     run: RunDirectory
     settings: SearchSettings
     data: RunData
-    space: Space
+    space: SearchSpace
     initial: InitialConfigurations
     weights_files: WeightsFiles
     pruning: Pruning
@@ -93,7 +93,7 @@ def plan_search(run: RunDirectory, settings: SearchSettings, space_path: Path) -
     return SearchPlan(run, settings, data, space, initial, weights, pruning, suite_of_space(space, seed=settings.seed))
 
 
-def suite_of_space(space: Space, *, seed: int) -> ShiftSuite:
+def suite_of_space(space: SearchSpace, *, seed: int) -> ShiftSuite:
     """The shift suite for all recipes of a space: corruptions that some recipe trains on count less.
 
     Args:
@@ -130,7 +130,7 @@ def find_space(name: str) -> Path:
     return shipped[name]
 
 
-def load_checked_space(path: Path) -> Space:
+def load_checked_space(path: Path) -> SearchSpace:
     """Reads a space and checks every value that it can take: grammar, backbones and augmentation.
 
     Args:
@@ -152,7 +152,7 @@ def load_checked_space(path: Path) -> Space:
     return space
 
 
-def load_initial_configurations(warm_start: str, space: Space, objectives: Objectives) -> InitialConfigurations:
+def load_initial_configurations(warm_start: str, space: SearchSpace, objectives: Objectives) -> InitialConfigurations:
     """Reads initial configurations and sorts them into those the space contains and those it does not.
 
     A search whose primary objective scores clean images alone takes the ``in_domain`` variant of a recipe that has one.
@@ -188,7 +188,7 @@ def load_initial_configurations(warm_start: str, space: Space, objectives: Objec
     return InitialConfigurations(tuple(in_space), tuple(not_in_space))
 
 
-def resolve_weights(space: Space, weights_dir: Path | None) -> WeightsFiles:
+def resolve_weights(space: SearchSpace, weights_dir: Path | None) -> WeightsFiles:
     """Finds the weights of every backbone that the space contains.
 
     Args:

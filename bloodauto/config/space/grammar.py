@@ -92,7 +92,7 @@ Node = Domain | MappingNode | ListNode | ValueNode
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """A declared space.
 
     Attributes:
@@ -242,7 +242,7 @@ def _join(path: str, part: str) -> str:
     return f"{path}.{part}" if path else part
 
 
-def load_space(path: Path) -> Space:
+def load_space(path: Path) -> SearchSpace:
     """Reads one space file; ``covering_recipes`` then checks it against the grammar of recipes.
 
     Raises:
@@ -255,7 +255,7 @@ def load_space(path: Path) -> Space:
     tree = parser.node(document.value, "", "")
     if not isinstance(tree, MappingNode):
         raise RecipeError(f"{path}: expected a recipe's fields, got a single domain")
-    space = Space(path.stem, tree, document)
+    space = SearchSpace(path.stem, tree, document)
     for domain in space.domains():
         if domain.parameter.partition(".")[0].partition("[")[0] == "tta_transforms":
             raise parser.fail(

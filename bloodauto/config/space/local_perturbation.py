@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bloodauto.config.recipe import Recipe
-from bloodauto.config.space.grammar import Choice, Domain, FloatRange, IntRange, Scalar, Space
+from bloodauto.config.space.grammar import Choice, Domain, FloatRange, IntRange, Scalar, SearchSpace
 from bloodauto.config.space.sampling import sample_with
 
 #: Standard deviation of a step, in shares of a range (of its logarithm where that is what is uniform).
@@ -18,7 +18,7 @@ _MEAN_CHANGES = 2.5
 
 
 def local_perturbation(
-    space: Space, parent: Mapping[str, Scalar], rng: np.random.Generator
+    space: SearchSpace, parent: Mapping[str, Scalar], rng: np.random.Generator
 ) -> tuple[Recipe, dict[str, Scalar]]:
     """A recipe that differs from a good one in a few values, and the values of the domains that make it.
 

@@ -13,7 +13,7 @@ from bloodauto.config.space.grammar import (
     MappingNode,
     Node,
     Scalar,
-    Space,
+    SearchSpace,
     ValueNode,
 )
 from bloodauto.config.space.sampling import recipe_from_parameters
@@ -34,7 +34,7 @@ class NotInSpace(RecipeError):
         return type(self), (self.path, self.why)
 
 
-def parameters_of(space: Space, recipe: Recipe) -> dict[str, Scalar]:
+def parameters_of(space: SearchSpace, recipe: Recipe) -> dict[str, Scalar]:
     """The values of the space's domains that make this very recipe.
 
     Raises:

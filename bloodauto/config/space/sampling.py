@@ -15,7 +15,7 @@ from bloodauto.config.space.grammar import (
     MappingNode,
     Node,
     Scalar,
-    Space,
+    SearchSpace,
     ValueNode,
 )
 from bloodauto.run.yaml_files import YamlDocument
@@ -65,7 +65,7 @@ def _join(path: str, part: str) -> str:
     return f"{path}.{part}" if path else part
 
 
-def sample_with(space: Space, choose: Chooser) -> Recipe:
+def sample_with(space: SearchSpace, choose: Chooser) -> Recipe:
     """Asks ``choose`` for the value of each domain that is reached, outer ones first, and returns the recipe.
 
     Raises:
@@ -78,7 +78,7 @@ def sample_with(space: Space, choose: Chooser) -> Recipe:
     )
 
 
-def recipe_from_parameters(space: Space, parameters: Mapping[str, Scalar]) -> Recipe:
+def recipe_from_parameters(space: SearchSpace, parameters: Mapping[str, Scalar]) -> Recipe:
     """The recipe of a space with these values for its domains (of a choice: the member's label).
 
     Raises:
@@ -88,7 +88,7 @@ def recipe_from_parameters(space: Space, parameters: Mapping[str, Scalar]) -> Re
     return sample_with(space, lambda domain: parameters[domain.parameter])
 
 
-def sample(space: Space, trial: optuna.trial.BaseTrial) -> Recipe:
+def sample(space: SearchSpace, trial: optuna.trial.BaseTrial) -> Recipe:
     """Asks Optuna for the value of each domain that is reached and returns the recipe.
 
     Raises:
@@ -111,7 +111,7 @@ def _extremes(domain: Domain) -> tuple[Scalar, ...]:
     return (domain.low, domain.high)
 
 
-def covering_recipes(space: Space, *, use_last_values: bool = False) -> Iterator[Recipe]:
+def covering_recipes(space: SearchSpace, *, use_last_values: bool = False) -> Iterator[Recipe]:
     """Recipes in which every member of every choice and both ends of every range occur at least once.
 
     One domain is varied at a time, the others at their first value (``use_last_values``: at their last), so their number grows with

@@ -1,19 +1,21 @@
-"""What an experiment came to: scores with intervals, and how their order compares with a published one."""
+"""The rows of a comparison: scores with intervals, and how their order agrees with a published one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bloodauto.config.recipe import tta_weights
+from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.intervals import BootstrapResamples, Interval, bootstrap_resamples, percentile_interval
 from bloodauto.evaluation.metrics import rank_correlation, wilson_interval
 from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.run.files import read_arrays
-from bloodauto.workflows.comparison.runner import Experiment, VariantResult
+from bloodauto.run.training_directory import TrainingDirectory
+from bloodauto.types import Floats, Scores
+from bloodauto.workflows.comparison.runner import ComparisonRunner, VariantResult
 from bloodauto.workflows.comparison.variants import Variant
 
 
@@ -22,8 +24,10 @@ class ScoresWithIntervals:
     """Two scores, 0-1, with their 95 % intervals.
 
     Attributes:
-        accuracy: on the unchanged validation images, with the interval of Wilson.
-        shift: of the shift suite, with a bootstrap interval over images; see ``Resampling``.
+        accuracy: Accuracy on clean validation images.
+        accuracy_interval: Its Wilson interval.
+        shift: Shift score.
+        shift_interval: Its bootstrap interval over images; see ``BootstrapResamples``.
     """
 
     accuracy: float
@@ -37,11 +41,14 @@ class ComparisonRow:
     """One variant, or an ensemble of some.
 
     Attributes:
-        published: what its source reports; None where nothing is known.
-        scored: the network looking once at each image; None when the training failed.
-        with_tta: averaged over its recipe's test-time transforms; None where it names none.
-        passes: forward passes that an image then costs.
-        gain: interval of the shift score's difference from the first variant's, by the same draws; None for the first.
+        name: Name of the variant or ensemble.
+        backbone: Names of its backbones.
+        published: The figure that its source reports; None where nothing is known.
+        training: Its training; None for an ensemble.
+        scored: Scores without test-time augmentation; None when the training failed.
+        with_tta: Scores with its recipe's test-time augmentation; None where it names none.
+        forward_passes: Forward passes for one image with that augmentation.
+        shift_gain: Interval of the shift score's difference from the first variant's, by the same resamples; None for the first.
     """
 
     name: str
@@ -56,12 +63,14 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class RankCorrelations:
-    """How far two orders agree, from -1 to 1: Spearman's rho and Kendall's tau b.
+    """Rank correlations of our scores with published figures, from -1 to 1: Spearman's rho and Kendall's tau b.
 
     Attributes:
-        spearman, kendall: of our shift scores with the published figures.
-        accuracy_spearman, accuracy_kendall: of our accuracies in the same laboratory with them.
-        variants: how many have both; with a handful of them only large coefficients mean anything.
+        spearman: Of the shift scores.
+        kendall: Of the shift scores.
+        accuracy_spearman: Of the accuracies on clean images.
+        accuracy_kendall: Of the accuracies on clean images.
+        variants: Number of variants with both; with a handful of them only large coefficients mean anything.
     """
 
     spearman: float
@@ -71,102 +80,146 @@ class RankCorrelations:
     variants: int
 
 
-class _Scorer:
-    def __init__(self, experiment: Experiment) -> None:
-        self.fold_data = experiment.fold_data
-        self._resamples: BootstrapResamples = bootstrap_resamples(self.fold_data, seed=experiment.settings.seed)
-        self._labels = self.fold_data.labels[self.fold_data.validation_index]
+@dataclass(frozen=True)
+class ComparedEnsemble:
+    """An ensemble of variants with given weights.
 
-    def score(self, predictions: Mapping[str, np.ndarray]) -> tuple[ScoresWithIntervals, np.ndarray]:
-        """Scores, and the shift score on every draw."""
-        clean, shifted = predictions["clean"], predictions["shifted"]
-        rows = self.fold_data.subset_rows
-        correct = int((clean.argmax(axis=1) == self._labels).sum())
-        draws = self._resamples.shift_scores(clean[rows], shifted)
-        shift = score_shift(self._labels[rows], clean[rows], self.fold_data.plan, shifted).objective
-        scored = ScoresWithIntervals(
-            accuracy=correct / len(self._labels),
-            accuracy_interval=Interval(*wilson_interval(correct, len(self._labels))),
-            shift=shift,
-            shift_interval=percentile_interval(draws),
+    Attributes:
+        name: Unique among variants and ensembles.
+        weights: Weight of each of its variants, by name.
+        published: The figure that its source reports; None where nothing is known.
+    """
+
+    name: str
+    weights: Mapping[str, float]
+    published: float | None
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """Class probabilities for clean and shifted validation images, (n, classes) and (m, classes)."""
+
+    clean: Floats
+    shifted: Floats
+
+
+class _Scorer:
+    def __init__(self, fold_data: FoldData, *, seed: int) -> None:
+        self._fold_data = fold_data
+        self._resamples: BootstrapResamples = bootstrap_resamples(fold_data, seed=seed)
+
+    def score(self, predictions: _Predictions) -> tuple[ScoresWithIntervals, Scores]:
+        """Scores, and the shift score of every bootstrap resample."""
+        data, clean, shifted = self._fold_data, predictions.clean, predictions.shifted
+        correct = int((clean.argmax(axis=1) == data.validation_labels).sum())
+        resampled = self._resamples.shift_scores(clean[data.subset_rows], shifted)
+        scores = ScoresWithIntervals(
+            accuracy=correct / len(data.validation_labels),
+            accuracy_interval=Interval(*wilson_interval(correct, len(data.validation_labels))),
+            shift=score_shift(data.subset_labels, clean[data.subset_rows], data.plan, shifted).objective,
+            shift_interval=percentile_interval(resampled),
         )
-        return scored, draws
+        return scores, resampled
 
 
 def comparison_rows(
-    experiment: Experiment,
-    trainings: Sequence[VariantResult],
-    ensembles: Mapping[str, tuple[Mapping[str, float], float | None]],
+    runner: ComparisonRunner, results: Sequence[VariantResult], ensembles: Sequence[ComparedEnsemble]
 ) -> tuple[ComparisonRow, ...]:
-    """Scores every training, then every ensemble.
+    """Scores every variant, then every ensemble.
 
     Args:
-        ensembles: by name, the shares of its variants, and its published figure; variants are averaged over their views.
+        runner: The comparison.
+        results: The result of each of its variants, in order.
+        ensembles: Ensembles of variants. The predictions of a variant are those with its test-time augmentation.
+
+    Returns:
+        One row for each variant, and for each ensemble whose variants all have a result.
     """
-    scorer = _Scorer(experiment)
-    rows: list[ComparisonRow] = []
-    base: np.ndarray | None = None
-    for variant, training in zip(experiment.variants, trainings, strict=True):
-        if training.failure:
-            rows.append(_row(variant, training, None, None, None))
-            continue
-        scored, draws = scorer.score(read_arrays(training.folder / "predictions.npz"))
-        path = training.folder / "with_tta.npz"
-        with_tta = scorer.score(read_arrays(path))[0] if path.is_file() else None
-        shift_gain = None if base is None else percentile_interval(draws - base)
-        if variant is experiment.variants[0]:
-            base = draws
-        rows.append(_row(variant, training, scored, with_tta, shift_gain))
-    by_name = {training.name: training for training in trainings}
-    for name, (member_weights, published) in ensembles.items():
-        if any(by_name[member].failure for member in member_weights):
-            continue
-        joined = _average(by_name, member_weights)
-        recipes = [variant.recipe for variant in experiment.variants if variant.name in member_weights]
-        forward_passes = sum(len(tta_weights(recipe.tta_transforms)) for recipe in recipes)
-        backbones = ", ".join(dict.fromkeys(recipe.backbone.name for recipe in recipes))
+    scorer = _Scorer(runner.fold_data, seed=runner.settings.seed)
+    rows = []
+    base: Scores | None = None
+    for variant, result in zip(runner.variants, results, strict=True):
+        scored = with_tta = shift_gain = None
+        if not result.failure:
+            scored, resampled = scorer.score(_predictions(result.directory))
+            if result.directory.predictions_tta.exists:
+                with_tta, _ = scorer.score(_predictions_with_tta(result.directory))
+            shift_gain = None if base is None else percentile_interval(resampled - base)
+            if variant is runner.variants[0]:
+                base = resampled
         rows.append(
-            ComparisonRow(name, backbones, published, None, None, scorer.score(joined)[0], forward_passes, None)
+            ComparisonRow(
+                name=variant.name,
+                backbone=variant.recipe.backbone.name,
+                published=variant.published,
+                training=result,
+                scored=scored,
+                with_tta=with_tta,
+                forward_passes=len(tta_weights(variant.recipe.tta_transforms)),
+                shift_gain=shift_gain,
+            )
         )
+    by_name = {result.name: result for result in results}
+    rows += [
+        _ensemble_row(ensemble, runner.variants, by_name, scorer)
+        for ensemble in ensembles
+        if not any(by_name[member].failure for member in ensemble.weights)
+    ]
     return tuple(rows)
 
 
-def _row(
-    variant: Variant,
-    training: VariantResult,
-    scored: ScoresWithIntervals | None,
-    with_tta: ScoresWithIntervals | None,
-    shift_gain: Interval | None,
+def _ensemble_row(
+    ensemble: ComparedEnsemble,
+    variants: Sequence[Variant],
+    results: Mapping[str, VariantResult],
+    scorer: _Scorer,
 ) -> ComparisonRow:
-    forward_passes = len(tta_weights(variant.recipe.tta_transforms))
+    members = {name: _best_predictions(results[name].directory) for name in ensemble.weights}
+    average = _Predictions(
+        clean=_average(ensemble.weights, {name: member.clean for name, member in members.items()}),
+        shifted=_average(ensemble.weights, {name: member.shifted for name, member in members.items()}),
+    )
+    recipes = [variant.recipe for variant in variants if variant.name in ensemble.weights]
     return ComparisonRow(
-        variant.name,
-        variant.recipe.backbone.name,
-        variant.published,
-        training,
-        scored,
-        with_tta,
-        forward_passes,
-        shift_gain,
+        name=ensemble.name,
+        backbone=", ".join(dict.fromkeys(recipe.backbone.name for recipe in recipes)),
+        published=ensemble.published,
+        training=None,
+        scored=None,
+        with_tta=scorer.score(average)[0],
+        forward_passes=sum(len(tta_weights(recipe.tta_transforms)) for recipe in recipes),
+        shift_gain=None,
     )
 
 
-def _average(trainings: Mapping[str, VariantResult], member_weights: Mapping[str, float]) -> dict[str, np.ndarray]:
-    total = sum(member_weights.values())
-    joined: dict[str, Any] = {}
-    for name, share in member_weights.items():
-        folder = trainings[name].folder
-        path = folder / "with_tta.npz"
-        predictions = read_arrays(path if path.is_file() else folder / "predictions.npz")
-        for part in ("clean", "shifted"):
-            joined[part] = joined.get(part, 0.0) + share / total * predictions[part].astype(np.float64)
-    return joined
+def _average(weights: Mapping[str, float], probabilities: Mapping[str, Floats]) -> Floats:
+    total = sum(weights.values())
+    return np.sum([weight / total * probabilities[name].astype(np.float64) for name, weight in weights.items()], axis=0)
+
+
+def _predictions(training: TrainingDirectory) -> _Predictions:
+    arrays = read_arrays(training.predictions.path)
+    return _Predictions(arrays["clean"], arrays["shifted"])
+
+
+def _predictions_with_tta(training: TrainingDirectory) -> _Predictions:
+    predictions = training.predictions_tta.read()
+    return _Predictions(predictions.clean, predictions.shifted)
+
+
+def _best_predictions(training: TrainingDirectory) -> _Predictions:
+    """With test-time augmentation where the recipe names it."""
+    return _predictions_with_tta(training) if training.predictions_tta.exists else _predictions(training)
 
 
 def rank_correlations(rows: Sequence[ComparisonRow]) -> RankCorrelations | None:
-    """Between the published figures and ours, over views where there are any; None with fewer than three of both.
+    """Rank correlations between published figures and ours, with test-time augmentation where a recipe names it.
 
-    None too where all of one kind are equal, which is no order.
+    Args:
+        rows: The rows of a comparison.
+
+    Returns:
+        The correlations; None with fewer than three pairs, or where all figures of one kind are equal.
     """
     scored = [(row.published, row.scored if row.with_tta is None else row.with_tta) for row in rows]
     both = [(published, ours) for published, ours in scored if published is not None and ours is not None]

@@ -1,34 +1,31 @@
-"""Trains variants one after another on the same images, within one budget; an interrupted experiment can be resumed."""
+"""Trains variants one after another on the same images, within one budget; an interrupted comparison can be resumed."""
 
 from __future__ import annotations
 
-import gc
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-import keras
-import numpy as np
-
-from bloodauto.clock import SYSTEM_CLOCK
+from bloodauto.clock import SYSTEM_CLOCK, Clock
 from bloodauto.config.machine import available_cores, count_local_gpus
 from bloodauto.config.recipe import tta_weights
 from bloodauto.data.clean import clean, write_cleaning_csv
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import make_splits, read_splits, write_splits
-from bloodauto.errors import BudgetError, RunError, TrialRejected
-from bloodauto.evaluation.evaluator import Evaluator
+from bloodauto.errors import RunError, TrialRejected
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.models.backbones import check_recipe, find_weights
-from bloodauto.models.device import DeviceSettings, cached_device_settings, claim_device_if_unused
-from bloodauto.models.network import build_network, trained_network
+from bloodauto.models.device import DeviceSettings, cached_device_settings, claim_device_if_unused, free_networks
+from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
+from bloodauto.run.artifacts.comparison import ComparisonRecord, TimeAllocation
+from bloodauto.run.artifacts.evaluation import TtaPredictions
+from bloodauto.run.artifacts.training import VariantOutcome
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json, write_arrays, write_json
+from bloodauto.run.files import read_json
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.limits import TimeLimits
@@ -36,21 +33,25 @@ from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.workflows.comparison.settings import (
-    ExperimentSettings,
-    TimeAllocation,
+    ComparisonSettings,
     budget_device_seconds,
-    load_experiment_dataset,
+    load_comparison_dataset,
+)
+from bloodauto.workflows.comparison.time_allocation import (
+    MARGIN,
+    allocate_time,
+    measure_steps,
+    seconds_until_end_of,
 )
 from bloodauto.workflows.comparison.variants import Variant
 from bloodauto.workflows.session import locked
 
-#: Factor on seconds that are measured once, on a machine that does other things too.
-_MARGIN = 1.3
 _SLOT = "driver"
+_MIN_TRAINING_SECONDS = 1.0
 
 
-class ExperimentListener(Protocol):
-    """Receives the progress of an experiment."""
+class ComparisonListener(Protocol):
+    """Receives the progress of a comparison."""
 
     def planned(self, variants: Sequence[Variant], fold_data: FoldData, seconds_per_variant: float | None) -> None:
         """Everything is checked; the trainings begin.
@@ -66,20 +67,12 @@ class ExperimentListener(Protocol):
 
 
 @dataclass(frozen=True)
-class _Interaction:
-    """The ways in which an experiment and its caller talk."""
-
-    listener: ExperimentListener
-    should_stop: Callable[[], bool]
-
-
-@dataclass(frozen=True)
 class VariantResult:
     """The result of one variant's training.
 
     Attributes:
         name: The variant.
-        folder: Folder of the training.
+        directory: Directory of the training.
         finished: Whether it completed: by epochs, patience or its time limit.
         failure: Why it has no result; empty when it has one.
         epochs: Trained epochs.
@@ -88,7 +81,7 @@ class VariantResult:
     """
 
     name: str
-    folder: Path
+    directory: TrainingDirectory
     finished: bool
     failure: str
     epochs: int
@@ -96,33 +89,61 @@ class VariantResult:
     device_seconds: float
 
 
-class Experiment:
+@dataclass(frozen=True)
+class _Execution:
+    """What the trainings of one call share.
+
+    Attributes:
+        ledger: Charges the comparison.
+        device: Compilation and precision.
+        allocation: Time of each variant; None without a budget.
+        listener: Receives the progress.
+        should_stop: Whether the caller ends the comparison.
+    """
+
+    ledger: Ledger
+    device: DeviceSettings
+    allocation: TimeAllocation | None
+    listener: ComparisonListener
+    should_stop: Callable[[], bool]
+
+
+class ComparisonRunner:
     """A directory with one training for each variant.
 
     Args:
-        run: The directory, new or the experiment's own.
+        run_dir: The directory, new or the comparison's own.
         settings: What the variants share.
         variants: What is trained.
+        clock: The time.
 
     Attributes:
-        directory: The directory.
+        run: The directory.
         settings: What the variants share.
         variants: What is trained.
         fold_data: The images.
 
     Raises:
-        UserError: A recipe, weights, images or a budget that cannot be used; or the directory holds another experiment.
+        UserError: A recipe, weights, images or a budget that cannot be used; or the directory holds another comparison.
     """
 
-    def __init__(self, run: Path, settings: ExperimentSettings, variants: Sequence[Variant]) -> None:
-        self.directory, self.settings, self.variants = RunDirectory(run), settings, tuple(variants)
+    def __init__(
+        self,
+        run_dir: Path,
+        settings: ComparisonSettings,
+        variants: Sequence[Variant],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.run, self.settings, self.variants = RunDirectory(run_dir), settings, tuple(variants)
+        self._clock = clock
         on_gpu = count_local_gpus() > 0
         self._cores = available_cores()
         self._gpu_fraction = 1.0 if on_gpu else 0.0
         self._devices = 1.0 if on_gpu else float(self._cores)
         self._budget_seconds = budget_device_seconds(settings.budget, devices=self._devices, on_gpu=on_gpu)
         self._weights = self._checked_recipes()
-        dataset = load_experiment_dataset(settings)
+        dataset = load_comparison_dataset(settings)
         self._check_unchanged(dataset)
         self.fold_data = self._load_fold(dataset)
 
@@ -137,47 +158,40 @@ class Experiment:
 
     def _check_unchanged(self, dataset: CellDataset) -> None:
         """A resume must have the same settings, images and variants; the first call writes them."""
-        identity = {
-            "settings": {name: value for name, value in asdict(self.settings).items() if name != "weights_dir"},
-            "images": len(dataset),
-            "digest": dataset.digest(),
-            "variants": {variant.name: variant.recipe.id for variant in self.variants},
-        }
-        path = self.directory.root / "experiment.json"
-        if path.is_file():
-            saved = read_json(path)
-            differing = [
-                name for name, value in identity.items() if not isinstance(saved, dict) or saved.get(name) != value
-            ]
+        record = ComparisonRecord(
+            settings={name: value for name, value in asdict(self.settings).items() if name != "weights_dir"},
+            images=len(dataset),
+            digest=dataset.digest(),
+            variants={variant.name: variant.recipe.id for variant in self.variants},
+        )
+        saved = self.run.comparison.read_if_exists()
+        if saved is not None:
+            differing = [name for name in type(record).model_fields if getattr(saved, name) != getattr(record, name)]
             if differing:
                 raise RunError(
-                    f"{self.directory.root}: expected the experiment that was begun there, got other {', '.join(differing)}. "
+                    f"{self.run.root}: expected the comparison that was begun there, got other {', '.join(differing)}. "
                     "Give the same options, or take another --run."
                 )
-        elif self.directory.root.is_dir() and any(self.directory.root.iterdir()):
-            raise RunError(
-                f"{self.directory.root}: expected an empty or new folder, got one with other files. Take another."
-            )
+        elif self.run.root.is_dir() and any(self.run.root.iterdir()):
+            raise RunError(f"{self.run.root}: expected an empty or new folder, got one with other files. Take another.")
         else:
-            write_json(path, identity)
+            self.run.comparison.write(record)
 
     def _load_fold(self, dataset: CellDataset) -> FoldData:
         """The images of the fold, with the splits that the directory has, or new ones."""
-        if self.directory.splits.path.is_file():
-            splits = read_splits(self.directory.splits.path, dataset)
+        if self.run.splits.exists:
+            splits = read_splits(self.run.splits.path, dataset)
         else:
             cleaned = clean(dataset, enabled=self.settings.cleaning)
             splits = make_splits(dataset, cleaned, seed=self.settings.seed)
-            write_cleaning_csv(self.directory.cleaning.path, dataset, cleaned)
-            write_splits(self.directory.splits.path, dataset, splits)
+            write_cleaning_csv(self.run.cleaning.path, dataset, cleaned)
+            write_splits(self.run.splits.path, dataset, splits)
         suite = shift_suite_for([variant.recipe for variant in self.variants], seed=self.settings.seed)
         return prepare_fold(dataset, splits, suite)
 
-    def folder(self, name: str) -> Path:
-        """The folder of a variant's training."""
-        return self.directory.root / "variants" / name
-
-    def run(self, listener: ExperimentListener, should_stop: Callable[[], bool]) -> tuple[VariantResult, ...] | None:
+    def execute(
+        self, listener: ComparisonListener, should_stop: Callable[[], bool]
+    ) -> tuple[VariantResult, ...] | None:
         """Trains every variant that is not trained yet.
 
         With a budget every variant trains for the same time: what building and evaluation of all of them leave, in equal
@@ -185,189 +199,148 @@ class Experiment:
 
         Args:
             listener: Receives the progress.
-            should_stop: Ends the experiment, with its state saved, when it returns True.
+            should_stop: Ends the comparison, with its state saved, when it returns True.
 
         Returns:
-            The result of each variant, in order; None when ``should_stop`` ended the experiment.
+            The result of each variant, in order; None when ``should_stop`` ended the comparison.
 
         Raises:
             BudgetError: Too small for any training.
         """
-        interaction = _Interaction(listener, should_stop)
-        with locked(self.directory):
+        with locked(self.run):
             device = cached_device_settings(on_gpu=self._gpu_fraction > 0)
             claim_device_if_unused(cores=self._cores, gpu_fraction=self._gpu_fraction)
             ledger = Ledger(
-                self.directory.ledger,
+                self.run.ledger,
                 budget_device_seconds=math.inf if self._budget_seconds is None else self._budget_seconds,
-                now=time.monotonic,
-                wall_clock=time.time,
+                now=self._clock.now,
+                wall_clock=self._clock.wall,
             )
             ledger.reserve(_SLOT, self._devices, "measuring")
             try:
                 allocation = self._time_allocation(device)
+                execution = _Execution(ledger, device, allocation, listener, should_stop)
                 listener.planned(
                     self.variants, self.fold_data, None if allocation is None else allocation.training_seconds
                 )
                 for index in range(len(self.variants)):
-                    if not self._train_unless_done(index, allocation, ledger, device, interaction):
+                    if not self._train_unless_ended(index, execution):
                         return None
-                return tuple(self._read(variant, ledger) for variant in self.variants)
+                ledger.set_phase(_SLOT, "reading")
+                return tuple(self._result(variant, ledger) for variant in self.variants)
             finally:
                 ledger.release(_SLOT)
 
-    def _train_unless_done(
-        self,
-        index: int,
-        allocation: TimeAllocation | None,
-        ledger: Ledger,
-        device: DeviceSettings,
-        interaction: _Interaction,
-    ) -> bool:
-        """False when the caller stopped the experiment before the variant's end."""
-        variant = self.variants[index]
-        outcome = self.folder(variant.name) / "outcome.json"
-        if outcome.is_file():
-            return True
-        ledger.set_phase(_SLOT, variant.name)
-        if allocation is not None:
-            needed = self._devices * allocation.overhead_seconds[index]
-            if ledger.remaining_device_seconds < needed:
-                write_json(outcome, {"failure": "not begun, others took longer than measured"})
-                return True
-        return self._train(index, allocation, ledger, device, interaction)
-
     def _time_allocation(self, device: DeviceSettings) -> TimeAllocation | None:
         """How long each variant may train; measured and written once, so that a resume gives the same time."""
-        if self._budget_seconds is None:
+        if self.settings.budget is None or self._budget_seconds is None:
             return None
-        path = self.directory.root / "time_allocation.json"
-        if not path.is_file():
-            started = time.monotonic()
-            build_seconds, trace_seconds, evaluation_seconds = self._measure(device)
-            measurement_seconds = time.monotonic() - started
-            passes = [len(tta_weights(variant.recipe.tta_transforms)) for variant in self.variants]
-            # Building, the evaluations of the last epoch and of the best one, and one per TTA transform where there are several.
-            overhead_seconds = [
-                _MARGIN * (build_seconds + evaluation_seconds * (2 + (count if count > 1 else 0))) for count in passes
-            ]
-            wall_seconds = self._budget_seconds / self._devices - measurement_seconds
-            training_seconds = (wall_seconds - sum(overhead_seconds)) / len(self.variants)
-            # A stage's first step, which builds its graph, cannot be interrupted.
-            least_seconds = _MARGIN * trace_seconds * max(len(variant.recipe.stages) for variant in self.variants)
-            if training_seconds < least_seconds:
-                needed = self._devices * (
-                    measurement_seconds + sum(overhead_seconds) + len(self.variants) * least_seconds
+        if not self.run.time_allocation.exists:
+            recipes = [variant.recipe for variant in self.variants]
+            steps = measure_steps(recipes[0], self.fold_data, device, self._clock)
+            self.run.time_allocation.write(
+                allocate_time(
+                    recipes,
+                    steps,
+                    budget=self.settings.budget,
+                    budget_device_seconds=self._budget_seconds,
+                    devices=self._devices,
                 )
-                raise BudgetError(
-                    f"--budget {self.settings.budget}: expected at least {needed:.0f} device-seconds, which is what building, "
-                    f"starting and evaluating {len(self.variants)} variants takes on these images. Give more, or fewer --images."
-                )
-            write_json(
-                path,
-                asdict(TimeAllocation(training_seconds, evaluation_seconds, measurement_seconds, overhead_seconds)),
             )
-        return TimeAllocation(**read_json(path))
+        return self.run.time_allocation.read()
 
-    def _measure(self, device: DeviceSettings) -> tuple[float, float, float]:
-        """Seconds to build the first variant's network, to run its first training step, and to evaluate it."""
-        fold_data, recipe = self.fold_data, self.variants[0].recipe
-        started = time.monotonic()
-        network = build_network(
-            recipe, num_classes=fold_data.num_classes, image_shape_px=fold_data.images.shape[1:3], weights_file=None
-        )
-        built = time.monotonic()
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-        network.compile(optimizer="adam", loss=loss, jit_compile=device.jit_compile)
-        batch = fold_data.train_images[np.arange(recipe.batch_size) % len(fold_data.train_images)]
-        network.train_on_batch(batch, np.eye(fold_data.num_classes, dtype=np.float32)[[0] * recipe.batch_size])
-        traced = time.monotonic()
-        Evaluator(fold_data, SYSTEM_CLOCK).evaluate(network)
-        return built - started, traced - built, time.monotonic() - traced
-
-    def _train(
-        self,
-        index: int,
-        allocation: TimeAllocation | None,
-        ledger: Ledger,
-        device: DeviceSettings,
-        interaction: _Interaction,
-    ) -> bool:
-        """False when the caller stopped the training before its end."""
-        variant = self.variants[index]
-        folder = self.folder(variant.name)
-        limit = None if allocation is None else max(allocation.training_seconds - _trained_seconds(folder), 1.0)
-        last_moment = math.inf
+    def _train_unless_ended(self, index: int, execution: _Execution) -> bool:
+        """False when the caller stopped the comparison before the variant's end."""
+        variant, allocation = self.variants[index], execution.allocation
+        outcome = self.run.variant(variant.name).outcome
+        if outcome.exists:
+            return True
+        execution.ledger.set_phase(_SLOT, variant.name)
         if allocation is not None:
-            # The time of this variant and those before it, without what is spent and what its evaluation takes.
-            left = allocation.seconds_until_end_of(index) * self._devices - ledger.spent_device_seconds
-            last_moment = time.monotonic() + left / self._devices - _MARGIN * allocation.evaluation_seconds
+            needed = self._devices * allocation.overhead_seconds[index]
+            if execution.ledger.remaining_device_seconds < needed:
+                outcome.write(VariantOutcome(status="failed", message="not begun, others took longer than measured"))
+                return True
+        ended = self._train(index, execution)
+        if ended is not None:
+            outcome.write(ended)
+        return ended is not None
+
+    def _train(self, index: int, execution: _Execution) -> VariantOutcome | None:
+        """How the training ended; None when the caller stopped it before its end."""
+        variant, training = self.variants[index], self.run.variant(self.variants[index].name)
+        stop_at = self._stop_at(index, execution)
 
         def report(epoch: EpochReport) -> None:
-            ledger.heartbeat()
-            interaction.listener.epoch(variant.name, epoch)
+            execution.ledger.heartbeat()
+            execution.listener.epoch(variant.name, epoch)
 
-        options = TrainOptions(
-            objective="shift",
-            weights_file=self._weights[variant.name],
-            jit_compile=device.jit_compile,
-            precision=device.precision,
-            limits=TimeLimits(training_seconds=limit),
-        )
         try:
             result = train(
                 variant.recipe,
                 self.fold_data,
                 seed=self.settings.seed,
-                options=options,
-                folder=folder,
+                options=self._options(variant, execution),
+                folder=training.root,
                 report=report,
-                should_stop=lambda: interaction.should_stop() or time.monotonic() > last_moment,
+                should_stop=lambda: execution.should_stop() or self._clock.now() > stop_at,
             )
         except TrialRejected as failure:
-            write_json(folder / "outcome.json", {"failure": str(failure)})
-            return True
+            return VariantOutcome(status="failed", message=str(failure))
         finally:
-            keras.backend.clear_session()
-            gc.collect()
-        if interaction.should_stop() and not result.finished:
-            return False
+            free_networks()
+        if execution.should_stop() and not result.finished:
+            return None
         if not result.history:
-            write_json(folder / "outcome.json", {"failure": "no epoch ended within its share of the budget"})
-            return True
+            return VariantOutcome(status="failed", message="no epoch ended within its part of the budget")
         if len(tta_weights(variant.recipe.tta_transforms)) > 1:
             self._predict_with_tta(variant)
-        write_json(folder / "outcome.json", {"failure": "", "finished": result.finished})
-        return True
+        return VariantOutcome(status="finished" if result.finished else "stopped")
+
+    def _options(self, variant: Variant, execution: _Execution) -> TrainOptions:
+        seconds = None
+        if execution.allocation is not None:
+            history = self.run.variant(variant.name).history.read_if_exists()
+            trained = 0.0 if history is None else sum(epoch.seconds for epoch in history.epochs)
+            seconds = max(execution.allocation.training_seconds - trained, _MIN_TRAINING_SECONDS)
+        return TrainOptions(
+            objective="shift",
+            weights_file=self._weights[variant.name],
+            jit_compile=execution.device.jit_compile,
+            precision=execution.device.precision,
+            limits=TimeLimits(training_seconds=seconds),
+        )
+
+    def _stop_at(self, index: int, execution: _Execution) -> float:
+        """When a training must stop, on the clock: the variants so far may not take longer than their part of the budget."""
+        allocation = execution.allocation
+        if allocation is None:
+            return math.inf
+        spent_seconds = execution.ledger.spent_device_seconds / self._devices
+        left_seconds = seconds_until_end_of(index, allocation) - spent_seconds
+        return self._clock.now() + left_seconds - MARGIN * allocation.evaluation_seconds
 
     def _predict_with_tta(self, variant: Variant) -> None:
         """Writes the trained network's predictions with its recipe's test-time augmentation."""
+        training, data = self.run.variant(variant.name), self.fold_data
         network = trained_network(
-            variant.recipe,
-            self.folder(variant.name) / "best.npz",
-            num_classes=self.fold_data.num_classes,
-            image_shape_px=self.fold_data.image_shape_px,
+            variant.recipe, training.weights.path, num_classes=data.num_classes, image_shape_px=data.image_shape_px
         )
         tta = tta_weights(variant.recipe.tta_transforms)
-        write_arrays(
-            self.folder(variant.name) / "with_tta.npz",
-            clean=predict_batches(network, self.fold_data.images, self.fold_data.validation_index, tta=tta),
-            shifted=predict_batches(network, self.fold_data.shifted_images, tta=tta),
+        training.predictions_tta.write(
+            TtaPredictions(
+                clean=predict_batches(network, data.images, data.validation_index, tta=tta),
+                shifted=predict_batches(network, data.shifted_images, tta=tta),
+            )
         )
 
-    def _read(self, variant: Variant, ledger: Ledger) -> VariantResult:
-        folder = self.folder(variant.name)
-        outcome = read_json(folder / "outcome.json")
-        ledger.set_phase(_SLOT, "reading")
-        spent = ledger.charged_for(variant.name)
-        if outcome["failure"]:
-            return VariantResult(variant.name, folder, False, outcome["failure"], 0, 0, spent)
-        parameters = int(read_json(folder / "result.json")["parameters"])
-        epochs = len(TrainingDirectory(folder).history.read().epochs)
-        return VariantResult(variant.name, folder, bool(outcome["finished"]), "", epochs, parameters, spent)
-
-
-def _trained_seconds(folder: Path) -> float:
-    """Seconds that earlier sessions trained a variant."""
-    history = TrainingDirectory(folder).history.read_if_exists()
-    return 0.0 if history is None else sum(epoch.seconds for epoch in history.epochs)
+    def _result(self, variant: Variant, ledger: Ledger) -> VariantResult:
+        training = self.run.variant(variant.name)
+        outcome, device_seconds = training.outcome.read(), ledger.charged_for(variant.name)
+        if outcome.status == "failed":
+            return VariantResult(variant.name, training, False, outcome.message, 0, 0, device_seconds)
+        parameters = int(read_json(training.result.path)["parameters"])
+        epochs = len(training.history.read().epochs)
+        return VariantResult(
+            variant.name, training, outcome.status == "finished", "", epochs, parameters, device_seconds
+        )

@@ -15,8 +15,8 @@ _MIN_IMAGES_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
-class ExperimentSettings:
-    """What every variant of an experiment shares.
+class ComparisonSettings:
+    """What every variant of a comparison shares.
 
     Attributes:
         data: A path, or ``synthetic``.
@@ -38,33 +38,12 @@ class ExperimentSettings:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class TimeAllocation:
-    """Wall-clock seconds of an experiment with a budget.
-
-    Attributes:
-        training_seconds: Training of each variant.
-        evaluation_seconds: Evaluation of one network on all validation images, clean and shifted.
-        measurement_seconds: Spent on measuring this.
-        overhead_seconds: Building and evaluation of each variant.
-    """
-
-    training_seconds: float
-    evaluation_seconds: float
-    measurement_seconds: float
-    overhead_seconds: list[float]
-
-    def seconds_until_end_of(self, index: int) -> float:
-        """Seconds from the start of the experiment to the end of a variant, by 0-based index."""
-        return self.measurement_seconds + sum(self.overhead_seconds[: index + 1]) + (index + 1) * self.training_seconds
-
-
 def budget_device_seconds(budget: str | None, *, devices: float, on_gpu: bool) -> float | None:
     """The device-seconds that a budget allows.
 
     Args:
         budget: Such as ``30cpu-min``; None: no budget.
-        devices: Devices that the experiment reserves.
+        devices: Devices that the comparison reserves.
         on_gpu: Whether they are GPUs.
 
     Returns:
@@ -84,8 +63,8 @@ def budget_device_seconds(budget: str | None, *, devices: float, on_gpu: bool) -
     return parsed.device_seconds(devices)
 
 
-def load_experiment_dataset(settings: ExperimentSettings) -> CellDataset:
-    """Reads the images of an experiment, or the requested number of them.
+def load_comparison_dataset(settings: ComparisonSettings) -> CellDataset:
+    """Reads the images of a comparison, or the requested number of them.
 
     Args:
         settings: Names data, size and number.

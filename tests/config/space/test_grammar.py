@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.space import Choice, FloatRange, IntRange, Space, covering_recipes, load_space
+from bloodauto.config.space import Choice, FloatRange, IntRange, SearchSpace, covering_recipes, load_space
 from bloodauto.errors import RecipeError
 
 SHIPPED = sorted(shipped_folder("search_spaces").glob("*.yaml"))
@@ -13,7 +13,7 @@ SHIPPED = sorted(shipped_folder("search_spaces").glob("*.yaml"))
 HEAD = "backbone: {name: mobilenet_0.25}\nstages:\n  - epochs: 1\n    optimizer: {learning_rate: 1e-3}\n"
 
 
-def space_of(folder: Path, text: str) -> Space:
+def space_of(folder: Path, text: str) -> SearchSpace:
     path = folder / "given.yaml"
     path.write_text(text, encoding="utf-8")
     return load_space(path)

@@ -11,7 +11,7 @@ from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import (
     Choice,
     NotInSpace,
-    Space,
+    SearchSpace,
     covering_recipes,
     load_space,
     parameters_of,
@@ -45,18 +45,18 @@ stages:
 """
 
 
-def space_of(folder: Path, text: str) -> Space:
+def space_of(folder: Path, text: str) -> SearchSpace:
     path = folder / "given.yaml"
     path.write_text(text, encoding="utf-8")
     return load_space(path)
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory) -> Space:
+def base(tmp_path_factory) -> SearchSpace:
     return space_of(tmp_path_factory.mktemp("space"), BASE)
 
 
-def draw(space: Space, seed: int):
+def draw(space: SearchSpace, seed: int):
     """A recipe and the parameters that Optuna gave for it, drawn without any study."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     trial = study.ask()
@@ -158,7 +158,7 @@ def test_covering_recipes_reach_nested_choices(base):
     assert_all_values_covered(base)
 
 
-def assert_all_values_covered(space: Space) -> None:
+def assert_all_values_covered(space: SearchSpace) -> None:
     seen: dict[str, set] = {}
     recipes = list(covering_recipes(space))
     for recipe in recipes:

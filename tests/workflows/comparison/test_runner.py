@@ -18,12 +18,13 @@ from bloodauto.data.write import write_dataset
 from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.metrics import wilson_interval
 from bloodauto.run.artifacts import TrainingHistory
+from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays
 from bloodauto.run.training_directory import TrainingDirectory
-from bloodauto.workflows.comparison.runner import Experiment
-from bloodauto.workflows.comparison.settings import ExperimentSettings, budget_device_seconds, load_experiment_dataset
+from bloodauto.workflows.comparison.runner import ComparisonRunner
+from bloodauto.workflows.comparison.settings import ComparisonSettings, budget_device_seconds, load_comparison_dataset
 from bloodauto.workflows.comparison.variants import Variant
-from tests.command_line import Started, bloodauto, epochs_done
+from tests.command_line import Started, bloodauto_here, epochs_done
 
 RECIPE = """\
 input: {size_px: 32}
@@ -40,28 +41,28 @@ tta_transforms: [{transform: identity, weight: 2}, {transform: flip_up_down}]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("experiment")
-    write_dataset(synthesize(240, site="lab_a", seed=3, image_size_px=32), made / "cells.npz")
-    (made / "recipe.yaml").write_text(RECIPE)
-    (made / "ablation.yaml").write_text(
+    inputs = tmp_path_factory.mktemp("experiment")
+    write_dataset(synthesize(240, site="lab_a", seed=3, image_size_px=32), inputs / "cells.npz")
+    (inputs / "recipe.yaml").write_text(RECIPE)
+    (inputs / "ablation.yaml").write_text(
         "source: {title: t}\nbase: recipe.yaml\npublished_metric: hidden_accuracy\nvariants:\n"
         "  - {name: slow, published: 0.2, overrides: {stages.0.optimizer.learning_rate: 1e-6}}\n"
         "  - {name: quick, published: 0.8}\n"
-        "  - {name: hopeless, published: 0.1, overrides: {stages.0.optimizer: {name: sgd, learning_rate: 1.0, momentum: 0.99}}}\n"
+        "  - {name: diverging, published: 0.1, overrides: {stages.0.optimizer: {name: sgd, learning_rate: 1.0, momentum: 0.99}}}\n"
     )
-    return made
+    return inputs
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_an_ablation_is_compared_told_and_kept(folder: Path) -> None:
+def test_an_ablation_is_compared_printed_and_written(folder: Path) -> None:
     run = folder / "run"
     arguments = ["ablate", folder / "ablation.yaml", "--data", folder / "cells.npz", "--run", run]
-    answer = bloodauto(*arguments, "--json", timeout_seconds=800)
-    assert answer.code == 0, answer.err[-3000:]
-    told = json.loads(answer.out.splitlines()[-1])
-    rows = {row["name"]: row for row in told["variants"]}
-    assert list(rows) == ["slow", "quick", "hopeless"]
+    ended = bloodauto_here(*arguments, "--json")
+    assert ended.code == 0, ended.err[-3000:]
+    summary = json.loads(ended.out.splitlines()[-1])
+    rows = {row["name"]: row for row in summary["variants"]}
+    assert list(rows) == ["slow", "quick", "diverging"]
     quick = rows["quick"]
     assert quick["epochs"] == 3
     assert quick["finished"] is True
@@ -70,37 +71,37 @@ def test_an_ablation_is_compared_told_and_kept(folder: Path) -> None:
     assert quick["shift_low"] <= quick["shift"] <= quick["shift_high"]
     assert rows["slow"]["shift_gain_low"] is None
     assert quick["shift_gain_low"] < quick["shift_gain_high"]
-    assert told["rank_correlations"]["variants"] == 3
+    assert summary["rank_correlations"]["variants"] == 3
 
-    # The figures are those of the predictions that lie beside them.
+    # The scores are those of the stored predictions.
     stored = read_arrays(run / "variants" / "quick" / "predictions.npz")
-    right = int((stored["clean"].argmax(axis=1) == stored["labels"]).sum())
-    assert quick["accuracy"] == pytest.approx(right / len(stored["labels"]))
+    correct = int((stored["clean"].argmax(axis=1) == stored["labels"]).sum())
+    assert quick["accuracy"] == pytest.approx(correct / len(stored["labels"]))
     assert (quick["accuracy_low"], quick["accuracy_high"]) == pytest.approx(
-        wilson_interval(right, len(stored["labels"]))
+        wilson_interval(correct, len(stored["labels"]))
     )
-    with_tta = read_arrays(run / "variants" / "quick" / "with_tta.npz")
-    assert with_tta["clean"].shape == stored["clean"].shape
-    assert np.abs(with_tta["clean"] - stored["clean"]).max() > 1e-4
+    with_tta = RunDirectory(run).variant("quick").predictions_tta.read()
+    assert with_tta.clean.shape == stored["clean"].shape
+    assert np.abs(with_tta.clean - stored["clean"]).max() > 1e-4
 
-    # The files say what was printed, and the same command trains nothing again.
+    # The files hold what was printed, and the same command trains nothing again.
     with (run / "table.csv").open(newline="") as stream:
-        assert [float(row["shift"]) for row in csv.DictReader(stream)] == [row["shift"] for row in told["variants"]]
+        assert [float(row["shift"]) for row in csv.DictReader(stream)] == [row["shift"] for row in summary["variants"]]
     assert "| quick | 0.8 |" in (run / "table.md").read_text()
     before = {path: path.stat().st_mtime_ns for path in run.rglob("best.npz")}
-    again = bloodauto(*arguments, "--json", timeout_seconds=400)
+    again = bloodauto_here(*arguments, "--json")
     assert again.code == 0, again.err[-3000:]
     assert "epoch" not in again.out.split("same command goes on")[1].split("variant")[0]
     assert {path: path.stat().st_mtime_ns for path in run.rglob("best.npz")} == before
 
-    other = bloodauto(*arguments, "--seed", 1)
+    other = bloodauto_here(*arguments, "--seed", 1)
     assert other.code == 2
-    assert "expected the experiment that was begun there, got other settings" in other.err
+    assert "expected the comparison that was begun there, got other settings" in other.err
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(folder: Path) -> None:
+def test_the_same_command_continues_after_ctrl_c(folder: Path) -> None:
     run = folder / "interrupted"
     arguments = [
         "ablate",
@@ -112,39 +113,39 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(folder: Path) -> N
         "--run",
         run,
     ]
-    with Started(*arguments) as begun:
+    with Started(*arguments) as comparison:
         second = run / "variants" / "stages.0.epochs=6"
-        begun.wait_until(
+        comparison.wait_until(
             lambda: epochs_done(TrainingDirectory(second)) >= 1, "an epoch of the second variant", timeout_seconds=400
         )
-        begun.signal(signal.SIGINT)
-        answer = begun.wait()
-    assert answer.code == 130, answer.err[-3000:]
-    assert "Nothing is lost" in answer.out
-    assert "Traceback" not in answer.err
+        comparison.signal(signal.SIGINT)
+        ended = comparison.wait()
+    assert ended.code == 130, ended.err[-3000:]
+    assert "Nothing is lost" in ended.out
+    assert "Traceback" not in ended.err
     done = epochs_done(TrainingDirectory(second))
-    answer = bloodauto(*arguments, timeout_seconds=600)
-    assert answer.code == 0, answer.err[-3000:]
-    assert f"stages.0.epochs=6: epoch {done} " not in answer.out, "no epoch is trained twice"
+    ended = bloodauto_here(*arguments)
+    assert ended.code == 0, ended.err[-3000:]
+    assert f"stages.0.epochs=6: epoch {done} " not in ended.out, "no epoch is trained twice"
     assert [report.epoch for report in TrainingHistory.read(second / "history.json").epochs] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_part_of_the_images_keeps_the_classes_shares(folder: Path) -> None:
-    everything = load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz")))
-    part = load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz"), images=120))
+def test_a_subset_of_the_images_keeps_the_classes_proportions(folder: Path) -> None:
+    everything = load_comparison_dataset(ComparisonSettings(str(folder / "cells.npz")))
+    part = load_comparison_dataset(ComparisonSettings(str(folder / "cells.npz"), images=120))
     assert len(part) == 120
     counts = [np.bincount(dataset.labels, minlength=8) / len(dataset) for dataset in (everything, part)]
     assert np.abs(counts[0] - counts[1]).max() < 0.02
     assert set(part.names.tolist()) < set(everything.names.tolist())
-    again = load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz"), images=120))
+    again = load_comparison_dataset(ComparisonSettings(str(folder / "cells.npz"), images=120))
     assert part.digest() == again.digest()
-    other = load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz"), images=120, seed=1))
+    other = load_comparison_dataset(ComparisonSettings(str(folder / "cells.npz"), images=120, seed=1))
     assert part.digest() != other.digest()
     with pytest.raises(UserError, match="at least 10 for each of 8 classes, got 40"):
-        load_experiment_dataset(ExperimentSettings(str(folder / "cells.npz"), images=40))
+        load_comparison_dataset(ComparisonSettings(str(folder / "cells.npz"), images=40))
 
 
-def test_budgets_count_what_the_machine_has() -> None:
+def test_budgets_count_the_devices_of_the_machine() -> None:
     assert budget_device_seconds("2cpu-min", devices=4.0, on_gpu=False) == 120
     assert budget_device_seconds("1min", devices=4.0, on_gpu=False) == 240
     assert budget_device_seconds(None, devices=4.0, on_gpu=False) is None
@@ -152,16 +153,16 @@ def test_budgets_count_what_the_machine_has() -> None:
         budget_device_seconds("2gpu-h", devices=4.0, on_gpu=False)
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     recipe = load_recipe(folder / "recipe.yaml")
     with pytest.raises(RunError, match="expected an empty or new folder"):
-        Experiment(tmp_path, ExperimentSettings(str(folder / "cells.npz")), [Variant("a", recipe)])
+        ComparisonRunner(tmp_path, ComparisonSettings(str(folder / "cells.npz")), [Variant("a", recipe)])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["ablate", "{recipe}"], "expected path=value,value for the recipe"),
         (["ablate", "{ablation}", "--vary", "batch_size=4,8"], "declares its own variants"),
@@ -179,13 +180,13 @@ def test_a_folder_with_other_things_in_it_is_left_alone(folder: Path, tmp_path: 
         (["export-trained", "nowhere", "--output", "out"], "expected a training of bloodauto train"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_anything_is_trained(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+def test_a_mistake_is_reported_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     files = {"recipe": folder / "recipe.yaml", "ablation": folder / "ablation.yaml"}
     result = CliRunner().invoke(app, [argument.format(**files) for argument in arguments])
     assert isinstance(result.exception, UserError), result.output
     assert result.exception.exit_code == 2
-    assert told in str(result.exception)
+    assert message in str(result.exception)
     assert not list(tmp_path.rglob("*.npz"))
