@@ -25,6 +25,7 @@ from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import Choice, NotInSpace, SearchSpace, load_space, parameters_of
 from bloodauto.config.space.grammar import Domain, Scalar
+from bloodauto.run.artifacts import LedgerCharge, LedgerFile
 from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.simulated import Simulator
@@ -104,7 +105,7 @@ def _gain(
     )
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(
-            Path(folder) / "ledger.jsonl",
+            LedgerFile(Path(folder) / LedgerCharge.FILE),
             budget_device_seconds=budget,
             now=simulator.now,
             wall_clock=simulator.now,

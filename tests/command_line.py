@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from unittest import mock
 import optuna
 
 from bloodauto.cli.main import main
+from bloodauto.run.artifacts import LedgerCharge
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import file_digest
 from bloodauto.run.training_directory import TrainingDirectory
@@ -107,9 +107,9 @@ def study_trials(run: RunDirectory) -> list[optuna.trial.FrozenTrial]:
         storage.engine.dispose()
 
 
-def charges(run: RunDirectory) -> list[dict]:
-    """The lines of a run's ledger."""
-    return [json.loads(line) for line in run.ledger.read_text().splitlines()]
+def charges(run: RunDirectory) -> tuple[LedgerCharge, ...]:
+    """The charges of a run's ledger."""
+    return run.ledger.read()
 
 
 def kept_files(folder: Path) -> dict[str, tuple[str, int]]:

@@ -249,6 +249,7 @@ def _text(path: Path | None) -> str | None:
 
 def _print_result(result: SearchResult, console: Console) -> None:
     from bloodauto.cli.progress import duration
+    from bloodauto.run.directory import RunDirectory
 
     spent, total = result.spent_device_seconds, result.budget_device_seconds
     console.print(f"spent {duration(spent)} of {duration(total)} ({spent / total:.1%})", highlight=False)
@@ -258,11 +259,11 @@ def _print_result(result: SearchResult, console: Console) -> None:
         return
     console.print(_score_line("best single training", result.best), highlight=False)
     console.print(_score_line("ensemble", result.ensemble), highlight=False)
-    for row in result.pareto_front:
-        values = ", ".join(f"{name} {value:,.4g}" for name, value in row["values"].items())
-        console.print(f"Pareto front: trial {row['trial']}, {row['backbone']}: {values}", highlight=False)
+    for trial in result.pareto_front:
+        values = ", ".join(f"{name} {value:,.4g}" for name, value in trial.values.items())
+        console.print(f"Pareto front: trial {trial.trial}, {trial.backbone}: {values}", highlight=False)
     console.print(f"exported to {result.export}; next:")
-    console.print((result.run_dir / "NEXT.txt").read_text(encoding="utf-8").rstrip(), highlight=False)
+    console.print(RunDirectory(result.run_dir).next_steps.read_text(encoding="utf-8").rstrip(), highlight=False)
 
 
 def _score_line(name: str, scores: Mapping[str, float]) -> str:

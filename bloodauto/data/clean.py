@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from bloodauto.data.dataset import CellDataset, FileProblem
 from bloodauto.data.near_duplicates import near_duplicate_clusters
-from bloodauto.run.files import atomic_path
+from bloodauto.run.artifacts import CleaningReport, CleaningRow
 from bloodauto.types import Images, Mask, Rows, Scores, Strings
 
 #: So many identical images over at least two labels were planted; fewer copies are a labelling mistake.
@@ -260,21 +259,26 @@ def write_cleaning_csv(path: Path, dataset: CellDataset, cleaning: Cleaning) -> 
         dataset: the images that were cleaned.
         cleaning: the findings.
     """
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["name", "label", "finding", "action", "cluster", "reason"])
-        writer.writerows(
-            zip(
-                dataset.names.tolist(),
-                [dataset.class_names[label] for label in dataset.labels.tolist()],
-                cleaning.findings.tolist(),
-                cleaning.actions.tolist(),
-                cleaning.clusters.tolist(),
-                cleaning.reasons.tolist(),
-                strict=True,
-            )
+    images = zip(
+        dataset.names.tolist(),
+        [dataset.class_names[label] for label in dataset.labels.tolist()],
+        cleaning.findings.tolist(),
+        cleaning.actions.tolist(),
+        cleaning.clusters.tolist(),
+        cleaning.reasons.tolist(),
+        strict=True,
+    )
+    columns = ("name", "label", "finding", "action", "cluster", "reason")
+    rows = [CleaningRow(**dict(zip(columns, image, strict=True))) for image in images]
+    rows += [
+        CleaningRow(
+            name=problem.name,
+            label="",
+            finding=problem.finding,
+            action=problem.action,
+            cluster=None,
+            reason=problem.detail,
         )
-        writer.writerows(
-            [problem.name, "", problem.finding, problem.action, "", problem.detail]
-            for problem in _unreadable_files(dataset)
-        )
+        for problem in _unreadable_files(dataset)
+    ]
+    CleaningReport(rows=tuple(rows)).write(path)

@@ -14,7 +14,7 @@ from bloodauto.data.clean import Cleaning
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.stratified_groups import stratified_group_split
 from bloodauto.errors import DataError, RunError
-from bloodauto.run.files import read_json, write_json
+from bloodauto.run.artifacts import SplitPart, SplitsFile
 from bloodauto.types import Rows
 
 #: Values of ``Splits.fold`` that are no fold.
@@ -326,19 +326,18 @@ def _checked(dataset: CellDataset, splits: Splits, notes: Sequence[str], *, want
     return replace(splits, notes=tuple(all_notes))
 
 
-def _as_json(dataset: CellDataset, splits: Splits) -> dict[str, object]:
+def _splits_file(dataset: CellDataset, splits: Splits) -> SplitsFile:
     parts = {EXCLUDED: "excluded", HELD_OUT_TEST: "test", **dict(enumerate(splits.fold_names))}
-    return {
-        "version": _FORMAT_VERSION,
-        "dataset_sha256": dataset.digest(),
-        "seed": splits.seed,
-        "num_folds": splits.num_folds,
-        "notes": list(splits.notes),
-        "parts": [
-            {"part": part, "name": name, "images": dataset.names[splits.fold == part].tolist()}
+    return SplitsFile(
+        dataset_sha256=dataset.digest(),
+        seed=splits.seed,
+        num_folds=splits.num_folds,
+        notes=splits.notes,
+        parts=tuple(
+            SplitPart(part=part, name=name, images=tuple(dataset.names[splits.fold == part].tolist()))
             for part, name in parts.items()
-        ],
-    }
+        ),
+    )
 
 
 def write_splits(path: Path, dataset: CellDataset, splits: Splits) -> None:
@@ -347,14 +346,13 @@ def write_splits(path: Path, dataset: CellDataset, splits: Splits) -> None:
     Raises:
         RunError: the file exists and holds other splits. Results under both would not be comparable.
     """
-    value = _as_json(dataset, splits)
-    if path.exists():
-        if read_json(path) != value:
-            raise RunError(
-                f"{path}: expected no splits or the same ones, found others. A run keeps its splits; start a new run."
-            )
-        return
-    write_json(path, value)
+    value = _splits_file(dataset, splits)
+    if not path.exists():
+        value.write(path)
+    elif SplitsFile.read(path) != value:
+        raise RunError(
+            f"{path}: expected no splits or the same ones, found others. A run keeps its splits; start a new run."
+        )
 
 
 def read_splits(path: Path, dataset: CellDataset) -> Splits:
@@ -365,23 +363,20 @@ def read_splits(path: Path, dataset: CellDataset) -> Splits:
     """
     if not path.exists():
         raise RunError(f"{path}: expected the splits of this run, found none. Start a new run.")
-    value = read_json(path)
+    value = SplitsFile.read(path)
+    if value.dataset_sha256 != dataset.digest():
+        raise RunError(
+            f"{path}: the data have changed since this run began: expected images with digest {value.dataset_sha256[:12]}, "
+            f"{dataset.source} has {dataset.digest()[:12]}. Restore them or start a new run."
+        )
+    row_of = {name: index for index, name in enumerate(dataset.names.tolist())}
+    fold = np.full(len(dataset), np.iinfo(np.int8).min, np.int8)
     try:
-        if value["version"] != _FORMAT_VERSION:
-            raise RunError(f"{path}: expected version {_FORMAT_VERSION}, got {value['version']!r}.")
-        if value["dataset_sha256"] != dataset.digest():
-            raise RunError(
-                f"{path}: the data have changed since this run began: expected images with digest "
-                f"{value['dataset_sha256'][:12]}, {dataset.source} has {dataset.digest()[:12]}. Restore them or start a new run."
-            )
-        row_of = {name: index for index, name in enumerate(dataset.names.tolist())}
-        fold = np.full(len(dataset), np.iinfo(np.int8).min, np.int8)
-        for part in value["parts"]:
-            fold[[row_of[name] for name in part["images"]]] = part["part"]
-        fold_names = tuple(part["name"] for part in value["parts"] if part["part"] >= 0)
-        splits = Splits(fold, int(value["seed"]), int(value["num_folds"]), fold_names, tuple(value["notes"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RunError(f"{path}: expected splits, got something damaged ({error!r}). Restore it.") from error
-    if (fold < HELD_OUT_TEST).any() or len(fold_names) != splits.num_folds:
-        raise RunError(f"{path}: expected every image in one part and {splits.num_folds} folds. Restore the file.")
-    return splits
+        for part in value.parts:
+            fold[[row_of[name] for name in part.images]] = part.part
+    except (KeyError, OverflowError) as error:
+        raise RunError(f"{path}: parts: expected names of these images, got {error}. Restore the file.") from error
+    fold_names = tuple(part.name for part in value.parts if part.part >= 0)
+    if (fold < HELD_OUT_TEST).any() or len(fold_names) != value.num_folds:
+        raise RunError(f"{path}: expected every image in one part and {value.num_folds} folds. Restore the file.")
+    return Splits(fold, value.seed, value.num_folds, fold_names, value.notes)

@@ -8,7 +8,7 @@ import math
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,7 +34,7 @@ from bloodauto.report.info import (
     TrialInfo,
     ValidationPredictions,
 )
-from bloodauto.run.artifacts import TrainingHistory
+from bloodauto.run.artifacts import LedgerFile, TrainingHistory
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json
 
@@ -126,7 +126,7 @@ def read_run(root: Path) -> RunInfo:
         split_sizes=sizes,
         split_notes=split_notes,
         trials=trials,
-        ledger=reader.part(run.ledger, lambda path: tuple(_ledger(path, reader))) or (),
+        ledger=reader.part(run.ledger.path, _ledger) or (),
         ensemble=reader.part(run.ensemble.path, lambda path: parse_end.ensemble(read_json(path))),
         test=reader.part(run.held_out_test.path, lambda path: parse_end.test_result(read_json(path))),
         ood=reader.part(run.ood_evaluation.path, lambda path: parse_end.ood(read_json(path)), optional=True),
@@ -159,7 +159,7 @@ def require_run(root: Path) -> None:
 
 def _is_run_directory(root: Path) -> bool:
     run = RunDirectory(root)
-    return any(path.is_file() for path in (run.settings, run.study, run.ledger, run.fingerprint.path))
+    return any(path.is_file() for path in (run.settings, run.study, run.ledger.path, run.fingerprint.path))
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -188,14 +188,9 @@ def _cleaning(path: Path) -> CleaningInfo:
         return parse.cleaning(rows)
 
 
-def _ledger(path: Path, reader: _Reader) -> Iterator[LedgerEntry]:
-    """The readable lines. A kill while the last line is written leaves a part of it; that is no reason to lose all."""
-    for index, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if line.strip():
-            try:
-                yield parse.ledger_entry(json.loads(line))
-            except (ValueError, TypeError) as error:
-                reader.note(path, f"line {index} is left out: {error}")
+def _ledger(path: Path) -> tuple[LedgerEntry, ...]:
+    charges = LedgerFile(path).read()
+    return tuple(LedgerEntry(one.phase, one.device_seconds, one.spent_device_seconds) for one in charges)
 
 
 def _trials(run: RunDirectory, reader: _Reader, storage: Any) -> tuple[TrialInfo, ...]:

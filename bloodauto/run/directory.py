@@ -16,6 +16,8 @@ from bloodauto.run.artifacts import (
     HeldOutTest,
     Labels,
     LedgerCharge,
+    LedgerFile,
+    LedgerHeartbeat,
     OodDetector,
     OodEvaluation,
     ParetoFront,
@@ -57,6 +59,11 @@ class ExportDirectory:
     def distilled(self) -> ArtifactFile[DistillationResult]:
         """How the model was distilled, if it was."""
         return ArtifactFile(self.root / DistillationResult.FILE, DistillationResult)
+
+    @property
+    def distillation_ledger(self) -> LedgerFile:
+        """All charges of a distillation that has a budget of its own."""
+        return LedgerFile(self.root / "distillation.jsonl")
 
     @property
     def keras_model(self) -> Path:
@@ -146,9 +153,14 @@ class RunDirectory:
         return "bloodauto" if storage is None else f"bloodauto {self.root.resolve()}"
 
     @property
-    def ledger(self) -> Path:
-        """All charges, one ``LedgerCharge`` a line."""
-        return self.root / LedgerCharge.FILE
+    def ledger(self) -> LedgerFile:
+        """All charges of a search, one ``LedgerCharge`` a line."""
+        return LedgerFile(self.root / LedgerCharge.FILE)
+
+    @property
+    def ledger_heartbeat(self) -> ArtifactFile[LedgerHeartbeat]:
+        """What the open slots of a search have run up since the last charge."""
+        return ArtifactFile(self.ledger.heartbeat_path, LedgerHeartbeat)
 
     @property
     def pareto_front(self) -> ArtifactFile[ParetoFront]:

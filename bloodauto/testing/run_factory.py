@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import optuna
 
 from bloodauto.config.settings import SearchSettings, write_settings
+from bloodauto.run.artifacts import LedgerCharge
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import append_line, write_arrays, write_json, write_text
+from bloodauto.run.files import write_arrays, write_json, write_text
 
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 RUNGS = (2, 6)
@@ -230,13 +230,9 @@ def predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> 
 
 
 def _charge(run: RunDirectory, phase: str, seconds: float, spent: float) -> float:
-    line = {
-        "at_unix": 1.7e9 + spent,
-        "phase": phase,
-        "device_seconds": seconds,
-        "spent_device_seconds": spent + seconds,
-    }
-    append_line(run.ledger, json.dumps(line))
+    run.ledger.append(
+        LedgerCharge(at_unix=1.7e9 + spent, phase=phase, device_seconds=seconds, spent_device_seconds=spent + seconds)
+    )
     return spent + seconds
 
 

@@ -12,6 +12,7 @@ import optuna
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import SearchSpace, load_space, recipe_from_parameters
+from bloodauto.run.artifacts import LedgerCharge, LedgerFile
 from bloodauto.testing.learning_curves import GeneratedCurves
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.simulated import Curve, SimulatedMachine, SimulatedSession, Simulator
@@ -77,7 +78,7 @@ class Search:
 
     def scheduler(self) -> Scheduler:
         self.ledger = Ledger(
-            self.folder / "ledger.jsonl",
+            LedgerFile(self.folder / LedgerCharge.FILE),
             budget_device_seconds=self.budget_device_seconds,
             now=self.simulator.now,
             wall_clock=self.simulator.now,

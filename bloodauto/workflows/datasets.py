@@ -15,8 +15,8 @@ from bloodauto.data.load import load_dataset, load_images
 from bloodauto.data.split import Splits, default_splits, read_splits, write_splits
 from bloodauto.data.synthetic.generator import PlantedFaults, synthesize
 from bloodauto.errors import DataError, RunError
+from bloodauto.run.artifacts import Fingerprint
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json, write_json
 from bloodauto.types import Images
 
 #: The value of ``data`` that stands for drawn cells.
@@ -109,14 +109,15 @@ def load_run_data(run: RunDirectory, settings: SearchSettings) -> RunData:
     """
     dataset = read_dataset(settings.data, settings.image_size_px)
     digest = dataset.digest()
-    if run.fingerprint.path.is_file() and read_json(run.fingerprint.path)["digest"] != digest:
+    fingerprint = run.fingerprint.read_if_exists()
+    if fingerprint is not None and fingerprint.digest != digest:
         raise RunError(
             f"{settings.data}: expected the images the run was started with, but they have changed. "
             "Restore them, or start a new run."
         )
     target = read_target_images(settings.target_images, dataset, seed=settings.seed)
     cleaning = clean(dataset, enabled=settings.cleaning)
-    if run.splits.path.is_file():
+    if run.splits.exists:
         return RunData(dataset, cleaning, read_splits(run.splits.path, dataset), target)
     smallest_class = int(np.bincount(dataset.labels[cleaning.keep], minlength=len(dataset.class_names)).min())
     num_folds = max(2, min(_MAX_FOLDS, smallest_class - 1))
@@ -131,23 +132,22 @@ def save_run_data(run: RunDirectory, data: RunData) -> None:
         run: The run.
         data: Its images.
     """
-    if run.splits.path.is_file():
+    if run.splits.exists:
         return
     dataset = data.dataset
     # In the order of the class indices: readers of the run name the columns of its predictions by it.
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
-    write_json(
-        run.fingerprint.path,
-        {
-            "source": dataset.source,
-            "images": len(dataset),
-            "height_px": dataset.images.shape[1],
-            "width_px": dataset.images.shape[2],
-            "classes": dict(zip(dataset.class_names, counts.tolist(), strict=True)),
-            "sites": dict(Counter(site for site in dataset.sites.tolist() if site)),
-            "excluded": int((~data.cleaning.keep).sum()),
-            "digest": dataset.digest(),
-        },
+    run.fingerprint.write(
+        Fingerprint(
+            source=dataset.source,
+            images=len(dataset),
+            height_px=dataset.images.shape[1],
+            width_px=dataset.images.shape[2],
+            classes=dict(zip(dataset.class_names, counts.tolist(), strict=True)),
+            sites=dict(Counter(site for site in dataset.sites.tolist() if site)),
+            excluded=int((~data.cleaning.keep).sum()),
+            digest=dataset.digest(),
+        )
     )
     write_cleaning_csv(run.cleaning.path, dataset, data.cleaning)
     write_splits(run.splits.path, dataset, data.splits)

@@ -23,7 +23,7 @@ from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.export.ensemble_export import Exported, build_ensemble, export_run
 from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.network import build_network
-from bloodauto.run.directory import RunDirectory
+from bloodauto.run.directory import ExportDirectory, RunDirectory
 from bloodauto.run.files import read_json
 from bloodauto.training.distillation import Teacher, teacher_from_model
 from bloodauto.training.limits import TimeLimits
@@ -36,7 +36,6 @@ from bloodauto.workflows.planning import load_checked_space, run_space_path, sui
 
 #: The ``student`` that stands for the smallest network of the run itself.
 SMALLEST = "smallest"
-LEDGER_FILE = "distillation.jsonl"
 _SLOT = "student"
 #: Multiplies the epochs of a student's recipe, so that the budget ends its training.
 _EPOCH_FACTOR = 1000.0
@@ -119,7 +118,7 @@ def open_ledger(run: RunDirectory, settings: SearchSettings, request: Distillati
         BudgetError: A budget that cannot be read, or that counts devices which the run does not use.
     """
     if request.budget is None:
-        path, device_seconds = run.ledger, settings.budget_device_seconds
+        file, device_seconds = run.ledger, settings.budget_device_seconds
     else:
         budget = parse_budget(request.budget)
         if budget.kind not in ("wall", settings.device):
@@ -127,10 +126,11 @@ def open_ledger(run: RunDirectory, settings: SearchSettings, request: Distillati
                 f"--budget {request.budget}: expected wall-clock or {settings.device} time, as the run has."
             )
         request.output.mkdir(parents=True, exist_ok=True)
-        path, device_seconds = request.output / LEDGER_FILE, budget.device_seconds(settings.devices_per_worker)
+        file = ExportDirectory(request.output).distillation_ledger
+        device_seconds = budget.device_seconds(settings.devices_per_worker)
         # An earlier export into this folder was paid by its own budget.
-        path.unlink(missing_ok=True)
-    return Ledger(path, budget_device_seconds=device_seconds, now=time.monotonic, wall_clock=time.time)
+        file.path.unlink(missing_ok=True)
+    return Ledger(file, budget_device_seconds=device_seconds, now=time.monotonic, wall_clock=time.time)
 
 
 def distil(

@@ -155,7 +155,7 @@ def export_distilled(
 def _ensemble_of(run: RunDirectory, settings: SearchSettings) -> Ensemble:
     """The run's ensemble; it is chosen now where the budget of the search ended before that."""
     # A run that was never charged has nothing to choose among, and gets no files.
-    if not run.ensemble.path.is_file() and run.ledger.is_file():
+    if not run.ensemble.exists and run.ledger.exists:
         with locked(run):
             study = open_study(run, settings)
             # A search that may go on chooses by itself.

@@ -28,7 +28,7 @@ from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.budget.recorded_costs import cost_model_from_study
 from bloodauto.tuning.executors.shutdown import DRIVER
-from bloodauto.tuning.objectives import write_pareto_front
+from bloodauto.tuning.objectives import pareto_front
 from bloodauto.workflows.datasets import RunData
 from bloodauto.workflows.planning import SearchPlan
 
@@ -225,7 +225,7 @@ def _eligible_trials(plan: SearchPlan, study: optuna.Study) -> list[tuple[int, f
     """Number and primary objective of the trials that may join the ensemble: with several objectives, the Pareto front."""
     complete, objectives = complete_trials(study), plan.settings.objectives
     if len(objectives.names) > 1:
-        write_pareto_front(plan.run.root, objectives, complete, plan.space)
+        plan.run.pareto_front.write(pareto_front(objectives, complete, plan.space))
         complete = objectives.pareto_front(complete, lambda trial: trial.values)
     return [(trial.number, float(trial.values[0])) for trial in complete]
 

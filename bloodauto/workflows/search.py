@@ -21,10 +21,10 @@ from bloodauto.config.settings import (
 )
 from bloodauto.ensemble.record import read_ensemble
 from bloodauto.errors import RunError
+from bloodauto.run.artifacts import ParetoTrial
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.objectives import read_pareto_front
 from bloodauto.tuning.scheduler import Scheduler
 from bloodauto.workflows.datasets import save_run_data
 from bloodauto.workflows.finalize import complete_trials, finalize
@@ -76,7 +76,7 @@ class SearchResult:
         best: Scores by name of the best single training on validation images; empty when there is none.
         ensemble: Scores by name of the ensemble on validation images; empty when interrupted.
         export: Folder of the exported files; None when nothing was exported.
-        pareto_front: With several objectives, the trials that no other dominates: trial, backbone, recipe_id, values.
+        pareto_front: With several objectives, the trials that no other dominates.
     """
 
     run_dir: Path
@@ -87,7 +87,7 @@ class SearchResult:
     best: Mapping[str, float]
     ensemble: Mapping[str, float]
     export: Path | None
-    pareto_front: tuple[Mapping[str, Any], ...] = ()
+    pareto_front: tuple[ParetoTrial, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the keys of the last line of ``bloodauto search --json``."""
@@ -100,7 +100,7 @@ class SearchResult:
             "best": dict(self.best),
             "ensemble": dict(self.ensemble),
             "export": None if self.export is None else str(self.export),
-            "front": [dict(row) for row in self.pareto_front],
+            "front": [trial.model_dump() for trial in self.pareto_front],
         }
 
 
@@ -300,6 +300,7 @@ def _check_new(run: RunDirectory) -> None:
 def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: float, *, finished: bool) -> SearchResult:
     """Counts and scores of a run in its present state."""
     run = plan.run
+    front = run.pareto_front.read_if_exists()
     counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
     ensemble = read_ensemble(run) if run.ensemble.path.is_file() else None
     best: Mapping[str, float] = {}
@@ -316,7 +317,7 @@ def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: floa
         best=best,
         ensemble={} if ensemble is None else ensemble.scores,
         export=run.export.root if (run.export.root / "labels.json").is_file() else None,
-        pareto_front=read_pareto_front(run.root),
+        pareto_front=() if front is None else front.trials,
     )
 
 

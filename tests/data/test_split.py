@@ -318,7 +318,7 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
         read_splits(tmp_path / "s.json", changed)
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"version": 1}', '{"version": 2}', "null"])
+@pytest.mark.parametrize("damage", ["{", "[]", '{"format_version": 1}', '{"format_version": 2}', "null"])
 def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
     (tmp_path / "s.json").write_text(damage)
     with pytest.raises(RunError):

@@ -49,7 +49,7 @@ def test_predictions_of_a_quiet_machine_do_not_overspend_on_a_crowded_one(
         search.wait_until(lambda: run.trial(1).result.exists, "a second trial to end")
         with crowd(2 * (os.cpu_count() or 1)):
             ended = search.wait(timeout_seconds=120 + budget)
-    assert charges(run)[-1]["spent_device_seconds"] <= budget
+    assert charges(run)[-1].spent_device_seconds <= budget
     assert ended.code == 0, (ended.out[-3000:], ended.err[-3000:])
     # A later command writes what there was no time for.
     output = tmp_path / "best"

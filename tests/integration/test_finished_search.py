@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bloodauto.data.load import load_dataset
+from bloodauto.run.artifacts import WorkerProcess
 from bloodauto.run.files import read_json
 from tests.command_line import all_files, bloodauto_here, charges, study_trials
 from tests.integration.conftest import FinishedSearch, Inputs
@@ -43,9 +44,9 @@ def test_the_last_line_is_json_with_the_result(finished_search: FinishedSearch) 
 
 def test_no_more_than_the_budget_is_spent(finished_search: FinishedSearch) -> None:
     lines = charges(finished_search.run)
-    totals = [line["spent_device_seconds"] for line in lines]
+    totals = [line.spent_device_seconds for line in lines]
     assert totals == sorted(totals)
-    assert totals[-1] == pytest.approx(sum(line["device_seconds"] for line in lines), abs=0.01)
+    assert totals[-1] == pytest.approx(sum(line.device_seconds for line in lines), abs=0.01)
     assert finished_search.summary["spent_device_seconds"] == pytest.approx(totals[-1], abs=0.01)
     assert totals[-1] <= finished_search.summary["budget_device_seconds"] == finished_search.budget_device_seconds
 
@@ -71,15 +72,15 @@ def test_the_study_records_how_every_trial_ended(finished_search: FinishedSearch
 
 def test_two_workers_train_at_the_same_time(finished_search: FinishedSearch) -> None:
     intervals = [
-        (line["at_unix"] - line["device_seconds"], line["at_unix"])
+        (line.at_unix - line.device_seconds, line.at_unix)
         for line in charges(finished_search.run)
-        if line["phase"].startswith(("trial", "refit"))
+        if line.phase.startswith(("trial", "refit"))
     ]
     overlap_seconds = max(min(a[1], b[1]) - max(a[0], b[0]) for a, b in itertools.combinations(intervals, 2))
     assert overlap_seconds > 1.0, "each worker reserves one core, so a second charged is a second reserved"
-    starts = [line["at_unix"] for line in charges(finished_search.run) if line["phase"] == "start-up"]
+    starts = [line.at_unix for line in charges(finished_search.run) if line.phase == "start-up"]
     assert starts[1] - starts[0] < 3.0, "no worker waits for another one's start"
-    pids = {read_json(path)["pid"] for path in finished_search.run.root.glob("*/*/worker.json")}
+    pids = {WorkerProcess.read(path).pid for path in finished_search.run.root.glob("*/*/worker.json")}
     assert len(pids) == 2, "workers are kept from one training to the next"
 
 

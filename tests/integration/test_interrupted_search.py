@@ -11,7 +11,6 @@ import pytest
 from optuna.trial import TrialState
 
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json
 from tests.command_line import (
     Started,
     all_files,
@@ -39,11 +38,11 @@ def test_a_search_survives_a_lost_worker_an_interrupt_and_a_kill(
     first, second = run.trial(0), run.trial(1)
     with Started(*options) as search:
         search.wait_until(lambda: epochs_done(first) >= 2, "the first trial's second epoch")
-        pid = read_json(first.process.path)["pid"]
+        pid = first.process.read().pid
         os.kill(pid, signal.SIGKILL)
         _check_that_another_search_is_refused(run)
         search.wait_until(lambda: first.result.exists, "the end of the trial whose worker was killed")
-        assert read_json(first.process.path)["pid"] != pid
+        assert first.process.read().pid != pid
         assert [report.epoch for report in first.history.read().epochs] == list(range(1, 13)), "no epoch is repeated"
         search.wait_until(lambda: epochs_done(second) >= 1, "the second trial's first epoch")
         search.signal(signal.SIGINT)
@@ -62,7 +61,7 @@ def test_a_search_survives_a_lost_worker_an_interrupt_and_a_kill(
         resumed.wait_until(lambda: epochs_done(second) > epochs, "the next epoch of the second trial")
         resumed.process.kill()
         resumed.wait()
-    ledger, epochs = run.ledger.read_text(), epochs_done(second)
+    ledger, epochs = run.ledger.path.read_text(), epochs_done(second)
 
     finished = bloodauto("search", "--resume", "--run", run.root, "--json", timeout_seconds=90 + budget)
     assert finished.code == 0, finished.err[-3000:]
@@ -75,9 +74,9 @@ def test_a_search_survives_a_lost_worker_an_interrupt_and_a_kill(
     assert kept_files(first.root) == files
     assert trials[1].params == parameters
     assert epochs_done(second) >= epochs
-    assert run.ledger.read_text().startswith(ledger), "the ledger is continued"
-    assert "interrupted" in [charge["phase"] for charge in charges(run)], "what ran at the kill was charged, too"
-    assert charges(run)[-1]["spent_device_seconds"] <= budget
+    assert run.ledger.path.read_text().startswith(ledger), "the ledger is continued"
+    assert "interrupted" in [charge.phase for charge in charges(run)], "what ran at the kill was charged, too"
+    assert charges(run)[-1].spent_device_seconds <= budget
 
 
 def _check_that_another_search_is_refused(run: RunDirectory) -> None:

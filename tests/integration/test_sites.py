@@ -95,7 +95,7 @@ def test_two_workers_share_a_gpu_and_are_charged_half_of_it_each(sites_search: S
     assert summary["budget_device_seconds"] == sites_search.budget_device_seconds
     assert summary["spent_device_seconds"] <= sites_search.budget_device_seconds
     assert summary["trials"]["complete"] > 0
-    wall_seconds = lines[-1]["at_unix"] - lines[0]["at_unix"]
+    wall_seconds = lines[-1].at_unix - lines[0].at_unix
     # Two halves while both train; half a GPU at the end.
     assert 0.5 * wall_seconds <= summary["spent_device_seconds"] <= 1.1 * wall_seconds + 10
 

@@ -162,11 +162,11 @@ def test_values_of_the_wrong_type_are_named(own_run: RunDirectory, name: str, va
 
 def test_a_torn_last_line_of_the_ledger_loses_only_itself(own_run: RunDirectory) -> None:
     whole = read_run(own_run.root).ledger
-    with own_run.ledger.open("a") as stream:
+    with own_run.ledger.path.open("a") as stream:
         stream.write('{"at_unix": 17, "phase": "tri')
     info = read_run(own_run.root)
     assert info.ledger == whole
-    assert "is left out" in info.notes[0].text
+    assert not info.notes
 
 
 def test_broken_files_of_one_trial_leave_the_others(own_run: RunDirectory) -> None:

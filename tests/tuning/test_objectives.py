@@ -11,9 +11,10 @@ from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.space import recipe_from_parameters
 from bloodauto.models.backbones import num_parameters
+from bloodauto.run.artifacts import LedgerFile
+from bloodauto.run.directory import RunDirectory
 from bloodauto.testing.simulated_search import SETTINGS, Search
-from bloodauto.tuning.budget.ledger import read_ledger
-from bloodauto.tuning.objectives import read_pareto_front, write_pareto_front
+from bloodauto.tuning.objectives import pareto_front
 from bloodauto.tuning.pruning import plan_pruning
 
 SEVERAL = Objectives(("shift", "latency", "parameters"))
@@ -43,14 +44,14 @@ def several(folder: Path, **changes: object) -> Search:
 def test_a_two_objective_search_keeps_to_its_budget_and_finds_a_pareto_front(folder: Path) -> None:
     search = several(folder, budget_device_seconds=3000.0)
     search.session()
-    spent = sum(read_ledger(folder / "ledger.jsonl").values())
+    spent = sum(LedgerFile(folder / "ledger.jsonl").device_seconds_by_phase().values())
     assert 0.9 * 3000 <= spent + SETTINGS.finalization_device_seconds <= 3000 + 1
     complete = [trial for trial in search.study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     assert len(complete) >= 2
     assert all(len(trial.values) == 2 for trial in complete)
     assert {"complete", "pruned"} <= set(search.outcomes())
-    pareto_front = search.last_scheduler.pareto_front()
-    assert sorted(one.number for one in pareto_front) == sorted(trial.number for trial in search.study.best_trials)
+    front = search.last_scheduler.pareto_front()
+    assert sorted(one.number for one in front) == sorted(trial.number for trial in search.study.best_trials)
     incumbent = search.last_scheduler.incumbent()
     assert incumbent is not None
     assert incumbent.objective == max(trial.values[0] for trial in complete)
@@ -61,10 +62,10 @@ def test_refits_repeat_pareto_front_trials(folder: Path) -> None:
     session = search.session()
     refits = [one.assignment for one in session.trainings if one.assignment.kind == "refit"]
     assert refits
-    pareto_front = {trial.recipe.id for trial in search.last_scheduler.pareto_front()}
+    front_ids = {trial.recipe.id for trial in search.last_scheduler.pareto_front()}
     recipes = {name.split("-")[0] for name in (one.name for one in refits)}
     by_number = {trial.number: trial.user_attrs["recipe_id"] for trial in search.study.trials}
-    assert {by_number[int(name)] for name in recipes} & pareto_front
+    assert {by_number[int(name)] for name in recipes} & front_ids
 
 
 def test_a_light_network_is_not_pruned_by_heavier_ones(folder: Path) -> None:
@@ -97,17 +98,17 @@ def test_a_killed_two_objective_search_resumes(folder: Path) -> None:
         assert trial.state.is_finished()
         if done.get(trial.number):
             assert min(dict(trial.user_attrs["curve"])) == 1
-    assert sum(read_ledger(folder / "ledger.jsonl").values()) <= 2000.0
+    assert sum(LedgerFile(folder / "ledger.jsonl").device_seconds_by_phase().values()) <= 2000.0
 
 
 def test_the_pareto_front_is_written_best_first_and_read_back(folder: Path) -> None:
     search = several(folder, budget_device_seconds=2000.0)
     search.session()
     complete = [trial for trial in search.study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    assert read_pareto_front(folder) == ()
-    write_pareto_front(folder, search.settings.objectives, complete, search.space)
-    rows = read_pareto_front(folder)
-    assert {row["trial"] for row in rows} == {trial.number for trial in search.study.best_trials}
-    shifts = [row["values"]["shift"] for row in rows]
+    front = pareto_front(search.settings.objectives, complete, search.space)
+    RunDirectory(folder).pareto_front.write(front)
+    assert RunDirectory(folder).pareto_front.read() == front
+    assert {trial.trial for trial in front.trials} == {trial.number for trial in search.study.best_trials}
+    shifts = [trial.values["shift"] for trial in front.trials]
     assert shifts == sorted(shifts, reverse=True)
-    assert set(rows[0]["values"]) == {"shift", "parameters"}
+    assert set(front.trials[0].values) == {"shift", "parameters"}

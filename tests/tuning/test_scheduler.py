@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from bloodauto.config.space import parameters_of
+from bloodauto.run.artifacts import LedgerFile
 from bloodauto.testing.learning_curves import CurvePoint
 from bloodauto.testing.simulated_search import SETTINGS, Search, curves, tiny_recipe, tiny_space
-from bloodauto.tuning.budget.ledger import read_ledger
 from bloodauto.tuning.executors.simulated import Fault, SimulatedMachine, SimulatedSession
 
 
@@ -88,7 +88,7 @@ def test_spent_is_never_more_than_the_budget_and_nine_tenths_at_least(
     session = search.session()
     for_training = budget - search.settings.finalization_device_seconds
     spent = search.ledger.spent_device_seconds
-    charges = read_ledger(search.folder / "ledger.jsonl")
+    charges = LedgerFile(search.folder / "ledger.jsonl").device_seconds_by_phase()
     assert spent <= budget
     assert spent - charges.get("idle", 0.0) >= 0.9 * for_training
     assert spent == pytest.approx(sum(charges.values()), abs=0.01 * len(session.trainings) + 0.1)

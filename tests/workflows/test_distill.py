@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from bloodauto.ensemble.assemble import assemble
 from bloodauto.ensemble.record import write_ensemble
 from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.fold_data import prepare_fold
-from bloodauto.run.directory import RunDirectory
+from bloodauto.run.artifacts import LedgerCharge
+from bloodauto.run.directory import ExportDirectory, RunDirectory
 from bloodauto.run.files import read_json
 from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train
@@ -136,9 +136,9 @@ def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: 
     found = exported.distilled
     assert found is not None
     assert found.parameters < found.teacher_parameters
-    lines = [json.loads(line) for line in (output / "distillation.jsonl").read_text().splitlines()]
-    assert {line["phase"] for line in lines} == {"distill"}
-    assert found.spent_device_seconds < lines[-1]["spent_device_seconds"] <= 120
+    charges = ExportDirectory(output).distillation_ledger.read()
+    assert {charge.phase for charge in charges} == {"distill"}
+    assert found.spent_device_seconds < charges[-1].spent_device_seconds <= 120
     assert found.epochs > 6
     both = found.comparison
     # Eight classes: an eighth by chance.
@@ -155,7 +155,7 @@ def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: 
     # The run's own ensemble, ledger and held-out test are as they were.
     assert searched.run.ensemble.path.read_text(encoding="utf-8") == before
     assert not searched.run.held_out_test.path.exists()
-    assert not searched.run.ledger.exists()
+    assert not searched.run.ledger.exists
 
 
 @pytest.mark.slow
@@ -165,11 +165,10 @@ def test_without_a_budget_what_the_search_left_is_spent_and_not_more(searched: S
     shutil.copytree(searched.run.root, run.root)
     settings = run.settings.read_text(encoding="utf-8")
     run.settings.write_text(settings.replace("30cpu-s", "160cpu-s"), encoding="utf-8")
-    earlier = {"at_unix": 0, "phase": "trial 0", "device_seconds": 40.0, "spent_device_seconds": 40.0}
-    run.ledger.write_text(json.dumps(earlier) + "\n", encoding="utf-8")
+    run.ledger.append(LedgerCharge(at_unix=0.0, phase="trial 0", device_seconds=40.0, spent_device_seconds=40.0))
     exported = bloodauto.export_distilled(run.root, tmp_path / "small", student="smallest")
     assert exported.distilled is not None
     assert exported.distilled.budget_device_seconds == 160
-    last = json.loads(run.ledger.read_text().splitlines()[-1])
-    assert last["phase"] == "distill"
-    assert 40 < last["spent_device_seconds"] <= 160
+    last = run.ledger.read()[-1]
+    assert last.phase == "distill"
+    assert 40 < last.spent_device_seconds <= 160

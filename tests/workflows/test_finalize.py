@@ -13,6 +13,7 @@ from bloodauto.config.settings import resolve_settings
 from bloodauto.config.space import covering_recipes, parameters_of
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.write import write_dataset
+from bloodauto.run.artifacts import LedgerCharge
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.tuning.budget.cost_model import Timing
@@ -53,8 +54,9 @@ def test_however_slow_a_step_is_the_budget_is_kept_and_what_is_missing_is_said(
     plan: SearchPlan, tmp_path: Path, spent: float
 ) -> None:
     """Six seconds of a budget of ten are spent, or almost all, or more than all by an earlier session."""
-    write_text(tmp_path / "ledger.jsonl", f'{{"phase": "trial 0", "device_seconds": {spent}}}\n')
-    ledger = Ledger(tmp_path / "ledger.jsonl", budget_device_seconds=10, now=time.monotonic, wall_clock=time.time)
+    charge = LedgerCharge(at_unix=0.0, phase="trial 0", device_seconds=spent, spent_device_seconds=spent)
+    plan.run.ledger.append(charge)
+    ledger = Ledger(plan.run.ledger, budget_device_seconds=10, now=time.monotonic, wall_clock=time.time)
     study, said = optuna.create_study(), []
 
     def slow_step(name: str) -> None:

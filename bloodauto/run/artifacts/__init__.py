@@ -47,12 +47,11 @@ from bloodauto.run.artifacts.evaluation import (
     ValidationPredictions,
 )
 from bloodauto.run.artifacts.export import Labels, ModelInput
+from bloodauto.run.artifacts.ledger import LedgerCharge, LedgerFile, LedgerHeartbeat
 from bloodauto.run.artifacts.training import (
     AveragedEpochs,
     Checkpoint,
     EpochReport,
-    LedgerCharge,
-    LedgerHeartbeat,
     NetworkWeights,
     TrainingFailure,
     TrainingHistory,
@@ -89,6 +88,7 @@ __all__ = [
     "HeldOutTest",
     "Labels",
     "LedgerCharge",
+    "LedgerFile",
     "LedgerHeartbeat",
     "Metrics",
     "ModelInput",

@@ -177,39 +177,6 @@ class TrainingFailure(Artifact):
     message: str
 
 
-class LedgerCharge(Artifact):
-    """One line of ``ledger.jsonl``: device-seconds charged to a phase.
-
-    Attributes:
-        at_unix: when it was charged, Unix time.
-        phase: what for, for example ``start-up``, ``trial 3`` or ``idle``.
-        device_seconds: devices reserved x seconds reserved.
-        spent_device_seconds: total of the ledger after this charge.
-    """
-
-    FILE = "ledger.jsonl"
-
-    at_unix: float
-    phase: str
-    device_seconds: Annotated[float, Field(ge=0)]
-    spent_device_seconds: Annotated[float, Field(ge=0)]
-
-
-class LedgerHeartbeat(Artifact):
-    """``ledger.heartbeat.json``: the running total of a ledger with open slots.
-
-    Attributes:
-        spent_device_seconds: charges and what the open slots have run up since.
-        devices: devices reserved at present.
-    """
-
-    FILE = "ledger.heartbeat.json"
-    MEND = "Delete it; up to a few seconds of the budget are then not accounted for."
-
-    spent_device_seconds: Annotated[float, Field(ge=0)]
-    devices: Annotated[float, Field(ge=0)]
-
-
 class VariantOutcome(Artifact):
     """``outcome.json``: how the training of one variant of a comparison ended.
 

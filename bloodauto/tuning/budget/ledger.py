@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
-from bloodauto.errors import RunError
-from bloodauto.run.files import append_line, read_json, write_json, write_text
+from bloodauto.run.artifacts import LedgerCharge, LedgerFile, LedgerHeartbeat
+from bloodauto.run.training_directory import ArtifactFile
 
 #: How often the running total is noted. After a kill, up to one such interval is charged on top of what was noted.
 HEARTBEAT_SECONDS = 2.0
@@ -49,7 +46,7 @@ class Ledger:
     charged for what it used, and not for the time until somebody resumed it.
 
     Args:
-        path: the ledger's file; what it holds already counts as spent.
+        file: the ledger's file; what it holds already counts as spent.
         budget_device_seconds: how much may be spent.
         now: the clock, in seconds; it only needs to run forward.
         wall_clock: Unix time, for the file.
@@ -60,54 +57,47 @@ class Ledger:
 
     def __init__(
         self,
-        path: Path,
+        file: LedgerFile,
         *,
         budget_device_seconds: float,
         now: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self.budget_device_seconds = budget_device_seconds
-        self._path, self._now, self._wall_clock = path, now, wall_clock
+        self._file, self._now, self._wall_clock = file, now, wall_clock
         self._lock = threading.RLock()
         self._slots: dict[str, _Slot] = {}
         self._last_heartbeat = float("-inf")
-        self._by_phase = read_ledger(path)
-        _repair_last_line(path)
+        self._by_phase = file.device_seconds_by_phase()
+        file.repair_last_line()
         self._charged = sum(self._by_phase.values())
         self._charge_interrupted()
 
     @property
-    def _heartbeat_path(self) -> Path:
-        return self._path.with_suffix(".heartbeat.json")
+    def _heartbeat(self) -> ArtifactFile[LedgerHeartbeat]:
+        return ArtifactFile(self._file.heartbeat_path, LedgerHeartbeat)
 
     def _charge_interrupted(self) -> None:
-        if not self._heartbeat_path.is_file():
+        heartbeat = self._heartbeat.read_if_exists()
+        if heartbeat is None:
             return
-        heartbeat = read_json(self._heartbeat_path)
-        try:
-            noted, devices = float(heartbeat["spent_device_seconds"]), float(heartbeat["devices"])
-        except (KeyError, TypeError, ValueError):
-            raise RunError(
-                f"{self._heartbeat_path}: expected spent_device_seconds and devices, got {str(heartbeat)[:80]}. "
-                "Delete the file; up to a few seconds of the budget are then not accounted for."
-            ) from None
-        missing = noted + devices * HEARTBEAT_SECONDS - self._charged
+        missing = heartbeat.spent_device_seconds + heartbeat.devices * HEARTBEAT_SECONDS - self._charged
         if missing > 0:
             self._write("interrupted", missing)
-        self._heartbeat_path.unlink()
+        self._heartbeat.delete()
 
     def _write(self, phase: str, device_seconds: float) -> None:
         # What is counted is what is written, so that a resume counts the same.
         device_seconds = round(device_seconds, 6)
         self._charged += device_seconds
         self._by_phase[phase] = self.charged_for(phase) + device_seconds
-        line = {
-            "at_unix": self._wall_clock(),
-            "phase": phase,
-            "device_seconds": device_seconds,
-            "spent_device_seconds": round(self._charged, 6),
-        }
-        append_line(self._path, json.dumps(line))
+        charge = LedgerCharge(
+            at_unix=self._wall_clock(),
+            phase=phase,
+            device_seconds=device_seconds,
+            spent_device_seconds=round(self._charged, 6),
+        )
+        self._file.append(charge)
 
     @property
     @_synchronized
@@ -178,55 +168,6 @@ class Ledger:
             return
         self._last_heartbeat = now
         if self._slots:
-            spent = {"spent_device_seconds": self.spent_device_seconds, "devices": self.devices}
-            write_json(self._heartbeat_path, spent)
+            self._heartbeat.write(LedgerHeartbeat(spent_device_seconds=self.spent_device_seconds, devices=self.devices))
         else:
-            self._heartbeat_path.unlink(missing_ok=True)
-
-
-def read_ledger(path: Path) -> dict[str, float]:
-    """Device-seconds by phase that a ledger's file accounts for; empty when there is none.
-
-    A last line torn by a crash is passed over: the heartbeat covers what it would have said.
-
-    Raises:
-        RunError: a line that is none of a ledger's.
-    """
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    charges: dict[str, float] = {}
-    for number, line in enumerate(lines, start=1):
-        charge = _parse_charge(line)
-        if charge is not None:
-            phase, device_seconds = charge
-            charges[phase] = charges.get(phase, 0.0) + device_seconds
-        elif number < len(lines):
-            raise RunError(
-                f"{path}:{number}: expected a ledger's line with phase and device_seconds, got {line[:80]!r}. "
-                "Restore the file or start a new run."
-            )
-    return charges
-
-
-def _parse_charge(line: str) -> tuple[str, float] | None:
-    """Purpose and device-seconds of a line; None when it is none of ours."""
-    try:
-        entry: Any = json.loads(line)
-        phase, device_seconds = entry["phase"], float(entry["device_seconds"])
-    except (ValueError, KeyError, TypeError):
-        return None
-    valid = isinstance(phase, str) and math.isfinite(device_seconds) and device_seconds >= 0
-    return (phase, device_seconds) if valid else None
-
-
-def _repair_last_line(path: Path) -> None:
-    """Takes a torn last line away, or the next charge would be glued to it and both be lost."""
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole, _, last = text.rpartition("\n")
-    if _parse_charge(last) is not None:
-        write_text(path, text + "\n")
-    elif last:
-        write_text(path, whole + "\n" if whole else "")
+            self._heartbeat.delete()

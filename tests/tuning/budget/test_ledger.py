@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -6,7 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bloodauto.errors import RunError
-from bloodauto.tuning.budget.ledger import HEARTBEAT_SECONDS, Ledger, read_ledger
+from bloodauto.run.artifacts import LedgerCharge, LedgerFile
+from bloodauto.tuning.budget.ledger import HEARTBEAT_SECONDS, Ledger
+
+CHARGE = LedgerCharge(at_unix=1.0, phase="trial 0", device_seconds=5.0, spent_device_seconds=5.0)
 
 
 class Clock:
@@ -18,7 +20,7 @@ class Clock:
 
 
 def open_ledger(folder: Path, clock: Clock, budget: float = 1000.0) -> Ledger:
-    return Ledger(folder / "ledger.jsonl", budget_device_seconds=budget, now=clock, wall_clock=clock)
+    return Ledger(LedgerFile(folder / "ledger.jsonl"), budget_device_seconds=budget, now=clock, wall_clock=clock)
 
 
 def test_every_second_of_a_slot_is_charged_to_its_phase(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_every_second_of_a_slot_is_charged_to_its_phase(tmp_path: Path) -> None:
     ledger.release("b")
     clock.seconds += 1000
     assert ledger.spent_device_seconds == pytest.approx(75)
-    assert read_ledger(tmp_path / "ledger.jsonl") == {"start-up": 20.0 + 15.0, "trial 0": 40.0}
+    assert LedgerFile(tmp_path / "ledger.jsonl").device_seconds_by_phase() == {"start-up": 20.0 + 15.0, "trial 0": 40.0}
     assert ledger.charged_for("trial 0") == 40.0
 
 
@@ -90,7 +92,7 @@ def test_a_kill_is_charged_for_what_was_used_and_not_for_the_downtime(
 def test_a_torn_last_line_is_taken_away(tmp_path: Path, torn: str) -> None:
     clock = Clock()
     path = tmp_path / "ledger.jsonl"
-    path.write_text(json.dumps({"phase": "trial 0", "device_seconds": 5.0}) + "\n" + torn)
+    path.write_text(CHARGE.to_line() + "\n" + torn)
     for expected in (5.0, 12.0):
         ledger = open_ledger(tmp_path, clock)
         assert ledger.spent_device_seconds == pytest.approx(expected)
@@ -101,13 +103,13 @@ def test_a_torn_last_line_is_taken_away(tmp_path: Path, torn: str) -> None:
 
 def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    path.write_text(json.dumps({"phase": "trial 0", "device_seconds": 5.0}))
+    path.write_text(CHARGE.to_line())
     clock = Clock()
     ledger = open_ledger(tmp_path, clock)
     ledger.reserve("a", 1.0, "trial 0")
     clock.seconds += 1
     ledger.release("a")
-    assert read_ledger(path) == {"trial 0": 6.0}
+    assert LedgerFile(path).device_seconds_by_phase() == {"trial 0": 6.0}
 
 
 @pytest.mark.parametrize(
@@ -115,18 +117,19 @@ def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
     [
         "nonsense",
         "[1]",
-        '{"phase": "x"}',
-        '{"phase": 3, "device_seconds": 1}',
-        '{"phase": "x", "device_seconds": NaN}',
-        '{"phase": "x", "device_seconds": -5}',
+        CHARGE.to_line().replace("device_seconds", "seconds"),
+        CHARGE.to_line().replace('"trial 0"', "3"),
+        CHARGE.to_line().replace("5.0", "NaN"),
+        CHARGE.to_line().replace("5.0", "-5"),
+        CHARGE.to_line().replace("1,", "2,", 1),
     ],
 )
 def test_a_line_of_something_else_is_an_error_with_its_place(tmp_path: Path, line: str) -> None:
     path = tmp_path / "ledger.jsonl"
-    good = json.dumps({"phase": "trial 0", "device_seconds": 5.0})
+    good = CHARGE.to_line()
     path.write_text(f"{good}\n{line}\n{good}\n")
     with pytest.raises(RunError, match=r"ledger\.jsonl:2"):
-        read_ledger(path)
+        LedgerFile(path).device_seconds_by_phase()
 
 
 def test_a_binary_file_is_an_error(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bloodauto.tuning.budget.ledger import Ledger, read_ledger
+from bloodauto.run.artifacts import LedgerFile
+from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.shutdown import DRIVER, WorkerShutdown
 
 SLOTS = ("worker 0", "worker 1", "worker 2")
@@ -43,7 +44,9 @@ def processes() -> Iterator[Processes]:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    ledger = Ledger(tmp_path / "ledger.jsonl", budget_device_seconds=30.0, now=time.monotonic, wall_clock=time.time)
+    ledger = Ledger(
+        LedgerFile(tmp_path / "ledger.jsonl"), budget_device_seconds=30.0, now=time.monotonic, wall_clock=time.time
+    )
     for slot in SLOTS:
         ledger.reserve(slot, 2.0, "trial")
     return ledger
@@ -64,7 +67,7 @@ def test_workers_are_killed_at_the_limit_while_the_main_thread_is_busy(
     for slot in SLOTS:
         ledger.release(slot)
     ledger.release(DRIVER)
-    by_phase = read_ledger(tmp_path / "ledger.jsonl")
+    by_phase = LedgerFile(tmp_path / "ledger.jsonl").device_seconds_by_phase()
     assert 6.0 <= by_phase["trial"] < 6.0 + 6 * 1.0
     assert by_phase["worker shutdown"] == pytest.approx(2 * 3.0 - by_phase["trial"] / 3, abs=2.0)
 

@@ -17,9 +17,9 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bloodauto.run.files import read_json, write_json
+from bloodauto.run.artifacts import WorkerProcess
+from bloodauto.run.training_directory import TrainingDirectory
 
-_PROCESS_FILE = "worker.json"
 #: Of processes that Ray has handed out: not of those that wait, nor of its agents, without which Ray itself would end.
 _TITLE = re.compile(r"ray::(?!IDLE|\w*Agent\b)")
 _KILL_TIMEOUT_SECONDS = 5.0
@@ -28,22 +28,22 @@ _KILL_TIMEOUT_SECONDS = 5.0
 def record_process(folder: Path) -> None:
     """Notes in a training's folder which process trains it; called by the worker."""
     node = ray.get_runtime_context().get_node_id()
-    write_json(folder / _PROCESS_FILE, {"pid": os.getpid(), "node_id": node})
+    TrainingDirectory(folder).process.write(WorkerProcess(pid=os.getpid(), node_id=node))
 
 
 def kill_recorded(folder: Path) -> Any | None:
     """Kills the process that was noted in a training's folder; returns what ``ray.wait`` waits for, None without a note."""
-    if not (folder / _PROCESS_FILE).is_file():
+    worker = TrainingDirectory(folder).process.read_if_exists()
+    if worker is None:
         return None
-    worker = read_json(folder / _PROCESS_FILE)
 
     @ray.remote(num_cpus=0, max_retries=0)
     def end_process(pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
-    strategy = NodeAffinitySchedulingStrategy(node_id=worker["node_id"], soft=False)
-    return end_process.options(scheduling_strategy=strategy).remote(worker["pid"])
+    strategy = NodeAffinitySchedulingStrategy(node_id=worker.node_id, soft=False)
+    return end_process.options(scheduling_strategy=strategy).remote(worker.pid)
 
 
 def _local_workers() -> list[psutil.Process]:

@@ -21,7 +21,9 @@ from bloodauto.config.recipe import parse_recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.errors import TrialAbort, TrialFailure, UserError
+from bloodauto.run.artifacts import TrainingFailure
 from bloodauto.run.files import write_json
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.tuning.executors.ray.processes import record_process
 
@@ -182,13 +184,13 @@ class Worker(tune.Trainable):
             return self._failed("rejected", str(error))
         except Exception as error:
             reason = _failure_reason(error)
-            (self._folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            TrainingDirectory(self._folder).traceback.write_text(traceback.format_exc(), encoding="utf-8")
             return self._failed(
                 reason, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:500]
             )
 
     def _failed(self, reason: str, message: str) -> dict[str, Any]:
-        write_json(self._folder / "failure.json", {"reason": reason, "message": message})
+        TrainingDirectory(self._folder).failure.write(TrainingFailure(reason=reason, message=message))
         return self._ended({"kind": "failed", "reason": reason, "message": message})
 
     def _ended(self, ending: dict[str, Any]) -> dict[str, Any]:
