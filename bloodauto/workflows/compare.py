@@ -46,6 +46,11 @@ class ComparisonResult:
         published_metric: What ``ComparisonRow.published`` is.
         notes: What a reader must know about the figures.
         run_dir: Holds ``table.md``, ``table.csv`` and a folder for each variant.
+
+    Example:
+        >>> comparison = ComparisonResult((), None, "", (), Path("runs/dropout"))
+        >>> (comparison.run_dir / "table.md").as_posix()
+        'runs/dropout/table.md'
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -106,6 +111,17 @@ def ablate(
 
     Raises:
         UserError: A recipe, images, weights or a budget that cannot be used.
+
+    Example:
+        >>> import bloodauto
+        >>> comparison = bloodauto.ablate(
+        ...     "recipe.yaml",
+        ...     run_dir="runs/dropout",
+        ...     vary=["head.dropout=0.5"],
+        ...     settings=bloodauto.ComparisonSettings(data="cells.npz"),
+        ... )
+        >>> [row.name for row in comparison.rows]
+        ['base', 'head.dropout=0.5']
     """
     path = find_recipe_file(recipe)
     published_metric = ""
@@ -148,6 +164,12 @@ def reproduce(
 
     Raises:
         UserError: As ``ablate``.
+
+    Example:
+        >>> import bloodauto
+        >>> comparison = bloodauto.reproduce(  # doctest: +SKIP
+        ...     run_dir="runs/published", scale=bloodauto.ScaledTraining("mobilenet_0.25", epochs=5)
+        ... )
     """
     folder = shipped_folder("trials")
     published = {file.stem: load_recipe(file) for file in sorted(folder.glob("*.yaml"))}

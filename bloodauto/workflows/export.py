@@ -86,6 +86,12 @@ def export_best(
 
     Raises:
         UserError: No such run or format, changed images, or a search that has not come that far.
+
+    Example:
+        >>> import bloodauto
+        >>> exported = bloodauto.export_best("runs/first", "best", formats=["keras"])
+        >>> (exported.result.files[0].parent / "model.keras").is_file()
+        True
     """
     request = EnsembleExport(
         tuple(formats), tta, max_members, max_latency_ms, None if target_images is None else str(target_images)
@@ -136,6 +142,12 @@ def export_distilled(
     Raises:
         BudgetError: Too little to train, evaluate and write the student.
         UserError: No such run, recipe or format, changed images, or a search that has not come that far.
+
+    Example:
+        >>> import bloodauto
+        >>> exported = bloodauto.export_distilled(  # doctest: +SKIP
+        ...     "runs/first", "small", student="smallest", budget="2cpu-min"
+        ... )
     """
     check_formats(formats)
     run = RunDirectory(Path(run_dir))
@@ -193,6 +205,13 @@ def export_trained(
 
     Raises:
         UserError: A folder without a finished training, images or a seed that are not theirs, or an unknown format.
+
+    Example:
+        >>> import bloodauto
+        >>> _ = bloodauto.train("recipe.yaml", run_dir="runs/a", data="cells.npz")
+        >>> exported = bloodauto.export_trained(["runs/a"], "average", data="cells.npz", formats=["keras"])
+        >>> (exported.result.files[0].parent / "model.keras").is_file()
+        True
     """
     check_formats(formats)
     folders = [Path(folder) for folder in trainings]
@@ -244,6 +263,12 @@ def predict(model: str | Path, images: str | Path, output: str | Path) -> Path:
 
     Raises:
         UserError: No such model, or no images.
+
+    Example:
+        >>> import bloodauto
+        >>> path = bloodauto.predict("runs/first/export", "new_cells.npy", "predictions.csv")
+        >>> path.read_text().splitlines()[0].split(",")[:2]
+        ['name', 'label']
     """
     loaded = open_model(Path(model))
     if loaded.height_px != loaded.width_px:

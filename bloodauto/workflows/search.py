@@ -38,7 +38,15 @@ _log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Receives the progress of a search."""
+    """Receives the progress of a search.
+
+    Example:
+        >>> class PrintedSteps(SilentProgress):
+        ...     def phase(self, name):
+        ...         print(name)
+        >>> PrintedSteps().phase("exporting")
+        exporting
+    """
 
     def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
         """Everything is checked; the budget starts to run."""
@@ -77,6 +85,14 @@ class SearchResult:
         ensemble: Scores by name of the ensemble on validation images; empty when interrupted.
         export: Folder of the exported files; None when nothing was exported.
         pareto_front: With several objectives, the trials that no other dominates.
+
+    Example:
+        >>> import bloodauto
+        >>> result = bloodauto.resume_search("runs/first")
+        >>> sorted(result.to_json())
+        ['best', 'budget_device_seconds', 'ensemble', 'export', 'finished', 'front', 'run', 'spent_device_seconds', 'trials']
+        >>> result.ensemble["shift"] >= result.best["shift"]
+        True
     """
 
     run_dir: Path
@@ -162,6 +178,16 @@ def search(  # one keyword for each setting
 
     Raises:
         UserError: Something the user must mend. Nothing was spent, unless every training failed.
+
+    Example:
+        >>> import bloodauto
+        >>> result = bloodauto.search(
+        ...     "cells.npz", budget="100cpu-s", run_dir="runs/new", space="space.yaml", workers=2, refit_fraction=0.3
+        ... )
+        >>> result.finished
+        True
+        >>> result.spent_device_seconds <= result.budget_device_seconds
+        True
     """
     requested = {
         "data": str(data),
@@ -245,6 +271,12 @@ def resume_search(
     Raises:
         RunError: No run is there, its images have changed, or ``expected`` differs from its settings.
         UserError: As ``search``.
+
+    Example:
+        >>> import bloodauto
+        >>> result = bloodauto.resume_search("runs/first")  # finished already
+        >>> result.finished, result.trials["running"]
+        (True, 0)
     """
     run = RunDirectory(Path(run_dir))
     settings = read_settings(run)

@@ -48,6 +48,12 @@ class TrainResult:
         result: Scores and history of the network without test-time augmentation.
         with_tta: Scores with the recipe's test-time augmentation; None where it names none, or the training was stopped.
         forward_passes: Forward passes for one image with that augmentation.
+
+    Example:
+        >>> import bloodauto
+        >>> training = bloodauto.train("recipe.yaml", run_dir="runs/small", data="cells.npz")
+        >>> training.forward_passes, training.with_tta
+        (1, None)
     """
 
     run_dir: Path
@@ -101,6 +107,12 @@ def train(
     Raises:
         UserError: A recipe, images or weights that cannot be used.
         TrialFailure: The training itself failed.
+
+    Example:
+        >>> import bloodauto
+        >>> training = bloodauto.train("tiny_cnn", run_dir="runs/tiny", smoke=True)
+        >>> training.result.finished
+        True
     """
     loaded = load_recipe(find_recipe_file(recipe), smoke=smoke)
     check_recipe(loaded)

@@ -11,7 +11,7 @@ import pytest
 
 from bloodauto.config.shipped import shipped_folder
 from tests.command_line import bloodauto_here
-from tests.integration.conftest import Inputs
+from tests.search_fixtures import Inputs
 
 
 @pytest.fixture
@@ -51,11 +51,11 @@ GOOD = "--data cells.npz --space short.yaml --budget 1cpu-min"
         ("search --data cells.npz --budget 1cpu-min --space misspelt.yaml", "did you mean 'dropout'?"),
         (f"search {GOOD} --objective balanced_acuracy", "did you mean 'balanced_accuracy'?"),
         (f"search {GOOD} --pruner hyperbnd", "did you mean 'hyperband'?"),
-        (f"search {GOOD} --workers 0", "--workers: expected 1 or more"),
+        (f"search {GOOD} --workers 0", "--workers: expected at least 1"),
         (f"search {GOOD} --cpus-per-trial 0", "--cpus-per-trial: expected more than 0"),
-        (f"search {GOOD} --seed -1", "--seed: expected 0 or more"),
+        (f"search {GOOD} --seed -1", "--seed: expected at least 0"),
         (f"search {GOOD} --max-trials 0", "--max-trials: expected at least 1"),
-        (f"search {GOOD} --refit-fraction 1", "--refit-fraction: expected a fraction"),
+        (f"search {GOOD} --refit-fraction 1", "--refit-fraction: expected less than 1"),
         (f"search {GOOD} --warm-start nowhere", "nowhere"),
         (f"search {GOOD} --image-size-px 4", "--image-size-px: expected at least 16 px, got 4"),
         ("search --resume", "expected a run"),

@@ -16,7 +16,7 @@ from bloodauto.data.load import load_dataset
 from bloodauto.errors import DataError
 from bloodauto.run.training_directory import TrainingDirectory
 from tests.command_line import Started, bloodauto_here, epochs_done, kept_files
-from tests.integration.conftest import Inputs
+from tests.search_fixtures import Inputs
 
 RECIPE = """
 input: {{size_px: 48}}

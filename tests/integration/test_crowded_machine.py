@@ -12,7 +12,7 @@ import pytest
 
 from bloodauto.run.directory import RunDirectory
 from tests.command_line import Started, bloodauto_here, charges
-from tests.integration.conftest import Inputs
+from tests.search_fixtures import Inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

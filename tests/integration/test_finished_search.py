@@ -18,7 +18,7 @@ from bloodauto.data.load import load_dataset
 from bloodauto.run.artifacts import WorkerProcess
 from bloodauto.run.files import read_json
 from tests.command_line import all_files, bloodauto_here, charges, study_trials
-from tests.integration.conftest import FinishedSearch, Inputs
+from tests.search_fixtures import FinishedSearch, Inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("finished_search")]
 

@@ -21,7 +21,7 @@ from tests.command_line import (
     kept_files,
     study_trials,
 )
-from tests.integration.conftest import Inputs
+from tests.search_fixtures import Inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

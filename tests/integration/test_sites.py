@@ -20,7 +20,7 @@ from bloodauto.data.write import write_dataset
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json
 from tests.command_line import Completed, bloodauto, bloodauto_here, charges
-from tests.integration.conftest import Inputs
+from tests.search_fixtures import Inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -22,6 +22,10 @@ class ScaledTraining:
             blocks or layers, at least one.
         epochs: Epochs of all stages together, divided in their proportions, each at least one; None: the recipe's own.
         learning_rate_factor: Factor on the learning rate of every stage, up to 3e-3 (lion 5e-4, sgd 0.1).
+
+    Example:
+        >>> ScaledTraining("mobilenet_0.25", epochs=10)
+        ScaledTraining(backbone='mobilenet_0.25', epochs=10, learning_rate_factor=10.0)
     """
 
     backbone: str

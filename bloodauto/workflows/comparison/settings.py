@@ -27,6 +27,11 @@ class ComparisonSettings:
         budget: Limit on devices x seconds from the first measurement to the last prediction, such as ``30cpu-min``. Reading and
             cleaning the images is not limited. None: every variant trains all its epochs.
         seed: Seed of subset, splits, shifted images, trainings and intervals.
+
+    Example:
+        >>> settings = ComparisonSettings(data="cells.npz", images=2000, budget="30cpu-min")
+        >>> settings.seed, settings.cleaning
+        (0, True)
     """
 
     data: str = SYNTHETIC
