@@ -1,12 +1,11 @@
-"""How busy a search keeps the cores it has reserved, from its first second to its last.
+"""How busy does a search keep the cores it has reserved?
 
-    python benchmarks/busy.py                                                       # three CPU-minutes on drawn cells
-    python benchmarks/busy.py --data ../shared/data/pbc96 --weights-dir ../shared/weights --space small --budget 30cpu-min
+    python benchmarks/core_utilization.py                                   # three CPU-minutes on synthetic cells
+    python benchmarks/core_utilization.py --data ../shared/data/pbc96 --weights-dir ../shared/weights --space small --budget 30cpu-min
 
-Runs ``bloodauto search`` as a process of its own and looks at the CPU time of it and of all it starts every two seconds. The
-time is cut into tenths; printed is for each how many cores were at work on average, in trainings and in all, and how many looks
-found less than half of the cores at work. A worker that sleeps where it should train shows here, and nowhere in its own
-timers. Other work on the machine disturbs: what is taken by others cannot be used.
+Runs ``bloodauto search`` as a process of its own and samples the CPU time of all its processes every two seconds. Printed for
+each tenth of its duration: how many cores were at work on average, in trainings and in total, and the fraction of samples with
+less than half of the cores at work. Other work on the machine takes cores that the search cannot use: measure on a quiet one.
 """
 
 from __future__ import annotations
@@ -23,110 +22,119 @@ from pathlib import Path
 import psutil
 
 _SAMPLE_SECONDS = 2.0
-_PARTS = 10
-#: How Ray calls the processes that a search's trainings run in.
-_WORKER = "ray::"
+_NUM_PARTS = 10
+#: How the command line of a Ray worker begins.
+_WORKER_PREFIX = "ray::"
 
 
 @dataclass(frozen=True)
 class CpuSample:
-    """One look: seconds since the start, and the cores at work since the last one, in trainings and in all."""
+    """Cores at work since the sample before.
+
+    Attributes:
+        at_seconds: Since the start of the command.
+        training_cores: In processes that train.
+        total_cores: In all processes.
+    """
 
     at_seconds: float
-    training: float
-    everything: float
+    training_cores: float
+    total_cores: float
 
 
 def monitor(command: list[str]) -> list[CpuSample]:
     """Runs a command to its end.
 
+    Args:
+        command: Program and arguments.
+
+    Returns:
+        The samples in their order.
+
     Raises:
-        SystemExit: it failed; what it wrote was printed.
+        SystemExit: The command failed; it has printed why.
     """
-    started = looked = time.monotonic()
-    spent: dict[int, float] = {}
+    start = sampled_at = time.monotonic()
+    known_seconds: dict[int, float] = {}
     samples = []
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             time.sleep(_SAMPLE_SECONDS)
             now = time.monotonic()
-            training = everything = 0.0
-            for one in _process_tree(process.pid):
-                try:
-                    times, name = one.cpu_times(), " ".join(one.cmdline()[:1])
-                except psutil.Error:
-                    continue
-                total = times.user + times.system
-                # What a process did before it was first seen is its own start.
-                used = total - spent.get(one.pid, 0.0)
-                spent[one.pid] = total
-                everything += used
-                training += used if name.startswith(_WORKER) else 0.0
-            samples.append(CpuSample(now - started, training / (now - looked), everything / (now - looked)))
-            looked = now
+            training, total = _used_seconds(process.pid, known_seconds)
+            samples.append(CpuSample(now - start, training / (now - sampled_at), total / (now - sampled_at)))
+            sampled_at = now
     if process.returncode:
         raise SystemExit(process.returncode)
     return samples
 
 
+def _used_seconds(pid: int, known_seconds: dict[int, float]) -> tuple[float, float]:
+    """CPU seconds since the last call, in trainings and in total, of a process and all it started."""
+    training = total = 0.0
+    for process in _process_tree(pid):
+        try:
+            times, name = process.cpu_times(), " ".join(process.cmdline()[:1])
+        except psutil.Error:
+            continue
+        # What a process used before its first sample belongs to its start.
+        used = times.user + times.system - known_seconds.get(process.pid, 0.0)
+        known_seconds[process.pid] = times.user + times.system
+        total += used
+        training += used if name.startswith(_WORKER_PREFIX) else 0.0
+    return training, total
+
+
 def _process_tree(pid: int) -> list[psutil.Process]:
-    """A process and all it started; Ray's workers are children of its own daemons, which are."""
     try:
-        head = psutil.Process(pid)
-        return [head, *head.children(recursive=True)]
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
     except psutil.Error:
         return []
 
 
-def table(samples: list[CpuSample], cores: int) -> str:
-    """One line for each tenth of the time, one for the whole."""
-    length = samples[-1].at_seconds
-    lines = ["| part of the time | in trainings | in all | looks with less than half at work |", "|---|---|---|---|"]
-    parts = [
-        (f"{100 * part // _PARTS}-{100 * (part + 1) // _PARTS} %", part / _PARTS, (part + 1) / _PARTS)
-        for part in range(_PARTS)
-    ]
-    for name, begins, ends in [*parts, ("all of it", 0.0, 1.0)]:
-        some = [one for one in samples if begins * length < one.at_seconds <= ends * length]
-        if not some:
-            continue
-        training = sum(one.training for one in some) / len(some)
-        everything = sum(one.everything for one in some) / len(some)
-        idle = sum(one.everything < cores / 2 for one in some) / len(some)
-        lines.append(f"| {name} | {training:.2f} | {everything:.2f} | {idle:.0%} |")
-    return "\n".join(lines)
+def as_markdown(samples: list[CpuSample], cores: int) -> str:
+    """One row for each tenth of the time, one for all of it."""
+    duration = samples[-1].at_seconds
+    rows = ["| part of the time | in trainings | in total | samples below half |", "|---|---|---|---|"]
+    bounds = [(part / _NUM_PARTS, (part + 1) / _NUM_PARTS) for part in range(_NUM_PARTS)]
+    for start, end in [*bounds, (0.0, 1.0)]:
+        part = [sample for sample in samples if start * duration < sample.at_seconds <= end * duration]
+        if part:
+            training = sum(sample.training_cores for sample in part) / len(part)
+            total = sum(sample.total_cores for sample in part) / len(part)
+            below = sum(sample.total_cores < cores / 2 for sample in part) / len(part)
+            rows.append(f"| {start:.0%}-{end:.0%} | {training:.2f} | {total:.2f} | {below:.0%} |")
+    return "\n".join(rows)
 
 
 def main() -> None:
+    """Runs a search and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--weights-dir")
     parser.add_argument("--space", default="tiny")
     parser.add_argument("--budget", default="3cpu-min")
-    parser.add_argument("--run", type=Path, help="kept; none: a temporary one")
+    parser.add_argument("--run", type=Path, help="run directory to keep; default: a temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
-        command = [
-            sys.executable,
-            "-c",
-            "from bloodauto.cli.main import main; main()",
-            "search",
+        run = Path(folder) / "run" if arguments.run is None else arguments.run
+        command = [sys.executable, "-c", "from bloodauto.cli.main import main; main()", "search"]
+        command += [
             "--data",
             arguments.data,
-        ]
-        command += [
             "--space",
             arguments.space,
             "--budget",
             arguments.budget,
             "--run",
-            str(arguments.run or Path(folder) / "run"),
+            str(run),
         ]
         if arguments.weights_dir is not None:
             command += ["--weights-dir", arguments.weights_dir]
         samples = monitor(command)
     cores = os.cpu_count() or 1
-    print(f"\n{cores} cores\n\n{table(samples, cores)}")
+    print(f"\n{cores} cores\n\n{as_markdown(samples, cores)}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""Does the stated expectation hold elsewhere? Coverage over left-out causes and over laboratories that nobody trained on.
+"""Does the external performance estimate hold? Its coverage at synthetic sites that no network was trained on.
 
-    python benchmarks/expectation.py                         # three recipes on 1,500 drawn cells, 24 other laboratories
-    python benchmarks/expectation.py --cells 4000 --laboratories 60 --seeds 3
+    python benchmarks/external_estimate.py                         # three recipes, 1,500 synthetic cells, 24 external sites
+    python benchmarks/external_estimate.py --images 4000 --sites 60 --seeds 3
 
-Small networks learn cells of ``lab_a``. From unseen cells of ``lab_a`` under drawn compound shifts follows an interval for
-the accuracy elsewhere, as a search states it. Elsewhere are ``lab_b``, ``lab_c`` and laboratories whose stain, lamp, optics and
-camera are drawn anew: these images are made from the drawing of the cell, not by corrupting an image of ``lab_a``. What is
-counted is how often their accuracies lie inside. Not covered by any of it: other patients, other opinions on labels.
+Small networks are trained on cells of ``lab_a``. From other cells of ``lab_a`` at simulated sites follows an interval for the
+accuracy at an external site, as a search states it. External sites are ``lab_b``, ``lab_c`` and sites whose stain, lamp, optics
+and camera are drawn at random: their images are rendered from the model of a cell, not by corrupting an image of ``lab_a``. The
+last column is the fraction of their accuracies that the interval contains. Not covered: other patients, other labelling.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+import keras
 import numpy as np
+from single_training import accuracy_on, train_network
 
 from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe
 from bloodauto.config.shipped import shipped_folder
@@ -25,36 +26,52 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.synthetic.site import SYNTHETIC_SITES, Illumination, Optics, Sensor, Stain, SyntheticSite
+from bloodauto.evaluation.fold_data import prepare_fold
+from bloodauto.evaluation.inference import predict_batches
 from bloodauto.shift.external_estimate import ExternalEstimate, SiteOutcome, estimate_external_performance
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite
 
-IMAGE_SIZE_PX = 64
-SHIFTS = 96
-IMAGES_PER_SHIFT = 12
-#: The cells of other laboratories; those of ``lab_a`` end far below.
-EXTERNAL_FIRST_INDEX = 100_000
+_IMAGE_SIZE_PX = 64
+_SIMULATED_SITES = 96
+_IMAGES_PER_SIMULATED_SITE = 12
+_IMAGES_PER_EXTERNAL_SITE = 150
+#: Index of the first external cell; those of ``lab_a`` end far below.
+_EXTERNAL_FIRST_INDEX = 100_000
 
 
 @dataclass(frozen=True)
 class EvaluatedRecipe:
-    """One trained network: what was expected of it, and what came."""
+    """One trained network: its estimate, and its accuracies.
+
+    Attributes:
+        recipe: Name of the recipe.
+        in_domain: Accuracy on other cells of the training site.
+        estimate: Estimate for external sites.
+        external: Accuracy at each external site.
+    """
 
     recipe: str
     in_domain: float
-    external_estimate: ExternalEstimate
+    estimate: ExternalEstimate
     external: tuple[float, ...]
+
+    @property
+    def fraction_inside(self) -> float:
+        """The fraction of external accuracies that the interval contains."""
+        return float(np.mean([self.estimate.low <= accuracy <= self.estimate.high for accuracy in self.external]))
 
 
 def random_site(seed: int) -> SyntheticSite:
-    """A laboratory between and somewhat beyond the three named ones."""
+    """Draws a site between and somewhat beyond the three named ones."""
     rng = np.random.default_rng([seed, 77])
-    stains = [one.stain for one in SYNTHETIC_SITES.values()]
+    stains = [site.stain for site in SYNTHETIC_SITES.values()]
 
     def mixed(name: str) -> tuple[float, float, float]:
-        shares = rng.dirichlet([1.0] * len(stains))
-        density = shares @ np.array([getattr(stain, name) for stain in stains]) * np.exp(0.15 * rng.standard_normal(3))
-        return tuple(density.tolist())
+        weights = rng.dirichlet([1.0] * len(stains))
+        density = weights @ np.array([getattr(stain, name) for stain in stains]) * np.exp(0.15 * rng.standard_normal(3))
+        red, green, blue = density.tolist()
+        return red, green, blue
 
     return SyntheticSite(
         f"drawn_{seed}",
@@ -73,95 +90,66 @@ def random_site(seed: int) -> SyntheticSite:
 def recipes() -> dict[str, Recipe]:
     """The small network as shipped, with orientation alone, and without augmentation."""
     shipped = load_recipe(shipped_folder("trials") / "tiny_cnn.yaml").model_dump(mode="json")
-    plain = {**shipped, "augmentation": {"orientation": False}}
-    turned = {**shipped, "augmentation": {"orientation": True}}
-    return {
-        name: parse_recipe(value, origin=name)
-        for name, value in (("shipped", shipped), ("orientation", turned), ("none", plain))
-    }
+    augmentations = {"orientation": {"orientation": True}, "none": {"orientation": False}}
+    variants = {name: {**shipped, "augmentation": augmentation} for name, augmentation in augmentations.items()}
+    return {name: parse_recipe(value, origin=name) for name, value in {"shipped": shipped, **variants}.items()}
 
 
-def outcomes_under_shifts(network, dataset: CellDataset, seed: int) -> list[SiteOutcome]:
-    """How the network does in each drawn laboratory."""
-    from bloodauto.evaluation.inference import predict_batches
-
-    found = []
-    for number, shift in enumerate(draw_simulated_sites(SHIFTS, seed=seed)):
-        rows = (number * IMAGES_PER_SHIFT + np.arange(IMAGES_PER_SHIFT)) % len(dataset.labels)
-        right = predict_batches(network, shift.render(dataset.images[rows])).argmax(axis=1) == dataset.labels[rows]
-        found.append(SiteOutcome(shift.groups, int(right.sum()), IMAGES_PER_SHIFT))
-    return found
+def outcomes_at_simulated_sites(network: keras.Model, dataset: CellDataset, seed: int) -> Iterator[SiteOutcome]:
+    """Evaluates a network at each simulated site, on a dozen images in turn."""
+    for number, site in enumerate(draw_simulated_sites(_SIMULATED_SITES, seed=seed)):
+        rows = (number * _IMAGES_PER_SIMULATED_SITE + np.arange(_IMAGES_PER_SIMULATED_SITE)) % len(dataset.labels)
+        predictions = predict_batches(network, site.render(dataset.images[rows])).argmax(axis=1)
+        correct = int((predictions == dataset.labels[rows]).sum())
+        yield SiteOutcome(site.groups, correct, _IMAGES_PER_SIMULATED_SITE)
 
 
 def evaluate_recipe(name: str, recipe: Recipe, arguments: argparse.Namespace, seed: int) -> EvaluatedRecipe:
-    from bloodauto.evaluation.fold_data import prepare_fold
-    from bloodauto.evaluation.inference import predict_batches
-    from bloodauto.models.network import build_network
-    from bloodauto.run.artifacts import NetworkWeights
-    from bloodauto.training.trainer import TrainOptions, train
-
-    def accuracy(network, dataset: CellDataset) -> float:
-        return float((predict_batches(network, dataset.images).argmax(axis=1) == dataset.labels).mean())
-
-    training_set = synthesize(arguments.dataset, seed=seed, image_size_px=IMAGE_SIZE_PX)
-    unseen = synthesize(arguments.unseen, seed=seed, image_size_px=IMAGE_SIZE_PX, first_index=arguments.dataset)
+    """Trains a recipe, estimates its external performance, and measures it."""
+    training_set = synthesize(arguments.images, seed=seed, image_size_px=_IMAGE_SIZE_PX)
+    unseen = synthesize(arguments.unseen, seed=seed, image_size_px=_IMAGE_SIZE_PX, first_index=arguments.images)
     splits = make_splits(training_set, clean(training_set, enabled=False), seed=seed)
-    with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
-        train(
-            recipe,
-            prepare_fold(training_set, splits, ShiftSuite(seed=seed, num_images=64)),
-            seed=seed,
-            options=TrainOptions(),
-            folder=Path(folder),
-            report=lambda epoch: None,
-            should_stop=lambda: False,
-        )
-        network = build_network(
-            recipe,
-            num_classes=len(training_set.class_names),
-            image_shape_px=(IMAGE_SIZE_PX, IMAGE_SIZE_PX),
-            weights_file=None,
-            for_training=False,
-        )
-        network.set_weights(NetworkWeights.read(Path(folder) / "best.npz").weights)
-    external_estimate = estimate_external_performance(outcomes_under_shifts(network, unseen, seed))
-    assert external_estimate is not None
-    others: list[SyntheticSite | str] = [
-        "lab_b",
-        "lab_c",
-        *(random_site(arguments.first_laboratory + one) for one in range(arguments.laboratories)),
-    ]
+    fold_data = prepare_fold(training_set, splits, ShiftSuite(seed=seed, num_images=64))
+    network = train_network(recipe, fold_data, seed=seed)
+    estimate = estimate_external_performance(list(outcomes_at_simulated_sites(network, unseen, seed)))
+    assert estimate is not None, "fewer simulated sites than an estimate needs"
+    drawn = (random_site(arguments.first_site + number) for number in range(arguments.sites))
+    sites: list[SyntheticSite | str] = ["lab_b", "lab_c", *drawn]
     external = tuple(
-        accuracy(
+        accuracy_on(
             network,
-            synthesize(150, site=one, seed=1, image_size_px=IMAGE_SIZE_PX, first_index=EXTERNAL_FIRST_INDEX),
+            synthesize(
+                _IMAGES_PER_EXTERNAL_SITE,
+                site=site,
+                seed=1,
+                image_size_px=_IMAGE_SIZE_PX,
+                first_index=_EXTERNAL_FIRST_INDEX,
+            ),
         )
-        for one in others
+        for site in sites
     )
-    return EvaluatedRecipe(name, accuracy(network, unseen), external_estimate, external)
-
-
-def _inside(external_estimate: ExternalEstimate, accuracies: tuple[float, ...]) -> float:
-    return float(np.mean([external_estimate.low <= one <= external_estimate.high for one in accuracies]))
+    return EvaluatedRecipe(name, accuracy_on(network, unseen), estimate, external)
 
 
 def main() -> None:
+    """Prints one line per recipe and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=1500)
-    parser.add_argument("--unseen", type=int, default=400)
-    parser.add_argument("--laboratories", type=int, default=22)
-    parser.add_argument("--first-laboratory", type=int, default=1000, help="what the laboratories are drawn by")
+    parser.add_argument("--images", type=int, default=1500, help="to train on; default: 1500")
+    parser.add_argument("--unseen", type=int, default=400, help="other images of the same site; default: 400")
+    parser.add_argument("--sites", type=int, default=22, help="external sites besides lab_b and lab_c; default: 22")
+    parser.add_argument("--first-site", type=int, default=1000, help="seed of the first of them; default: 1000")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
-    print("recipe      seed  same   middle  interval        left-out coverage  elsewhere                   inside")
+    print("recipe      seed  in-domain  estimate             coverage  external             inside")
     for seed in range(arguments.seeds):
         for name, recipe in recipes().items():
             evaluated = evaluate_recipe(name, recipe, arguments, seed)
-            others, one = np.array(evaluated.external), evaluated.external_estimate
-            spread = f"mean {others.mean():.3f} ({others.min():.2f}-{others.max():.2f})"
+            external, estimate = np.array(evaluated.external), evaluated.estimate
+            interval = f"{estimate.mean:.2f} ({estimate.low:.2f}-{estimate.high:.2f})"
+            measured = f"{external.mean():.2f} ({external.min():.2f}-{external.max():.2f})"
             print(
-                f"{name:<11} {seed:<5} {evaluated.in_domain:.3f}  {one.mean:.3f}   {one.low:.3f}-{one.high:.3f}     "
-                f"{one.measured_coverage:<19.3f}{spread}    {_inside(one, evaluated.external):.3f}",
+                f"{name:<11} {seed:<5} {evaluated.in_domain:<10.3f} {interval:<20} {estimate.measured_coverage:<9.2f} "
+                f"{measured:<20} {evaluated.fraction_inside:.2f}",
                 flush=True,
             )
 

@@ -1,11 +1,11 @@
-"""What suggestions near the best trial are worth: simulated searches with and without them, side by side.
+"""What are local perturbations of the incumbent worth? Simulated searches with and without them, side by side.
 
-    python benchmarks/suggestions.py --searches 8
+    python benchmarks/local_perturbation.py --searches 8
 
-Each search runs on the shipped small space with its first initial configuration, on an artificial landscape over all of the
-space's domains: quality falls with the distance from an optimum that lies off the initial configuration by a random step in every
-number and another member in a part of the choices, each domain with a weight of its own. Printed is what the best trial
-gains over the initial configuration, mean and standard error over searches.
+Each search runs on the shipped small space with one initial configuration, on an artificial landscape over all of the space's
+domains: quality falls with the distance from an optimum that differs from the initial configuration by a random step in every
+number and by another member in some of the choices; each domain has a weight of its own. Printed is the gain of the best trial
+over the initial configuration, mean and standard error over searches.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bloodauto.tuning.pruning import plan_pruning
 from bloodauto.tuning.scheduler import Scheduler
 
 _EPOCHS = 4
-#: Of the greatest distance there is, what a recipe can lose.
+#: What a recipe loses at the largest distance there is.
 _DEPTH = 0.6
 
 
@@ -79,7 +79,7 @@ class Landscape:
         try:
             parameters = parameters_of(self._space, recipe)
         except NotInSpace:
-            # A refit trains longer than any recipe of the space; what it reaches is not looked at.
+            # A refit trains longer than any recipe of the space; its curve does not matter here.
             return CurvePoint(0.5, 20.0, 2.0)
         distance = sum(self._weights[name] * self._distance(name, value) for name, value in parameters.items())
         missing = self._optimum.keys() - parameters.keys()
@@ -117,7 +117,7 @@ def _gain(
             ledger=ledger,
             pruning=plan_pruning("successive_halving", max_epochs=_EPOCHS),
             settings=settings,
-            initial=(("declared", initial),),
+            initial=(("initial", initial),),
             now=simulator.now,
         )
         simulator.run(scheduler, ledger, workers=settings.workers)
@@ -127,26 +127,27 @@ def _gain(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    """Prints one line per budget and distance of the optimum."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--searches", type=int, default=8)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.33, 0.5, 0.75])
+    parser.add_argument("--fractions", type=float, nargs="+", default=[0.0, 0.33, 0.5, 0.75])
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     space = load_space(shipped_folder("search_spaces") / "small.yaml")
     initial = load_recipe(shipped_folder("trials") / "small_mobilenet_025.yaml")
-    print("budget   optimum   gain over the initial configuration by the share of suggestions near the best trial")
+    print("budget   optimum   gain over the initial configuration by the fraction of local perturbations")
     for budget in (1800.0, 9000.0):
         for step in (0.15, 0.3):
-            dataset = []
-            for share in arguments.shares:
+            cells = []
+            for fraction in arguments.fractions:
                 gains = [
-                    _gain(space, initial, budget=budget, step=step, local_perturbation_fraction=share, seed=seed)
+                    _gain(space, initial, budget=budget, step=step, local_perturbation_fraction=fraction, seed=seed)
                     for seed in range(arguments.searches)
                 ]
                 error = statistics.stdev(gains) / len(gains) ** 0.5
-                dataset.append(f"{share:.2f}: {statistics.mean(gains):.4f} +- {error:.4f}")
-            print(f"{budget:>6.0f}   {step:.2f}      {'   '.join(dataset)}", flush=True)
+                cells.append(f"{fraction:.2f}: {statistics.mean(gains):.4f} +- {error:.4f}")
+            print(f"{budget:>6.0f}   {step:.2f}      {'   '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":
