@@ -44,7 +44,7 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.trainer import TrainOptions, train
-from bloodauto.transforms.threads import limit_native_threads
+from bloodauto.models.device import limit_native_threads
 from bloodauto.tuning.refits import with_extended_epochs
 
 #: Of the views: another draw than any search has made.

@@ -44,7 +44,7 @@ from bloodauto.shift.corruptions.registry import find_family
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train
-from bloodauto.transforms.threads import limit_native_threads
+from bloodauto.models.device import limit_native_threads
 
 _BASE: dict[str, Any] = {
     "backbone": {"name": "mobilenet_0.25", "weights": "imagenet", "batch_norm": "train"},

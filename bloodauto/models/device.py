@@ -21,7 +21,6 @@ from bloodauto.config.machine import first_gpu_property
 from bloodauto.errors import RunError
 from bloodauto.models.tensorflow import import_tensorflow_quietly
 from bloodauto.run.artifacts.base import Artifact, Record
-from bloodauto.transforms import limit_native_threads
 
 if TYPE_CHECKING:
     import keras
@@ -87,6 +86,36 @@ def gpu_memory_limit_mib(gpu_fraction: float) -> int:
     except ValueError as error:
         raise RunError(f"expected nvidia-smi to print the GPU's memory in MiB, got {text!r}.") from error
     return int(total * gpu_fraction * (1 - _GPU_HEADROOM))
+
+
+def limit_native_threads(cores: int) -> None:
+    """Makes OpenCV and TensorFlow use no more than the cores this process was given.
+
+    OpenCV runs each call on its caller's thread: the batch pipeline's own threads are the parallel ones. TensorFlow's two
+    pools are set to ``cores`` and 1. Call it once in each process before TensorFlow has run anything.
+
+    Args:
+        cores: At least 1.
+
+    Raises:
+        RunError: TensorFlow has already started its pools with other sizes.
+    """
+    import tensorflow as tf
+
+    assert cores >= 1, f"expected at least one core, got {cores}"
+    cv2.setNumThreads(1)
+    threading = tf.config.threading
+    sizes = (cores, 1)
+    if (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()) == sizes:
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(sizes[0])
+        threading.set_inter_op_parallelism_threads(sizes[1])
+    except RuntimeError as error:
+        raise RunError(
+            f"TensorFlow's threads: expected to set {cores} before TensorFlow runs, but it has already started "
+            f"({error}). Call limit_native_threads first thing in the process."
+        ) from error
 
 
 def claim_device(*, cores: int, gpu_fraction: float) -> None:

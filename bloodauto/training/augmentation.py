@@ -9,21 +9,17 @@ import numpy as np
 
 import bloodauto.config.recipe as grammar
 from bloodauto.transforms import (
-    Apply,
+    ApplyOperation,
     AugMix,
+    BatchMixing,
     BatchPolicy,
-    CutMix,
-    Mixing,
-    MixUp,
-    MixUpOrCutMix,
     OneOf,
+    PairMixing,
     Policy,
     RandAugment,
     Sequence,
-    StainJitter,
     Symmetries,
     TrivialAugment,
-    UniformRange,
     class_balancing_images,
 )
 
@@ -33,13 +29,13 @@ def policy_of(augmentation: grammar.Augmentation) -> Policy:
     policies: list[Policy] = []
     # Before the geometric ones, so that these become one warp with those that RandAugment draws first.
     if augmentation.stain_jitter > 0:
-        policies.append(StainJitter(augmentation.stain_jitter))
+        policies.append(_at_magnitude("stain_jitter", augmentation.stain_jitter))
     if augmentation.orientation:
         policies.append(Symmetries())
     if augmentation.framing > 0:
-        policies += [Apply("zoom", augmentation.framing), Apply("translate", augmentation.framing)]
+        policies += [_at_magnitude(name, augmentation.framing) for name in ("zoom", "translate")]
     if augmentation.rand_augment is not None:
-        policies.append(RandAugment(**augmentation.rand_augment.model_dump()))
+        policies.append(RandAugment(augmentation.rand_augment))
     policies += [_step(step) for step in augmentation.steps]
     return with_probability(Sequence(tuple(policies)), augmentation.fraction)
 
@@ -76,18 +72,19 @@ def with_probability(policy: Policy, rate: float) -> Policy:
     return policy if rate == 1.0 else OneOf((policy, Sequence(())), (rate, 1.0 - rate))
 
 
+def _at_magnitude(operation: str, magnitude: float) -> Policy:
+    return ApplyOperation(grammar.OperationStep(operation=operation, magnitude=magnitude))
+
+
 def _step(step: grammar.Step) -> Policy:
     if isinstance(step, grammar.OperationStep):
-        if step.interval is not None:
-            return UniformRange(step.operation, *step.interval, rate=step.rate)
-        # An operation without a strength takes any magnitude.
-        return Apply(step.operation, 1.0 if step.magnitude is None else step.magnitude, step.rate)
+        return ApplyOperation(step)
     if isinstance(step, grammar.RandAugmentStep):
-        return with_probability(RandAugment(**step.rand_augment.model_dump()), step.rate)
+        return with_probability(RandAugment(step.rand_augment), step.rate)
     if isinstance(step, grammar.TrivialAugmentStep):
-        return with_probability(TrivialAugment(**step.trivial_augment.model_dump()), step.rate)
+        return with_probability(TrivialAugment(step.trivial_augment), step.rate)
     if isinstance(step, grammar.AugMixStep):
-        return with_probability(AugMix(**step.aug_mix.model_dump()), step.rate)
+        return with_probability(AugMix(step.aug_mix), step.rate)
     if isinstance(step, grammar.OneOfStep):
         return with_probability(OneOf(tuple(_step(inner) for inner in step.one_of), step.weights), step.rate)
     if isinstance(step, grammar.SequenceStep):
@@ -95,16 +92,15 @@ def _step(step: grammar.Step) -> Policy:
     assert_never(step)
 
 
-def mixing_of(mixing: grammar.Mixing | None, engine: grammar.Engine = "bloodauto") -> Mixing | None:
+def mixing_of(settings: grammar.MixingSettings | None, engine: grammar.Engine = "bloodauto") -> BatchMixing | None:
     """How images of a batch are joined; None for not at all."""
-    if mixing is None:
+    if settings is None:
         return None
     if engine == "keras_cv":
         from bloodauto.transforms.keras_cv_engine import KerasCVMixing
 
-        return KerasCVMixing(mixing.alpha, mixing.rate, mixing.name)
-    kinds: dict[str, type[MixUp | CutMix | MixUpOrCutMix]] = {"mixup": MixUp, "cutmix": CutMix, "both": MixUpOrCutMix}
-    return kinds[mixing.name](mixing.alpha, mixing.rate)
+        return KerasCVMixing(settings)
+    return PairMixing(settings)
 
 
 def synthesised_images(

@@ -18,7 +18,7 @@ from bloodauto.training.augmentation import (
     policy_of_steps,
 )
 from bloodauto.training.input_pipeline import augmentation_of_stage
-from bloodauto.transforms import Mixing
+from bloodauto.transforms import BatchMixing
 from bloodauto.types import Image, Images, check_images
 
 #: Images, uint8 (n, height, width, 3), and a generator -> changed images.
@@ -84,7 +84,7 @@ def augmentation_preview(
     return _online(augmentation)
 
 
-def _joined(mixing: Mixing | None) -> ImageTransform:
+def _joined(mixing: BatchMixing | None) -> ImageTransform:
     return lambda images, rng: images if mixing is None else mixing.join(images, rng)[0]
 
 

@@ -8,7 +8,7 @@ from bloodauto.config.recipe import Augmentation, Engine, Offline, Recipe
 from bloodauto.training.augmentation import engine_policy_of, mixing_of, offline_policy_of
 from bloodauto.training.imbalance import TrainingSet, cyclic_epoch_order
 from bloodauto.training.optimizers import class_weights, weight_targets
-from bloodauto.transforms import BatchPipeline, make_synthetic_images, repeated_choice
+from bloodauto.transforms import BatchAugmenter, BatchPipeline, BatchWorkers, make_synthetic_images, repeated_choice
 
 #: Augmenting takes a CPU about a tenth of what training the smallest shipped network on the same image does.
 _CPU_CORES_PER_PROCESS = 8
@@ -84,13 +84,9 @@ def stage_pipeline(
     return BatchPipeline(
         train_set.images,
         targets,
-        sample_weights=weights,
+        BatchAugmenter(policy, mixing_of(augmentation.mixing, augmentation.engine), seed),
         batch_size=min(recipe.batch_size, images_per_epoch),
-        policy=policy,
-        mixing=mixing_of(augmentation.mixing, augmentation.engine),
-        seed=seed,
-        num_threads=num_threads,
-        num_processes=num_processes if augmentation.engine == "bloodauto" else 0,
-        last_batch="drop",
+        sample_weights=weights,
+        workers=BatchWorkers(num_threads, num_processes if augmentation.engine == "bloodauto" else 0),
         order=None if once_each else cyclic_epoch_order(train_set.rows, images_per_epoch, seed),
     )

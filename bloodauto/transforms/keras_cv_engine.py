@@ -1,8 +1,8 @@
-"""The reference engine: keras-cv's own layers, for comparing with published results.
+"""The reference engine: keras-cv's own layers, for comparisons with published results.
 
-keras-cv is archived and an extra of this package. Which image a layer changes how is drawn by keras-cv from TensorFlow's
-own state, so the same seed does not give the same images again. Where several layers share a rate or a choice, which images
-get which layer is drawn here. Every layer's result is rounded to whole levels.
+keras-cv is archived and an optional dependency. It draws from TensorFlow's own state how a layer changes an image, so the same
+seed does not give the same images again. Where several layers share a rate or a choice, this module draws which images get
+which layer. Every layer's result is rounded to whole levels.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from bloodauto.config.recipe import (
+    OPERATION_SETS,
+    OPERATION_SPECS,
     Augmentation,
     AugMixStep,
+    MixingSettings,
     OneOfStep,
     OperationStep,
     RandAugmentSettings,
@@ -29,17 +32,18 @@ from bloodauto.config.recipe import (
     TrivialAugmentStep,
 )
 from bloodauto.errors import RecipeError
-from bloodauto.transforms.mixing import Mixing, Pairing
-from bloodauto.transforms.operations import OPERATIONS, STANDARD
+from bloodauto.transforms.mixing import BatchMixing, Pairing
 from bloodauto.transforms.policies import BatchPolicy
+from bloodauto.types import Image, Images
 
 _VALUES = (0, 255)
-#: AugMix's severity has this floor in keras-cv.
+#: The lowest severity that keras-cv's AugMix takes.
 _MIN_SEVERITY = 0.01
+_STANDARD = OPERATION_SETS["standard"]
 
 _FLIPS = {"flip_horizontal": "horizontal", "flip_vertical": "vertical"}
 #: Layers that take an interval: the module of layers and the interval, in a recipe's units -> a layer.
-_RANGED: dict[str, Callable[[Any, float, float], Any]] = {
+_RANGED: Mapping[str, Callable[[Any, float, float], Any]] = {
     "rotate": lambda layers, low, high: layers.RandomRotation((low / 360, high / 360)),
     "translate_x": lambda layers, low, high: layers.RandomTranslation(0.0, (low, high)),
     "translate_y": lambda layers, low, high: layers.RandomTranslation((low, high), 0.0),
@@ -49,12 +53,12 @@ _RANGED: dict[str, Callable[[Any, float, float], Any]] = {
     "cutout": lambda layers, low, high: layers.RandomCutout((low, high), (low, high)),
     "grid_mask": lambda layers, low, high: layers.GridMask((low, high)),
 }
-#: Of these a magnitude m stands for the interval from 0 to m times the limit of our operation.
+#: For these a magnitude m stands for the interval from 0 to m times the limit of our operation.
 _GRADED = ("cutout", "grid_mask")
 
 
-def _unsupported(path: str, what: str, instead: str) -> RecipeError:
-    return RecipeError(f"{path}: keras-cv has no {what}; {instead}, or leave out engine: keras_cv.")
+def _unsupported(path: str, what: str, remedy: str) -> RecipeError:
+    return RecipeError(f"{path}: keras-cv has no {what}; {remedy}, or leave out engine: keras_cv.")
 
 
 def _check_rand_augment(settings: RandAugmentSettings, path: str) -> None:
@@ -69,9 +73,9 @@ def _check_operation(step: OperationStep, path: str) -> None:
     if name in _FLIPS:
         return
     if step.interval is None:
-        if name not in (*STANDARD, *_GRADED):
+        if name not in (*_STANDARD, *_GRADED):
             raise _unsupported(
-                path, f"'{name}' with a magnitude", f"it has {', '.join((*_FLIPS, *STANDARD, *_GRADED))}"
+                path, f"'{name}' with a magnitude", f"it has {', '.join((*_FLIPS, *_STANDARD, *_GRADED))}"
             )
         return
     if name not in _RANGED:
@@ -101,13 +105,14 @@ def _check_step(step: Step, path: str) -> None:
 
 
 def check_keras_cv(augmentation: Augmentation, path: str) -> None:
-    """Whether keras-cv is here and has all that a block asks for.
+    """Checks that keras-cv is installed and has everything that a block needs.
 
     Args:
-        path: where the block stands in the recipe, for messages.
+        augmentation: The block.
+        path: Where it stands in the recipe, for messages.
 
     Raises:
-        RecipeError: it is not, or has not; what to write instead.
+        RecipeError: It is not, or has not; the message says what to write instead.
     """
     if augmentation.orientation:
         raise _unsupported(f"{path}.orientation", "right-angle turns", "write orientation: false and steps with flips")
@@ -129,25 +134,31 @@ def check_keras_cv(augmentation: Augmentation, path: str) -> None:
 
 
 #: Images and a generator -> images of the same shape; all uint8 (n, height, width, 3).
-_Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+_Change: TypeAlias = Callable[[Images, np.random.Generator], Images]
 
 
 class _Layer:
-    """A layer as a graph for each size of images, since one image at a time in Python takes thirty times as long."""
+    """A layer as a graph for each size of images, since one image at a time in Python takes thirty times as long.
+
+    Args:
+        layer: A layer of keras-cv.
+    """
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
         self._graphs: dict[tuple[int, ...], Any] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, images: Images, rng: np.random.Generator) -> Images:
+        """Applies the layer; ``rng`` is not used."""
         size = images.shape[1:]
         with tf.device("/CPU:0"):
             with self._lock:
                 if size not in self._graphs:
                     signature = tf.TensorSpec((None, *size), tf.uint8)
                     self._graphs[size] = tf.function(self._trace, input_signature=[signature]).get_concrete_function()
-            return self._graphs[size](tf.constant(images)).numpy()
+            results: Images = self._graphs[size](tf.constant(images)).numpy()
+            return results
 
     def _trace(self, images: Any) -> Any:
         results = self._layer(tf.cast(images, tf.float32), training=True)
@@ -155,7 +166,7 @@ class _Layer:
 
 
 def _at_rate(change: _Change, rate: float) -> _Change:
-    def apply(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(images: Images, rng: np.random.Generator) -> Images:
         chosen = np.nonzero(rng.random(len(images)) < rate)[0]
         if len(chosen) == len(images):
             return change(images, rng)
@@ -168,7 +179,7 @@ def _at_rate(change: _Change, rate: float) -> _Change:
 
 
 def _in_turn(changes: Sequence[_Change]) -> _Change:
-    def apply(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(images: Images, rng: np.random.Generator) -> Images:
         for change in changes:
             images = change(images, rng)
         return images
@@ -177,10 +188,10 @@ def _in_turn(changes: Sequence[_Change]) -> _Change:
 
 
 def _one_of(changes: Sequence[_Change], weights: Sequence[float]) -> _Change:
-    shares = np.array(weights if weights else [1.0] * len(changes))
+    chances = np.array(weights if weights else [1.0] * len(changes))
 
-    def apply(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        which = rng.choice(len(changes), size=len(images), p=shares / shares.sum())
+    def apply(images: Images, rng: np.random.Generator) -> Images:
+        which = rng.choice(len(changes), size=len(images), p=chances / chances.sum())
         results = np.empty_like(images)
         for index, change in enumerate(changes):
             rows = np.nonzero(which == index)[0]
@@ -199,9 +210,9 @@ def _operation_layer(layers: Any, step: OperationStep) -> Any:
         return _RANGED[name](layers, *step.interval)
     magnitude = 1.0 if step.magnitude is None else step.magnitude
     if name in _GRADED:
-        return _RANGED[name](layers, 0.0, magnitude * OPERATIONS[name].limit)
+        return _RANGED[name](layers, 0.0, magnitude * OPERATION_SPECS[name].limit)
     policy = layers.RandAugment.get_standard_policy(_VALUES, magnitude, 0.0)
-    return dict(zip(STANDARD, policy, strict=True))[name]
+    return dict(zip(_STANDARD, policy, strict=True))[name]
 
 
 def _rand_augment(layers: Any, settings: RandAugmentSettings) -> _Layer:
@@ -240,19 +251,22 @@ def _full_precision() -> Iterator[Any]:
     import keras
     import keras_cv
 
-    before = keras.config.dtype_policy()
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
         yield keras_cv.layers
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)
 
 
 class KerasCVPolicy(BatchPolicy):
-    """What happens to each image each time it is seen, by keras-cv.
+    """What keras-cv does to each image each time it is used.
+
+    Args:
+        augmentation: The block of a recipe; its mixing and offline images are not a part of the policy.
 
     Raises:
-        RecipeError: as ``check_keras_cv``.
+        RecipeError: As ``check_keras_cv``.
     """
 
     def __init__(self, augmentation: Augmentation) -> None:
@@ -264,36 +278,39 @@ class KerasCVPolicy(BatchPolicy):
             changes += [_change(layers, step) for step in augmentation.steps]
         self._change = _at_rate(_in_turn(changes), augmentation.fraction)
 
-    def batch(self, images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def batch(self, images: Sequence[Image], rng: np.random.Generator) -> Images:
+        """As ``BatchPolicy.batch``."""
         return self._change(np.stack(images), rng)
 
 
 @dataclass(frozen=True)
-class KerasCVMixing(Mixing):
-    """MixUp or CutMix by keras-cv.
+class KerasCVMixing(BatchMixing):
+    """MixUp or CutMix by keras-cv; ``both`` draws one of the two for each batch.
 
-    Its CutMix shares labels by the rectangle it drew, also where that reaches over the image's edge; ours by what is left.
+    Its CutMix weights labels by the rectangle that it drew, also where that reaches over the image's edge; ours by the part
+    inside.
 
     Attributes:
-        name: ``mixup``, ``cutmix``, or ``both``: one of the two for each batch.
+        settings: As a recipe holds them.
     """
 
-    name: str = "mixup"
+    settings: MixingSettings
 
-    def join(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pairing]:
+    def join(self, images: Images, rng: np.random.Generator) -> tuple[Images, Pairing]:
+        """As ``BatchMixing.join``."""
         count = len(images)
-        name = str(rng.choice(["mixup", "cutmix"])) if self.name == "both" else self.name
+        name = str(rng.choice(["mixup", "cutmix"])) if self.settings.name == "both" else self.settings.name
         with _full_precision() as layers, tf.device("/CPU:0"):
-            layer = {"mixup": layers.MixUp, "cutmix": layers.CutMix}[name](self.alpha)
-            # With the identity as labels, each result's label tells its shares.
-            given = {"images": tf.constant(images, tf.float32), "labels": tf.eye(count)}
-            results = layer(given, training=True)
-        shares = results["labels"].numpy().astype(np.float64)
-        own_weight = np.diag(shares).copy()
-        np.fill_diagonal(shares, -1.0)
-        partner = np.where(shares.max(axis=1) > 0, shares.argmax(axis=1), np.arange(count))
+            layer = {"mixup": layers.MixUp, "cutmix": layers.CutMix}[name](self.settings.alpha)
+            # With the identity as labels, each result's label holds the weights of the images it is made of.
+            inputs = {"images": tf.constant(images, tf.float32), "labels": tf.eye(count)}
+            results = layer(inputs, training=True)
+        weights = results["labels"].numpy().astype(np.float64)
+        own_weight = np.diag(weights).copy()
+        np.fill_diagonal(weights, -1.0)
+        partner = np.where(weights.max(axis=1) > 0, weights.argmax(axis=1), np.arange(count))
         own_weight[partner == np.arange(count)] = 1.0
         mixed = np.clip(np.rint(results["images"].numpy()), 0, 255).astype(np.uint8)
-        left = rng.random(count) >= self.rate
-        mixed[left], partner[left], own_weight[left] = images[left], np.nonzero(left)[0], 1.0
+        unmixed = rng.random(count) >= self.settings.rate
+        mixed[unmixed], partner[unmixed], own_weight[unmixed] = images[unmixed], np.nonzero(unmixed)[0], 1.0
         return mixed, Pairing(partner, own_weight, None)

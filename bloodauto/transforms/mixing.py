@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from bloodauto.errors import DataError, RecipeError
-from bloodauto.transforms.policies import check_fraction
-from bloodauto.types import check_images
+from bloodauto.config.recipe import MixingSettings
+from bloodauto.errors import DataError
+from bloodauto.types import Floats, Images, Rows, Scores, Targets, check_images
 
 
 @dataclass(frozen=True)
@@ -18,19 +19,19 @@ class Pairing:
     """What each image of a batch is joined with.
 
     Attributes:
-        partner: int (n,), index of the other image; its own for an image that stays as it is.
-        kept: float64 (n,), the share of the label that is the image's own.
-        boxes: int (n, 4), top, bottom, left, right of the part taken from the partner; an image whose box is empty is
-            blended with its partner by ``kept`` instead. None where all are.
+        partner: int (n,), index of the other image; an image that stays as it is has itself for a partner.
+        own_weight: float64 (n,), 0-1, the weight of the image's own label.
+        boxes: int (n, 4), top, bottom, left and right of the part taken from the partner; an image with an empty box is
+            blended with its partner by ``own_weight`` instead. None: all are blended.
     """
 
-    partner: np.ndarray
-    own_weight: np.ndarray
-    boxes: np.ndarray | None
+    partner: Rows
+    own_weight: Floats
+    boxes: NDArray[np.int64] | None
 
 
-def mix_images(images: np.ndarray, pairing: Pairing) -> np.ndarray:
-    """Joins uint8 (n, height, width, 3) as drawn; a new array."""
+def mix_images(images: Images, pairing: Pairing) -> Images:
+    """Joins images, uint8 (n, height, width, 3), as drawn; a new array."""
     boxes = np.zeros((len(images), 4), np.int64) if pairing.boxes is None else pairing.boxes
     out = np.empty_like(images)
     for image, target, partner, own_weight, (top, bottom, left, right) in zip(
@@ -44,56 +45,64 @@ def mix_images(images: np.ndarray, pairing: Pairing) -> np.ndarray:
     return out
 
 
-def mix_targets(targets: np.ndarray, weights: np.ndarray, pairing: Pairing) -> tuple[np.ndarray, np.ndarray]:
-    """Joins float32 (n, classes) labels and (n,) sample weights as drawn.
+def mix_targets(targets: Targets, weights: Scores, pairing: Pairing) -> tuple[Targets, Scores]:
+    """Joins labels and sample weights as drawn.
 
     Cross-entropy is linear in the label, so the weighted losses of both images are kept exactly when the weights go into
     the mix: the label is the weighted mean of both, its weight the mean of theirs.
+
+    Args:
+        targets: (n, classes), each row a distribution.
+        weights: (n,), sample weights, 0 or more.
+        pairing: What is joined with what.
+
+    Returns:
+        float32 (n, classes) and float32 (n,).
     """
     own = pairing.own_weight * weights
     other = (1.0 - pairing.own_weight) * weights[pairing.partner]
     total = own + other
     # Where both weigh nothing any mix will do, but the label must still be a distribution.
-    share = np.where(total > 0, own / np.where(total > 0, total, 1.0), pairing.own_weight)[:, None]
-    mixed = share * targets + (1.0 - share) * targets[pairing.partner]
+    own_fraction = np.where(total > 0, own / np.where(total > 0, total, 1.0), pairing.own_weight)[:, None]
+    mixed = own_fraction * targets + (1.0 - own_fraction) * targets[pairing.partner]
     return mixed.astype(np.float32), total.astype(np.float32)
 
 
 @dataclass(frozen=True)
-class Mixing(ABC):
+class BatchMixing(ABC):
     """Joins the images of a batch.
 
     Attributes:
-        alpha: both parameters of the Beta distribution of the share; greater than 0.
-        rate: the share of images that are joined with another, in [0, 1].
+        settings: As a recipe holds them.
     """
 
-    alpha: float
-    rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.alpha, (int, float)) and 0.0 < self.alpha < np.inf):
-            raise RecipeError(f"alpha: expected a number above 0, got {self.alpha!r}.")
-        check_fraction(self.rate, "rate")
+    settings: MixingSettings
 
     @abstractmethod
-    def join(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pairing]:
-        """Joins images, uint8 (n, height, width, 3), n at least 1; what was joined with what goes to :func:`mix_targets`."""
+    def join(self, images: Images, rng: np.random.Generator) -> tuple[Images, Pairing]:
+        """Joins images; the pairing goes to :func:`mix_targets`.
 
-    def __call__(
-        self, images: np.ndarray, targets: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+        Args:
+            images: uint8 (n, height, width, 3), n at least 1; not written.
+            rng: The only source of randomness.
+
+        Returns:
+            uint8 (n, height, width, 3), a new array, and what was joined with what.
+        """
+
+    def __call__(self, images: Images, targets: Targets, rng: np.random.Generator) -> tuple[Images, Targets]:
         """Draws and joins.
 
         Args:
             images: uint8 (n, height, width, 3); not written.
             targets: (n, classes), each row a distribution.
+            rng: The only source of randomness.
 
         Returns:
             New images, uint8, and soft labels, float32 (n, classes).
 
         Raises:
-            DataError: arrays of other shapes.
+            DataError: The arrays have other shapes.
         """
         check_images(images, type(self).__name__)
         if targets.ndim != 2 or len(targets) != len(images):
@@ -104,65 +113,33 @@ class Mixing(ABC):
         return mixed, mix_targets(targets, np.ones(len(images)), pairing)[0]
 
 
-class DrawnMixing(Mixing):
-    """Joins images as drawn."""
+@dataclass(frozen=True)
+class PairMixing(BatchMixing):
+    """MixUp (arXiv:1710.09412), CutMix (arXiv:1905.04899), or one of the two for each image.
 
-    @abstractmethod
-    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
-        """Draws partners and shares for ``count`` images of the given size."""
+    The papers draw one weight, and CutMix one rectangle, for a batch; we draw one for each image. CutMix' labels are weighted
+    by the area that is left inside the image.
 
-    def join(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pairing]:
+    Example:
+        >>> mixing = PairMixing(MixingSettings(name="mixup", alpha=0.4))
+        >>> images, targets = np.zeros((4, 8, 8, 3), np.uint8), np.eye(4, dtype=np.float32)
+        >>> mixing(images, targets, np.random.default_rng(0))[1].shape
+        (4, 4)
+    """
+
+    def join(self, images: Images, rng: np.random.Generator) -> tuple[Images, Pairing]:
+        """As ``BatchMixing.join``."""
         pairing = self.draw(len(images), images.shape[1], images.shape[2], rng)
         return mix_images(images, pairing), pairing
 
-    def _draw_weights(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Partners and the share of the image itself; each image draws its own share."""
-        partner = rng.permutation(count)
-        own_weight = rng.beta(self.alpha, self.alpha, size=count)
-        mixed = rng.random(count) < self.rate
-        return np.where(mixed, partner, np.arange(count)), np.where(mixed, own_weight, 1.0)
-
-
-@dataclass(frozen=True)
-class MixUp(DrawnMixing):
-    """Blends two images and their labels (arXiv 1710.09412). The paper draws one share for a batch, we one per image."""
-
-    alpha: float = 0.2
-
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
-        return Pairing(*self._draw_weights(count, rng), boxes=None)
-
-
-@dataclass(frozen=True)
-class CutMix(DrawnMixing):
-    """Replaces a rectangle by the same place of another image (arXiv 1905.04899); labels are shared by area.
-
-    The paper draws one rectangle for a batch, we one per image.
-    """
-
-    alpha: float = 1.0
-
-    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
-        partner, own_weight = self._draw_weights(count, rng)
-        side = np.sqrt(1.0 - own_weight)
-        boxes = np.empty((count, 4), np.int64)
-        for column, length in ((0, height), (2, width)):
-            middle, half = rng.random(count) * length, side * length / 2
-            boxes[:, column] = np.clip(np.rint(middle - half), 0, length)
-            boxes[:, column + 1] = np.clip(np.rint(middle + half), 0, length)
-        area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-        return Pairing(partner, 1.0 - area / (height * width), boxes)
-
-
-@dataclass(frozen=True)
-class MixUpOrCutMix(DrawnMixing):
-    """MixUp or CutMix, an even draw for each image."""
-
-    alpha: float = 1.0
-
-    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
-        blended = MixUp(self.alpha, self.rate).draw(count, height, width, rng)
-        patched = CutMix(self.alpha, self.rate).draw(count, height, width, rng)
+        """Draws partners and weights for ``count`` images of a size in pixels."""
+        if self.settings.name == "mixup":
+            return self._draw_mixup(count, rng)
+        if self.settings.name == "cutmix":
+            return self._draw_cutmix(count, height, width, rng)
+        blended = self._draw_mixup(count, rng)
+        patched = self._draw_cutmix(count, height, width, rng)
         assert patched.boxes is not None
         patch = rng.random(count) < 0.5
         return Pairing(
@@ -170,3 +147,24 @@ class MixUpOrCutMix(DrawnMixing):
             np.where(patch, patched.own_weight, blended.own_weight),
             np.where(patch[:, None], patched.boxes, 0),
         )
+
+    def _draw_mixup(self, count: int, rng: np.random.Generator) -> Pairing:
+        return Pairing(*self._draw_weights(count, rng), boxes=None)
+
+    def _draw_cutmix(self, count: int, height: int, width: int, rng: np.random.Generator) -> Pairing:
+        partner, own_weight = self._draw_weights(count, rng)
+        side = np.sqrt(1.0 - own_weight)
+        boxes = np.empty((count, 4), np.int64)
+        for column, length in ((0, height), (2, width)):
+            centre, half = rng.random(count) * length, side * length / 2
+            boxes[:, column] = np.clip(np.rint(centre - half), 0, length)
+            boxes[:, column + 1] = np.clip(np.rint(centre + half), 0, length)
+        area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
+        return Pairing(partner, 1.0 - area / (height * width), boxes)
+
+    def _draw_weights(self, count: int, rng: np.random.Generator) -> tuple[Rows, Floats]:
+        """Partners, and the weight of each image itself."""
+        partner = rng.permutation(count)
+        own_weight = rng.beta(self.settings.alpha, self.settings.alpha, size=count)
+        mixed = rng.random(count) < self.settings.rate
+        return np.where(mixed, partner, np.arange(count)), np.where(mixed, own_weight, 1.0)

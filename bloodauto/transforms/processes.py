@@ -1,11 +1,11 @@
 """Processes that augment batches beside the one that trains.
 
-Python's lock lets one thread at a time run Python, and OpenCV gives it back and takes it again for every call of a few
-microseconds, so that two threads that augment small images are hardly faster than one. Processes have a lock each.
+Python's lock lets one thread at a time run Python, and OpenCV releases and takes it again for every call of a few
+microseconds, so that two threads that augment small images are hardly faster than one. Each process has its own lock.
 
-A worker is a fresh Python that imports nothing but NumPy, OpenCV and ``bloodauto.transforms``: it is neither forked from a
-process in which TensorFlow's threads run, nor does it run the caller's script again. Images go through memory that both
-share and that has no name, so nothing is left behind however either ends; orders and answers go through a pipe. A
+A worker is a new Python process that imports NumPy, OpenCV, the recipe's settings and ``bloodauto.transforms``: it is not
+forked from a process in which TensorFlow's threads run, and it does not run the caller's script again. Images go through
+shared memory without a name, so nothing remains however either process ends; requests and results go through a pipe. A
 worker ends when that pipe does, and so with the process that started it, also if that is killed.
 """
 
@@ -24,15 +24,16 @@ import weakref
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from bloodauto.errors import RecipeError, RunError
-from bloodauto.transforms.memory import empty_batch
-from bloodauto.transforms.mixing import Mixing, Pairing
+from bloodauto.transforms.images import empty_batch
+from bloodauto.transforms.mixing import BatchMixing, Pairing
 from bloodauto.transforms.policies import BatchPolicy
+from bloodauto.types import Image, Images, Rows
 
 #: Whether processes can be started that inherit memory and a pipe.
 PROCESSES_AVAILABLE = os.name == "posix"
@@ -41,24 +42,33 @@ _SHUTDOWN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class BatchMaker:
-    """Makes a batch's images of its sources; what it draws depends on the seed, the epoch and the batch's place alone.
+class BatchAugmenter:
+    """Makes a batch's images from its sources; what it draws depends on the seed, the epoch and the batch's index alone.
 
     Attributes:
-        policy: what is done to each image; None for nothing.
-        mixing: how the images are joined then; None for not at all.
-        seed: of both.
+        policy: What is done to each image; None: nothing.
+        mixing: How the images are then joined; None: not at all.
+        seed: The seed of both, and of the order of an epoch.
     """
 
-    policy: BatchPolicy | None
-    mixing: Mixing | None
-    seed: int
+    policy: BatchPolicy | None = None
+    mixing: BatchMixing | None = None
+    seed: int = 0
 
-    def make(self, images: Sequence[np.ndarray], epoch: int, batch_index: int) -> tuple[np.ndarray, Pairing | None]:
-        """Sources, uint8 (height, width, 3) each and not written -> new images, and what was joined with what."""
+    def augment(self, images: Sequence[Image], epoch: int, batch_index: int) -> tuple[Images, Pairing | None]:
+        """Makes one batch.
+
+        Args:
+            images: The sources, uint8 (height, width, 3) each, all of one size; not written.
+            epoch: The number of the epoch.
+            batch_index: The index of the batch in the epoch.
+
+        Returns:
+            uint8 (n, height, width, 3), a new array, and what was joined with what.
+        """
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, batch_index)))
-        made = np.stack(images) if self.policy is None else self.policy.batch(images, rng)
-        return (made, None) if self.mixing is None else self.mixing.join(np.asarray(made), rng)
+        augmented = np.stack(images) if self.policy is None else self.policy.batch(images, rng)
+        return (augmented, None) if self.mixing is None else self.mixing.join(augmented, rng)
 
 
 class _BatchRequest(NamedTuple):
@@ -70,16 +80,16 @@ class _BatchRequest(NamedTuple):
 
 
 class _BatchResult(NamedTuple):
-    order: _BatchRequest
+    request: _BatchRequest
     pairing: Pairing | None
     error: Exception | None
 
 
 @dataclass
 class _Worker:
-    process: subprocess.Popen
-    connection: Connection
-    orders: int = 0
+    process: subprocess.Popen[bytes]
+    connection: Connection[Any, Any]
+    num_requests: int = 0
 
 
 def _shared_memory(size: int) -> int:
@@ -93,7 +103,7 @@ def _shared_memory(size: int) -> int:
     return descriptor
 
 
-def _slots(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
+def _slots(descriptor: int, shape: tuple[int, ...]) -> Images:
     return np.frombuffer(mmap.mmap(descriptor, int(np.prod(shape))), np.uint8).reshape(shape)
 
 
@@ -112,29 +122,29 @@ class WorkerPool:
     """Processes that make batches; to be used by one thread at a time.
 
     Args:
-        maker: what each process does.
-        num_processes: at least 1.
-        num_slots: how many batches may be ordered and not yet taken; each takes the memory of one batch.
-        batch_shape: (images at most, height, width, 3).
+        augmenter: What each process does.
+        num_processes: At least 1.
+        num_slots: The most batches that may be requested and not yet taken; each uses the memory of one batch.
+        batch_shape: The largest batch: images, height, width, 3.
 
     Raises:
-        RecipeError: the policy or the mixing cannot be sent to another process.
+        RecipeError: The policy or the mixing cannot be sent to another process.
     """
 
     def __init__(
-        self, maker: BatchMaker, *, num_processes: int, num_slots: int, batch_shape: tuple[int, int, int, int]
+        self, augmenter: BatchAugmenter, *, num_processes: int, num_slots: int, batch_shape: tuple[int, int, int, int]
     ) -> None:
         try:
-            pickled = pickle.dumps(maker)
+            pickled = pickle.dumps(augmenter)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise RecipeError(
-                f"num_processes: expected a policy that another process can be sent, got one that cannot ({error}). "
+                f"num_processes: expected a policy that can be sent to another process, got one that cannot ({error}). "
                 "Define its class at the top of a module, or use num_threads."
-            ) from None
+            ) from error
         shape = (num_slots, *batch_shape)
         memory = _shared_memory(int(np.prod(shape)))
         self._workers: list[_Worker] = []
-        # Also when this process ends in an orderly way without having closed the team.
+        # Also when this process ends in an orderly way without having closed the pool.
         self._finalizer = weakref.finalize(self, _stop_workers, self._workers)
         try:
             self._slots = _slots(memory, shape)
@@ -146,11 +156,11 @@ class WorkerPool:
             raise
         finally:
             os.close(memory)
-        self._free = list(range(num_slots))
+        self._free_slots = list(range(num_slots))
         self._last_request_id = 0
-        #: What is ordered, neither taken nor dropped; with its answer once there is one.
-        self._orders: dict[int, _BatchResult | None] = {}
-        # Orders may be dropped at any time, by the collector of a generator that nobody refers to any more.
+        #: What is requested, neither taken nor dropped; with its result once there is one.
+        self._requests: dict[int, _BatchResult | None] = {}
+        # Requests may be dropped at any time, by the collector of a generator that nobody refers to any more.
         self._bookkeeping_lock = threading.RLock()
 
     @property
@@ -160,56 +170,71 @@ class WorkerPool:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is ordered that may still be taken."""
-        return not self._orders
+        """Whether nothing is requested that may still be taken."""
+        return not self._requests
 
-    def order(self, images: np.ndarray, index: np.ndarray, epoch: int, batch_index: int) -> int:
-        """Has a batch made of the images at ``index``; the ticket to take it by.
+    def request(self, images: Images, rows: Rows, epoch: int, batch_index: int) -> int:
+        """Has a batch made.
 
-        There must be fewer orders than slots, those that were dropped not counted.
+        There must be fewer requests than slots, without those that were dropped.
+
+        Args:
+            images: uint8 (n, height, width, 3).
+            rows: int (m,), the images of the batch.
+            epoch: The number of the epoch.
+            batch_index: The index of the batch in the epoch.
+
+        Returns:
+            The number to take the batch by.
 
         Raises:
-            RunError: a process has ended.
+            RunError: A process has ended.
         """
-        assert len(self._orders) < len(self._slots), "expected fewer orders than slots"
+        assert len(self._requests) < len(self._slots), "expected fewer requests than slots"
         self._collect(timeout_seconds=0.0)
-        while not self._free:
+        while not self._free_slots:
             self._collect(timeout_seconds=None)
-        slot = self._free.pop()
-        for target, row in zip(self._slots[slot], index.tolist(), strict=False):
+        slot = self._free_slots.pop()
+        for target, row in zip(self._slots[slot], rows.tolist(), strict=False):
             np.copyto(target, images[row])
         self._last_request_id += 1
-        self._orders[self._last_request_id] = None
-        worker = min(self._workers, key=lambda one: one.orders)
+        self._requests[self._last_request_id] = None
+        worker = min(self._workers, key=lambda candidate: candidate.num_requests)
         with self._error_if_worker_died(worker):
-            worker.connection.send(_BatchRequest(self._last_request_id, slot, len(index), epoch, batch_index))
-        worker.orders += 1
+            worker.connection.send(_BatchRequest(self._last_request_id, slot, len(rows), epoch, batch_index))
+        worker.num_requests += 1
         return self._last_request_id
 
-    def take(self, request_id: int) -> tuple[np.ndarray, Pairing | None]:
+    def take(self, request_id: int) -> tuple[Images, Pairing | None]:
         """Waits for a batch.
 
+        Args:
+            request_id: What ``request`` returned.
+
+        Returns:
+            As ``BatchAugmenter.augment``.
+
         Raises:
-            RunError: a process has ended.
-            Exception: what the policy raised.
+            RunError: A process has ended.
+            Exception: What the policy raised.
         """
         try:
-            while (answer := self._orders[request_id]) is None:
+            while (result := self._requests[request_id]) is None:
                 self._collect(timeout_seconds=None)
-            if answer.error is not None:
-                raise answer.error
-            images = empty_batch((answer.order.num_images, *self._slots.shape[2:]))
-            np.copyto(images, self._slots[answer.order.slot, : answer.order.num_images])
-            return images, answer.pairing
+            if result.error is not None:
+                raise result.error
+            images = empty_batch((result.request.num_images, *self._slots.shape[2:]))
+            np.copyto(images, self._slots[result.request.slot, : result.request.num_images])
+            return images, result.pairing
         finally:
             self.drop(request_id)
 
     def drop(self, request_id: int) -> None:
-        """Lets go of an order, made or not; of one that is gone already, nothing."""
+        """Forgets a request, whether its batch is finished or not; no effect for one that is unknown."""
         with self._bookkeeping_lock:
-            answer = self._orders.pop(request_id, None)
-            if answer is not None:
-                self._free.append(answer.order.slot)
+            result = self._requests.pop(request_id, None)
+            if result is not None:
+                self._free_slots.append(result.request.slot)
 
     def close(self) -> None:
         """Ends the processes."""
@@ -220,64 +245,70 @@ class WorkerPool:
         for connection in wait(list(by_connection), timeout_seconds):
             worker = by_connection[connection]  # type: ignore[index]
             with self._error_if_worker_died(worker):
-                answer: _BatchResult = worker.connection.recv()
-            worker.orders -= 1
+                result: _BatchResult = worker.connection.recv()
+            worker.num_requests -= 1
             with self._bookkeeping_lock:
-                if answer.order.request_id in self._orders:
-                    self._orders[answer.order.request_id] = answer
+                if result.request.request_id in self._requests:
+                    self._requests[result.request.request_id] = result
                 else:
-                    self._free.append(answer.order.slot)
+                    self._free_slots.append(result.request.slot)
 
     @contextlib.contextmanager
     def _error_if_worker_died(self, worker: _Worker) -> Generator[None]:
         try:
             yield
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
             self.close()
             raise RunError(
                 "expected the processes that augment to run as long as the training, but one ended with code "
                 f"{worker.process.returncode}. A code of -9 often means that memory ran out: use fewer of them."
-            ) from None
+            ) from error
 
 
 def _start(memory: int, shape: tuple[int, ...]) -> _Worker:
     ours, theirs = Pipe()
-    # Where modules are found here, they are found there; that alone is taken over, not the script this process runs.
+    # The worker finds modules where this process does; it does not run this process's script.
     code = f"import sys; sys.path[:] = {sys.path!r}; from bloodauto.transforms import processes; processes.serve("
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-c", f"{code}{theirs.fileno()}, {memory}, {shape!r})"],
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), memory),
-            # Ctrl-C goes to a terminal's whole group; the process that trains decides what it means.
+            # Ctrl-C goes to the whole group of a terminal; the process that trains decides what it means.
             process_group=0,
-            # The one thread that works calls no BLAS.
+            # The only thread that works calls no BLAS.
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
     return _Worker(process, ours)
 
 
 def serve(pipe: int, memory: int, shape: tuple[int, ...]) -> None:
-    """What a worker does until its pipe ends: makes batches in shared memory, in place of their sources."""
+    """The main function of a worker: makes batches in shared memory, in place of their sources, until its pipe ends.
+
+    Args:
+        pipe: The descriptor of its end of the pipe.
+        memory: The descriptor of the shared memory.
+        shape: The shape of that memory: slots, images, height, width, 3.
+    """
     cv2.setNumThreads(1)
     slots = _slots(memory, shape)
     with Connection(pipe) as connection, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        maker, failure = _unpickle_maker(connection.recv_bytes())
+        augmenter, import_error = _unpickle_augmenter(connection.recv_bytes())
         while True:
-            order: _BatchRequest = connection.recv()
-            pairing, problem = None, failure
-            if maker is not None:
-                batch = slots[order.slot, : order.num_images]
+            request: _BatchRequest = connection.recv()
+            pairing, batch_error = None, import_error
+            if augmenter is not None:
+                batch = slots[request.slot, : request.num_images]
                 try:
-                    images, pairing = maker.make(list(batch), order.epoch, order.batch_index)
+                    images, pairing = augmenter.augment(list(batch), request.epoch, request.batch_index)
                     np.copyto(batch, images)
                 except Exception as error:
-                    problem = _sendable(error)
-            connection.send(_BatchResult(order, pairing, problem))
+                    batch_error = _sendable(error)
+            connection.send(_BatchResult(request, pairing, batch_error))
 
 
-def _unpickle_maker(pickled: bytes) -> tuple[BatchMaker | None, Exception | None]:
-    """What the process that started this one sent, or why that cannot be used here."""
+def _unpickle_augmenter(pickled: bytes) -> tuple[BatchAugmenter | None, Exception | None]:
+    """The augmenter that the starting process sent, or why it cannot be used here."""
     try:
         return pickle.loads(pickled), None
     except (AttributeError, ImportError) as error:
@@ -288,7 +319,7 @@ def _unpickle_maker(pickled: bytes) -> tuple[BatchMaker | None, Exception | None
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error with where it was raised, or one that says so, if it cannot be sent to another process."""
+    """The error with the place where it was raised; a RunError that quotes it, if it cannot be sent to another process."""
     error.add_note("In a process that augments:\n" + "".join(traceback.format_tb(error.__traceback__)))
     try:
         pickle.loads(pickle.dumps(error))

@@ -7,127 +7,107 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bloodauto.errors import RecipeError
+from bloodauto.types import Floats, Image
+
+if TYPE_CHECKING:
+    from bloodauto.transforms.lookup_tables import Statistics
+
+#: A point-wise operation, as a table or a ramp; see :mod:`bloodauto.transforms.lookup_tables`.
+LevelMap: TypeAlias = NDArray[np.uint8] | Floats
 
 
 class Kind(Enum):
     """How an operation acts, which decides what it can be fused with."""
 
     GEOMETRIC = "geometric"  # moves pixels by an affine map; neighbours fuse into one warp
-    POINTWISE = "pointwise"  # level to level; neighbours fuse into one table
+    POINTWISE = "pointwise"  # maps level to level; neighbours fuse into one table
     COLOUR = "colour"  # mixes the channels of a pixel by a 3x4 matrix; not fused
     OPTICAL = "optical"  # mixes optical densities by a 3x4 matrix; not fused
-    FILTER = "filter"  # needs neighbouring pixels or noise; not fused
-
-
-class Border(NamedTuple):
-    """What stands outside the image.
-
-    Attributes:
-        mode: ``reflect`` (``cba|abc|cba``: the edge pixel repeats, as in keras-cv and TensorFlow), ``reflect_101``
-            (``dcb|abcd|cba``: it does not), ``edge``, ``wrap`` or ``fill``.
-        colour: RGB 0-255 for ``fill``.
-    """
-
-    mode: str
-    colour: tuple[int, int, int] = (0, 0, 0)
-
-
-BORDER_MODES = ("reflect", "reflect_101", "edge", "wrap")
-#: A border as plain values, for recipes: the name of a mode, or an RGB colour to fill with.
-BorderValue = str | tuple[int, int, int]
-
-
-def parse_border(value: BorderValue) -> Border:
-    """Plain values -> border.
-
-    Raises:
-        RecipeError: neither a known mode nor three integers in 0..255.
-    """
-    if isinstance(value, str):
-        if value in BORDER_MODES:
-            return Border(value)
-    elif isinstance(value, (tuple, list)) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
-        return Border("fill", (value[0], value[1], value[2]))
-    raise RecipeError(
-        f"border: expected one of {', '.join(BORDER_MODES)} or an RGB colour of three integers in 0..255, got {value!r}."
-    )
+    FILTER = "filter"  # needs neighbouring pixels, noise or a codec; not fused
 
 
 class Warp(NamedTuple):
-    """An affine map from output pixels to input pixels.
+    """An affine map from output pixels to input pixels; outside the image it reads the reflection about the edge.
+
+    The edge pixel is a part of the reflection (``cba|abc|cba``), as in keras-cv and TensorFlow.
 
     Attributes:
-        matrix: float64 (3, 3), last row 0 0 1; maps (x, y, 1) of the output to the place in the input it is read
-            from. Pixel centres have integer coordinates.
-        border: what to read outside the image; None where that never happens, or where another step may decide.
-        lossless: whether the map permutes pixels (flips and quarter turns of a square), so nothing is interpolated.
+        matrix: float64 (3, 3), last row 0 0 1; maps (x, y, 1) of the output to the position in the input. Pixel centres
+            have integer coordinates.
+        lossless: Whether the map permutes pixels (flips and quarter turns of a square), so that nothing is interpolated.
     """
 
-    matrix: np.ndarray
-    border: Border | None
+    matrix: Floats
     lossless: bool = False
 
 
 class Levels(NamedTuple):
-    """What becomes of each level.
+    """A point-wise operation that does not depend on the image.
 
     Attributes:
-        values: a table, uint8 (256,) or (256, 3), or a ramp, float64 (3, 4); see :mod:`bloodauto.transforms.lookup_tables`.
+        values: A table, uint8 (256,) or (256, 3), or a ramp, float64 (3, 4).
     """
 
-    values: np.ndarray
+    values: LevelMap
 
 
 class Adaptive(NamedTuple):
-    """What becomes of each level, depending on the image.
+    """A point-wise operation that depends on the image.
 
     Attributes:
-        build: (statistics of the image as it stands before this step, strength) -> a table or a ramp.
-        strength: the drawn parameter.
-        gives_ramp: which of the two.
+        build: (statistics of the image before this step, strength) -> a table or a ramp.
+        strength: The drawn strength.
+        gives_ramp: Whether ``build`` returns a ramp.
     """
 
-    build: Callable[[Any, float], np.ndarray]
+    build: Callable[[Statistics, float], LevelMap]
     strength: float
     gives_ramp: bool
 
 
 class Mix(NamedTuple):
-    """A mix of channels.
+    """A mix of the channels of each pixel.
 
     Attributes:
-        matrix: float64 (3, 4), output = matrix[:, :3] @ rgb + matrix[:, 3], in levels (COLOUR) or densities (OPTICAL).
+        matrix: float64 (3, 4); output = matrix[:, :3] @ input + matrix[:, 3], in levels for ``Kind.COLOUR`` and in optical
+            densities for ``Kind.OPTICAL``.
     """
 
-    matrix: np.ndarray
+    matrix: Floats
 
 
 class Filter(NamedTuple):
-    """An operation of its own.
+    """An operation that is applied on its own.
 
     Attributes:
-        apply: ``(image, target, parameters) -> None``: reads ``image``, writes ``target``, never the other way round.
-        parameters: what was drawn, in physical units.
+        apply: ``(image, target, parameters) -> None``; reads ``image`` and writes ``target``.
+        parameters: What was drawn, in physical units.
     """
 
-    apply: Callable[[np.ndarray, np.ndarray, Any], None]
+    apply: Callable[[Image, Image, Any], None]
     parameters: Any
 
 
-Payload = Warp | Levels | Adaptive | Mix | Filter
+Payload: TypeAlias = Warp | Levels | Adaptive | Mix | Filter
 
 
 class Step(NamedTuple):
-    """One operation, drawn for one image of a known size."""
+    """One operation, drawn for one image of a known size.
+
+    Attributes:
+        operation: The operation's name.
+        kind: How it acts.
+        payload: What to apply.
+    """
 
     operation: str
     kind: Kind
     payload: Payload
 
 
-Chain = list[Step]
+Chain: TypeAlias = list[Step]

@@ -7,10 +7,11 @@ recipes that would train the same network have the same id, whatever order their
 from bloodauto.config.recipe.architecture import Backbone, Head, Input
 from bloodauto.config.recipe.augmentation import (
     Augmentation,
+    AugMixSettings,
     AugMixStep,
     ClassSynthesis,
     Engine,
-    Mixing,
+    MixingSettings,
     Offline,
     OneOfStep,
     OperationStep,
@@ -18,11 +19,19 @@ from bloodauto.config.recipe.augmentation import (
     RandAugmentStep,
     SequenceStep,
     Step,
+    TrivialAugmentSettings,
     TrivialAugmentStep,
 )
 from bloodauto.config.recipe.imbalance import Imbalance
 from bloodauto.config.recipe.loss import Loss
-from bloodauto.config.recipe.operations import OPERATION_SET_NAMES, OPERATION_SPANS
+from bloodauto.config.recipe.operations import (
+    OPERATION_SETS,
+    OPERATION_SPECS,
+    OperationSpec,
+    RangeScale,
+    RangeSpec,
+    StrengthSampling,
+)
 from bloodauto.config.recipe.overrides import with_overrides
 from bloodauto.config.recipe.recipe import NON_TRAINING_FIELDS, Recipe, Source, load_recipe, parse_recipe
 from bloodauto.config.recipe.stages import (
@@ -45,9 +54,10 @@ from bloodauto.config.recipe.tta import (
 __all__ = [
     "DEFAULT_TTA_TRANSFORMS",
     "NON_TRAINING_FIELDS",
-    "OPERATION_SET_NAMES",
-    "OPERATION_SPANS",
+    "OPERATION_SETS",
+    "OPERATION_SPECS",
     "TRANSFORM_NAMES",
+    "AugMixSettings",
     "AugMixStep",
     "Augmentation",
     "Backbone",
@@ -61,20 +71,25 @@ __all__ = [
     "LastBlocks",
     "LastLayers",
     "Loss",
-    "Mixing",
+    "MixingSettings",
     "Offline",
     "OneOfStep",
+    "OperationSpec",
     "OperationStep",
     "Optimizer",
     "RandAugmentSettings",
     "RandAugmentStep",
+    "RangeScale",
+    "RangeSpec",
     "Recipe",
     "Schedule",
     "SequenceStep",
     "Source",
     "Stage",
     "Step",
+    "StrengthSampling",
     "TransformName",
+    "TrivialAugmentSettings",
     "TrivialAugmentStep",
     "WeightedTransform",
     "load_recipe",

@@ -1,7 +1,7 @@
 """What happens to training images.
 
-Where a part draws from several operations, ``operations`` is the name of a set or a list of names, one given twice being
-drawn twice as often. A ``rate`` is the chance of a part to be applied to an image, each time the image is seen.
+Where a part draws from several operations, ``operations`` is the name of a set or a list of names; a name that occurs twice is
+drawn twice as often. A ``rate`` is the chance that a part is applied to an image, drawn anew each time the image is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from bloodauto.config.base_model import ListField, StrictModel
-from bloodauto.config.recipe.operations import OPERATION_SET_NAMES, OPERATION_SPANS
+from bloodauto.config.recipe.operations import OPERATION_SETS, OPERATION_SPECS
 from bloodauto.config.validation import did_you_mean
 
 Engine = Literal["bloodauto", "keras_cv"]
@@ -30,14 +30,14 @@ Interval = Annotated[tuple[float, float], ListField]
 
 
 def _operation(name: str) -> str:
-    if name not in OPERATION_SPANS:
-        raise ValueError(f"no such operation, got {name!r}; {did_you_mean(name, OPERATION_SPANS)}")
+    if name not in OPERATION_SPECS:
+        raise ValueError(f"no such operation, got {name!r}; {did_you_mean(name, OPERATION_SPECS)}")
     return name
 
 
 def _operation_set(operations: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    if isinstance(operations, str) and operations not in OPERATION_SET_NAMES:
-        raise ValueError(f"no such set, got {operations!r}; {did_you_mean(operations, OPERATION_SET_NAMES)}")
+    if isinstance(operations, str) and operations not in OPERATION_SETS:
+        raise ValueError(f"no such set, got {operations!r}; {did_you_mean(operations, OPERATION_SETS)}")
     if not operations:
         raise ValueError("expected at least one operation, got an empty list")
     return operations
@@ -48,9 +48,14 @@ Operations = Annotated[str | Annotated[tuple[OperationName, ...], ListField], Af
 
 
 class RandAugmentSettings(StrictModel):
-    """RandAugment (Cubuk et al., arXiv:1909.13719): ``num_ops`` operations an image, at ``magnitude`` in 0-1.
+    """RandAugment: a few operations of one magnitude for each image (Cubuk et al., arXiv:1909.13719).
 
-    ``rate``: the chance of each drawn operation to be applied. ``magnitude_std``: noise on the magnitude.
+    Attributes:
+        num_ops: Operations drawn for each image, with replacement.
+        magnitude: The magnitude of all of them.
+        rate: The chance that a drawn operation is applied.
+        magnitude_std: Standard deviation of normal noise on each magnitude, which is then clipped to 0-1.
+        operations: What is drawn from.
     """
 
     num_ops: Annotated[int, Field(ge=1, le=8)]
@@ -61,17 +66,28 @@ class RandAugmentSettings(StrictModel):
 
 
 class TrivialAugmentSettings(StrictModel):
-    """TrivialAugment (Müller & Hutter, arXiv:2103.10158): one operation, its magnitude drawn evenly up to ``max_magnitude``."""
+    """TrivialAugment: one operation of a random magnitude for each image (Müller and Hutter, arXiv:2103.10158).
+
+    Attributes:
+        max_magnitude: The upper end of the magnitudes, which are drawn uniformly from 0 on.
+        operations: What is drawn from.
+    """
 
     max_magnitude: UnitInterval = 1.0
     operations: Operations = "paper"
 
 
 class AugMixSettings(StrictModel):
-    """AugMix (Hendrycks et al., arXiv:1912.02781), the images alone, without its consistency loss.
+    """AugMix: an image blended with augmented versions of itself (Hendrycks et al., arXiv:1912.02781).
 
-    ``width`` chains of 1 to ``depth`` operations, of magnitudes up to ``magnitude``, are mixed with each other and with the
-    image; ``alpha``: of the Dirichlet and Beta distributions of the shares.
+    The paper's consistency loss is not a part of it.
+
+    Attributes:
+        width: Augmented versions that are blended.
+        depth: The most operations of a version; each version draws 1 to ``depth``.
+        magnitude: The upper end of the magnitudes.
+        alpha: The parameter of the Dirichlet distribution of the versions' weights and of the Beta distribution of the image's.
+        operations: What is drawn from.
     """
 
     width: Annotated[int, Field(ge=1, le=8)] = 3
@@ -82,11 +98,24 @@ class AugMixSettings(StrictModel):
 
 
 class OperationStep(StrictModel):
-    """One operation, drawn for each image on its own.
+    """One operation on a fraction of the images, its strength drawn for each image.
 
-    Its strength is given either by ``magnitude`` in 0-1, which means what it means in RandAugment, or as the interval from
-    which it is drawn evenly, in the operation's unit: ``{operation: rotate, range_degrees: [-15, 15]}``. Operations that have
-    one effect, such as flips, take neither.
+    The strength is either a ``magnitude``, which means what it means in RandAugment, or an interval that it is drawn from
+    uniformly, in the operation's unit: ``{operation: rotate, range_degrees: [-15, 15]}``. Operations without a strength, such
+    as flips, take neither.
+
+    Attributes:
+        operation: The name of the operation.
+        magnitude: The magnitude, 0-1.
+        range_degrees: Interval of an angle.
+        range_factor: Interval of a factor; 1 has no effect.
+        range_fraction: Interval of a fraction of the image's size, of 255 levels or of an effect.
+        range_octaves: Interval of a base-2 logarithm.
+        range_percent: Interval of a length in percent of the image's shorter side.
+        range_levels: Interval of a standard deviation in levels of 255.
+        range_bits: Interval of a number of bits.
+        range_quality: Interval of a JPEG quality; 100 does not compress.
+        rate: The chance that the operation is applied to an image.
     """
 
     operation: OperationName
@@ -103,31 +132,32 @@ class OperationStep(StrictModel):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The range that was given, whatever its unit."""
-        span = OPERATION_SPANS[self.operation]
-        return None if span is None else getattr(self, f"range_{span.unit}")
+        """The range in the operation's unit; None where the recipe gives a magnitude or nothing."""
+        allowed = OPERATION_SPECS[self.operation].range
+        return None if allowed is None else getattr(self, f"range_{allowed.unit}")
 
     @model_validator(mode="after")
     def _check_strength(self) -> OperationStep:
-        fields = [name for name in type(self).model_fields if name.startswith("range_")]
-        given = [name for name in fields if getattr(self, name) is not None]
-        span = OPERATION_SPANS[self.operation]
-        if span is None:
-            for name in (*given, *(["magnitude"] if self.magnitude is not None else [])):
+        ranges = [
+            name for name in type(self).model_fields if name.startswith("range_") and getattr(self, name) is not None
+        ]
+        allowed = OPERATION_SPECS[self.operation].range
+        if allowed is None:
+            for name in (*ranges, *(["magnitude"] if self.magnitude is not None else [])):
                 raise ValueError(f"{self.operation} has one effect and no strength; leave {name} out")
             return self
-        field = f"range_{span.unit}"
-        if given and given != [field]:
-            wrong = next(name for name in given if name != field)
-            raise ValueError(f"a range of {self.operation} is told by {field}, not by {wrong}")
-        if bool(given) == (self.magnitude is not None):
-            got = "both" if given else "neither"
-            raise ValueError(f"{self.operation} needs either magnitude or {field}, got {got}")
+        field = f"range_{allowed.unit}"
+        for name in ranges:
+            if name != field:
+                raise ValueError(f"the range of {self.operation} is {field}, not {name}")
+        if bool(ranges) == (self.magnitude is not None):
+            received = "both" if ranges else "neither"
+            raise ValueError(f"{self.operation} needs either magnitude or {field}, got {received}")
         if self.interval is not None:
             low, high = self.interval
-            if not span.lowest <= low <= high <= span.highest:
+            if not allowed.lowest <= low <= high <= allowed.highest:
                 raise ValueError(
-                    f"{field} of {self.operation}: expected [low, high] within {span.lowest:g} to {span.highest:g}, "
+                    f"{field} of {self.operation}: expected [low, high] within {allowed.lowest:g} to {allowed.highest:g}, "
                     f"got {list(self.interval)}"
                 )
         return self
@@ -138,28 +168,34 @@ class OperationStep(StrictModel):
 
 
 class RandAugmentStep(StrictModel):
-    """RandAugment on a share of the images."""
+    """RandAugment on a fraction of the images, ``rate``."""
 
     rand_augment: RandAugmentSettings
     rate: UnitInterval = 1.0
 
 
 class TrivialAugmentStep(StrictModel):
-    """TrivialAugment on a share of the images."""
+    """TrivialAugment on a fraction of the images, ``rate``."""
 
     trivial_augment: TrivialAugmentSettings
     rate: UnitInterval = 1.0
 
 
 class AugMixStep(StrictModel):
-    """AugMix on a share of the images."""
+    """AugMix on a fraction of the images, ``rate``."""
 
     aug_mix: AugMixSettings
     rate: UnitInterval = 1.0
 
 
 class OneOfStep(StrictModel):
-    """One of several steps, drawn for each image by ``weights``; evenly without them."""
+    """One of several steps, drawn for each image.
+
+    Attributes:
+        one_of: The steps.
+        weights: Chances in proportion, one for each step; empty: equal chances.
+        rate: The chance that any of them is applied to an image.
+    """
 
     one_of: Annotated[tuple[Step, ...], Field(strict=False, min_length=1)]
     weights: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1e6)], ...], ListField] = ()
@@ -175,7 +211,7 @@ class OneOfStep(StrictModel):
 
 
 class SequenceStep(StrictModel):
-    """Several steps in turn; with ``rate``, all of them or none."""
+    """Several steps in turn: all of them, with the chance ``rate``, or none."""
 
     sequence: Annotated[tuple[Step, ...], Field(strict=False, min_length=1)]
     rate: UnitInterval = 1.0
@@ -192,7 +228,10 @@ _STEPS: dict[str, type[StrictModel]] = {
 
 
 def _step_kind(value: Any) -> str:
-    """Which step a mapping is, by its key; by the nearest one where it has none, so that the error tells that one's fields."""
+    """The kind of step that a mapping is, by its key.
+
+    A mapping without such a key is taken for the kind whose key is nearest, so that the error lists that kind's fields.
+    """
     if isinstance(value, StrictModel):
         return type(value).__name__
     keys = [key for key in value if isinstance(key, str)] if isinstance(value, dict) else []
@@ -223,12 +262,14 @@ OneOfStep.model_rebuild()
 SequenceStep.model_rebuild()
 
 
-class Mixing(StrictModel):
-    """Joins images of a batch, and their labels alike.
+class MixingSettings(StrictModel):
+    """How images of a batch are joined with each other, and their labels alike.
 
-    ``mixup`` blends two images (arXiv:1710.09412), ``cutmix`` puts a rectangle of one into the other (arXiv:1905.04899),
-    ``both`` draws one of the two for each image. ``alpha``: both parameters of the Beta distribution of the share.
-    ``rate``: the share of images that are joined with another.
+    Attributes:
+        name: ``mixup`` blends two images (arXiv:1710.09412), ``cutmix`` puts a rectangle of one into the other
+            (arXiv:1905.04899), ``both`` draws one of the two for each image.
+        alpha: Both parameters of the Beta distribution of an image's own weight.
+        rate: The fraction of images that are joined with another.
     """
 
     name: Literal["mixup", "cutmix", "both"]
@@ -237,49 +278,59 @@ class Mixing(StrictModel):
 
 
 class Offline(StrictModel):
-    """Augmented images made once, before training or before the stage, and then seen like any others.
+    """Augmented images that are made once, before training or before the stage, and then used like any others.
 
-    ``fraction``: how many, as a share of the images there are. ``keep_originals``: they come beside those they were made
-    of, and an epoch, which stays as long, visits both in turn; otherwise they take their places. ``steps``, then ``mixing``
-    among the made images: how they are made.
+    Attributes:
+        fraction: How many are made, as a fraction of the number of images.
+        keep_originals: Whether they are added to the originals; an epoch keeps its length and visits all in turn. Otherwise
+            they replace the originals.
+        steps: How they are made.
+        mixing: How the new images are then joined among themselves.
     """
 
     fraction: Annotated[float, Field(gt=0.0, le=4.0)]
     keep_originals: bool = True
     steps: Steps = ()
-    mixing: Mixing | None = None
+    mixing: MixingSettings | None = None
 
     @model_validator(mode="after")
     def _check_offline(self) -> Offline:
         if not self.steps and self.mixing is None:
-            raise ValueError("expected steps, mixing, or both: without them the made images would be copies")
+            raise ValueError("expected steps, mixing, or both: without them the new images would be copies")
         if not self.keep_originals and self.fraction > 1.0:
             raise ValueError(f"fraction: expected at most 1 with keep_originals: false, got {self.fraction:g}")
         return self
 
 
 class ClassSynthesis(StrictModel):
-    """How images are made that fill up small classes: two images of the class joined by ``mixing``, then ``steps``.
+    """How images are made that fill up small classes.
 
-    Both images are of one class, so the class keeps its label and the counts come out equal.
+    Two images of one class are joined, so that the result keeps the label, and then augmented.
+
+    Attributes:
+        mixing: How they are joined; None: not at all.
+        steps: How the result is augmented.
     """
 
-    mixing: Mixing | None = Mixing(name="both", alpha=1.0, rate=0.5)
+    mixing: MixingSettings | None = MixingSettings(name="both", alpha=1.0, rate=0.5)
     steps: Steps = (RandAugmentStep(rand_augment=RandAugmentSettings(num_ops=2, magnitude=0.3)),)
 
 
 class Augmentation(StrictModel):
-    """What happens to a training image each time it is seen, in this order.
+    """What happens to a training image each time it is used, in this order.
 
-    ``fraction``: the share of images this happens to; the others are seen as they are. ``mixing`` has a rate of its own.
-    ``orientation``: random flips and right-angle turns; a smear has no up and no down.
-    ``framing``: strength 0-1 of random magnification and position; laboratories differ in pixel size and in how they crop.
-    ``stain_jitter``: strength 0-1 of random stain intensity and hue, in optical density.
-    ``rand_augment``: see there; absent means none. ``steps``: whatever else, in their order.
-    ``mixing``: joins images of a batch, after all this.
-    ``offline``: images made before training, which all this then happens to as well.
-    ``engine``: ``bloodauto``, or ``keras_cv``, the reference: the layers of that archived package, which are slower, and
-    whose images do not depend on the seed alone.
+    Attributes:
+        fraction: The fraction of images that are augmented, drawn each time; the others stay as they are. ``mixing`` has its
+            own rate.
+        orientation: Whether images are flipped and turned by right angles at random; a smear has no up and no down.
+        framing: Magnitude, 0-1, of random magnification and position: laboratories differ in pixel size and in how they crop.
+        stain_jitter: Magnitude, 0-1, of random stain intensity and hue, in optical density.
+        rand_augment: RandAugment; None: none.
+        steps: Further steps, in their order.
+        mixing: How images of a batch are joined, after all of the above.
+        offline: Images that are made before training; all of the above then happens to them as well.
+        engine: ``bloodauto``, or ``keras_cv``, the reference: the layers of that archived package, which are slower and whose
+            images do not depend on the seed alone.
     """
 
     fraction: UnitInterval = 1.0
@@ -288,6 +339,6 @@ class Augmentation(StrictModel):
     stain_jitter: UnitInterval = 0.0
     rand_augment: RandAugmentSettings | None = None
     steps: Steps = ()
-    mixing: Mixing | None = None
+    mixing: MixingSettings | None = None
     offline: Offline | None = None
     engine: Engine = "bloodauto"
