@@ -27,6 +27,7 @@ import bloodauto.training  # noqa: F401
 # TensorFlow is set up before Keras is imported.
 import keras
 import numpy as np
+from objective.exhaustive import exhaustive_plan
 
 from bloodauto.config.recipe import load_recipe
 from bloodauto.config.shipped import shipped_folder
@@ -40,6 +41,7 @@ from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.export.predict import open_model
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
+from bloodauto.models.tensorflow import limit_native_threads
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.limits import TimeLimits
@@ -60,7 +62,7 @@ class Evaluator:
 
     def __init__(self, dataset: CellDataset, index: np.ndarray, others: dict[str, CellDataset]) -> None:
         self._images, self._labels = dataset.images[index], dataset.labels[index]
-        plan = ShiftSuite(seed=_SEED, num_images=_SUITE_IMAGES).exhaustive_plan(self._labels, severities=_SEVERITIES)
+        plan = exhaustive_plan(ShiftSuite(seed=_SEED, num_images=_SUITE_IMAGES), self._labels, _SEVERITIES)
         self._views, self._view_labels = plan.render(self._images), self._labels[plan.image_index]
         self._groups = np.array([family.group for family in plan.families])[plan.family_index]
         self._external_datasets = {

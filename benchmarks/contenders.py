@@ -9,7 +9,7 @@ import plain_opencv
 
 from bloodauto.transforms import BatchPolicy, Policy
 from bloodauto.transforms.engine import apply_stages, fuse
-from bloodauto.transforms.memory import empty_batch
+from bloodauto.transforms.images import empty_batch
 
 
 @dataclass(frozen=True)

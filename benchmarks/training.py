@@ -80,19 +80,22 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
 
 def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray, processes: int) -> dict[str, BatchPipeline]:
     """By name, what the epochs are fed by."""
+    from bloodauto.config.recipe import RandAugmentSettings
     from bloodauto.training.augmentation import policy_of
-    from bloodauto.transforms import BatchPipeline, RandAugment
+    from bloodauto.transforms import BatchAugmenter, BatchPipeline, BatchWorkers, RandAugment
 
-    policies = {"none": None, "three": RandAugment(3, 0.5), "declared": policy_of(recipe.augmentation)}
+    policies = {
+        "none": None,
+        "three": RandAugment(RandAugmentSettings(num_ops=3, magnitude=0.5)),
+        "declared": policy_of(recipe.augmentation),
+    }
     return {
         name: BatchPipeline(
             images,
             targets,
+            BatchAugmenter(policy, seed=SEED),
             batch_size=recipe.batch_size,
-            policy=policy,
-            seed=SEED,
-            last_batch="drop",
-            num_processes=0 if policy is None else processes,
+            workers=BatchWorkers(num_processes=0 if policy is None else processes),
         )
         for name, policy in policies.items()
     }

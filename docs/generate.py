@@ -23,15 +23,15 @@ from pydantic_core import PydanticUndefined
 
 import bloodauto
 from bloodauto.cli.main import app
-from bloodauto.config.recipe import OPERATION_SPANS, Recipe
+from bloodauto.config.recipe import OPERATION_SETS, Recipe
 from bloodauto.config.settings import SearchSettings
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import load_space
 from bloodauto.models.backbone_table import BACKBONES
 from bloodauto.run import artifacts
 from bloodauto.run.artifacts.base import Artifact, Record
-from bloodauto.shift.corruptions.registry import FAMILIES
-from bloodauto.transforms import OPERATION_SETS, OPERATIONS
+from bloodauto.shift.corruptions import FAMILIES
+from bloodauto.transforms import OPERATIONS
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 _NOTE = "<!-- Generated from the code by docs/generate.py; edit the code and run `make docs`. -->\n\n"
@@ -242,23 +242,28 @@ def operations_page() -> str:
         "How a strength follows from a magnitude m: *always*: no strength; *exact*: m times the limit; *signed*: plus or minus m times the "
         "limit; *uniform*: between 0 and m times the limit; *symmetric*: between minus and plus m times the limit.\n\n"
     )
-    rows, sources = [], []
+    rows, details = [], []
     for operation in OPERATIONS.values():
-        sampling = operation.strength_sampling.value
-        limit = "" if sampling == "always" else f"{operation.limit:g} {operation.unit}"
-        rows.append([f"`{operation.name}`", operation.kind.value, sampling, limit, operation.description])
-        sources.append([f"`{operation.name}`", operation.source])
-    text += _table(["operation", "kind", "sampling", "limit at magnitude 1", "effect"], rows)
+        spec = operation.spec
+        limit = f"{spec.limit:g} {spec.unit}" if operation.has_strength else ""
+        rows.append([f"`{spec.name}`", spec.group, operation.kind.value, spec.sampling.value, limit, spec.description])
+        details.append([f"`{spec.name}`", ", ".join(f"`{family}`" for family in operation.covers), spec.source])
+    text += _table(["operation", "imitates", "kind", "sampling", "limit at magnitude 1", "effect"], rows)
     text += "\n## Ranges\n\nInstead of a magnitude, a recipe can give the range from which the strength is drawn evenly.\n\n"
-    by_span: dict[Any, list[str]] = {}
-    for name, span in OPERATION_SPANS.items():
-        if span is not None:
-            by_span.setdefault(span, []).append(f"`{name}`")
+    by_range: dict[Any, list[str]] = {}
+    for operation in OPERATIONS.values():
+        if operation.spec.range is not None:
+            by_range.setdefault(operation.spec.range, []).append(f"`{operation.name}`")
     text += _table(
-        ["field", "values", "operations"],
+        ["field", "values", "without effect", "operations"],
         (
-            [f"`range_{span.unit}`", f"{span.lowest:g} to {span.highest:g}", ", ".join(names)]
-            for span, names in by_span.items()
+            [
+                f"`range_{values.unit}`",
+                f"{values.lowest:g} to {values.highest:g}",
+                f"{values.neutral:g}",
+                ", ".join(names),
+            ]
+            for values, names in by_range.items()
         ),
     )
     text += "\n## Sets\n\n"
@@ -266,23 +271,35 @@ def operations_page() -> str:
         ["set", "operations"],
         ([f"`{name}`", ", ".join(f"`{operation}`" for operation in names)] for name, names in OPERATION_SETS.items()),
     )
-    return text + "\n## Sources\n\n" + _table(["operation", "source"], sources)
+    text += (
+        "\n## Coverage and sources\n\nTraining on an operation covers [corruption families](corruptions.md) of the shift suite up to the "
+        "severity that looks like its largest strength; their weight in the objective falls.\n\n"
+    )
+    return text + _table(["operation", "covers", "source"], details)
 
 
 def corruptions_page() -> str:
     text = (
         "# Corruption families\n\nFamilies of the shift suite, by group. [The objective](../explanation/objective.md) says how they "
-        "are weighed.\n\n"
+        "are weighed. A simulated site has at most one family of each *shift factor*.\n\n"
     )
     by_group: dict[str, list[Any]] = {}
     for family in FAMILIES:
         by_group.setdefault(family.group, []).append(family)
     for group, families in by_group.items():
         rows = [
-            [f"`{family.name}`", family.unit, ", ".join(f"{level:g}" for level in family.levels), family.source]
+            [
+                f"`{family.name}`",
+                "" if family.factor is None else family.factor,
+                family.unit,
+                ", ".join(f"{level:g}" for level in family.levels),
+                family.source,
+            ]
             for family in families
         ]
-        text += f"## {group}\n\n" + _table(["family", "unit", "severities 1 to 5", "source"], rows) + "\n"
+        text += (
+            f"## {group}\n\n" + _table(["family", "shift factor", "unit", "severities 1 to 5", "source"], rows) + "\n"
+        )
     return text
 
 

@@ -115,11 +115,11 @@ def _covered_by_training(
 ) -> np.ndarray:
     """Whether a recipe trains on each family and severity: bool (families, severities)."""
     from bloodauto.config.recipe import parse_recipe
-    from bloodauto.shift.overlap import trained_severities
+    from bloodauto.shift.overlap import training_coverage
     from bloodauto.training.augmentation import policy_of
 
     policy = policy_of(parse_recipe(recipe, origin="the recorded table").augmentation)
-    reached = {seen.family: seen.severity for seen in trained_severities([policy])}
+    reached = {coverage.family: coverage.severity for coverage in training_coverage([policy])}
     return np.array([[severity <= reached.get(family["name"], 0.0) for severity in severities] for family in families])
 
 

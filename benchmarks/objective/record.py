@@ -26,6 +26,7 @@ import bloodauto.training  # noqa: F401
 # TensorFlow is set up before Keras is imported.
 import keras
 import numpy as np
+from exhaustive import exhaustive_plan
 
 from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
@@ -38,9 +39,9 @@ from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
+from bloodauto.models.tensorflow import limit_native_threads
 from bloodauto.run.files import read_json, write_json
-from bloodauto.shift.corruptions.family import SEVERITIES
-from bloodauto.shift.corruptions.registry import find_family
+from bloodauto.shift.corruptions import SEVERITIES, find_family
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train
@@ -284,7 +285,7 @@ def main() -> None:
     # The recorded views are another draw than those that choose the epoch to keep.
     validation = fold_data.validation_index
     suite = ShiftSuite(seed=arguments.seed + 1000, num_images=arguments.view_images)
-    plan = suite.exhaustive_plan(dataset.labels[validation], severities=SEVERITIES)
+    plan = exhaustive_plan(suite, dataset.labels[validation], SEVERITIES)
     views = plan.render(dataset.images[validation])
     shifted_labels = dataset.labels[validation][plan.image_index]
     candidates = Candidates(dataset.images[validation], dataset.labels[validation], arguments.view_images, suite.seed)

@@ -8,7 +8,7 @@ import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
-from bloodauto.shift.corruptions.family import GROUPS
+from bloodauto.shift.corruptions import GROUPS
 from bloodauto.shift.suite import ShiftPlan
 from bloodauto.types import Labels, Mask, Probabilities
 

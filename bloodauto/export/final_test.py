@@ -24,7 +24,7 @@ from bloodauto.evaluation.metrics import (
 from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_json
-from bloodauto.shift.corruptions.family import GROUPS
+from bloodauto.shift.corruptions import GROUPS
 from bloodauto.shift.external_estimate import SiteOutcome, estimate_external_performance
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from bloodauto.config.recipe import Augmentation, Recipe
-from bloodauto.shift.overlap import trained_severities
+from bloodauto.shift.overlap import training_coverage
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.augmentation import policy_of, policy_of_steps
 from bloodauto.transforms import Policy
@@ -14,7 +14,7 @@ from bloodauto.transforms import Policy
 def shift_suite_for(recipes: Iterable[Recipe], *, seed: int) -> ShiftSuite:
     """The suite by which these recipes can be compared: what any of them trains on counts less for all of them."""
     policies = [policy for recipe in recipes for policy in _policies(recipe)]
-    return ShiftSuite(seed=seed, covered_by_training=trained_severities(policies))
+    return ShiftSuite(seed=seed, covered_by_training=training_coverage(policies))
 
 
 def _policies(recipe: Recipe) -> Iterator[Policy]:

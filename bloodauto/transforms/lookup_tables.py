@@ -79,7 +79,11 @@ class Statistics:
             return self._counts.copy()
         columns = np.broadcast_to(self.table[:, None], (256, 3)) if self.table.ndim == 1 else self.table
         flat = (columns + 256 * _CHANNELS).T.ravel()
-        return np.bincount(flat, weights=self._counts.ravel(), minlength=768).reshape(3, 256).astype(np.float64, copy=False)
+        return (
+            np.bincount(flat, weights=self._counts.ravel(), minlength=768)
+            .reshape(3, 256)
+            .astype(np.float64, copy=False)
+        )
 
     def means(self) -> Floats:
         """The mean level of each channel, float64 (3,); only without a table."""

@@ -128,7 +128,9 @@ class BatchPipeline:
         self._batch_size = batch_size
         self._order_of_epoch = order
         self._num_processes = workers.num_processes if PROCESSES_AVAILABLE else 0
-        self._num_threads = workers.num_threads if self._num_processes == workers.num_processes else workers.num_processes
+        self._num_threads = (
+            workers.num_threads if self._num_processes == workers.num_processes else workers.num_processes
+        )
         self._prefetch_batches = workers.prefetch_batches
         self._worker_pool: WorkerPool | None = None
         self._clock = clock
@@ -149,7 +151,9 @@ class BatchPipeline:
             Exception: What the policy raised.
         """
         order = self._order(number)
-        rows = [order[index * self._batch_size : (index + 1) * self._batch_size] for index in range(self.batches_per_epoch)]
+        rows = [
+            order[index * self._batch_size : (index + 1) * self._batch_size] for index in range(self.batches_per_epoch)
+        ]
         if self._num_processes > 0 and (
             self._worker_pool is None or self._worker_pool.closed or self._worker_pool.idle
         ):

@@ -101,7 +101,11 @@ def _strengths_at(magnitude: float, operations: str | SequenceOf[str]) -> dict[s
 
 
 def _draw_steps(
-    choices: Rows, magnitudes: Floats, operations: SequenceOf[Operation], size: tuple[int, int], rng: np.random.Generator
+    choices: Rows,
+    magnitudes: Floats,
+    operations: SequenceOf[Operation],
+    size: tuple[int, int],
+    rng: np.random.Generator,
 ) -> list[Chain]:
     """Operations chosen for each image -> chains.
 
@@ -291,7 +295,9 @@ class OneOf(Policy):
 
     def __post_init__(self) -> None:
         assert self.policies, "policies: expected at least one policy"
-        assert len(self.weights) in (0, len(self.policies)), f"weights: expected {len(self.policies)}, got {self.weights}"
+        assert len(self.weights) in (0, len(self.policies)), (
+            f"weights: expected {len(self.policies)}, got {self.weights}"
+        )
 
     def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
         """As ``Policy.draw``."""

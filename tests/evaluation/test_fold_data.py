@@ -11,7 +11,7 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT
-from bloodauto.shift.corruptions.family import GROUPS
+from bloodauto.shift.corruptions import GROUPS
 from bloodauto.shift.suite import SEARCH_SEVERITIES, ShiftSuite
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from bloodauto.errors import DataError, RecipeError
 from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT, score_shift
-from bloodauto.shift.corruptions.family import GROUPS, TrainingCoverage
-from bloodauto.shift.corruptions.registry import FAMILIES
+from bloodauto.shift.corruptions import FAMILIES, GROUPS
+from bloodauto.shift.overlap import TrainingCoverage
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 
 LABELS = np.array([0, 0, 0, 1, 1, 2] * 20)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from bloodauto.config.recipe import (
-    OPERATION_SET_NAMES,
-    OPERATION_SPANS,
+    OPERATION_SETS,
+    OPERATION_SPECS,
     Augmentation,
     Recipe,
     load_recipe,
@@ -153,20 +153,20 @@ def test_every_declared_recipe_augments_images(path):
 
 def _operation_steps() -> st.SearchStrategy[dict]:
     def of(name: str) -> st.SearchStrategy[dict]:
-        span, rate = OPERATION_SPANS[name], st.floats(0, 1)
-        if span is None:
+        allowed, rate = OPERATION_SPECS[name].range, st.floats(0, 1)
+        if allowed is None:
             return st.fixed_dictionaries({"operation": st.just(name), "rate": rate})
-        ends = st.lists(st.floats(span.lowest, span.highest), min_size=2, max_size=2).map(sorted)
+        ends = st.lists(st.floats(allowed.lowest, allowed.highest), min_size=2, max_size=2).map(sorted)
         return st.one_of(
             st.fixed_dictionaries({"operation": st.just(name), "magnitude": st.floats(0, 1), "rate": rate}),
-            st.fixed_dictionaries({"operation": st.just(name), f"range_{span.unit}": ends, "rate": rate}),
+            st.fixed_dictionaries({"operation": st.just(name), f"range_{allowed.unit}": ends, "rate": rate}),
         )
 
-    return st.sampled_from(list(OPERATION_SPANS)).flatmap(of)
+    return st.sampled_from(list(OPERATION_SPECS)).flatmap(of)
 
 
 _sets = st.one_of(
-    st.sampled_from(OPERATION_SET_NAMES), st.lists(st.sampled_from(list(OPERATION_SPANS)), min_size=1, max_size=3)
+    st.sampled_from(list(OPERATION_SETS)), st.lists(st.sampled_from(list(OPERATION_SPECS)), min_size=1, max_size=3)
 )
 _rand_augment = st.fixed_dictionaries(
     {"num_ops": st.integers(1, 4), "magnitude": st.floats(0, 1)},
@@ -296,7 +296,7 @@ def test_our_own_policy_can_be_had_of_any_block():
         ([{"operation": "rotat", "magnitude": 0.5}], "no such operation, got 'rotat'; did you mean 'rotate'?"),
         ([{"operation": "rotate"}], "steps.0: rotate needs either magnitude or range_degrees, got neither"),
         ([{"operation": "rotate", "magnitude": 1, "range_degrees": [0, 1]}], "got both"),
-        ([{"operation": "zoom", "range_octaves": [0, 1]}], "a range of zoom is told by range_factor, not by range_octaves"),
+        ([{"operation": "zoom", "range_octaves": [0, 1]}], "the range of zoom is range_factor, not range_octaves"),
         ([{"operation": "zoom", "range_factor": [2, 1]}], "within 0.125 to 8, got [2.0, 1.0]"),
         ([{"operation": "invert", "magnitude": 1}], "invert has one effect and no strength; leave magnitude out"),
         ([{"rand_augmnet": {"num_ops": 1, "magnitude": 1}}], "rand_augmnet: no such field; did you mean 'rand_augment'?"),

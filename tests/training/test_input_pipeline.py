@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bloodauto.config.recipe import Augmentation, ClassSynthesis, Offline, Recipe, parse_recipe
-from bloodauto.config.recipe import Mixing as MixingSettings
+from bloodauto.config.recipe import Augmentation, ClassSynthesis, MixingSettings, Offline, Recipe, parse_recipe
 from bloodauto.errors import RecipeError
 from bloodauto.training.augmentation import mixing_of, synthesised_images
 from bloodauto.training.augmentation_preview import augmentation_preview
@@ -18,7 +17,7 @@ from bloodauto.training.input_pipeline import (
     stage_pipeline,
     with_offline_images,
 )
-from bloodauto.transforms import BatchPipeline, Mixing
+from bloodauto.transforms import BatchMixing, BatchPipeline
 
 
 def recipe_with(**fields: object) -> Recipe:
@@ -160,7 +159,7 @@ def test_mixing_reaches_the_batches():
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "both"])
 def test_mixing_blends_or_patches(name):
     mixing = mixing_of(MixingSettings(name=name, alpha=1.0))
-    assert isinstance(mixing, Mixing)
+    assert isinstance(mixing, BatchMixing)
     images = np.zeros((60, 12, 12, 3), np.uint8)
     images[30:] = 200
     mixed = mixing(images, np.eye(2, dtype=np.float32)[np.arange(60) // 30], np.random.default_rng(0))[0]

@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from bloodauto.types import Image
 
-def _noise_image(height: int, width: int, smoothness: float, seed: int) -> np.ndarray:
+
+def _noise_image(height: int, width: int, smoothness: float, seed: int) -> Image:
     noise = np.random.default_rng(seed).standard_normal((height, width, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), smoothness) if smoothness > 0 else noise
     low, high = smooth.min(axis=(0, 1)), smooth.max(axis=(0, 1))
@@ -13,12 +15,12 @@ def _noise_image(height: int, width: int, smoothness: float, seed: int) -> np.nd
 
 
 @pytest.fixture
-def smooth_image() -> np.ndarray:
+def smooth_image() -> Image:
     """uint8 (64, 72, 3) without detail of a few pixels, all channels different."""
     return _noise_image(64, 72, 6.0, seed=7)
 
 
 @pytest.fixture
-def textured_image() -> np.ndarray:
+def textured_image() -> Image:
     """uint8 (64, 64, 3) with detail of one pixel."""
     return _noise_image(64, 64, 0.8, seed=8)

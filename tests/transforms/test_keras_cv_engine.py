@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from bloodauto.config.recipe import Augmentation, Mixing
+from bloodauto.config.recipe import OPERATION_SETS, Augmentation, MixingSettings, RandAugmentSettings
 from bloodauto.training.augmentation import engine_policy_of, mixing_of
-from bloodauto.transforms import BatchPipeline, RandAugment
-from bloodauto.transforms.operations import STANDARD
+from bloodauto.transforms import BatchAugmenter, BatchPipeline, BatchWorkers, RandAugment
+from bloodauto.types import Floats, Images
 
 pytest.importorskip("keras_cv", reason="keras-cv is not installed: pip install 'bloodauto[keras-cv]'")
 
@@ -18,7 +18,7 @@ def block(**fields: object) -> Augmentation:
     return Augmentation.model_validate({"orientation": False, "engine": "keras_cv", **fields})
 
 
-def changed(augmentation: Augmentation, images: np.ndarray, seed: int = 0) -> np.ndarray:
+def changed(augmentation: Augmentation, images: Images, seed: int = 0) -> Images:
     results = engine_policy_of(augmentation)(images, np.random.default_rng(seed))
     assert results.dtype == np.uint8
     assert results.shape == images.shape
@@ -26,7 +26,7 @@ def changed(augmentation: Augmentation, images: np.ndarray, seed: int = 0) -> np
 
 
 @pytest.fixture(scope="module")
-def images() -> np.ndarray:
+def images() -> Images:
     ramp = np.linspace(20, 230, 24)
     image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None]), axis=2).astype(np.uint8)
     return np.repeat(image[None], 200, axis=0)
@@ -34,20 +34,20 @@ def images() -> np.ndarray:
 
 def test_rand_augment_is_keras_cvs_and_ours_has_the_same_distribution_of_effects(images):
     settings = {"num_ops": 2, "magnitude": 0.5, "rate": 0.9}
-    theirs = changed(block(rand_augment=settings), images)
-    ours = RandAugment(**settings)(images, np.random.default_rng(0))
+    reference = changed(block(rand_augment=settings), images)
+    ours = RandAugment(RandAugmentSettings.model_validate(settings))(images, np.random.default_rng(0))
 
-    def effects(results: np.ndarray) -> np.ndarray:
+    def effects(results: Images) -> Floats:
         return np.sort(np.abs(results.astype(float) - images).mean(axis=(1, 2, 3)))
 
-    def excess(left: np.ndarray, right: np.ndarray) -> float:
+    def excess(left: Floats, right: Floats) -> float:
         # Half a level of slack: keras-cv does not round between its operations.
         below = np.searchsorted(left, left, side="right") - np.searchsorted(right, left + 0.5, side="right")
         return float(below.max()) / len(left)
 
-    one, other = effects(theirs), effects(ours)
+    first, second = effects(reference), effects(ours)
     # The Kolmogorov-Smirnov distance of two samples of 200 from one distribution exceeds this once in a thousand times.
-    assert max(excess(one, other), excess(other, one)) < 0.195
+    assert max(excess(first, second), excess(second, first)) < 0.195
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_rand_augment_is_keras_cvs_and_ours_has_the_same_distribution_of_effects
 )  # fmt: skip
 def test_steps_change_the_images_that_the_fraction_leaves_them(step, images):
     results = changed(block(fraction=0.5, steps=[step]), images)
-    share = (results != images).any(axis=(1, 2, 3)).mean()
-    assert 0.3 < share < 0.65
+    fraction = (results != images).any(axis=(1, 2, 3)).mean()
+    assert 0.3 < fraction < 0.65
     assert len({result.tobytes() for result in results}) > 20
 
 
@@ -80,31 +80,31 @@ def test_an_operation_by_range_does_what_ours_does(images):
 
 
 def test_every_operation_of_its_rand_augment_can_be_named(images):
-    for name in STANDARD:
+    for name in OPERATION_SETS["standard"]:
         step = {"operation": name, **({} if name in ("auto_contrast", "equalize") else {"magnitude": 0.7})}
         assert (changed(block(steps=[step]), images[:4]) != images[:4]).any()
 
 
 @pytest.mark.parametrize("name", ["mixup", "both"])
 def test_mixing_joins_labels_as_it_joins_images(name):
-    mixing = mixing_of(Mixing(name=name, alpha=1.0, rate=0.6), "keras_cv")
+    mixing = mixing_of(MixingSettings(name=name, alpha=1.0, rate=0.6), "keras_cv")
     assert mixing is not None
     shades = np.repeat((10 * np.arange(24, dtype=np.uint8))[:, None, None, None], 3, axis=3)
-    given = np.ascontiguousarray(np.broadcast_to(shades, (24, 16, 16, 3)))
-    shares = []
+    images = np.ascontiguousarray(np.broadcast_to(shades, (24, 16, 16, 3)))
+    mixed_fractions = []
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        mixed, targets = mixing(given, np.eye(24, dtype=np.float32), rng)
+        mixed, targets = mixing(images, np.eye(24, dtype=np.float32), rng)
         np.testing.assert_allclose(targets.sum(axis=1), 1.0, atol=1e-5)
-        shares.append((np.diag(targets) < 1).mean())
+        mixed_fractions.append((np.diag(targets) < 1).mean())
         blended = np.ptp(mixed.reshape(24, -1), axis=1) == 0
         expected = targets @ (10.0 * np.arange(24))
         np.testing.assert_allclose(mixed[blended].mean(axis=(1, 2, 3)), expected[blended], atol=0.51)
-    assert np.mean(shares) == pytest.approx(0.6 * 23 / 24, abs=0.12)
+    assert np.mean(mixed_fractions) == pytest.approx(0.6 * 23 / 24, abs=0.12)
 
 
 def test_half_precision_of_the_network_does_not_reach_the_images(images):
-    before = keras.config.dtype_policy()
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
         policy = engine_policy_of(
@@ -113,19 +113,18 @@ def test_half_precision_of_the_network_does_not_reach_the_images(images):
         assert keras.config.dtype_policy().name == "mixed_float16"
         results = policy(images[:3], np.random.default_rng(0))
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)
     np.testing.assert_array_equal(results, images[:3, :, ::-1])
 
 
 def test_the_pipeline_takes_it(images):
-    pipeline = BatchPipeline(
-        images[:24],
-        np.eye(24, dtype=np.float32),
-        batch_size=8,
-        policy=engine_policy_of(block(steps=[{"operation": "cutout", "range_fraction": [0.3, 0.5]}])),
-        mixing=mixing_of(Mixing(name="mixup", alpha=1.0), "keras_cv"),
+    augmenter = BatchAugmenter(
+        engine_policy_of(block(steps=[{"operation": "cutout", "range_fraction": [0.3, 0.5]}])),
+        mixing_of(MixingSettings(name="mixup", alpha=1.0), "keras_cv"),
         seed=0,
-        num_threads=2,
+    )
+    pipeline = BatchPipeline(
+        images[:24], np.eye(24, dtype=np.float32), augmenter, batch_size=8, workers=BatchWorkers(num_threads=2)
     )
     batches = list(pipeline.epoch(0))
     assert [batch.images.shape for batch in batches] == [(8, 24, 24, 3)] * 3

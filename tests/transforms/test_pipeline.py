@@ -6,121 +6,147 @@ import gc
 import threading
 import time
 import tracemalloc
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 
+from bloodauto.config.recipe import MixingSettings, RandAugmentSettings
 from bloodauto.errors import DataError, RecipeError
-from bloodauto.transforms import Batch, BatchPipeline, CutMix, MixUp, Policy, RandAugment, Sequence, Symmetries
+from bloodauto.transforms import (
+    Batch,
+    BatchAugmenter,
+    BatchMixing,
+    BatchPipeline,
+    BatchWorkers,
+    PairMixing,
+    Policy,
+    RandAugment,
+    Sequence,
+    Symmetries,
+)
+from bloodauto.transforms.steps import Chain
+from bloodauto.types import Images, Targets
 
-POLICY = Sequence((Symmetries(), RandAugment(3, 0.5, operations="cells")))
+Data: TypeAlias = tuple[Images, Targets]
+
+POLICY = Sequence((Symmetries(), RandAugment(RandAugmentSettings(num_ops=3, magnitude=0.5, operations="cells"))))
+MIXUP = PairMixing(MixingSettings(name="mixup", alpha=1.0))
+CUTMIX = PairMixing(MixingSettings(name="cutmix", alpha=1.0, rate=0.5))
 
 
 @pytest.fixture
-def data() -> tuple[np.ndarray, np.ndarray]:
+def data() -> Data:
     """50 images whose level is their number, of three classes of 30, 15 and 5."""
     images = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None, None], (50, 12, 12, 3)).copy()
-    return images, np.eye(3)[np.repeat([0, 1, 2], [30, 15, 5])]
+    return images, np.eye(3, dtype=np.float32)[np.repeat([0, 1, 2], [30, 15, 5])]
 
 
-def batches(data, **settings) -> list[Batch]:
-    epoch = settings.pop("epoch", 0)
-    return list(BatchPipeline(*data, **{"batch_size": 8, "policy": None, "seed": 1} | settings).epoch(epoch))
+def batches(
+    data: Data, policy: Policy | None = None, mixing: BatchMixing | None = None, *, epoch: int = 0, **settings: Any
+) -> list[Batch]:
+    settings = {"batch_size": 8} | settings
+    return list(BatchPipeline(*data, BatchAugmenter(policy, mixing, seed=1), **settings).epoch(epoch))
 
 
-def together(parts: list[Batch]) -> Batch:
+def joined(parts: list[Batch]) -> Batch:
     return Batch(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-@pytest.mark.parametrize("mixing", [None, MixUp(1.0), CutMix(1.0, rate=0.5)])
+@pytest.mark.parametrize("mixing", [None, MIXUP, CUTMIX])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_same_batches_however_many_threads(data, mixing, threads):
-    expected = batches(data, policy=POLICY, mixing=mixing, num_threads=0, epoch=4)
-    got = batches(data, policy=POLICY, mixing=mixing, num_threads=threads, prefetch_batches=5, epoch=4)
-    for one, other in zip(expected, got, strict=True):
-        for left, right in zip(one, other, strict=True):
+def test_the_same_batches_however_many_threads(data: Data, mixing: BatchMixing | None, threads: int) -> None:
+    expected = batches(data, POLICY, mixing, workers=BatchWorkers(num_threads=0), epoch=4)
+    results = batches(data, POLICY, mixing, workers=BatchWorkers(threads, prefetch_batches=5), epoch=4)
+    for first, second in zip(expected, results, strict=True):
+        for left, right in zip(first, second, strict=True):
             np.testing.assert_array_equal(left, right)
             assert left.dtype == right.dtype
 
 
-def test_an_epoch_does_not_depend_on_the_ones_before(data):
-    pipeline = BatchPipeline(*data, batch_size=8, policy=POLICY, seed=1)
-    first = [together(list(pipeline.epoch(number))) for number in (0, 1, 2)]
-    np.testing.assert_array_equal(together(list(pipeline.epoch(1))).images, first[1].images)
+def test_an_epoch_does_not_depend_on_the_ones_before(data: Data) -> None:
+    pipeline = BatchPipeline(*data, BatchAugmenter(POLICY, seed=1), batch_size=8)
+    first = [joined(list(pipeline.epoch(number))) for number in (0, 1, 2)]
+    np.testing.assert_array_equal(joined(list(pipeline.epoch(1))).images, first[1].images)
     assert (first[0].targets != first[1].targets).any()
-    other_seed = BatchPipeline(*data, batch_size=8, policy=POLICY, seed=2)
-    assert (together(list(other_seed.epoch(0))).images != first[0].images).any()
+    other_seed = BatchPipeline(*data, BatchAugmenter(POLICY, seed=2), batch_size=8)
+    assert (joined(list(other_seed.epoch(0))).images != first[0].images).any()
 
 
-#: Moves pixels only, so images of one level stay what they are.
-MOVES = RandAugment(3, 0.8, operations=("rotate_any", "shear_x", "zoom", "flip_vertical", "translate"))
+#: Moves pixels only, so images of one level stay as they are.
+MOVES = RandAugment(
+    RandAugmentSettings(
+        num_ops=3, magnitude=0.8, operations=("rotate_any", "shear_x", "zoom", "flip_vertical", "translate")
+    )
+)
 
 
 @pytest.mark.parametrize("policy", [None, MOVES])
-@pytest.mark.parametrize("last_batch", ["short", "drop", "fill"])
-def test_every_image_once_with_its_label(data, last_batch, policy):
-    parts = batches(data, last_batch=last_batch, policy=policy, num_threads=2)
-    whole = together(parts)
-    numbers = whole.images[:, 0, 0, 0]
-    np.testing.assert_array_equal(whole.targets, data[1][numbers])
-    assert len(parts) == {"short": 7, "drop": 6, "fill": 7}[last_batch]
-    assert {len(part.images) for part in parts[:-1]} == {8}
-    assert len(parts[-1].images) == {"short": 2, "drop": 8, "fill": 8}[last_batch]
-    weighing = numbers[whole.weights > 0]
-    assert len(weighing) == len(set(weighing.tolist())) == {"short": 50, "drop": 48, "fill": 50}[last_batch]
+def test_every_image_once_with_its_label_but_for_a_remainder(data: Data, policy: Policy | None) -> None:
+    parts = batches(data, policy, workers=BatchWorkers(num_threads=2))
+    epoch = joined(parts)
+    numbers = epoch.images[:, 0, 0, 0]
+    np.testing.assert_array_equal(epoch.targets, data[1][numbers])
+    assert [len(part.images) for part in parts] == [8] * 6
+    assert len(set(numbers.tolist())) == 48
     assert not np.array_equal(numbers, np.sort(numbers))
-    assert [array.dtype for array in whole] == [np.uint8, np.float32, np.float32]
+    assert [array.dtype for array in epoch] == [np.uint8, np.float32, np.float32]
 
 
-def test_fewer_images_than_a_batch(data):
-    images, targets = data[0][:3], data[1][:3]
-    assert [len(b.images) for b in batches((images, targets), last_batch="short")] == [3]
-    assert batches((images, targets), last_batch="drop") == []
-    (filled,) = batches((images, targets), last_batch="fill")
-    assert filled.weights.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+def test_fewer_images_than_a_batch_make_none(data: Data) -> None:
+    assert batches((data[0][:3], data[1][:3])) == []
 
 
-def test_weights_and_order_are_kept_without_shuffling(data):
+def test_an_order_and_weights_are_kept(data: Data) -> None:
     weights = np.linspace(0, 1, 50)
-    whole = together(batches(data, shuffle=False, sample_weights=weights))
-    np.testing.assert_array_equal(whole.images[:, 0, 0, 0], np.arange(50))
-    np.testing.assert_allclose(whole.weights, weights, rtol=1e-6)
+    epoch = joined(batches(data, batch_size=10, order=lambda _: np.arange(50), sample_weights=weights))
+    np.testing.assert_array_equal(epoch.images[:, 0, 0, 0], np.arange(50))
+    np.testing.assert_allclose(epoch.weights, weights, rtol=1e-6)
 
 
 @dataclass(frozen=True)
-class Slow(Policy):
-    """Takes its time for each batch, outside Python's lock, and counts how many batches are being made."""
+class SlowPolicy(Policy):
+    """Takes its time for each batch, outside Python's lock."""
 
     seconds: float
 
-    def draw(self, count, height, width, rng):
+    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
         time.sleep(self.seconds)
         return [[] for _ in range(count)]
 
+    def max_strengths(self) -> Mapping[str, float]:
+        return {}
 
-def test_waiting_is_measured_and_prefetching_saves_it(data):
+
+def slow_pipeline(data: Data, seconds: float, num_threads: int, batch_size: int = 8) -> BatchPipeline:
+    augmenter = BatchAugmenter(SlowPolicy(seconds), seed=0)
+    return BatchPipeline(*data, augmenter, batch_size=batch_size, workers=BatchWorkers(num_threads))
+
+
+def test_waiting_is_measured_and_prefetching_saves_it(data: Data) -> None:
     def run(num_threads: int) -> float:
-        pipeline = BatchPipeline(*data, batch_size=8, policy=Slow(0.02), seed=0, num_threads=num_threads)
+        pipeline = slow_pipeline(data, 0.02, num_threads)
         for _ in pipeline.epoch(0):
             time.sleep(0.03)
         return pipeline.wait_seconds
 
-    assert run(num_threads=0) >= 7 * 0.02
-    # Only the first batch has to be waited for; the rest is made while the consumer computes.
+    assert run(num_threads=0) >= 6 * 0.02
+    # Only the first batch has to be waited for; the others are made while the consumer computes.
     assert run(num_threads=1) < 4 * 0.02
 
 
-def test_waiting_adds_up_over_epochs(data):
-    pipeline = BatchPipeline(*data, batch_size=25, policy=Slow(0.01), seed=0, num_threads=0)
+def test_waiting_adds_up_over_epochs(data: Data) -> None:
+    pipeline = slow_pipeline(data, 0.01, num_threads=0, batch_size=25)
     list(pipeline.epoch(0))
-    once = pipeline.wait_seconds
+    after_first = pipeline.wait_seconds
     list(pipeline.epoch(1))
-    assert pipeline.wait_seconds >= once + 2 * 0.01
+    assert pipeline.wait_seconds >= after_first + 2 * 0.01
 
 
-def test_leaving_an_epoch_early_stops_its_threads(data):
-    pipeline = BatchPipeline(*data, batch_size=2, policy=Slow(0.005), seed=0, num_threads=2)
+def test_leaving_an_epoch_early_stops_its_threads(data: Data) -> None:
+    pipeline = slow_pipeline(data, 0.005, num_threads=2, batch_size=2)
     epoch = pipeline.epoch(0)
     next(epoch)
     assert any(thread.name.startswith("augment") for thread in threading.enumerate())
@@ -128,8 +154,8 @@ def test_leaving_an_epoch_early_stops_its_threads(data):
     assert not any(thread.name.startswith("augment") for thread in threading.enumerate())
 
 
-def test_memory_does_not_grow_with_the_epochs(data):
-    pipeline = BatchPipeline(*data, batch_size=8, policy=POLICY, mixing=MixUp(), seed=0, num_threads=2)
+def test_memory_does_not_grow_with_the_epochs(data: Data) -> None:
+    pipeline = BatchPipeline(*data, BatchAugmenter(POLICY, MIXUP, seed=0), batch_size=8, workers=BatchWorkers(2))
 
     def held_bytes(epochs: range) -> int:
         for number in epochs:
@@ -147,42 +173,40 @@ def test_memory_does_not_grow_with_the_epochs(data):
 
 
 @pytest.mark.slow
-def test_keras_trains_on_it(data):
+def test_keras_trains_on_it(data: Data) -> None:
     import keras
 
     model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")])
     model.compile("sgd", "categorical_crossentropy")
-    pipeline = BatchPipeline(*data, batch_size=8, policy=POLICY, seed=0, last_batch="fill")
+    pipeline = BatchPipeline(*data, BatchAugmenter(POLICY, seed=0), batch_size=8)
     history = model.fit(pipeline.epoch(0), steps_per_epoch=pipeline.batches_per_epoch, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert np.isfinite(model.train_on_batch(*next(pipeline.epoch(1))))
 
 
 @dataclass(frozen=True)
-class Broken(Policy):
-    def draw(self, count, height, width, rng):
+class BrokenPolicy(Policy):
+    def draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[Chain]:
         raise ValueError("no draw")
+
+    def max_strengths(self) -> Mapping[str, float]:
+        return {}
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_errors_reach_the_consumer(data, threads):
+def test_errors_reach_the_consumer(data: Data, threads: int) -> None:
     with pytest.raises(ValueError, match="no draw"):
-        batches(data, policy=Broken(), num_threads=threads)
+        batches(data, BrokenPolicy(), workers=BatchWorkers(threads))
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"batch_size": 0}, RecipeError, "batch_size: expected an integer of at least 1, got 0"),
-        ({"num_threads": -1}, RecipeError, "num_threads"),
-        ({"last_batch": "pad"}, RecipeError, "short, drop or fill"),
-        ({"sample_weights": np.ones(3)}, DataError, r"sample_weights as \(50,\)"),
-    ],
-)
-def test_mistakes_are_told(data, changes, error, message):
-    with pytest.raises(error, match=message):
-        batches(data, **changes)
+def test_wrong_numbers_and_arrays_are_refused(data: Data) -> None:
+    with pytest.raises(RecipeError, match="batch_size: expected an integer of at least 1, got 0"):
+        batches(data, batch_size=0)
+    with pytest.raises(RecipeError, match="num_threads: expected an integer of at least 0, got -1"):
+        BatchWorkers(num_threads=-1)
+    with pytest.raises(DataError, match=r"sample_weights as \(50,\)"):
+        batches(data, sample_weights=np.ones(3))
     with pytest.raises(DataError, match=r"targets as \(50, classes\)"):
         batches((data[0], data[1][:4]))
     with pytest.raises(DataError, match="uint8"):
-        batches((data[0].astype(float), data[1]))
+        batches((data[0].astype(float), data[1]))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Processes that augment: the same batches, errors told, and nothing left behind however anybody ends."""
+"""Processes that augment: the same batches, errors that reach the consumer, and no remains however a process ends."""
 
 from __future__ import annotations
 
@@ -16,32 +16,50 @@ import numpy as np
 import psutil
 import pytest
 
+from bloodauto.config.recipe import MixingSettings, RandAugmentSettings
 from bloodauto.errors import RecipeError, RunError
-from bloodauto.transforms import BatchPipeline, CutMix, RandAugment, Sequence, Symmetries
+from bloodauto.transforms import (
+    BatchAugmenter,
+    BatchMixing,
+    BatchPipeline,
+    BatchPolicy,
+    BatchWorkers,
+    PairMixing,
+    RandAugment,
+    Sequence,
+    Symmetries,
+)
 from bloodauto.transforms.processes import PROCESSES_AVAILABLE
 from tests.locations import ROOT
 
 pytestmark = pytest.mark.skipif(not PROCESSES_AVAILABLE, reason="processes that inherit memory need POSIX")
 
-POLICY = Sequence((Symmetries(), RandAugment(2, 0.5, operations="cells")))
+SETTINGS = RandAugmentSettings(num_ops=2, magnitude=0.5, operations="cells")
+POLICY = Sequence((Symmetries(), RandAugment(SETTINGS)))
+CUTMIX = PairMixing(MixingSettings(name="cutmix", alpha=1.0, rate=0.5))
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 12, 14, 3), dtype=np.uint8)
-TARGETS = np.eye(3)[np.arange(30) % 3]
+TARGETS = np.eye(3, dtype=np.float32)[np.arange(30) % 3]
 
 
-def pipeline_of(**settings) -> BatchPipeline:
-    return BatchPipeline(IMAGES, TARGETS, **{"batch_size": 4, "policy": POLICY, "seed": 1} | settings)
+def pipeline_of(
+    workers: BatchWorkers, policy: BatchPolicy = POLICY, mixing: BatchMixing | None = None
+) -> BatchPipeline:
+    return BatchPipeline(IMAGES, TARGETS, BatchAugmenter(policy, mixing, seed=1), batch_size=4, workers=workers)
+
+
+NO_WORKERS = BatchWorkers(num_threads=0)
 
 
 @pytest.fixture
 def two_processes() -> Iterator[BatchPipeline]:
-    pipeline = pipeline_of(num_processes=2)
+    pipeline = pipeline_of(BatchWorkers(num_processes=2))
     yield pipeline
     pipeline.close()
 
 
 def assert_same(left, right) -> None:
-    for one, other in zip(left, right, strict=True):
-        for a, b in zip(one, other, strict=True):
+    for first, second in zip(left, right, strict=True):
+        for a, b in zip(first, second, strict=True):
             np.testing.assert_array_equal(a, b)
             assert a.dtype == b.dtype
 
@@ -61,11 +79,10 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("mixing", [None, CutMix(1.0, rate=0.5)])
-@pytest.mark.parametrize("last_batch", ["short", "fill"])
-def test_the_same_batches_as_without_them(mixing, last_batch):
-    pipeline = pipeline_of(num_processes=2, mixing=mixing, last_batch=last_batch)
-    alone = pipeline_of(num_threads=0, mixing=mixing, last_batch=last_batch)
+@pytest.mark.parametrize("mixing", [None, CUTMIX])
+def test_the_same_batches_as_without_them(mixing: BatchMixing | None) -> None:
+    pipeline = pipeline_of(BatchWorkers(num_processes=2), mixing=mixing)
+    alone = pipeline_of(NO_WORKERS, mixing=mixing)
     # Held until compared: memory that is lent must not be written again.
     assert_same([batch for number in (3, 0) for batch in pipeline.epoch(number)],
                 [batch for number in (3, 0) for batch in alone.epoch(number)])  # fmt: skip
@@ -78,32 +95,33 @@ def test_the_same_batches_as_without_them(mixing, last_batch):
     assert not workers()
 
 
-def test_mixing_alone_and_images_of_any_layout():
+def test_mixing_alone_and_images_of_any_layout() -> None:
     images = np.asfortranarray(IMAGES)[:, ::-1]
-    settings = {"batch_size": 7, "policy": None, "mixing": CutMix(1.0), "seed": 2}
-    with closing(BatchPipeline(images, TARGETS, num_processes=1, prefetch_batches=0, **settings)) as pipeline:
-        alone = BatchPipeline(images, TARGETS, num_threads=0, **settings)
+    augmenter = BatchAugmenter(None, PairMixing(MixingSettings(name="cutmix", alpha=1.0)), seed=2)
+    workers = BatchWorkers(num_processes=1, prefetch_batches=0)
+    with closing(BatchPipeline(images, TARGETS, augmenter, batch_size=7, workers=workers)) as pipeline:
+        alone = BatchPipeline(images, TARGETS, augmenter, batch_size=7, workers=NO_WORKERS)
         assert_same(list(pipeline.epoch(0)), list(alone.epoch(0)))
 
 
 def test_epochs_that_are_left_early_or_overlap(two_processes):
-    alone = pipeline_of(num_threads=0)
+    alone = pipeline_of(NO_WORKERS)
     expected = {number: list(alone.epoch(number)) for number in range(3)}
     first = two_processes.epoch(0)
-    begun = [next(first)]
+    started = [next(first)]
     assert_same(list(two_processes.epoch(1)), expected[1])  # while the first still goes on
-    assert_same(begun + list(first), expected[0])
+    assert_same(started + list(first), expected[0])
     for _ in range(20):
-        left = two_processes.epoch(2)
-        assert_same([next(left)], expected[2][:1])
-        left.close()
+        abandoned = two_processes.epoch(2)
+        assert_same([next(abandoned)], expected[2][:1])
+        abandoned.close()
     suspended_at_its_end = two_processes.epoch(0)
     for _ in expected[0]:
         next(suspended_at_its_end)
     second = two_processes.epoch(1)
-    begun = [next(second)]
+    started = [next(second)]
     del suspended_at_its_end
-    assert_same(begun + list(second), expected[1])
+    assert_same(started + list(second), expected[1])
 
 
 def test_an_error_in_a_process_reaches_the_consumer(tmp_path, monkeypatch):
@@ -115,21 +133,21 @@ def test_an_error_in_a_process_reaches_the_consumer(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     Broken = importlib.import_module("failing_policies").Broken
-    pipeline = pipeline_of(policy=Broken(), num_processes=1)
+    pipeline = pipeline_of(BatchWorkers(num_processes=1), Broken(SETTINGS))
     with closing(pipeline), pytest.raises(ValueError, match="no draw for 4 images") as caught:
         list(pipeline.epoch(0))
     assert any("failing_policies.py" in note for note in caught.value.__notes__)
 
 
-def test_policies_that_cannot_be_sent_are_told(tmp_path, monkeypatch):
+def test_policies_that_cannot_be_sent_are_refused(tmp_path, monkeypatch):
     (tmp_path / "policies_of_a_script.py").write_text(
-        "from bloodauto.transforms import RandAugment\nclass Own(RandAugment):\n    pass\n"
+        "from bloodauto.transforms import RandAugment\nclass Unsendable(RandAugment):\n    pass\n"
     )
     with monkeypatch.context() as only_here:
         only_here.syspath_prepend(tmp_path)
-        Own = importlib.import_module("policies_of_a_script").Own
+        Unsendable = importlib.import_module("policies_of_a_script").Unsendable
     message = r"policy whose class another process can import.*policies_of_a_script"
-    pipeline = pipeline_of(policy=Own(), num_processes=1)
+    pipeline = pipeline_of(BatchWorkers(num_processes=1), Unsendable(SETTINGS))
     with closing(pipeline), pytest.raises(RecipeError, match=message):
         list(pipeline.epoch(0))
 
@@ -137,11 +155,11 @@ def test_policies_that_cannot_be_sent_are_told(tmp_path, monkeypatch):
     class Local(RandAugment):
         pass
 
-    with pytest.raises(RecipeError, match="expected a policy that another process can be sent"):
-        list(pipeline_of(policy=Local(), num_processes=1).epoch(0))
+    with pytest.raises(RecipeError, match="expected a policy that can be sent to another process"):
+        list(pipeline_of(BatchWorkers(num_processes=1), Local(SETTINGS)).epoch(0))
 
 
-def test_a_process_that_is_killed_is_told_and_replaced(two_processes):
+def test_a_killed_process_is_reported_and_replaced(two_processes):
     epoch = two_processes.epoch(0)
     next(epoch)
     for worker in workers():
@@ -149,7 +167,7 @@ def test_a_process_that_is_killed_is_told_and_replaced(two_processes):
     with pytest.raises(RunError, match=r"one ended with code -9.*use fewer"):
         list(epoch)
     assert not workers()
-    assert_same(list(two_processes.epoch(1)), list(pipeline_of(num_threads=0).epoch(1)))
+    assert_same(list(two_processes.epoch(1)), list(pipeline_of(NO_WORKERS).epoch(1)))
 
 
 def test_nothing_is_left_open(two_processes):
@@ -165,10 +183,13 @@ def test_nothing_is_left_open(two_processes):
 SCRIPT = """
 import sys, time
 import numpy as np
-from bloodauto.transforms import BatchPipeline, RandAugment
+from bloodauto.config.recipe import RandAugmentSettings
+from bloodauto.transforms import BatchAugmenter, BatchPipeline, BatchWorkers, RandAugment
 
+policy = RandAugment(RandAugmentSettings(num_ops=3, magnitude=0.5))
 pipeline = BatchPipeline(
-    np.zeros((40, 8, 8, 3), np.uint8), np.ones((40, 1)), batch_size=2, policy=RandAugment(), seed=0, num_processes=2
+    np.zeros((40, 8, 8, 3), np.uint8), np.ones((40, 1), np.float32), BatchAugmenter(policy, seed=0), batch_size=2,
+    workers=BatchWorkers(num_processes=2)
 )
 epoch = pipeline.epoch(0)
 next(epoch)
@@ -195,16 +216,16 @@ def test_they_end_with_who_started_them(end, code):
     script, pids = start(0.0 if end is None else 60.0)
     if end is not None:
         script.send_signal(end)
-    complaints = script.communicate(timeout=30)[1]
+    error_output = script.communicate(timeout=30)[1]
     assert script.returncode == code
-    assert complaints == ""
+    assert error_output == ""
     wait_until_gone(pids)
 
 
 def test_ctrl_c_is_for_the_process_that_trains():
     script, pids = start(60.0)
     os.killpg(script.pid, signal.SIGINT)  # as a terminal does
-    complaints = script.communicate(timeout=30)[1]
-    assert complaints.count("Traceback") == 1
-    assert complaints.endswith("KeyboardInterrupt\n")
+    error_output = script.communicate(timeout=30)[1]
+    assert error_output.count("Traceback") == 1
+    assert error_output.endswith("KeyboardInterrupt\n")
     wait_until_gone(pids)

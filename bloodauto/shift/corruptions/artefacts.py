@@ -1,15 +1,16 @@
-"""Artefacts: what lies on the slide beside the cell. Shapes are drawn as soft masks, then blended once."""
+"""Artefacts: objects on the slide beside the cell. Shapes are drawn as soft masks and blended once."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.family import CorruptionFamily, short_side_px, to_uint8
+from bloodauto.shift.corruptions.registry import corruption_family, short_side_px, to_uint8
+from bloodauto.types import Floats, Image
 
 #: Precipitated Romanowsky dye: nearly black violet.
 DEPOSIT_RGB = np.array([52, 26, 78], dtype=np.float32)
-#: Granule radius, % of the short side: from the smallest, often, to the largest, seldom.
+#: The smallest and the largest radius of a granule, % of the short side; small ones are more frequent.
 GRANULE_RADIUS_PERCENT = (0.6, 3.6)
 #: Granules are a pixel or two wide; drawn this many times larger and averaged down they are round.
 _SUPERSAMPLING = 4
@@ -21,18 +22,26 @@ def _fixed_point(*values: float) -> tuple[int, ...]:
     return tuple(round(float(value) * (1 << _SUBPIXEL_BITS)) for value in values)
 
 
-def _blend(image: np.ndarray, colour: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _blend(image: Image, colour: Floats, mask: Floats) -> Image:
     """Moves each pixel towards ``colour`` by ``mask``, float32 (h, w), 0-1."""
     return to_uint8(image + (colour - image) * mask[:, :, None])
 
 
-def _centre(image: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+def _centre(image: Image, rng: np.random.Generator) -> tuple[float, float]:
     height, width = image.shape[:2]
     across, down = rng.random(2)
     return across * width, down * height
 
 
-def _stain_deposit(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+@corruption_family(
+    "stain_deposit",
+    group="artefacts",
+    factor="artefacts",
+    unit="area covered by granules, overlaps counted twice, %",
+    levels=(1.5, 3, 5.5, 9, 14),
+    source="MedMNIST-C, arXiv:2406.17536 (stain deposit), as many small granules instead of a few blots.",
+)
+def _stain_deposit(image: Image, level: float, rng: np.random.Generator) -> Image:
     height, width = image.shape[:2]
     smallest, largest = GRANULE_RADIUS_PERCENT
     spread = largest - smallest
@@ -50,7 +59,15 @@ def _stain_deposit(image: np.ndarray, level: float, rng: np.random.Generator) ->
     return _blend(image, DEPOSIT_RGB, soft_mask * np.float32(0.92 / 255))
 
 
-def _bubble(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+@corruption_family(
+    "bubble",
+    group="artefacts",
+    factor="artefacts",
+    unit="diameter, % of the short side",
+    levels=(20, 32, 45, 60, 80),
+    source="MedMNIST-C, arXiv:2406.17536 (bubble), drawn with a refracting rim instead of from pictures.",
+)
+def _bubble(image: Image, level: float, rng: np.random.Generator) -> Image:
     side = short_side_px(image)
     radius = level / 100 * side / 2
     centre_x, centre_y = _centre(image, rng)
@@ -69,7 +86,15 @@ def _bubble(image: np.ndarray, level: float, rng: np.random.Generator) -> np.nda
     return to_uint8(bright * (1 - np.float32(0.6) * rim)[:, :, None])
 
 
-def _crease(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+@corruption_family(
+    "crease",
+    group="artefacts",
+    factor="artefacts",
+    unit="width of the fold, % of the short side",
+    levels=(4, 8, 14, 21, 32),
+    source="Folds in whole slides; Schoemig-Markiefka et al. 2021, doi:10.1038/s41379-021-00859-x.",
+)
+def _crease(image: Image, level: float, rng: np.random.Generator) -> Image:
     side = short_side_px(image)
     centre_x, centre_y = _centre(image, rng)
     angle = rng.uniform(0, np.pi)
@@ -81,13 +106,21 @@ def _crease(image: np.ndarray, level: float, rng: np.random.Generator) -> np.nda
     soft = np.float32(max(0.01 * side, 0.5))
     fold = np.clip((half_width - across) / soft + 0.5, 0, 1)
     edge = np.exp(-(((across - half_width) / soft) ** 2))
-    # Two layers absorb twice: inside the fold the light left is that of the second layer too.
+    # Two layers absorb twice: inside the fold the light passes the second layer as well.
     single = image.astype(np.float32) / 255
     doubled = single * (1 + (single * np.float32(0.9) - 1) * fold[:, :, None])
     return to_uint8(255 * doubled * (1 - np.float32(0.35) * edge)[:, :, None])
 
 
-def _occlusion(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+@corruption_family(
+    "occlusion",
+    group="artefacts",
+    factor="artefacts",
+    unit="area of an opaque speck, a part of which may lie outside the image, %",
+    levels=(3, 6, 10, 15, 24),
+    source="Dirt or pen on the cover slip; compare cutout, arXiv:1708.04552, with an ellipse instead of a square.",
+)
+def _occlusion(image: Image, level: float, rng: np.random.Generator) -> Image:
     height, width = image.shape[:2]
     centre_x, centre_y = _centre(image, rng)
     elongation = rng.uniform(1.0, 2.2)
@@ -109,39 +142,3 @@ def _occlusion(image: np.ndarray, level: float, rng: np.random.Generator) -> np.
         _SUBPIXEL_BITS,
     )
     return _blend(image, colour, mask * np.float32(1 / 255))
-
-
-FAMILIES = (
-    CorruptionFamily(
-        "stain_deposit",
-        "artefacts",
-        "area covered by granules, overlaps counted twice, %",
-        (1.5, 3, 5.5, 9, 14),
-        "MedMNIST-C, arXiv:2406.17536 (stain deposit), as many small granules instead of a few blots.",
-        _stain_deposit,
-    ),
-    CorruptionFamily(
-        "bubble",
-        "artefacts",
-        "diameter, % of the short side",
-        (20, 32, 45, 60, 80),
-        "MedMNIST-C, arXiv:2406.17536 (bubble), drawn with a refracting rim instead of from pictures.",
-        _bubble,
-    ),
-    CorruptionFamily(
-        "crease",
-        "artefacts",
-        "width of the fold, % of the short side",
-        (4, 8, 14, 21, 32),
-        "Folds in whole slides; Schoemig-Markiefka et al. 2021, doi:10.1038/s41379-021-00859-x.",
-        _crease,
-    ),
-    CorruptionFamily(
-        "occlusion",
-        "artefacts",
-        "area of an opaque speck, part of which may lie outside, %",
-        (3, 6, 10, 15, 24),
-        "Dirt or pen on the cover slip; compare cutout, arXiv:1708.04552, with an ellipse instead of a square.",
-        _occlusion,
-    ),
-)

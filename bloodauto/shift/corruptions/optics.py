@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from bloodauto.shift.corruptions.family import CorruptionFamily, short_side_px
+from bloodauto.shift.corruptions.registry import corruption_family, short_side_px
+from bloodauto.types import Image
 
 
-def disc_kernel(radius_px: float) -> np.ndarray:
+def defocus_kernel(radius_px: float) -> NDArray[np.float32]:
     """A uniform disc with anti-aliased rim, float32 (k, k), sum 1: the image of a point out of focus."""
     half = int(np.ceil(radius_px))
     axis = np.arange(-half, half + 1, dtype=np.float32)
     distance = np.hypot(axis[:, None], axis[None, :])
     kernel = np.clip(radius_px + 0.5 - distance, 0.0, 1.0)
-    return kernel / kernel.sum()
+    return (kernel / kernel.sum()).astype(np.float32)
 
 
-def line_kernel(length_px: float, angle_radians: float) -> np.ndarray:
+def motion_kernel(length_px: float, angle_radians: float) -> NDArray[np.float32]:
     """An anti-aliased line through the centre, float32 (k, k), sum 1: the path of a point while the stage moves."""
     half = int(np.ceil(length_px / 2))
     axis = np.arange(-half, half + 1, dtype=np.float32)
@@ -28,33 +30,29 @@ def line_kernel(length_px: float, angle_radians: float) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def _filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def _filter(image: Image, kernel: NDArray[np.float32]) -> Image:
     return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _defocus(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return _filter(image, disc_kernel(level / 100 * short_side_px(image)))
-
-
-def _motion(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return _filter(image, line_kernel(level / 100 * short_side_px(image), rng.uniform(0, np.pi)))
-
-
-FAMILIES = (
-    CorruptionFamily(
-        "defocus",
-        "optics",
-        "radius of the disc of confusion, % of the short side",
-        (0.8, 1.4, 2.1, 3.0, 4.2),
-        "ImageNet-C, arXiv:1903.12261 (defocus blur); MedMNIST-C, arXiv:2406.17536. Radius relative to the image.",
-        _defocus,
-    ),
-    CorruptionFamily(
-        "motion",
-        "optics",
-        "path length during exposure, % of the short side",
-        (2.5, 4.0, 6.0, 8.5, 12.0),
-        "ImageNet-C, arXiv:1903.12261 (motion blur); MedMNIST-C, arXiv:2406.17536. A uniform path, no Gaussian tail.",
-        _motion,
-    ),
+@corruption_family(
+    "defocus",
+    group="optics",
+    factor="optics",
+    unit="radius of the disc of confusion, % of the short side",
+    levels=(0.8, 1.4, 2.1, 3.0, 4.2),
+    source="ImageNet-C, arXiv:1903.12261 (defocus blur); MedMNIST-C, arXiv:2406.17536. Radius relative to the image.",
 )
+def _defocus(image: Image, level: float, rng: np.random.Generator) -> Image:
+    return _filter(image, defocus_kernel(level / 100 * short_side_px(image)))
+
+
+@corruption_family(
+    "motion",
+    group="optics",
+    factor="optics",
+    unit="path length during exposure, % of the short side",
+    levels=(2.5, 4.0, 6.0, 8.5, 12.0),
+    source="ImageNet-C, arXiv:1903.12261 (motion blur); MedMNIST-C, arXiv:2406.17536. A uniform path, no Gaussian tail.",
+)
+def _motion(image: Image, level: float, rng: np.random.Generator) -> Image:
+    return _filter(image, motion_kernel(level / 100 * short_side_px(image), rng.uniform(0, np.pi)))

@@ -5,14 +5,32 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.family import CorruptionFamily, to_uint8
+from bloodauto.shift.corruptions.registry import corruption_family, to_uint8
+from bloodauto.transforms.images import jpeg_round_trip
+from bloodauto.types import Image
 
 
-def _gaussian_noise(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+@corruption_family(
+    "gaussian_noise",
+    group="sensor",
+    factor="sensor",
+    unit="standard deviation, grey levels of 255",
+    levels=(5, 9, 15, 23, 34),
+    source="ImageNet-C, arXiv:1903.12261 (Gaussian noise), weaker, since a microscope camera has enough light.",
+)
+def _gaussian_noise(image: Image, level: float, rng: np.random.Generator) -> Image:
     return to_uint8(image + level * rng.standard_normal(image.shape, dtype=np.float32))
 
 
-def _shot_noise(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+@corruption_family(
+    "shot_noise",
+    group="sensor",
+    factor="sensor",
+    unit="photons that make a pixel white",
+    levels=(1600, 600, 240, 100, 45),
+    source="ImageNet-C, arXiv:1903.12261 (shot noise), as the Gaussian limit of Poisson noise.",
+)
+def _shot_noise(image: Image, level: float, rng: np.random.Generator) -> Image:
     # Poisson noise of k photons has deviation sqrt(k). Its Gaussian limit costs a sixth of exact Poisson draws, and at
     # the 40 or more photons of a white pixel used here the two look alike.
     photons = image * np.float32(level / 255)
@@ -20,65 +38,45 @@ def _shot_noise(image: np.ndarray, level: float, rng: np.random.Generator) -> np
     return to_uint8(noisy * np.float32(255 / level))
 
 
-def _jpeg(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    # OpenCV reads channels as BGR; without the swap the luma weights of red and blue would be exchanged.
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, int(level)])[1]
-    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+@corruption_family(
+    "jpeg",
+    group="sensor",
+    factor="sensor",
+    unit="JPEG quality, 100 is best",
+    levels=(50, 30, 18, 11, 6),
+    source="ImageNet-C, arXiv:1903.12261 (JPEG compression); MedMNIST-C, arXiv:2406.17536.",
+)
+def _jpeg(image: Image, level: float, rng: np.random.Generator) -> Image:
+    return jpeg_round_trip(image, int(level))
 
 
-def _resample(image: np.ndarray, coarser: float, enlarge: int) -> np.ndarray:
+def _resample(image: Image, coarser: float, interpolation: int) -> Image:
     height, width = image.shape[:2]
     small = (max(1, round(width / coarser)), max(1, round(height / coarser)))
-    return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=enlarge)
+    return cv2.resize(
+        cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=interpolation
+    )
 
 
-def _pixelation(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+@corruption_family(
+    "pixelation",
+    group="sensor",
+    factor="sensor",
+    unit="times coarser than the image's own grid, shown as blocks",
+    levels=(1.5, 2.0, 2.7, 3.6, 4.8),
+    source="ImageNet-C, arXiv:1903.12261 (pixelate); MedMNIST-C, arXiv:2406.17536.",
+)
+def _pixelation(image: Image, level: float, rng: np.random.Generator) -> Image:
     return _resample(image, level, cv2.INTER_NEAREST)
 
 
-def _resolution(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return _resample(image, level, cv2.INTER_CUBIC)
-
-
-FAMILIES = (
-    CorruptionFamily(
-        "gaussian_noise",
-        "sensor",
-        "standard deviation, grey levels of 255",
-        (5, 9, 15, 23, 34),
-        "ImageNet-C, arXiv:1903.12261 (Gaussian noise), weaker: a microscope camera has light enough.",
-        _gaussian_noise,
-    ),
-    CorruptionFamily(
-        "shot_noise",
-        "sensor",
-        "photons that make a pixel white",
-        (1600, 600, 240, 100, 45),
-        "ImageNet-C, arXiv:1903.12261 (shot noise), as the Gaussian limit of Poisson noise.",
-        _shot_noise,
-    ),
-    CorruptionFamily(
-        "jpeg",
-        "sensor",
-        "JPEG quality, 100 is best",
-        (50, 30, 18, 11, 6),
-        "ImageNet-C, arXiv:1903.12261 (JPEG compression); MedMNIST-C, arXiv:2406.17536.",
-        _jpeg,
-    ),
-    CorruptionFamily(
-        "pixelation",
-        "sensor",
-        "times coarser than the image's own grid, shown as blocks",
-        (1.5, 2.0, 2.7, 3.6, 4.8),
-        "ImageNet-C, arXiv:1903.12261 (pixelate); MedMNIST-C, arXiv:2406.17536.",
-        _pixelation,
-    ),
-    CorruptionFamily(
-        "resolution",
-        "sensor",
-        "times coarser than the image's own grid, interpolated",
-        (1.6, 2.2, 3.0, 4.0, 5.4),
-        "A lower magnification or a smaller file enlarged; after pixelate in ImageNet-C, arXiv:1903.12261.",
-        _resolution,
-    ),
+@corruption_family(
+    "resolution",
+    group="sensor",
+    factor="sensor",
+    unit="times coarser than the image's own grid, interpolated",
+    levels=(1.6, 2.2, 3.0, 4.0, 5.4),
+    source="A lower magnification or a smaller file enlarged; after pixelate in ImageNet-C, arXiv:1903.12261.",
 )
+def _resolution(image: Image, level: float, rng: np.random.Generator) -> Image:
+    return _resample(image, level, cv2.INTER_CUBIC)

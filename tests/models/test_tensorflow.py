@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 LIMIT = """
 import cv2, tensorflow as tf
-from bloodauto.transforms import limit_native_threads
+from bloodauto.models.tensorflow import limit_native_threads
 limit_native_threads(1)
 limit_native_threads(1)
 assert cv2.getNumThreads() == 1, cv2.getNumThreads()
@@ -21,7 +21,7 @@ tf.linalg.matmul(tf.ones((8, 8)), tf.ones((8, 8)))
 
 TOO_LATE = """
 import tensorflow as tf
-from bloodauto.transforms import limit_native_threads
+from bloodauto.models.tensorflow import limit_native_threads
 from bloodauto.errors import RunError
 tf.linalg.matmul(tf.ones((8, 8)), tf.ones((8, 8)))
 try:
