@@ -40,13 +40,12 @@ from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.export.predict import open_model
 from bloodauto.models.backbones import find_weights
+from bloodauto.models.device import limit_native_threads
 from bloodauto.models.network import trained_network
-from bloodauto.models.tensorflow import limit_native_threads
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.trainer import TrainOptions, train
-from bloodauto.models.device import limit_native_threads
 from bloodauto.tuning.refits import with_extended_epochs
 
 #: Of the views: another draw than any search has made.

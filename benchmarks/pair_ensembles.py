@@ -31,8 +31,8 @@ from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_batches
-from bloodauto.shift.suite import ShiftSuite
 from bloodauto.models.device import limit_native_threads
+from bloodauto.shift.suite import ShiftSuite
 from bloodauto.tuning.refits import with_extended_epochs
 
 _SYNTHETIC_IMAGES = 1200

@@ -38,14 +38,13 @@ from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.models.backbones import find_weights
+from bloodauto.models.device import limit_native_threads
 from bloodauto.models.network import trained_network
-from bloodauto.models.tensorflow import limit_native_threads
 from bloodauto.run.files import read_json, write_json
 from bloodauto.shift.corruptions import SEVERITIES, find_family
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train
-from bloodauto.models.device import limit_native_threads
 
 _BASE: dict[str, Any] = {
     "backbone": {"name": "mobilenet_0.25", "weights": "imagenet", "batch_norm": "train"},

@@ -1,39 +1,38 @@
-"""The start-up of TensorFlow, in processes of its own."""
+"""Thread pools, each case in a new process because they can be set only once."""
 
-import os
+from __future__ import annotations
+
 import subprocess
 import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+LIMIT = """
+import cv2, tensorflow as tf
+from bloodauto.models.device import limit_native_threads
+limit_native_threads(1)
+limit_native_threads(1)
+assert cv2.getNumThreads() == 1, cv2.getNumThreads()
+assert tf.config.threading.get_intra_op_parallelism_threads() == 1
+tf.linalg.matmul(tf.ones((8, 8)), tf.ones((8, 8)))
+"""
 
+TOO_LATE = """
+import tensorflow as tf
+from bloodauto.models.device import limit_native_threads
+from bloodauto.errors import RunError
+tf.linalg.matmul(tf.ones((8, 8)), tf.ones((8, 8)))
+try:
+    limit_native_threads(1)
+except RunError as error:
+    assert "first thing in the process" in str(error)
+else:
+    raise AssertionError("expected RunError")
+"""
 
-def test_start_up_is_silent_and_leaves_the_environment_alone() -> None:
-    process = run_python(
-        "from bloodauto.models.tensorflow import import_tensorflow_quietly\n"
-        "import_tensorflow_quietly()\n"
-        "import os, keras; print(keras.backend.backend(), 'KERAS_BACKEND' in os.environ, 'TF_CPP_MIN_LOG_LEVEL' in os.environ)"
-    )
-    assert (process.returncode, process.stdout, process.stderr) == (0, "tensorflow False False\n", "")
-
-
-@pytest.mark.slow
-def test_another_backend_of_keras_is_an_error_that_says_what_to_do() -> None:
-    process = run_python(
-        "import sys, types; from bloodauto.models import tensorflow\n"
-        "import keras; keras.backend.backend = lambda: 'jax'\n"
-        "tensorflow.import_tensorflow_quietly()"
-    )
-    assert process.returncode == 1
-    assert "expected Keras with the backend tensorflow, got jax. Set KERAS_BACKEND=tensorflow" in process.stderr
+@pytest.mark.parametrize("script", [LIMIT, TOO_LATE])
+def test_threads_are_limited_before_tensorflow_runs(script: str) -> None:
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
