@@ -32,6 +32,7 @@ else:
     raise AssertionError("expected RunError")
 """
 
+
 @pytest.mark.parametrize("script", [LIMIT, TOO_LATE])
 def test_threads_are_limited_before_tensorflow_runs(script: str) -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)

@@ -182,7 +182,9 @@ def test_nothing_is_left_open(two_processes):
 
 def test_a_worker_imports_no_tensorflow() -> None:
     code = "import sys, bloodauto.transforms.processes; print(*{'tensorflow', 'keras', 'optuna', 'ray'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True, cwd=ROOT
+    )
     assert result.stdout.split() == []
 
 
