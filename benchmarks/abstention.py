@@ -41,7 +41,7 @@ from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.metrics import auroc, softmax
 from bloodauto.evaluation.selective import CONFIDENCE_SCORES, confidence_score
-from bloodauto.export.keras_model import Member, build_export
+from bloodauto.export.ensemble_model import ExportedMember, build_ensemble_model
 from bloodauto.export.ood import fit_ood_detector, make_synthetic_ood, mean_distances, ood_score
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite
@@ -142,7 +142,7 @@ def run(
     shifted_labels = labels[plan.image_index]
     rows = softmax(np.concatenate([clean_logits, view_logits]))
     temperature = fit_temperature(rows, np.concatenate([labels, shifted_labels]))
-    exported = build_export([Member(network, 1.0, temperature)])
+    exported = build_ensemble_model([ExportedMember(network, 1.0)], temperature=temperature)
     train = task.splits.train_index(0)
     images_and_labels = task.training_set.images, task.training_set.labels
     ood_detector, _ = fit_ood_detector(exported, *images_and_labels, train, validation, seed=seed)

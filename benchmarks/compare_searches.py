@@ -38,7 +38,7 @@ from bloodauto.ensemble.record import read_ensemble
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
-from bloodauto.export.predict import open_model
+from bloodauto.export.model import load_model
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.device import limit_native_threads
 from bloodauto.models.network import trained_network
@@ -89,7 +89,7 @@ class Evaluator:
 
 
 def _exported(run: RunDirectory) -> Predictor:
-    model = open_model(run.export.root).network
+    model = load_model(run.export.root).network
     return lambda images: np.asarray(model.predict(images, batch_size=64, verbose=0))
 
 

@@ -1,253 +1,84 @@
-"""A run's ensemble -> its exported files."""
+"""Exports an ensemble within the time that is left: the most needed files first, then the held-out test and the others."""
 
 from __future__ import annotations
 
 import functools
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 
-from bloodauto.clock import SYSTEM_CLOCK
-from bloodauto.config.recipe import DEFAULT_TTA_TRANSFORMS, load_recipe
+from bloodauto.clock import SYSTEM_CLOCK, Clock
+from bloodauto.config.recipe import load_recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.assemble import Caps, TtaPredictions, restricted, with_tta_predictions
+from bloodauto.ensemble.assemble import Caps, restricted
 from bloodauto.ensemble.distilled import DistillationResult
-from bloodauto.ensemble.record import Ensemble, TrainedNetwork, read_ensemble
+from bloodauto.ensemble.record import Ensemble, read_ensemble
 from bloodauto.errors import RunError
-from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.latency import recipe_latency_ms, single_image_latency_ms
-from bloodauto.export.final_test import evaluate_held_out_test, read_held_out_test
-from bloodauto.export.keras_model import IDENTITY, Member, TtaTransform, build_export, tta_transforms_of
-from bloodauto.export.labels import AbstentionRule
-from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts
-from bloodauto.export.ood import OodDetector, OodEvaluation, fit_ood_detector
-from bloodauto.export.tta_evaluation import TtaGain, predict_with_tta, tta_gain
-from bloodauto.export.write import FORMATS, ExportResult, ParitySample, check_formats, write_export
-from bloodauto.models.batch_norm import adapted_batch_norm_weights
-from bloodauto.models.network import trained_network
+from bloodauto.export.built_ensemble import BuiltEnsemble, build_ensemble
+from bloodauto.export.ensemble_model import TtaTransform
+from bloodauto.export.final_test import EvaluationTime, evaluate_held_out_test, read_held_out_test
+from bloodauto.export.formats import check_formats
+from bloodauto.export.labels import labels_of
+from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, TrainingDataFacts
+from bloodauto.export.ood import OodEvaluation, fit_ood_detector
+from bloodauto.export.tta_evaluation import TtaGain
+from bloodauto.export.write import ExportResult, ModelPackage, write_export
+from bloodauto.run.artifacts import AbstentionRule, HeldOutTest
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_arrays, read_json, write_json
+from bloodauto.run.files import read_json, write_json
+from bloodauto.types import Images
 
-_PARITY_IMAGES = 32
-#: Writing the card again, as a share of building the model and writing its first file.
+#: Writing the model card again, as a fraction of building the model and writing its first format.
 _CARD_FRACTION = 0.1
-#: The test may take a moment longer than it was given, and must not cost a format.
+#: The held-out test may take a moment longer than its limit, and must not cost a format.
 _FORMATS_MARGIN = 1.3
-#: Looking at four thousand images, over building the model, with room for a slow moment; the model is written before.
+#: Fitting the OOD detector takes less than this many times the seconds of building the model. The model is written before.
 _OOD_FIT_TIME_FACTOR = 3.0
-#: The statistics a network was trained with count as those of so many target images.
-_SOURCE_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class BuiltEnsemble:
-    """The exported model in memory, with what the search says it must answer.
+class ExportSettings:
+    """What is exported, and in which formats.
 
     Attributes:
-        plain: the same without test-time transforms; the same object where there are none.
-        gain: what the views change; None without views.
+        ensemble: its networks' files lie in the run.
+        formats: names of ``formats.EXPORTERS``.
+        seed: of the run.
+        tta: whether the model averages over test-time transforms; see ``build_ensemble``.
+        caps: tighter ones than the ensemble was selected under; None: none.
+        target: unlabelled images of the target domain, uint8 (k, height, width, 3); see ``build_ensemble``.
+        distilled: where the ensemble is a student, what the distillation came to; else None.
     """
 
-    model: keras.Model
-    plain: keras.Model
     ensemble: Ensemble
-    members: tuple[Member, ...]
-    sample: ParitySample
-    gain: TtaGain | None
+    formats: tuple[str, ...]
+    seed: int
+    tta: bool = False
+    caps: Caps | None = None
+    target: Images | None = None
+    distilled: DistillationResult | None = None
 
-
-def build_ensemble(
-    ensemble: Ensemble, dataset: CellDataset, splits: Splits, *, seed: int, tta: bool, target: np.ndarray | None = None
-) -> BuiltEnsemble:
-    """Builds the model of an ensemble.
-
-    With ``views`` every member looks at those its recipe names, or all at ``DEFAULT_TTA_TRANSFORMS`` where no recipe names any;
-    probabilities are averaged over them before they are calibrated, and the calibration is fitted anew to that.
-
-    With ``target``, unlabelled images uint8 (k, h, w, 3), every network gets the batch-normalisation statistics that go with
-    them (``adapted_batch_norm_weights``): better there, worse where it was trained. The calibration stays that of the training's
-    laboratory, of which alone labels are known.
-
-    Raises:
-        RunError: a member's files are missing, or do not belong to the images.
-    """
-    shape = dataset.images.shape
-    recipes = {one.name: load_recipe(one.folder / "recipe.yaml") for part in ensemble.members for one in part.networks}
-    named = any(recipe.tta_transforms for recipe in recipes.values())
-    members = {}
-    for part in ensemble.members:
-        for one in part.networks:
-            recipe = recipes[one.name]
-            network = trained_network(
-                recipe,
-                one.folder / "best.npz",
-                num_classes=len(dataset.class_names),
-                image_shape_px=(shape[1], shape[2]),
-            )
-            if target is not None:
-                network.set_weights(adapted_batch_norm_weights(network, target, source_pseudo_count=_SOURCE_IMAGES))
-            looks = tta_transforms_of(recipe.tta_transforms if named else DEFAULT_TTA_TRANSFORMS) if tta else IDENTITY
-            members[one.name] = Member(network, part.weight / len(part.networks), tta=looks)
-    everyone = tuple(members.values())
-    plain = _model([replace(member, tta=IDENTITY) for member in everyone], ensemble)
-    if not tta:
-        sample = _parity_sample(ensemble, dataset, members, None, adapted=target is not None)
-        return BuiltEnsemble(plain, plain, ensemble, everyone, sample, None)
-    tta_predictions = predict_with_tta(ensemble, members, dataset, splits, seed=seed)
-    calibrated = with_tta_predictions(ensemble, tta_predictions)
-    model = _model(everyone, calibrated)
-    sample = _parity_sample(calibrated, dataset, members, tta_predictions)
-    gain = tta_gain(ensemble, tta_predictions, everyone, (model, plain), sample.images, clock=SYSTEM_CLOCK)
-    return BuiltEnsemble(model, plain, calibrated, everyone, sample, gain)
-
-
-def _model(members: Sequence[Member], ensemble: Ensemble) -> keras.Model:
-    calibration = ensemble.calibration
-    return build_export(members, temperature=calibration.temperature, per_class=calibration.per_class)
-
-
-def _parity_sample(
-    ensemble: Ensemble,
-    dataset: CellDataset,
-    members: Mapping[str, Member],
-    tta_predictions: TtaPredictions | None,
-    *,
-    adapted: bool = False,
-) -> ParitySample:
-    """Validation images, and the average of what the networks answered for them when they were trained or looked again.
-
-    With a network per fold no image was answered by all of them, and with adapted ones none at all; there the networks are
-    asked anew, one by one.
-    """
-    first = read_arrays(ensemble.members[0].networks[0].folder / "predictions.npz")
-    spread = np.linspace(0, len(first["index"]) - 1, min(_PARITY_IMAGES, len(first["index"]))).round().astype(int)
-    images = dataset.images[first["index"][spread]]
-    anew = adapted or any(len(member.networks) > 1 for member in ensemble.members)
-
-    def answers(one: TrainedNetwork) -> np.ndarray:
-        if anew:
-            shares = {view.name: view.weight for view in members[one.name].tta}
-            return predict_batches(members[one.name].network, images, tta=shares)
-        stored = read_arrays(one.folder / "predictions.npz") if tta_predictions is None else tta_predictions[one.name]
-        return np.asarray(stored["clean"][spread])
-
-    trained = [one for member in ensemble.members for one in member.networks]
-    average = sum(members[one.name].weight * answers(one).astype(np.float64) for one in trained)
-    return ParitySample(images, ensemble.calibration.apply(np.asarray(average)), _tolerance())
-
-
-def _tolerance() -> float:
-    """Workers on a GPU train in half precision, the export computes in float32; see ``check_parity``."""
-    return 1e-3
-
-
-def _card(
-    test: dict[str, Any] | None,
-    built: BuiltEnsemble,
-    dataset: CellDataset,
-    splits: Splits,
-    *,
-    latency_ms: float,
-    distilled: DistillationResult | None,
-    ood_evaluation: OodEvaluation | None,
-) -> CardFacts:
-    ensemble = built.ensemble
-    members = tuple(
-        MemberFacts(
-            name=member.name,
-            description=_describe([one.folder for one in member.networks]),
-            weight=member.weight,
-            temperature=1.0,
-            parameters=member.parameters,
-            tta=looks,
-        )
-        for member, looks in zip(ensemble.members, _tta_of_members(built), strict=True)
-    )
-    scores = [
-        ScoreFacts(
-            "same laboratory, images the ensemble was chosen by",
-            "accuracy",
-            ensemble.scores["accuracy"],
-            None,
-            ensemble.images,
-        ),
-        ScoreFacts(
-            "shifted views of them", "accuracy", ensemble.scores["shifted_accuracy"], None, ensemble.shifted_images
-        ),
-        ScoreFacts("images it was chosen by", "calibration error", ensemble.scores["ece"], None, ensemble.images),
-        ScoreFacts(
-            "shifted views of them", "calibration error", ensemble.scores["ece_shifted"], None, ensemble.shifted_images
-        ),
-    ]
-    if test is not None:
-        without = ", without views" if built.gain is not None else ""
-        interval = (test["accuracy_low"], test["accuracy_high"])
-        scores += [
-            ScoreFacts(
-                f"same laboratory, held-out test images{without}",
-                "accuracy",
-                test["accuracy"],
-                interval,
-                test["images"],
-            ),
-            ScoreFacts(
-                f"shifted views of the held-out test images{without}",
-                "accuracy",
-                test["shifted_accuracy"],
-                None,
-                test["shifted_images"],
-            ),
-        ]
-    kept = np.flatnonzero(splits.fold >= 0)
-    counts = np.bincount(dataset.labels[kept], minlength=len(dataset.class_names))
-    return CardFacts(
-        members=members,
-        calibration=ensemble.calibration,
-        abstention=ensemble.abstention,
-        winners_curse=ensemble.winners_curse,
-        candidate_counts=ensemble.candidate_counts,
-        distilled=distilled,
-        ood_evaluation=ood_evaluation,
-        latency_ms=latency_ms,
-        test=test,
-        tta_gain=built.gain,
-        scores=tuple(scores),
-        data_source=dataset.source,
-        data_digest=dataset.digest(),
-        training_images=len(kept),
-        class_counts=tuple(int(count) for count in counts),
-        written_with=", ".join(f"{name} {version(name)}" for name in ("bloodauto", "keras", "tensorflow")),
-    )
-
-
-def _tta_of_members(built: BuiltEnsemble) -> list[tuple[TtaTransform, ...]]:
-    """Of each member of the ensemble; the networks of its folds have one recipe."""
-    firsts = np.cumsum([0, *(len(member.networks) for member in built.ensemble.members[:-1])])
-    return [built.members[first].tta for first in firsts]
-
-
-def _describe(folders: Sequence[Path]) -> str:
-    recipe = load_recipe(folders[0] / "recipe.yaml")
-    often = f", one network for each of {len(folders)} folds" if len(folders) > 1 else ""
-    averaged = [read_json(one / "result.json").get("averaged_epochs") for one in folders]
-    taken = any(one is not None and one["adopted"] for one in averaged)
-    weights = ", weights averaged over its last epochs" if taken else ""
-    return f"{recipe.backbone.label} at {recipe.input.size_px} px{weights}{often}"
+    @property
+    def is_as_selected(self) -> bool:
+        """Whether the ensemble is exported as it was selected. The held-out test set is kept for that."""
+        return self.caps is None and self.target is None and self.distilled is None
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The files written, what the views change (None without views), what there was no time for: formats, ``test``.
+    """What an export came to.
 
-    ``distilled``: where what was exported is a student of the ensemble.
+    Attributes:
+        result: the files.
+        gain: what test-time augmentation changes; None without.
+        skipped: what there was no time for: formats, and ``test``.
+        distilled: where a student was exported, what the distillation came to.
     """
 
     result: ExportResult
@@ -261,107 +92,254 @@ def export_run(
     output: Path,
     dataset: CellDataset,
     splits: Splits,
-    formats: Sequence[str],
+    settings: ExportSettings,
     *,
-    seed: int,
-    tta: bool = False,
-    ensemble: Ensemble | None = None,
-    caps: Caps | None = None,
-    target: np.ndarray | None = None,
     seconds_left: Callable[[], float] | None = None,
-    distilled: DistillationResult | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Exported:
-    """Builds an ensemble, looks once at the held-out test, and writes model, labels, card and further formats.
+    """Builds an ensemble, evaluates it once on the held-out test set, and writes model, labels, card and other formats.
 
-    What is needed most is written first; what follows is begun only when the seconds left will probably carry it, and a later
-    export makes up for the rest. The card says what there is at each point.
+    The first format is written first. Each further step begins only when the seconds left will probably suffice, and a
+    later export does what was skipped. The card states what is known at each point.
 
     Args:
-        run: keeps ``test.json``, and what the rule for marking images does in ``ood.json``.
-        views: whether the model averages over test-time transforms; see ``build_ensemble``.
-        ensemble: None: the run's own.
-        caps: tighter ones than the ensemble was chosen under; None: none. The held-out test then stays closed, unless it has
-            been opened: it is kept for what the search itself chose.
-        target: see ``build_ensemble``; the held-out test stays closed likewise.
+        run: gets ``test.json``, and ``ood.json`` with what the OOD detector does.
+        output: the folder of the export.
+        dataset: the images of the run.
+        splits: of the run.
+        settings: what is exported.
         seconds_left: wall seconds until the budget is spent; None: no limit.
-        distilled: where the ensemble is a student, what it came to; the held-out test stays closed likewise.
+        clock: measures the steps.
 
     Raises:
         UserError: an unknown format.
-        RunError: no ensemble yet, caps that no member keeps, or the written file answers otherwise than the search did.
+        RunError: missing files of a member, caps that no member keeps, or a written file that predicts otherwise than the search.
     """
-    wanted = check_formats(formats)
-    chosen = read_ensemble(run) if ensemble is None else ensemble
-    if caps is not None:
-        latency_ms_of = functools.partial(
+    first, *others = check_formats(settings.formats)
+    if settings.caps is not None:
+        latency_ms = functools.partial(
             recipe_latency_ms,
             num_classes=len(dataset.class_names),
             image_shape_px=dataset.images.shape[1:3],
-            clock=SYSTEM_CLOCK,
+            clock=clock,
         )
-        chosen = restricted(chosen, caps, latency_ms_of)
-    started = time.perf_counter()
-    built = build_ensemble(chosen, dataset, splits, seed=seed, tta=tta, target=target)
-    rule = built.ensemble.abstention
-    abstention_rule = AbstentionRule(rule.confidence_score, rule.threshold)
-    latency_ms = single_image_latency_ms(built.model, clock=SYSTEM_CLOCK)
-    building_seconds = time.perf_counter() - started
-    ood_detector: OodDetector | None = None
-    ood_evaluation: OodEvaluation | None = None
-
-    def write(formats: Sequence[str], written: Sequence[str]) -> ExportResult:
-        test = read_held_out_test(run, chosen)
-        facts = _card(
-            test, built, dataset, splits, latency_ms=latency_ms, distilled=distilled, ood_evaluation=ood_evaluation
-        )
-        return write_export(
-            output,
-            built.model,
-            dataset.class_names,
-            abstention_rule,
-            facts,
-            formats,
-            built.sample,
-            written=written,
-            ood_detector=ood_detector,
-        )
-
-    first, *others = sorted(wanted, key=tuple(FORMATS).index)
-    result = write((first,), ())
-    # Building the model and writing and reading back one format: another format takes no longer, the card alone far less.
-    stage_seconds = time.perf_counter() - started
-    seconds = (lambda: math.inf) if seconds_left is None else seconds_left
-    if seconds() > stage_seconds * len(others) + _OOD_FIT_TIME_FACTOR * building_seconds:
-        rows = splits.train_index(0), splits.validation_index(0)
-        ood_detector, ood_evaluation = fit_ood_detector(built.model, dataset.images, dataset.labels, *rows, seed=seed)
-    own = caps is None and target is None and distilled is None
-    if own and not tta:
-        # That of an earlier ensemble would tell of another rule.
-        run.ood_evaluation.path.unlink(missing_ok=True)
-        if ood_evaluation is not None:
-            write_json(run.ood_evaluation.path, asdict(ood_evaluation))
-    closed = own and len(splits.test_index()) > 0 and not run.held_out_test.path.is_file()
-    if closed:
-        # Better the test without the other formats than the other way round; better they than more laboratories.
-        left, kept = seconds() - _CARD_FRACTION * stage_seconds, _FORMATS_MARGIN * stage_seconds * len(others)
-        evaluate_held_out_test(
-            run, built.plain, chosen, dataset, splits, seed=seed, seconds=left, reserved_seconds=kept
-        )
-    affordable = [one for number, one in enumerate(others, start=1) if seconds() > number * stage_seconds]
-    still_closed = closed and not run.held_out_test.path.is_file()
-    more = affordable or closed != still_closed or ood_detector is not None
-    rest = write(affordable, (first,)) if more else result
-    skipped = [one for one in others if one not in affordable] + (["test"] if still_closed else [])
-    files = tuple(dict.fromkeys((*result.files, *rest.files)))
-    return Exported(ExportResult(files, result.parity_difference), built.gain, tuple(skipped))
+        settings = replace(settings, ensemble=restricted(settings.ensemble, settings.caps, latency_ms))
+    export = _Export(run, output, dataset, splits, settings, clock)
+    remaining = seconds_left if seconds_left is not None else lambda: math.inf
+    export.write([first])
+    export.fit_ood_detector(remaining, num_pending=len(others))
+    export.evaluate_held_out_test(remaining, num_pending=len(others))
+    skipped = export.write_affordable(others, remaining)
+    return Exported(export.result, export.built.gain, tuple(skipped))
 
 
 def check_exportable(run: RunDirectory) -> None:
-    """Raises:
-    RunError: the run has no ensemble yet.
+    """Checks that a run has an ensemble whose weights are there.
+
+    Raises:
+        RunError: it has not.
     """
-    ensemble = read_ensemble(run)
-    for member in ensemble.members:
+    for member in read_ensemble(run).members:
         for trained in member.networks:
             if not (trained.folder / "best.npz").is_file():
                 raise RunError(f"{trained.folder}: expected the weights of a member of the ensemble, found none.")
+
+
+class _Export:
+    """An export under way: the model, what was written so far, and how long that took.
+
+    Attributes:
+        built: the model.
+        result: what was written so far.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        output: Path,
+        dataset: CellDataset,
+        splits: Splits,
+        settings: ExportSettings,
+        clock: Clock,
+    ) -> None:
+        self._run, self._output, self._dataset, self._splits = run, output, dataset, splits
+        self._settings, self._clock = settings, clock
+        self._start = clock.now()
+        self.built = build_ensemble(
+            settings.ensemble,
+            dataset,
+            splits,
+            seed=settings.seed,
+            tta=settings.tta,
+            target=settings.target,
+            clock=clock,
+        )
+        rule = self.built.ensemble.abstention
+        labels = labels_of(
+            self.built.model,
+            dataset.class_names,
+            AbstentionRule(confidence_score=rule.confidence_score, threshold=rule.threshold),
+        )
+        self._package = ModelPackage(self.built.model, labels, self.built.sample)
+        self._ood_evaluation: OodEvaluation | None = None
+        self._latency_ms = single_image_latency_ms(self.built.model, clock=clock)
+        self._building_seconds = clock.now() - self._start
+        self._format_seconds = math.inf
+        self._written: list[str] = []
+        self._card_is_outdated = False
+        self.result = ExportResult((), None)
+
+    def write(self, formats: Sequence[str]) -> None:
+        """Writes formats, and the card anew."""
+        result = write_export(self._output, self._package, self._card_facts(), formats, existing_formats=self._written)
+        if not self._written:
+            # Building the model, and writing and reading one format. Another format takes no longer, the card far less.
+            self._format_seconds = self._clock.now() - self._start
+        self._written += formats
+        self._card_is_outdated = False
+        difference = self.result.parity_difference
+        self.result = ExportResult(
+            tuple(dict.fromkeys((*self.result.files, *result.files))),
+            result.parity_difference if difference is None else difference,
+        )
+
+    def fit_ood_detector(self, seconds_left: Callable[[], float], *, num_pending: int) -> None:
+        """Fits the OOD detector where the time suffices for it and the pending formats; the next ``write`` writes it."""
+        needed = self._format_seconds * num_pending + _OOD_FIT_TIME_FACTOR * self._building_seconds
+        if seconds_left() > needed:
+            detector, self._ood_evaluation = fit_ood_detector(
+                self.built.model,
+                self._dataset.images,
+                self._dataset.labels,
+                self._splits.train_index(0),
+                self._splits.validation_index(0),
+                seed=self._settings.seed,
+            )
+            self._package = replace(self._package, ood_detector=detector)
+            self._card_is_outdated = True
+        if self._settings.is_as_selected and not self._settings.tta:
+            # An evaluation from an earlier export belongs to another detector.
+            self._run.ood_evaluation.delete()
+            if self._ood_evaluation is not None:
+                write_json(self._run.ood_evaluation.path, asdict(self._ood_evaluation))
+
+    def evaluate_held_out_test(self, seconds_left: Callable[[], float], *, num_pending: int) -> None:
+        """Evaluates the ensemble on the held-out test set where nobody did and the time suffices.
+
+        The test comes before the pending formats, which come before additional simulated sites.
+        """
+        if not self._test_is_pending:
+            return
+        evaluate_held_out_test(
+            self._run,
+            self.built.model_without_tta,
+            self._settings.ensemble.ensemble_id,
+            self._dataset,
+            self._splits,
+            seed=self._settings.seed,
+            time=EvaluationTime(
+                seconds=seconds_left() - _CARD_FRACTION * self._format_seconds,
+                reserved_seconds=_FORMATS_MARGIN * self._format_seconds * num_pending,
+            ),
+            clock=self._clock,
+        )
+        self._card_is_outdated |= self._run.held_out_test.exists
+
+    def write_affordable(self, formats: Sequence[str], seconds_left: Callable[[], float]) -> list[str]:
+        """Writes those formats that the time suffices for, and the card where something was added to it.
+
+        Returns:
+            What was skipped: formats, and ``test`` where the held-out test is still pending.
+        """
+        affordable = [
+            name for number, name in enumerate(formats, start=1) if seconds_left() > number * self._format_seconds
+        ]
+        if affordable or self._card_is_outdated:
+            self.write(affordable)
+        skipped = [name for name in formats if name not in affordable]
+        return [*skipped, "test"] if self._test_is_pending else skipped
+
+    @property
+    def _test_is_pending(self) -> bool:
+        has_test_images = len(self._splits.test_index()) > 0
+        return self._settings.is_as_selected and has_test_images and not self._run.held_out_test.exists
+
+    def _card_facts(self) -> CardFacts:
+        ensemble = self.built.ensemble
+        test = read_held_out_test(self._run, self._settings.ensemble.ensemble_id)
+        return CardFacts(
+            members=_member_facts(self.built),
+            calibration=ensemble.calibration,
+            abstention=ensemble.abstention,
+            latency_ms=self._latency_ms,
+            scores=(*_validation_scores(ensemble), *_test_scores(test, has_tta=self.built.gain is not None)),
+            training_data=_training_data(self._dataset, self._splits),
+            written_with=", ".join(f"{name} {version(name)}" for name in ("bloodauto", "keras", "tensorflow")),
+            test=test,
+            tta_gain=self.built.gain,
+            winners_curse=ensemble.winners_curse,
+            candidate_counts=ensemble.candidate_counts,
+            ood_evaluation=self._ood_evaluation,
+            distilled=self._settings.distilled,
+        )
+
+
+def _member_facts(built: BuiltEnsemble) -> tuple[MemberFacts, ...]:
+    return tuple(
+        MemberFacts(
+            name=member.name,
+            description=_describe([trained.folder for trained in member.networks]),
+            weight=member.weight,
+            parameters=member.parameters,
+            tta=tta,
+        )
+        for member, tta in zip(built.ensemble.members, _tta_of_members(built), strict=True)
+    )
+
+
+def _tta_of_members(built: BuiltEnsemble) -> list[tuple[TtaTransform, ...]]:
+    """Of each member of the ensemble; the networks of its folds have one recipe."""
+    num_networks = [len(member.networks) for member in built.ensemble.members]
+    first_networks = np.cumsum([0, *num_networks[:-1]])
+    return [built.members[first].tta for first in first_networks]
+
+
+def _describe(folders: Sequence[Path]) -> str:
+    """The networks of a member in a few words."""
+    recipe = load_recipe(folders[0] / "recipe.yaml")
+    averaged = [read_json(folder / "result.json").get("averaged_epochs") for folder in folders]
+    is_averaged = any(epochs is not None and epochs["adopted"] for epochs in averaged)
+    weights = ", weights averaged over its last epochs" if is_averaged else ""
+    per_fold = f", one network for each of {len(folders)} folds" if len(folders) > 1 else ""
+    return f"{recipe.backbone.label} at {recipe.input.size_px} px{weights}{per_fold}"
+
+
+def _validation_scores(ensemble: Ensemble) -> list[ScoreFacts]:
+    clean, shifted = "validation images (the ensemble was selected on them)", "shifted validation images"
+    return [
+        ScoreFacts(clean, "accuracy", ensemble.scores["accuracy"], None, ensemble.images),
+        ScoreFacts(clean, "expected calibration error", ensemble.scores["ece"], None, ensemble.images),
+        ScoreFacts(shifted, "accuracy", ensemble.scores["shifted_accuracy"], None, ensemble.shifted_images),
+        ScoreFacts(
+            shifted, "expected calibration error", ensemble.scores["ece_shifted"], None, ensemble.shifted_images
+        ),
+    ]
+
+
+def _test_scores(test: HeldOutTest | None, *, has_tta: bool) -> list[ScoreFacts]:
+    if test is None:
+        return []
+    without = ", without test-time augmentation" if has_tta else ""
+    clean, shifted = f"held-out test set{without}", f"shifted held-out test set{without}"
+    interval = (test.accuracy_low, test.accuracy_high)
+    return [
+        ScoreFacts(clean, "accuracy", test.accuracy, interval, test.images),
+        ScoreFacts(clean, "expected calibration error", test.ece, None, test.images),
+        ScoreFacts(shifted, "accuracy", test.shifted_accuracy, None, test.shifted_images),
+        ScoreFacts(shifted, "expected calibration error", test.ece_shifted, None, test.shifted_images),
+    ]
+
+
+def _training_data(dataset: CellDataset, splits: Splits) -> TrainingDataFacts:
+    counts = dataset.class_counts(splits.fold >= 0)
+    return TrainingDataFacts(dataset.source, dataset.digest(), tuple(counts.tolist()))

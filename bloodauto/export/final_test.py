@@ -1,19 +1,17 @@
-"""The one look at the held-out test: how good the ensemble is at home, under simulated shifts, and what follows for elsewhere."""
+"""Evaluates the exported ensemble on the held-out test set, once: clean, shifted, and at simulated sites."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import keras
 import numpy as np
 
+from bloodauto.clock import SYSTEM_CLOCK, Clock
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.record import Ensemble
 from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.metrics import (
     compute_metrics,
@@ -22,152 +20,183 @@ from bloodauto.evaluation.metrics import (
     wilson_interval,
 )
 from bloodauto.evaluation.shift_score import score_shift
+from bloodauto.run.artifacts import ExternalEstimate, HeldOutTest, SimulatedSiteResult
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json, write_json
 from bloodauto.shift.corruptions import GROUPS
 from bloodauto.shift.external_estimate import SiteOutcome, estimate_external_performance
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite
+from bloodauto.types import Images, Labels, Probabilities
 
 _PREDICT_BATCH = 128
-#: Drawn laboratories at least, and at most where there is time left: they narrow the interval of what to expect.
+#: Simulated sites at least, and at most where there is time left: more of them narrow the interval of the external estimate.
 _MIN_SITES = 96
 _MAX_SITES = 400
-#: A batch of laboratories may be so much slower than any before it.
+#: A batch of sites may take so many times the seconds of the slowest before it.
 _SLOWDOWN_MARGIN = 1.5
-#: Images shown in each laboratory. What so few miss by chance is told apart from what laboratories differ by, so that more
-#: laboratories are worth more than more images.
+#: Images shown at each site. What so few miss by chance is told apart from how sites differ, so that more sites are worth
+#: more than more images.
 _IMAGES_PER_SITE = 12
-#: Most and fewest images shown in views of the suite. Between them they grow with what there was to learn from, as what is
-#: judged after a training does: the budget keeps for this end what such judgements have taken.
-_SUITE_IMAGES = (128, 64)
+#: Most and fewest images that the shift suite shows. Between them they grow with the number of training images, as the
+#: evaluation after a training does: the budget reserves for this end what such evaluations have taken.
+_MAX_SUITE_IMAGES, _MIN_SUITE_IMAGES = 128, 64
 _TRAIN_IMAGES_PER_SUITE_IMAGE = 16
 
 
-def predict_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Probabilities of the exported model, float32 (n, c)."""
-    return predict_outputs(model, images, batch_size=_PREDICT_BATCH)[0]
+@dataclass(frozen=True)
+class EvaluationTime:
+    """The wall seconds that the evaluation of the held-out test set may take.
 
+    Attributes:
+        seconds: the limit. When the evaluation would probably take longer, it does not begin, and a later export does it;
+            when it takes less, more sites are simulated. Infinite: no limit, and no more sites.
+        reserved_seconds: of these, what additional sites must leave unused.
+    """
 
-def _predicted_seconds(model: keras.Model, dataset: CellDataset, splits: Splits) -> float:
-    """Of all that follows, from one batch that is answered twice, the second time on the clock."""
-    index = splits.test_index()
-    batch = dataset.images[np.resize(index, _PREDICT_BATCH)]
-    predict_batches(model, batch)
-    started = time.perf_counter()
-    predict_batches(model, batch)
-    per_image = (time.perf_counter() - started) / _PREDICT_BATCH
-    # A view is rendered, too, for about what it costs to answer for it.
-    return per_image * (len(index) + 2 * (len(GROUPS) * _suite_images(splits) + _MIN_SITES * _IMAGES_PER_SITE))
-
-
-def _suite_images(splits: Splits) -> int:
-    """How many test images the suite shows."""
-    most, fewest = _SUITE_IMAGES
-    return min(max(len(splits.train_index(0)) // _TRAIN_IMAGES_PER_SUITE_IMAGE, fewest), most)
+    seconds: float = math.inf
+    reserved_seconds: float = 0.0
 
 
 def evaluate_held_out_test(
     run: RunDirectory,
     model: keras.Model,
-    ensemble: Ensemble,
+    ensemble_id: str,
     dataset: CellDataset,
     splits: Splits,
     *,
     seed: int,
-    seconds: float = math.inf,
-    reserved_seconds: float = 0.0,
+    time: EvaluationTime = EvaluationTime(),
+    clock: Clock = SYSTEM_CLOCK,
 ) -> None:
-    """Judges the model of an ensemble without test-time transforms on the held-out test images and writes ``test.json``.
+    """Evaluates a model on the held-out test set and writes ``test.json``.
 
-    Does nothing when that was done: the test is opened once, whatever is exported later.
+    Does nothing where that file exists: the test set is evaluated on once, whatever is exported later.
 
     Args:
-        seconds: wall seconds it may take; when it would probably take longer it stays closed, for a later export to open.
-            When it takes less, more laboratories are drawn. Infinite: as many as it takes, and no more laboratories.
-        reserved_seconds: of these, what more laboratories leave alone.
+        run: gets the file.
+        model: the exported ensemble without test-time augmentation.
+        ensemble_id: of the ensemble, which the file names.
+        dataset: all images.
+        splits: which of them are held out.
+        seed: of the run. The shifted images are drawn with another one, so that the search has not seen their shifts.
+        time: what it may take.
+        clock: measures it.
     """
-    started = time.perf_counter()
+    start = clock.now()
     index = splits.test_index()
-    if run.held_out_test.path.is_file() or len(index) == 0:
+    if run.held_out_test.exists or len(index) == 0:
         return
-    if seconds < math.inf and seconds < _predicted_seconds(model, dataset, splits):
+    if time.seconds < math.inf and time.seconds < _predicted_seconds(model, dataset, splits, clock):
         return
     labels, images = dataset.labels[index], dataset.images[index]
     probabilities = predict_batches(model, images)
-    answers = probabilities.argmax(axis=1)
-    # Other draws than the search's own suite, so that the views themselves are new too.
-    plan = ShiftSuite(seed=seed + 1, num_images=_suite_images(splits)).plan(labels)
+    plan = ShiftSuite(seed=seed + 1, num_images=_num_suite_images(splits)).plan(labels)
     shifted = predict_batches(model, plan.render(images))
-    shifted_labels = labels[plan.image_index]
-    score = score_shift(labels, probabilities, plan, shifted)
-    correct = int((answers == labels).sum())
-    low, high = wilson_interval(correct, len(labels))
+    sites = tuple(
+        _simulated_sites(
+            model,
+            labels,
+            images,
+            min(_IMAGES_PER_SITE, len(labels)),
+            seed=seed,
+            more_until=start + time.seconds - time.reserved_seconds if time.seconds < math.inf else -math.inf,
+            clock=clock,
+        )
+    )
+    external = estimate_external_performance([SiteOutcome(site.groups, site.correct, site.images) for site in sites])
+    predicted, shifted_labels = probabilities.argmax(axis=1), labels[plan.image_index]
+    low, high = wilson_interval(int((predicted == labels).sum()), len(labels))
     metrics = compute_metrics(labels, probabilities)
-    more_until = started + seconds - reserved_seconds if seconds < math.inf else started
-    simulated_sites = list(
-        _simulated_sites(model, labels, images, min(_IMAGES_PER_SITE, len(labels)), seed=seed, more_until=more_until)
-    )
-    outcomes = [SiteOutcome(tuple(one["groups"]), one["correct"], one["images"]) for one in simulated_sites]
-    external = estimate_external_performance(outcomes)
-    write_json(
-        run.held_out_test.path,
-        {
-            "ensemble": ensemble.ensemble_id,
-            "images": len(labels),
-            "accuracy": metrics.accuracy,
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "balanced_accuracy": metrics.balanced_accuracy,
-            "macro_f1": metrics.macro_f1,
-            "loss": metrics.loss,
-            "ece": expected_calibration_error(labels, probabilities),
-            "ece_shifted": expected_calibration_error(shifted_labels, shifted),
-            "confusion": confusion_matrix(labels, answers, len(dataset.class_names)).tolist(),
-            "classes": list(dataset.class_names),
-            "shift": {group.name: group.accuracy for group in score.groups},
-            "shifted_accuracy": float((shifted.argmax(axis=1) == shifted_labels).mean()),
-            "shifted_images": len(plan),
-            "external": None if external is None else asdict(external),
-            "simulated_sites": simulated_sites,
-        },
+    confusion = confusion_matrix(labels, predicted, len(dataset.class_names))
+    run.held_out_test.write(
+        HeldOutTest(
+            ensemble=ensemble_id,
+            images=len(labels),
+            accuracy=metrics.accuracy,
+            accuracy_low=low,
+            accuracy_high=high,
+            balanced_accuracy=metrics.balanced_accuracy,
+            macro_f1=metrics.macro_f1,
+            loss=metrics.loss,
+            ece=expected_calibration_error(labels, probabilities),
+            ece_shifted=expected_calibration_error(shifted_labels, shifted),
+            confusion=tuple(tuple(row) for row in confusion.tolist()),
+            classes=dataset.class_names,
+            shift={group.name: group.accuracy for group in score_shift(labels, probabilities, plan, shifted).groups},
+            shifted_accuracy=float((shifted.argmax(axis=1) == shifted_labels).mean()),
+            shifted_images=len(plan),
+            external=None if external is None else ExternalEstimate(**asdict(external)),
+            simulated_sites=sites,
+        )
     )
 
 
-def read_held_out_test(run: RunDirectory, ensemble: Ensemble) -> dict[str, Any] | None:
-    """What the held-out test said of this ensemble; None where it has not been opened, or was opened for another one."""
-    if not run.held_out_test.path.is_file():
-        return None
-    test: dict[str, Any] = read_json(run.held_out_test.path)
-    return test if test.get("ensemble") == ensemble.ensemble_id else None
+def read_held_out_test(run: RunDirectory, ensemble_id: str) -> HeldOutTest | None:
+    """The evaluation of an ensemble on the held-out test set; None where there is none, or one of another ensemble."""
+    test = run.held_out_test.read_if_exists()
+    return test if test is not None and test.ensemble == ensemble_id else None
+
+
+def predict_batches(model: keras.Model, images: Images) -> Probabilities:
+    """Class probabilities of the exported model, float32 (n, classes)."""
+    return predict_outputs(model, images, batch_size=_PREDICT_BATCH)[0]
+
+
+def _num_suite_images(splits: Splits) -> int:
+    """How many test images the shift suite shows."""
+    proportional = len(splits.train_index(0)) // _TRAIN_IMAGES_PER_SUITE_IMAGE
+    return min(max(proportional, _MIN_SUITE_IMAGES), _MAX_SUITE_IMAGES)
+
+
+def _predicted_seconds(model: keras.Model, dataset: CellDataset, splits: Splits, clock: Clock) -> float:
+    """Of the whole evaluation, from one batch that is predicted twice, the second time measured."""
+    index = splits.test_index()
+    batch = dataset.images[np.resize(index, _PREDICT_BATCH)]
+    predict_batches(model, batch)
+    start = clock.now()
+    predict_batches(model, batch)
+    seconds_per_image = (clock.now() - start) / _PREDICT_BATCH
+    # Rendering a shifted image takes about as long as predicting it.
+    rendered = len(GROUPS) * _num_suite_images(splits) + _MIN_SITES * _IMAGES_PER_SITE
+    return seconds_per_image * (len(index) + 2 * rendered)
 
 
 def _simulated_sites(
-    model: keras.Model, labels: np.ndarray, images: np.ndarray, count: int, *, seed: int, more_until: float
-) -> Iterator[dict[str, Any]]:
-    """How the model does in each of the drawn laboratories, each of which sees ``count`` images, others as far as they go.
+    model: keras.Model,
+    labels: Labels,
+    images: Images,
+    images_per_site: int,
+    *,
+    seed: int,
+    more_until: float,
+    clock: Clock,
+) -> Iterator[SimulatedSiteResult]:
+    """The model's result at each simulated site; all sites see the same number of images, others where there are enough.
 
-    Beyond ``_LABORATORIES`` of them, no batch is begun that would probably end after ``more_until``.
+    Beyond ``_MIN_SITES`` no batch of sites is begun that would probably end after ``more_until`` on the clock.
     """
     order = np.random.default_rng([seed, 40]).permutation(len(labels))
-    per_batch = max(_PREDICT_BATCH // count, 1)
-    shifts = draw_simulated_sites(_MAX_SITES, seed=seed + 1)
-    start, slowest = 0, 0.0
-    while start < len(shifts):
-        begins = time.perf_counter()
-        if start >= _MIN_SITES and begins + _SLOWDOWN_MARGIN * slowest > more_until:
+    sites_per_batch = max(_PREDICT_BATCH // images_per_site, 1)
+    sites = draw_simulated_sites(_MAX_SITES, seed=seed + 1)
+    first, slowest = 0, 0.0
+    while first < len(sites):
+        start = clock.now()
+        if first >= _MIN_SITES and start + _SLOWDOWN_MARGIN * slowest > more_until:
             return
-        end = min(start + per_batch, _MIN_SITES if start < _MIN_SITES else len(shifts))
-        some = shifts[start:end]
-        rows = [order[(np.arange(count) + (start + place) * count) % len(labels)] for place in range(len(some))]
-        rendered = np.concatenate([one.render(images[own]) for one, own in zip(some, rows, strict=True)])
-        right = predict_batches(model, rendered).argmax(axis=1) == labels[np.concatenate(rows)]
-        for place, one in enumerate(some):
-            yield {
-                "families": [family.name for family in one.families],
-                "groups": list(one.groups),
-                "severity": one.mean_severity,
-                "correct": int(right[place * count : (place + 1) * count].sum()),
-                "images": count,
-            }
-        start, slowest = end, max(slowest, time.perf_counter() - begins)
+        last = min(first + sites_per_batch, _MIN_SITES if first < _MIN_SITES else len(sites))
+        rows = [
+            order[(np.arange(images_per_site) + number * images_per_site) % len(labels)]
+            for number in range(first, last)
+        ]
+        rendered = [site.render(images[shown]) for site, shown in zip(sites[first:last], rows, strict=True)]
+        predicted = predict_batches(model, np.concatenate(rendered)).argmax(axis=1)
+        is_correct = (predicted == labels[np.concatenate(rows)]).reshape(len(rows), images_per_site)
+        for site, correct in zip(sites[first:last], is_correct.sum(axis=1).tolist(), strict=True):
+            yield SimulatedSiteResult(
+                families=tuple(family.name for family in site.families),
+                groups=site.groups,
+                severity=site.mean_severity,
+                correct=correct,
+                images=images_per_site,
+            )
+        first, slowest = last, max(slowest, clock.now() - start)

@@ -1,8 +1,11 @@
-"""The model card: what somebody must know who meets the exported model without this project."""
+"""Renders the model card: what somebody must know who meets the exported model without this project.
+
+The form is that of Mitchell et al. 2019 (arXiv:1810.03993), with the YAML header that the Hugging Face Hub reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,27 +14,38 @@ from bloodauto.ensemble.record import CandidateCounts
 from bloodauto.ensemble.selection_bias import WinnersCurse
 from bloodauto.evaluation.probability_scaling import Calibration
 from bloodauto.evaluation.selective import Abstention, ConfidenceScore
-from bloodauto.export.keras_model import TtaTransform
-from bloodauto.export.labels import Labels
+from bloodauto.export.ensemble_model import TtaTransform
+from bloodauto.export.formats import EXPORTERS
 from bloodauto.export.ood import OodEvaluation
 from bloodauto.export.tta_evaluation import TtaGain
+from bloodauto.run.artifacts import HeldOutTest, Labels
+from bloodauto.run.yaml_files import dump_yaml
 from bloodauto.shift.external_estimate import ESTIMATE_SCOPE, coverage_text, external_estimate_text
 
-_MEASURES: dict[ConfidenceScore, str] = {
+_CONFIDENCE_SCORES: dict[ConfidenceScore, str] = {
     "max_probability": "highest probability",
-    "margin": "distance between the two highest probabilities",
+    "margin": "difference of the two highest probabilities",
     "entropy": "sum over the classes of p log p (minus the entropy, in nats)",
 }
+_TAGS = ("bloodauto", "blood-cells", "microscopy", "hematology", "domain-shift", "uncertainty")
+_COMPARED_SCORES = ("accuracy", "shifted_accuracy", "shift", "target_estimate", "ece", "ece_shifted")
 
 
 @dataclass(frozen=True)
 class MemberFacts:
-    """One member: its name, what it is in a few words, its share of the average, its own temperature, size and views."""
+    """One member of the ensemble.
+
+    Attributes:
+        name: of the trial, refit or training.
+        description: the network in a few words.
+        weight: of its probabilities in the average, 0-1.
+        parameters: of all its networks.
+        tta: the transforms that its probabilities are averaged over.
+    """
 
     name: str
     description: str
     weight: float
-    temperature: float
     parameters: int
     tta: tuple[TtaTransform, ...]
 
@@ -41,9 +55,9 @@ class ScoreFacts:
     """One measured figure.
 
     Attributes:
-        images_from: what it was measured on, for example ``same laboratory, test images``.
-        metric: its name.
-        value: 0-1, larger is better, or nats of a log-loss.
+        images_from: what it was measured on, for example ``held-out test set``.
+        metric: ``accuracy`` or ``expected calibration error``.
+        value: 0-1.
         interval: 95 %, where it is known.
         images: how many.
     """
@@ -56,252 +70,321 @@ class ScoreFacts:
 
 
 @dataclass(frozen=True)
+class TrainingDataFacts:
+    """What the members were trained on.
+
+    Attributes:
+        source: of the images, as in ``CellDataset``.
+        digest: their SHA-256, of ``CellDataset.digest``.
+        class_counts: training images of each class, in the order of the labels.
+    """
+
+    source: str
+    digest: str
+    class_counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class CardFacts:
-    """Everything the card says beyond labels.
+    """Everything the card says beyond the labels.
 
     Attributes:
         members: at least one.
-        calibration, abstention: of the average.
-        winners_curse: what the best trial's score is worth; None where it is not known.
+        calibration: of the members' average.
+        abstention: of the members' average.
         latency_ms: for one image alone, on the machine that exported.
-        test: what ``test.json`` says of this very ensemble; None where the held-out test was not opened for it.
-        tta_gain: what test-time transforms change and cost; None without.
-        scores: same laboratory and shift suite; an empty tuple is said, not hidden.
-        data_source: what the training images were.
-        data_digest: their SHA-256, of ``Cells.digest``.
-        training_images: how many.
-        class_counts: training images per class, in the order of the labels.
-        written_with: versions, for example ``bloodauto 0.1.0, Keras 3.15.0, TensorFlow 2.21.0``.
-        measured: what marking by features and answers does; None where that was not measured.
-        considered: what the members were chosen from; None where somebody else chose.
-        distilled: where the model is a student of an ensemble, both beside each other; else None.
+        scores: on validation and test images; an empty tuple is stated in the card.
+        training_data: what the members were trained on.
+        written_with: versions, for example ``bloodauto 0.1.0, keras 3.15.0, tensorflow 2.21.0``.
+        test: the evaluation of this ensemble on the held-out test set; None where there was none.
+        tta_gain: what test-time augmentation changes and costs; None without.
+        winners_curse: the selection bias of the best trial's score; None where it is not known.
+        candidate_counts: what the members were selected from; None where they were not selected by a search.
+        ood_evaluation: what the OOD detector does; None where there is none.
+        distilled: the student beside its ensemble, where the model is a distilled one; else None.
     """
 
     members: tuple[MemberFacts, ...]
     calibration: Calibration
     abstention: Abstention
-    winners_curse: WinnersCurse | None
     latency_ms: float
-    test: Mapping[str, Any] | None
-    tta_gain: TtaGain | None
     scores: tuple[ScoreFacts, ...]
-    data_source: str
-    data_digest: str
-    training_images: int
-    class_counts: tuple[int, ...]
+    training_data: TrainingDataFacts
     written_with: str
-    ood_evaluation: OodEvaluation | None = None
+    test: HeldOutTest | None = None
+    tta_gain: TtaGain | None = None
+    winners_curse: WinnersCurse | None = None
     candidate_counts: CandidateCounts | None = None
+    ood_evaluation: OodEvaluation | None = None
     distilled: DistillationResult | None = None
 
 
 def render_card(labels: Labels, facts: CardFacts, formats: Sequence[str]) -> str:
-    """The card as Markdown."""
-    size = f"{labels.height_px} x {labels.width_px} px"
-    parts = [
-        "# Blood-cell classifier" + ("" if facts.distilled is None else ", distilled from an ensemble"),
-        f"Tells {len(labels.class_names)} kinds of blood cell apart on cropped microscope images, one cell each. "
-        f"Written with {facts.written_with}.",
-        "## Input and output",
-        f"- In: RGB images of {size} as uint8, 0-255, shape (n, {labels.height_px}, {labels.width_px}, 3). Normalisation "
-        "is inside; do not scale them.\n"
-        f"- Out: one probability per class, float32, shape (n, {len(labels.class_names)}); each row sums to 1. The order "
-        "is that of the table of classes below and of `labels.json`.",
-        _usage(labels, formats),
-        "## Classes",
-        _table(
-            ("output", "class", "training images"),
-            [
-                (str(index), _cell(name), str(count))
-                for index, (name, count) in enumerate(zip(labels.class_names, facts.class_counts, strict=True))
-            ],
-        ),
-        "## How it answers",
-        _table(
-            ("member", "network", "weight", "own temperature", "parameters"),
-            [
-                (_cell(m.name), _cell(m.description), f"{m.weight:.3f}", f"{m.temperature:.3g}", f"{m.parameters:,}")
-                for m in facts.members
-            ],
-        ),
-        f"The members' probabilities are averaged with these weights, and the average is calibrated {_calibration(facts)}. "
-        f"One image takes {facts.latency_ms:.3g} ms on the machine that exported it. {_views(facts)}",
-        "## What to expect",
-        _expectation(facts),
-        "## How good it is",
-        _scores(facts.scores),
-        *(
-            [_student(facts.distilled)]
-            if facts.distilled is not None
-            else [_choice(facts.candidate_counts), _selection_bias(facts)]
-        ),
-        "## When it is not sure",
-        _abstention_text(facts),
-        "## Training data",
-        f"{facts.training_images} images from {_cell(facts.data_source)}. SHA-256 of the images, labels and names: "
-        f"`{facts.data_digest}`.",
-        "## Use and limits",
-        "- Made for research and for sorting images before a person looks at them. It is no medical device, and no "
-        "diagnosis may rest on it alone.\n"
-        "- It knows only the classes above. A smudge, a parasite or any other cell gets one of their names; the mark "
-        "described under 'When it is not sure' finds some of these, not all.\n"
-        "- Images from another laboratory (stain, microscope, camera) are what such models fail on most. Measure it on "
-        "some hundred labelled images of your own before you rely on it.\n"
-        "- The probabilities were calibrated on images like those of the training data and corruptions of them; "
-        "elsewhere they may be surer than they should.",
+    """Renders the card.
+
+    Args:
+        labels: of the model.
+        facts: everything else.
+        formats: names of the formats that lie beside the card.
+
+    Returns:
+        Markdown with a YAML header.
+    """
+    title = "Blood-cell classifier" + ("" if facts.distilled is None else ", distilled from an ensemble")
+    sections = [
+        _header(facts),
+        f"# {title}",
+        f"Classifies {len(labels.classes)} types of blood cells on cropped microscope images, one cell each, with calibrated "
+        "probabilities, and flags images that it should not be trusted with.",
+        _model_details(facts),
+        _INTENDED_USE,
+        _how_to_use(labels, facts, formats),
+        _training_data(labels, facts.training_data),
+        _evaluation(facts),
+        _abstention(facts),
+        _LIMITATIONS,
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
-def _calibration(facts: CardFacts) -> str:
-    temperature = f"with temperature {facts.calibration.temperature:.4g}"
-    if facts.calibration.per_class is None:
-        return temperature
-    return f"{temperature} and a scale and a bias for each class, which hold better for shifts they were not fitted to"
+def _header(facts: CardFacts) -> str:
+    """The YAML header of the Hugging Face Hub."""
+    metadata: dict[str, Any] = {
+        "license": "unknown",
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "tags": list(_TAGS),
+    }
+    if facts.scores:
+        metadata["metrics"] = list(dict.fromkeys(_metric_id(score.metric) for score in facts.scores))
+        metadata["model-index"] = [{"name": "bloodauto", "results": _model_index(facts)}]
+    return f"---\n{dump_yaml(metadata)}---"
 
 
-def _expectation(facts: CardFacts) -> str:
-    external = facts.test.get("external") if facts.test is not None else None
-    if facts.test is None or external is None:
-        return (
-            "Not known: the held-out test images, from which it is estimated, were not opened for this very ensemble. Expect "
-            "less than the figures below, and in another laboratory much less."
-        )
-    return f"**{external_estimate_text(facts.test)}.** {ESTIMATE_SCOPE} {coverage_text(external)}"
+def _model_index(facts: CardFacts) -> list[dict[str, Any]]:
+    by_images: dict[str, list[ScoreFacts]] = {}
+    for score in facts.scores:
+        by_images.setdefault(score.images_from, []).append(score)
+    return [
+        {
+            "task": {"type": "image-classification", "name": "Blood-cell classification"},
+            "dataset": {"type": "custom", "name": facts.training_data.source, "split": images_from},
+            "metrics": [
+                {"type": _metric_id(score.metric), "name": score.metric, "value": round(score.value, 4)}
+                for score in scores
+            ],
+        }
+        for images_from, scores in by_images.items()
+    ]
 
 
-def _student(distilled: DistillationResult) -> str:
-    both = distilled.comparison
-    shown = ("accuracy", "shifted_accuracy", "shift", "target_estimate", "ece", "ece_shifted")
-    names = [name for name in shown if name in both.scores]
-    rows = [(name.replace("_", " "), f"{both.scores[name]:.4f}", f"{both.teacher_scores[name]:.4f}") for name in names]
+def _metric_id(metric: str) -> str:
+    return metric.replace(" ", "_")
+
+
+def _model_details(facts: CardFacts) -> str:
+    rows = [(_cell(m.name), _cell(m.description), f"{m.weight:.3f}", f"{m.parameters:,}") for m in facts.members]
+    return "\n\n".join(
+        [
+            "## Model details",
+            f"Written with {facts.written_with}. The licence under which the model may be used is stated by whoever publishes "
+            "it, in the header of this card.",
+            _table(("member", "network", "weight", "parameters"), rows),
+            f"The members' class probabilities are averaged with these weights, and the average is calibrated "
+            f"{_calibration_text(facts.calibration)}. One image takes {facts.latency_ms:.3g} ms on the machine that exported "
+            f"the model. {_tta_text(facts)}",
+        ]
+    )
+
+
+_INTENDED_USE = """\
+## Intended use
+
+Research, and sorting images before a person looks at them: pre-labelling, triage, quality control of a data set. Users are
+people who can judge a cell themselves and who measure the model on labelled images of their own before they rely on it.
+
+## Out-of-scope use
+
+It is no medical device, and no diagnosis may rest on it alone. It is not meant for whole slides, for images with several cells
+in the middle, or for cells of other types than the classes below: a smudge, a parasite or any other cell gets one of their
+names, unless it is flagged (see Abstention)."""
+
+_LIMITATIONS = """\
+## Limitations
+
+- Another site (stain, microscope, camera, patients) is what such models fail on most. Measure the model on some hundred
+  labelled images of your own.
+- The probabilities were calibrated on images like those of the training data and on corruptions of them. At another site they
+  may be too confident.
+- Abstention finds some of the images that show no cell of these classes, not all."""
+
+
+def _how_to_use(labels: Labels, facts: CardFacts, formats: Sequence[str]) -> str:
+    height_px, width_px = labels.input.height_px, labels.input.width_px
+    counts = facts.training_data.class_counts
+    rows = [
+        (str(index), _cell(name), str(count))
+        for index, (name, count) in enumerate(zip(labels.classes, counts, strict=True))
+    ]
+    return "\n\n".join(
+        [
+            "## How to use",
+            f"- Input: RGB images of {height_px} x {width_px} px as uint8, 0-255, shape (n, {height_px}, {width_px}, 3). "
+            "Normalisation is inside the model; do not scale them.\n"
+            f"- Output: one probability for each class, float32, shape (n, {len(labels.classes)}); each row sums to 1. The "
+            "order is that of this table and of `labels.json`.",
+            _table(("output", "class", "training images"), rows),
+            *(EXPORTERS[name].usage(labels) for name in formats),
+            "With bloodauto installed, `bloodauto.load_model(folder).predict(images)` returns class probabilities, "
+            "abstentions and OOD scores as arrays, and `bloodauto predict` writes them as a CSV.",
+        ]
+    )
+
+
+def _training_data(labels: Labels, data: TrainingDataFacts) -> str:
     return (
-        f"This is one small network, {_cell(distilled.network)} with {distilled.parameters:,} parameters, that learnt for "
-        f"{distilled.epochs} epochs to answer as an ensemble of {distilled.teacher_parameters:,} parameters does, on the same "
-        f"views of the images; labels took no part. On {both.images} images that it did not learn from, and {both.shifted_images} "
-        "shifted views of them:\n\n"
-        + _table(("", "this network", "its ensemble"), rows)
-        + f"\n\nThey give the same answer for {both.agreement:.1%} of the images and {both.agreement_shifted:.1%} of the views."
+        "## Training data\n\n"
+        f"{sum(data.class_counts)} images from {_cell(data.source)}, of {len(labels.classes)} classes (see the table above). "
+        f"SHA-256 of the images, labels and names: `{data.digest}`."
     )
 
 
-def _choice(candidate_counts: CandidateCounts | None) -> str:
-    if candidate_counts is None:
-        return "Its members were not chosen by a search."
-    text = (
-        f"The members were chosen among {candidate_counts.trials} trials and {candidate_counts.refits} longer trainings"
+def _evaluation(facts: CardFacts) -> str:
+    if facts.distilled is not None:
+        selection = [_distillation_text(facts.distilled)]
+    else:
+        selection = [_candidates_text(facts.candidate_counts), _selection_bias_text(facts.winners_curse)]
+    return "\n\n".join(
+        [
+            "## Evaluation",
+            _scores_table(facts.scores),
+            *selection,
+            "### External sites",
+            _external_text(facts.test),
+        ]
     )
-    if candidate_counts.pruned:
-        text += (
-            f", and {candidate_counts.evaluated} trials that had been stopped early: of {candidate_counts.pruned} of these, "
-            f"{candidate_counts.promising} were promising"
+
+
+def _external_text(test: HeldOutTest | None) -> str:
+    if test is None or test.external is None:
+        return (
+            "The accuracy to expect at an external site is not known: it is estimated on the held-out test set, which was not "
+            "evaluated for this ensemble. Expect less than the figures above, and at an external site much less."
         )
+    fields = test.model_dump()
+    return f"**{external_estimate_text(fields)}.** {ESTIMATE_SCOPE} {coverage_text(fields['external'])}"
+
+
+def _calibration_text(calibration: Calibration) -> str:
+    temperature = f"with temperature {calibration.temperature:.4g}"
+    if calibration.per_class is None:
+        return temperature
+    return f"{temperature} and a scale and a bias for each class, which generalise better to shifts they were not fitted to"
+
+
+def _distillation_text(distilled: DistillationResult) -> str:
+    comparison = distilled.comparison
+    names = [name for name in _COMPARED_SCORES if name in comparison.scores]
+    rows = [
+        (name.replace("_", " "), f"{comparison.scores[name]:.4f}", f"{comparison.teacher_scores[name]:.4f}")
+        for name in names
+    ]
+    return (
+        f"This is one small network, {_cell(distilled.network)} with {distilled.parameters:,} parameters, trained for "
+        f"{distilled.epochs} epochs on the class probabilities that an ensemble of {distilled.teacher_parameters:,} parameters "
+        f"predicts for the same augmented images; labels were not used. On {comparison.images} validation images and "
+        f"{comparison.shifted_images} shifted ones:\n\n"
+        + _table(("", "this network", "its ensemble"), rows)
+        + f"\n\nBoth predict the same class for {comparison.agreement:.1%} of the images and "
+        f"{comparison.agreement_shifted:.1%} of the shifted ones."
+    )
+
+
+def _candidates_text(counts: CandidateCounts | None) -> str:
+    if counts is None:
+        return "The members were not selected by a search."
+    text = f"The members were selected among {counts.trials} trials and {counts.refits} refits"
+    if counts.pruned:
+        text += f", and {counts.evaluated} of {counts.pruned} pruned trials ({counts.promising} were promising)"
     return text + "."
 
 
-def _selection_bias(facts: CardFacts) -> str:
-    curse = facts.winners_curse
+def _selection_bias_text(curse: WinnersCurse | None) -> str:
     if curse is None:
-        return "How far the search's best score is luck is unknown: it takes two trials and a recipe that was trained twice."
+        return (
+            "The selection bias of the search's best score is not known: its estimate needs two trials, and a recipe that was "
+            "trained twice."
+        )
     return (
-        f"The best of {curse.trials} trials scored {curse.best:.4f} in the search's objective; the best of many is lucky, and "
-        f"without its luck {curse.shrunk:.4f} is to be expected. From seed to seed the objective varies by {curse.noise:.4f} "
-        f"(one standard deviation, from {curse.noise_degrees_of_freedom} comparisons): smaller differences say nothing."
+        f"The best of {curse.trials} trials scored {curse.best:.4f} in the search's objective. The best of many scores is "
+        f"biased upwards; the expected score of another training is {curse.shrunk:.4f}. From seed to seed the objective "
+        f"varies by {curse.noise:.4f} (one standard deviation, from {curse.noise_degrees_of_freedom} comparisons): smaller "
+        "differences mean nothing."
     )
 
 
-def _abstention_text(facts: CardFacts) -> str:
+def _abstention(facts: CardFacts) -> str:
     rule = facts.abstention
-    lines = [
-        f"An image whose {_MEASURES[rule.confidence_score]} is below {rule.threshold:.4g} should be looked at by a person: it is hard, "
-        "or none of these cells. The line is drawn so that 95 % of the training laboratory's own images get an answer "
-        f"({rule.clean.coverage:.1%} of {rule.clean.images} did). `labels.json` holds it."
+    sentences = [
+        f"An image whose {_CONFIDENCE_SCORES[rule.confidence_score]} is below {rule.threshold:.4g} should be looked at by a "
+        "person: it is difficult, or shows none of these cells. The threshold, which is in `labels.json`, is set so that 95 % "
+        f"of the training site's validation images are predicted ({rule.clean.coverage:.1%} of {rule.clean.images} are)."
     ]
     if rule.clean.accuracy is not None:
-        lines.append(f"Of these answers {rule.clean.accuracy:.2%} are right.")
+        sentences.append(f"The accuracy among these is {rule.clean.accuracy:.2%}.")
     if rule.shifted is not None and rule.shifted.accuracy is not None:
-        lines.append(
-            f"Of shifted views it answers {rule.shifted.coverage:.1%}, and of these answers {rule.shifted.accuracy:.2%} are "
-            "right."
+        sentences.append(
+            f"Of shifted validation images {rule.shifted.coverage:.1%} are predicted, with an accuracy of "
+            f"{rule.shifted.accuracy:.2%}."
         )
-    lines.append(
-        "`bloodauto predict` marks such images in the column `confident`."
+    sentences.append(
+        "`bloodauto predict` flags the others in the column `abstained`."
         if facts.ood_evaluation is None
         else _ood_text(facts.ood_evaluation)
     )
-    lines.append(
-        "Calibration error: " + ", ".join(
-            f"{value:.3f} {where}" for value, where in _calibration_errors(facts)
-        ) + "."
-    )  # fmt: skip
-    return " ".join(lines)
+    return "## Abstention\n\n" + " ".join(sentences)
 
 
-def _ood_text(ood_evaluation: OodEvaluation) -> str:
-    in_domain, external = ood_evaluation.in_domain, ood_evaluation.external
-    kinds = "; ".join(f"{one.kind} {one.flagged:.0%} (AUROC {one.auroc:.3f})" for one in ood_evaluation.synthetic_ood)
-    right = ["none" if part.accuracy is None else f"{part.accuracy:.1%}" for part in (in_domain, external)]
+def _ood_text(evaluation: OodEvaluation) -> str:
+    in_domain, external = evaluation.in_domain, evaluation.external
+    kinds = "; ".join(
+        f"{result.kind} {result.flagged:.0%} (AUROC {result.auroc:.3f})" for result in evaluation.synthetic_ood
+    )
+    accuracies = ["none" if part.accuracy is None else f"{part.accuracy:.1%}" for part in (in_domain, external)]
     return (
-        "`bloodauto predict` has a better rule, in `ood.npz`: it also looks at how far an image lies from the trained "
-        "classes in the networks' own features. The column `confident` marks an image when distance and entropy together are "
-        f"larger than for 95 % of images they were not trained on. Of {in_domain.images} such images it answers "
-        f"{in_domain.coverage:.1%}, {right[0]} of the answers right; of {external.images} as simulated sites show them "
-        f"{external.coverage:.1%}, {right[1]} right. Of pictures made from such images it marks: {kinds}, "
-        f"{ood_evaluation.synthetic_ood[0].images} of each. How well it finds a cell of another type was not measured here; expect less."
+        "`bloodauto predict` uses a better rule, in `ood.npz`: it also measures how far an image lies from the trained classes "
+        "in the networks' features. The column `abstained` flags an image when distance and entropy together are larger than "
+        f"for 95 % of images that the networks were not trained on. Of {in_domain.images} such images {in_domain.coverage:.1%} "
+        f"are predicted, {accuracies[0]} of them correctly; of {external.images} as simulated sites show them "
+        f"{external.coverage:.1%}, {accuracies[1]} correctly. Of synthetic images without a cell it flags: {kinds}, "
+        f"{evaluation.synthetic_ood[0].images} of each. How well it detects a cell of another type was not measured; expect "
+        "less."
     )
 
 
-def _calibration_errors(facts: CardFacts) -> list[tuple[float, str]]:
-    if facts.test is None:
-        return [
-            (score.value, f"on {score.images_from}") for score in facts.scores if score.metric == "calibration error"
-        ]
-    return [(facts.test["ece"], "on held-out test images"), (facts.test["ece_shifted"], "on shifted views of them")]
-
-
-def _usage(labels: Labels, formats: Sequence[str]) -> str:
-    parts = []
-    if "keras" in formats:
-        parts.append(
-            "```python\n"
-            "import keras, numpy as np\n"
-            'model = keras.models.load_model("model.keras")\n'
-            f'images = np.zeros((1, {labels.height_px}, {labels.width_px}, 3), dtype="uint8")  # your images\n'
-            "print(model.predict(images))\n"
-            "```\n"
-            "`model.keras` needs Keras with TensorFlow, nothing of the project that made it; Keras must be at least the "
-            "version named above."
-        )
-    if "codabench" in formats:
-        parts.append(
-            "`submission.zip` is ready for the competition: `Model().predict(X)` in its `model.py` answers with labels "
-            "for images of any size."
-        )
-    return "\n\n".join(parts)
-
-
-def _views(facts: CardFacts) -> str:
+def _tta_text(facts: CardFacts) -> str:
     gain = facts.tta_gain
     if gain is None:
-        return "Each image is looked at once by each network."
+        return "Each network sees each image once."
     lines = [
-        f"Each image is looked at in several views, whose probabilities are averaged before that: {gain.forward_passes} passes "
-        f"through networks rather than {gain.forward_passes_without_tta}, {gain.time_ratio:.1f} times the time as measured."
+        "Each network's probabilities are averaged over transforms of the image (test-time augmentation): "
+        f"{gain.forward_passes} forward passes rather than {gain.forward_passes_without_tta}, {gain.time_ratio:.1f} times the "
+        "time as measured."
     ]
     for member in facts.members:
-        shares = ", ".join(f"{view.name} {view.weight:.2f}" for view in member.tta)
-        lines.append(f"- {member.name}: {shares}")
+        weights = ", ".join(f"{transform.name} {transform.weight:.2f}" for transform in member.tta)
+        lines.append(f"- {_cell(member.name)}: {weights}")
     lines.append(
         f"\nOn {gain.images} images that the networks were not trained on, accuracy is {gain.scores['accuracy']:.4f} with "
-        f"these views and {gain.scores_without_tta['accuracy']:.4f} without; the shift score {gain.scores['shift']:.4f} and "
-        f"{gain.scores_without_tta['shift']:.4f}. The views were not chosen by these figures."
+        f"it and {gain.scores_without_tta['accuracy']:.4f} without; the shift score {gain.scores['shift']:.4f} and "
+        f"{gain.scores_without_tta['shift']:.4f}. The transforms were not selected by these figures."
     )
     return "\n".join(lines)
 
 
-def _scores(scores: Sequence[ScoreFacts]) -> str:
+def _scores_table(scores: Sequence[ScoreFacts]) -> str:
     if not scores:
-        return "Not measured on images that were kept apart. Measure it before you use it."
+        return "Not measured on images that were held out. Measure it before you use it."
     rows = [
         (
             _cell(score.images_from),
@@ -312,7 +395,7 @@ def _scores(scores: Sequence[ScoreFacts]) -> str:
         )
         for score in scores
     ]
-    return _table(("images from", "metric", "value", "95 % interval", "images"), rows)
+    return _table(("images", "metric", "value", "95 % interval", "n"), rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,13 +12,14 @@ import numpy as np
 from bloodauto.clock import Clock
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.assemble import TtaPredictions, with_tta_predictions
+from bloodauto.ensemble.assemble import with_tta_predictions
+from bloodauto.ensemble.predictions import TtaPredictions
 from bloodauto.ensemble.record import Ensemble
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.latency import median_seconds
-from bloodauto.export.keras_model import Member
+from bloodauto.export.ensemble_model import ExportedMember
 from bloodauto.run.files import read_arrays
 from bloodauto.shift.suite import ShiftSuite
 
@@ -51,7 +52,7 @@ class TtaGain:
 
 
 def predict_with_tta(
-    ensemble: Ensemble, members: Mapping[str, Member], dataset: CellDataset, splits: Splits, *, seed: int
+    ensemble: Ensemble, members: Mapping[str, ExportedMember], dataset: CellDataset, splits: Splits, *, seed: int
 ) -> TtaPredictions:
     """Every network's answers for the images it was not trained on and their shifted views, averaged over its views.
 
@@ -94,7 +95,7 @@ def predict_with_tta(
 def tta_gain(
     without: Ensemble,
     tta_predictions: TtaPredictions,
-    members: Sequence[Member],
+    members: Sequence[ExportedMember],
     models: tuple[keras.Model, keras.Model],
     images: np.ndarray,
     *,

@@ -20,7 +20,8 @@ from bloodauto.ensemble.record import Ensemble, TrainedNetwork
 from bloodauto.errors import BudgetError, RunError
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.latency import batch_latency_ms
-from bloodauto.export.ensemble_export import Exported, build_ensemble, export_run
+from bloodauto.export.built_ensemble import build_ensemble
+from bloodauto.export.ensemble_export import Exported, ExportSettings, export_run
 from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.network import build_network
 from bloodauto.run.directory import ExportDirectory, RunDirectory
@@ -204,7 +205,7 @@ class _Job:
         """Trains, compares and exports the student."""
         seed, started = self.settings.seed, time.monotonic()
         teacher = teacher_from_model(
-            build_ensemble(self.ensemble, self.dataset, self.splits, seed=seed, tta=False).plain
+            build_ensemble(self.ensemble, self.dataset, self.splits, seed=seed, tta=False).model_without_tta
         )
         fold_data = self._fold_data()
         network, epochs = self._train(teacher, fold_data, build_seconds=time.monotonic() - started)
@@ -224,10 +225,7 @@ class _Job:
             request.output,
             self.dataset,
             self.splits,
-            request.formats,
-            seed=seed,
-            ensemble=student,
-            distilled=distilled,
+            ExportSettings(student, request.formats, seed=seed, distilled=distilled),
             seconds_left=self.seconds_left,
         )
         distilled = replace(distilled, parity_difference=exported.result.parity_difference)

@@ -14,9 +14,9 @@ from bloodauto.data.split import read_splits
 from bloodauto.ensemble.assemble import Caps, combine
 from bloodauto.ensemble.record import Ensemble, TrainedNetwork, read_ensemble
 from bloodauto.errors import RunError, UserError
-from bloodauto.export.ensemble_export import Exported, check_exportable, export_run
-from bloodauto.export.predict import open_model, predict_images, which_are_confident, write_predictions_csv
-from bloodauto.export.write import check_formats
+from bloodauto.export.ensemble_export import Exported, ExportSettings, check_exportable, export_run
+from bloodauto.export.formats import check_formats
+from bloodauto.export.model import load_model, write_predictions_csv
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.directory import RunDirectory
 from bloodauto.workflows.datasets import read_dataset, read_target_images
@@ -111,11 +111,14 @@ def export_best(
             Path(output),
             dataset,
             read_splits(run.splits.path, dataset),
-            request.formats,
-            seed=settings.seed,
-            tta=request.tta,
-            caps=request.caps(ensemble),
-            target=target,
+            ExportSettings(
+                ensemble,
+                request.formats,
+                seed=settings.seed,
+                tta=request.tta,
+                caps=request.caps(ensemble),
+                target=target,
+            ),
         )
 
 
@@ -230,10 +233,7 @@ def export_trained(
             Path(output),
             dataset,
             splits,
-            formats,
-            seed=seed,
-            tta=tta,
-            ensemble=combine(networks, member_weights),
+            ExportSettings(combine(networks, member_weights), tuple(formats), seed=seed, tta=tta),
         )
 
 
@@ -251,7 +251,9 @@ def _check_trainings(folders: Sequence[Path], weights: Sequence[float]) -> None:
 
 
 def predict(model: str | Path, images: str | Path, output: str | Path) -> Path:
-    """Writes the predictions of an exported model as a CSV: name, label, a probability for each class, and confidence.
+    """Writes the predictions of an exported model as a CSV.
+
+    Its columns are name, label, ``probability_<class>`` for each class, ``abstained`` and ``ood_score``.
 
     Args:
         model: A ``model.keras``, or the folder that holds it.
@@ -270,11 +272,9 @@ def predict(model: str | Path, images: str | Path, output: str | Path) -> Path:
         >>> path.read_text().splitlines()[0].split(",")[:2]
         ['name', 'label']
     """
-    loaded = open_model(Path(model))
+    loaded = load_model(model)
     if loaded.height_px != loaded.width_px:
         raise UserError(f"{model}: expected a model of square images, got {loaded.height_px} x {loaded.width_px} px.")
     pixels, names = load_images(Path(images), loaded.height_px)
-    probabilities = predict_images(loaded, pixels)
-    confident = which_are_confident(loaded, pixels, probabilities)
-    write_predictions_csv(Path(output), names.tolist(), loaded.class_names, probabilities, confident)
+    write_predictions_csv(Path(output), names.tolist(), loaded.predict(pixels))
     return Path(output)

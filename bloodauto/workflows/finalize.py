@@ -21,7 +21,7 @@ from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.latency import recipe_latency_ms
-from bloodauto.export.ensemble_export import export_run
+from bloodauto.export.ensemble_export import ExportSettings, export_run
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.directory import RunDirectory
 from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
@@ -95,9 +95,7 @@ def _export(plan: SearchPlan, ensemble: Ensemble, seconds_left: Callable[[], flo
         plan.run.export.root,
         plan.data.dataset,
         plan.data.splits,
-        _EXPORT_FORMATS,
-        seed=plan.settings.seed,
-        ensemble=ensemble,
+        ExportSettings(ensemble, _EXPORT_FORMATS, seed=plan.settings.seed),
         seconds_left=lambda: seconds_left() - _SHUTDOWN_SECONDS,
     )
     return [_SKIPPED_PARTS[part] for part in exported.skipped]

@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +29,7 @@ def make_mobilenet(size_px: int = 96) -> keras.Model:
 
 
 def make_small(size_px: int = 24, classes: int = CLASSES) -> keras.Model:
-    """A network whose answer depends on where things stand in the image, so that a wrong view shows."""
+    """A network whose logits depend on positions in the image, so that a wrong transform shows."""
     images = keras.Input((size_px, size_px, 3), dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, name="scale")(images)
     x = layers.Conv2D(6, 5, strides=3, use_bias=False, name="conv")(x)
@@ -35,7 +38,7 @@ def make_small(size_px: int = 24, classes: int = CLASSES) -> keras.Model:
     return keras.Model(images, layers.Dense(classes, dtype="float32", name="logits")(x), name="network")
 
 
-def stir(network: keras.Model, seed: int) -> keras.Model:
+def randomise(network: keras.Model, seed: int) -> keras.Model:
     """Random weights and statistics large enough that classes differ from image to image."""
     rng = np.random.default_rng(seed)
     for variable in network.weights:
@@ -55,12 +58,12 @@ def random_images(count: int, size_px: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def small_pair() -> list[keras.Model]:
-    return [stir(make_small(), seed) for seed in (1, 2)]
+    return [randomise(make_small(), seed) for seed in (1, 2)]
 
 
 @pytest.fixture(scope="session")
 def mobilenet_pair() -> list[keras.Model]:
-    return [stir(make_mobilenet(), seed) for seed in (3, 4)]
+    return [randomise(make_mobilenet(), seed) for seed in (3, 4)]
 
 
 def _run_bare(code: str, cwd: Path) -> str:
@@ -94,12 +97,14 @@ def _run_bare(code: str, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def run_bare():
+def run_bare() -> Callable[[str, Path], str]:
     """Runs code in a Python process that knows nothing of this project."""
     return _run_bare
 
 
 @pytest.fixture(scope="session")
-def make():
+def make() -> SimpleNamespace:
     """The makers of networks and images above."""
-    return SimpleNamespace(mobilenet=make_mobilenet, small=make_small, stir=stir, images=random_images, classes=CLASSES)
+    return SimpleNamespace(
+        mobilenet=make_mobilenet, small=make_small, randomise=randomise, images=random_images, classes=CLASSES
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.export.keras_model import Member, build_export
+from bloodauto.export.ensemble_model import ExportedMember, build_ensemble_model
 from bloodauto.export.ood import (
     OOD_FILE,
     FeatureSpace,
@@ -37,7 +37,7 @@ def dataset() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model(small_pair):
-    return build_export([Member(small_pair[0], 0.7), Member(small_pair[1], 0.3)])
+    return build_ensemble_model([ExportedMember(small_pair[0], 0.7), ExportedMember(small_pair[1], 0.3)])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from bloodauto.export.keras_model import Member, build_export
+from bloodauto.export.ensemble_model import ExportedMember, build_ensemble_model
 from bloodauto.models.network import apply_unfreeze, backbone_of, build_network, reseed_dropout
 
 
@@ -212,7 +212,7 @@ def test_what_is_saved_loads_without_this_project_and_answers_the_same(recipe_of
     np.testing.assert_allclose(
         np.asarray(again(images, training=False)), np.asarray(network(images, training=False)), atol=1e-6
     )
-    exported = build_export([Member(network, 1.0)])
+    exported = build_ensemble_model([ExportedMember(network, 1.0)])
     export_again = saved_and_loaded(exported, tmp_path)
     expected = np.asarray(keras.ops.softmax(network(images, training=False)))
     np.testing.assert_allclose(
@@ -226,7 +226,7 @@ def test_what_is_saved_loads_without_this_project_and_answers_the_same(recipe_of
 )
 def test_backbones_with_layers_of_their_own_load_in_a_process_without_this_project(recipe_of, noise, tmp_path, name):
     network = network_of(recipe_of(backbone={"name": name, "weights": "none"}))
-    build_export([Member(network, 1.0)]).save(tmp_path / "export.keras")
+    build_ensemble_model([ExportedMember(network, 1.0)]).save(tmp_path / "export.keras")
     np.save(tmp_path / "images.npy", noise(2, 32, 32))
     script = (
         "import keras, numpy as np\n"

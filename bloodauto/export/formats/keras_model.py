@@ -1,0 +1,62 @@
+"""The Keras format: ``model.keras``, which loads with Keras alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from bloodauto.errors import RunError
+from bloodauto.export.parity import ParitySample
+from bloodauto.run.artifacts import Labels
+from bloodauto.run.files import atomic_path
+
+
+class KerasExporter:
+    """Writes ``model.keras``; see ``Exporter``."""
+
+    name = "keras"
+    file_name = "model.keras"
+
+    def write(self, model: keras.Model, labels: Labels, path: Path) -> None:
+        """Writes the model without an optimizer; the class names are in ``labels.json`` beside it."""
+        assert path.suffix == ".keras", f"expected a path ending in .keras, got {path}"
+        with atomic_path(path) as temporary:
+            model.save(temporary, include_optimizer=False)
+
+    def check(self, path: Path, labels: Labels, sample: ParitySample) -> float:
+        """Loads the file in Keras' safe mode and compares its probabilities with those of the search."""
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        probabilities = model.predict(sample.images, batch_size=64, verbose=0)
+        expected = sample.probabilities
+        if probabilities.shape != expected.shape:
+            raise RunError(
+                f"{path.name}: expected probabilities of shape {expected.shape}, got {probabilities.shape}. "
+                "The export and the run do not belong together; export again."
+            )
+        differences = np.abs(probabilities.astype(np.float64) - expected).max(axis=1)
+        worst = int(differences.argmax())
+        # Written so that a difference which is not a number fails too.
+        if not differences[worst] <= sample.tolerance:
+            raise RunError(
+                f"{path.name}: expected the probabilities of the search within {sample.tolerance:g}, but image {worst} "
+                f"differs by {differences[worst]:.3g} (search: class {expected[worst].argmax()} with "
+                f"{expected[worst].max():.4f}; file: class {probabilities[worst].argmax()} with "
+                f"{probabilities[worst].max():.4f}). Do not use this file; check that members, weights and temperature are "
+                "those of the run, and export again."
+            )
+        return float(differences[worst])
+
+    def usage(self, labels: Labels) -> str:
+        """Python code that loads the file and predicts."""
+        return (
+            "```python\n"
+            "import keras, numpy as np\n"
+            f'model = keras.models.load_model("{self.file_name}")\n'
+            f'images = np.zeros((1, {labels.input.height_px}, {labels.input.width_px}, 3), dtype="uint8")  # your images\n'
+            "print(model.predict(images))\n"
+            "```\n"
+            f"`{self.file_name}` needs Keras with TensorFlow, nothing of the project that wrote it; Keras must be at least "
+            "the version named above."
+        )
