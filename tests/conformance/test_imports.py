@@ -57,7 +57,7 @@ AT_MODULE_LEVEL_IN = {
     "plotly": ("report/figures/",),
     "optuna": ("tuning/", "run/", "report/", "testing/"),
     "tensorflow": ("models/", "training/", "evaluation/", "ensemble/", "export/", "transforms/"),
-    "keras": ("models/", "training/", "evaluation/", "ensemble/", "export/", "transforms/"),
+    "keras": ("models/", "training/", "evaluation/", "ensemble/", "export/", "transforms/", "testing/"),
     "keras_cv": (),
 }
 

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bloodauto.errors import RunError
-from bloodauto.export.parity import ParitySample
+from bloodauto.export.parity import ParitySample, check_labels
 from bloodauto.run.artifacts import Labels as LabelsFile
 from bloodauto.run.files import atomic_path
 from bloodauto.types import Images, Labels
@@ -52,21 +51,10 @@ class CodabenchExporter:
     def check(self, path: Path, labels: LabelsFile, sample: ParitySample) -> None:
         """Unpacks the archive elsewhere and compares the labels of its ``Model`` with those of the search.
 
-        The archive's ``model.py`` is executed, so this is never for an archive of somebody else. Images whose two highest
-        probabilities are closer than twice the tolerance may get either label and are not compared.
+        The archive's ``model.py`` is executed, so this is never for an archive of somebody else.
         """
-        predicted = _predict_with_submission(path, sample.images)
-        label_of_output = np.array(labels.competition_labels)
-        expected = label_of_output[sample.probabilities.argmax(axis=1)]
-        ascending = np.sort(sample.probabilities, axis=1)
-        is_clear = ascending[:, -1] - ascending[:, -2] > 2 * sample.tolerance
-        wrong = np.flatnonzero(is_clear & (predicted != expected))
-        if len(wrong):
-            raise RunError(
-                f"{path.name}: expected the labels of the search, but {len(wrong)} of {len(expected)} differ; image "
-                f"{wrong[0]}: label {predicted[wrong[0]]} instead of {expected[wrong[0]]}. Do not submit this file; "
-                "export again."
-            )
+        labels_of_file = _predict_with_submission(path, sample.images)
+        check_labels(path.name, labels_of_file, np.array(labels.competition_labels), sample)
 
     def usage(self, labels: LabelsFile) -> str:
         """What the archive is for."""

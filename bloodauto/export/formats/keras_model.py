@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from bloodauto.errors import RunError
-from bloodauto.export.parity import ParitySample
+from bloodauto.export.parity import ParitySample, check_probabilities
 from bloodauto.run.artifacts import Labels
 from bloodauto.run.files import atomic_path
 
@@ -29,24 +27,7 @@ class KerasExporter:
         """Loads the file in Keras' safe mode and compares its probabilities with those of the search."""
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         probabilities = model.predict(sample.images, batch_size=64, verbose=0)
-        expected = sample.probabilities
-        if probabilities.shape != expected.shape:
-            raise RunError(
-                f"{path.name}: expected probabilities of shape {expected.shape}, got {probabilities.shape}. "
-                "The export and the run do not belong together; export again."
-            )
-        differences = np.abs(probabilities.astype(np.float64) - expected).max(axis=1)
-        worst = int(differences.argmax())
-        # Written so that a difference which is not a number fails too.
-        if not differences[worst] <= sample.tolerance:
-            raise RunError(
-                f"{path.name}: expected the probabilities of the search within {sample.tolerance:g}, but image {worst} "
-                f"differs by {differences[worst]:.3g} (search: class {expected[worst].argmax()} with "
-                f"{expected[worst].max():.4f}; file: class {probabilities[worst].argmax()} with "
-                f"{probabilities[worst].max():.4f}). Do not use this file; check that members, weights and temperature are "
-                "those of the run, and export again."
-            )
-        return float(differences[worst])
+        return check_probabilities(path.name, probabilities, sample)
 
     def usage(self, labels: Labels) -> str:
         """Python code that loads the file and predicts."""
