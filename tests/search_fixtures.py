@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,16 @@ stages:
         - {{name: nadam, learning_rate: {{float: [2.0e-3, 1.0e-2], log: true}}}}
     schedule: {{name: constant}}
 """
-#: Seconds of one loop of ``slowness`` on a quiet core of the machine for which budgets are chosen.
+#: Seconds of ``_LOOP`` on a quiet core of the machine for which budgets are chosen.
 _REFERENCE_SECONDS = 0.45
-_LOOPS, _LOOP_ITERATIONS = 5, 3_000_000
+_LOOP = """
+import time
+started, total = time.perf_counter(), 0
+for number in range(3_000_000):
+    total += number
+print(time.perf_counter() - started)
+"""
+_NICENESS = 15
 
 
 @dataclass(frozen=True)
@@ -63,18 +71,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def slowness() -> float:
     """How many times longer this machine takes, at least 1, than the one for which the tests' budgets are chosen.
 
-    A search is limited in time, so what it completes depends on the machine. Tests multiply their budgets by this.
+    A search is limited in time, so what it completes depends on the machine. Tests multiply their budgets by this. It is
+    measured with the low priority that a search's workers have, which other processes hold up most.
     """
-    seconds = []
-    for _ in range(_LOOPS):
-        started = time.perf_counter()
-        total = 0
-        for number in range(_LOOP_ITERATIONS):
-            total += number
-        seconds.append(time.perf_counter() - started)
-        # Other processes come and go; a single moment says little.
-        time.sleep(0.2)
-    return max(1.0, sum(seconds) / _LOOPS / _REFERENCE_SECONDS)
+    command = ["nice", "-n", str(_NICENESS), sys.executable, "-c", _LOOP]
+    seconds = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
+    return max(1.0, sum(seconds) / len(seconds) / _REFERENCE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class FinishedSearch:
 @pytest.fixture(scope="session")
 def finished_search(inputs: Inputs, slowness: float, tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
     """One search for all tests that only read it. They are marked with ``xdist_group("finished_search")``."""
-    run, budget = tmp_path_factory.mktemp("finished") / "run", round(90 * slowness)
+    run, budget = tmp_path_factory.mktemp("finished") / "run", round(110 * slowness)
     command = bloodauto(
         "search", "--run", run, "--data", inputs.dataset, "--space", inputs.short_space, "--budget", f"{budget}cpu-s",
         "--workers", 2, "--refit-fraction", 0.3, "--json", timeout_seconds=90 + budget,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN_FINDINGS = 20
-_SHEET_IMAGES_PER_CLASS = 8
+_CONTACT_SHEET_IMAGES_PER_CLASS = 8
 
 
 def inspect(
@@ -28,10 +28,13 @@ def inspect(
         Path | None,
         option("--output", "CSV to which all findings are written.", default="none", example="--output findings.csv"),
     ] = None,
-    sheet: Annotated[
+    contact_sheet: Annotated[
         Path | None,
         option(
-            "--sheet", "PNG to which eight images of each class are drawn.", default="none", example="--sheet cells.png"
+            "--contact-sheet",
+            "PNG to which eight images of each class are drawn.",
+            default="none",
+            example="--contact-sheet cells.png",
         ),
     ] = None,
 ) -> None:
@@ -46,9 +49,9 @@ def inspect(
     if output is not None:
         write_cleaning_csv(output, dataset, cleaning)
         typer.echo(output)
-    if sheet is not None:
-        _write_class_sheet(sheet, dataset)
-        typer.echo(sheet)
+    if contact_sheet is not None:
+        _write_contact_sheet(contact_sheet, dataset)
+        typer.echo(contact_sheet)
 
 
 def _print_dataset(data: str, dataset: CellDataset) -> None:
@@ -81,13 +84,14 @@ def _print_findings(dataset: CellDataset, cleaning: Cleaning) -> None:
         typer.echo(f"  ... and {len(rows) - _SHOWN_FINDINGS} more; --output FILE.csv writes them all")
 
 
-def _write_class_sheet(path: Path, dataset: CellDataset) -> None:
+def _write_contact_sheet(path: Path, dataset: CellDataset) -> None:
     import numpy as np
 
     from bloodauto.data.contact_sheet import contact_sheet
 
     rows = [
-        np.flatnonzero(dataset.labels == label)[:_SHEET_IMAGES_PER_CLASS] for label in range(len(dataset.class_names))
+        np.flatnonzero(dataset.labels == label)[:_CONTACT_SHEET_IMAGES_PER_CLASS]
+        for label in range(len(dataset.class_names))
     ]
     index = np.concatenate(rows)
     captions = [dataset.class_names[label] for label in dataset.labels[index]]

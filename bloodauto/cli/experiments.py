@@ -151,17 +151,17 @@ def ablate(
         raise UserError("--epochs: expected --backbone with it; without, vary stages.0.epochs.")
     import_workflows()
     from bloodauto.workflows import compare
+    from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining
+    from bloodauto.workflows.comparison.settings import ComparisonSettings
 
     run_dir, printer = new_run_directory(run), _ComparisonPrinter()
     with stop_on_interrupt() as should_stop:
         result = compare.ablate(
             recipe,
             run_dir=run_dir,
-            settings=compare.ComparisonSettings(
-                data, image_size_px, images, cleaning, _text(weights_dir), budget, seed
-            ),
+            settings=ComparisonSettings(data, image_size_px, images, cleaning, _text(weights_dir), budget, seed),
             vary=() if vary is None else vary,
-            scale=None if backbone is None else compare.ScaledTraining(backbone, epochs, learning_rate_factor),
+            scale=None if backbone is None else ScaledTraining(backbone, epochs, learning_rate_factor),
             listener=printer,
             should_stop=should_stop,
         )
@@ -214,15 +214,15 @@ def trials(
         raise UserError("--reproduce: expected --budget or --epochs; as published the systems train for days.")
     import_workflows()
     from bloodauto.workflows import compare
+    from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining
+    from bloodauto.workflows.comparison.settings import ComparisonSettings
 
     run_dir, printer = new_run_directory(run), _ComparisonPrinter()
     with stop_on_interrupt() as should_stop:
         result = compare.reproduce(
             run_dir=run_dir,
-            settings=compare.ComparisonSettings(
-                data, image_size_px, images, cleaning, _text(weights_dir), budget, seed
-            ),
-            scale=compare.ScaledTraining(backbone, epochs, learning_rate_factor),
+            settings=ComparisonSettings(data, image_size_px, images, cleaning, _text(weights_dir), budget, seed),
+            scale=ScaledTraining(backbone, epochs, learning_rate_factor),
             listener=printer,
             should_stop=should_stop,
         )

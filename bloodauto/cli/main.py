@@ -129,8 +129,8 @@ def _full_disk_message(error: BaseException | None) -> str | None:
     """The message for an error that comes of a full disk, also if a library has wrapped it; else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
-            place = f"{error.filename}: " if error.filename is not None else ""
-            return f"{place}expected room to write, got: {error.strerror}. {_DISK_FULL_HINT}"
+            location = f"{error.filename}: " if error.filename is not None else ""
+            return f"{location}expected room to write, got: {error.strerror}. {_DISK_FULL_HINT}"
         if "database or disk is full" in str(error):
             return f"expected room to write the study, got: the disk is full. {_DISK_FULL_HINT}"
         error = error.__cause__ if error.__cause__ is not None else error.__context__

@@ -17,7 +17,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from bloodauto.tuning.budget.ledger import Ledger
     from bloodauto.tuning.scheduler import Scheduler
-    from bloodauto.workflows.session import SearchPlan
+    from bloodauto.workflows.planning import SearchPlan
 
 _REFRESH_SECONDS = 1.0
 _LOG_SECONDS = 30.0
@@ -25,12 +25,12 @@ _LOG_SECONDS = 30.0
 
 def duration(seconds: float) -> str:
     """``3 h 05 min``, ``12 min 30 s`` or ``45 s``."""
-    whole = round(max(seconds, 0.0))
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    if whole >= 60:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole} s"
+    total_seconds = round(max(seconds, 0.0))
+    if total_seconds >= 3600:
+        return f"{total_seconds // 3600} h {total_seconds % 3600 // 60:02d} min"
+    if total_seconds >= 60:
+        return f"{total_seconds // 60} min {total_seconds % 60:02d} s"
+    return f"{total_seconds} s"
 
 
 def incompatible_recipe_lines(not_in_space: Sequence[tuple[str, str]]) -> list[str]:
@@ -128,7 +128,7 @@ class TerminalProgress:
             return
         self._last_shown = now
         if self._live is not None:
-            self._live.update(self._live_view(scheduler, ledger), refresh=True)
+            self._live.update(self._live_table(scheduler, ledger), refresh=True)
         else:
             self._console.print(self._status_line(scheduler, ledger), highlight=False)
 
@@ -171,7 +171,7 @@ class TerminalProgress:
             f"{duration(ledger.remaining_device_seconds)} left; {len(scheduler.running())} running; {best}"
         )
 
-    def _live_view(self, scheduler: Scheduler, ledger: Ledger) -> Group:
+    def _live_table(self, scheduler: Scheduler, ledger: Ledger) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("running", "backbone", "epoch", "objective", "accuracy"):
             table.add_column(heading)

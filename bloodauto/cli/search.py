@@ -213,9 +213,9 @@ def search(
         "cleaning": cleaning,
         "storage": storage,
     }
-    given = {name: value for name, value in requested.items() if value is not None}
+    typed = {name: value for name, value in requested.items() if value is not None}
     console = make_console()
-    result = _search(new_run_directory(run), given, console, resume=resume, address=address)
+    result = _search(new_run_directory(run), typed, console, resume=resume, address=address)
     _print_result(result, console)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
@@ -224,12 +224,12 @@ def search(
 
 
 def _search(
-    run: Path, given: Mapping[str, object], console: Console, *, resume: bool, address: str | None
+    run: Path, typed: Mapping[str, object], console: Console, *, resume: bool, address: str | None
 ) -> SearchResult:
     from bloodauto.config.settings import absolute_paths, resolve_settings
 
     # A mistake in an option is reported before the seconds that importing TensorFlow takes.
-    settings = None if resume else resolve_settings(absolute_paths(given))
+    settings = None if resume else resolve_settings(absolute_paths(typed))
     import_workflows()
     from bloodauto.cli.progress import TerminalProgress
     from bloodauto.workflows.search import resume_search, start_search
@@ -237,7 +237,7 @@ def _search(
     progress = TerminalProgress(console)
     try:
         if settings is None:
-            return resume_search(run, expected=given, address=address, progress=progress)
+            return resume_search(run, expected=typed, address=address, progress=progress)
         return start_search(settings, run, address=address, progress=progress)
     finally:
         progress.stop()

@@ -28,7 +28,8 @@ from bloodauto.run.directory import ExportDirectory, RunDirectory
 from bloodauto.run.files import read_json
 from bloodauto.training.distillation import Teacher, teacher_from_model
 from bloodauto.training.limits import TimeLimits
-from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.training.options import TrainOptions
+from bloodauto.training.trainer import train
 from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.refits import with_extended_epochs

@@ -89,7 +89,7 @@ def plan_search(run: RunDirectory, settings: SearchSettings, space_path: Path) -
     data = load_run_data(run, settings)
     weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
     most_epochs = max(recipe.total_epochs for recipe in covering_recipes(space))
-    pruning = plan_pruning(settings.pruner, max_epochs=most_epochs)  # type: ignore[arg-type]
+    pruning = plan_pruning(settings.pruner, max_epochs=most_epochs)
     return SearchPlan(run, settings, data, space, initial, weights, pruning, suite_of_space(space, seed=settings.seed))
 
 

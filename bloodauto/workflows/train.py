@@ -26,9 +26,9 @@ from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
 from bloodauto.training.input_pipeline import num_augmentation_processes
+from bloodauto.training.options import TrainOptions
 from bloodauto.training.result import TrialResult
 from bloodauto.training.suite_weights import shift_suite_for
-from bloodauto.training.trainer import TrainOptions
 from bloodauto.training.trainer import train as train_recipe
 from bloodauto.workflows.datasets import SYNTHETIC, read_dataset
 from bloodauto.workflows.process_state import restored_process_state

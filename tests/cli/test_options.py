@@ -81,7 +81,7 @@ ARGUMENTS = [
 SEARCH = {parameter.names[0]: parameter for parameter in parameters(COMMANDS["search"])}
 
 
-def said(text: str, part: str) -> str:
+def part_of_help(text: str, part: str) -> str:
     """What follows ``part:`` in a help text or docstring, up to the next part; empty without the part."""
     plain = " ".join(text.replace("``", "").split())
     match = re.search(rf"{part}: (.*?)(?=\.? (?:Unit|Default|Example): |\.?$)", plain)
@@ -120,15 +120,15 @@ def test_every_command_says_what_it_does_and_has_debug(name: str) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_says_what_it_does_its_default_its_unit_and_an_example(option: Parameter) -> None:
-    assert said(option.help, "Example").startswith(option.names), option.help
+    assert part_of_help(option.help, "Example").startswith(option.names), option.help
     shows_default = option.is_required or (option.shows_default and option.default is not None)
-    assert shows_default or said(option.help, "Default"), option.help
-    assert not option.is_number or option.names[0] in UNITLESS or said(option.help, "Unit"), option.help
+    assert shows_default or part_of_help(option.help, "Default"), option.help
+    assert not option.is_number or option.names[0] in UNITLESS or part_of_help(option.help, "Unit"), option.help
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_an_argument_says_what_it_is_and_an_example(argument: Parameter) -> None:
-    assert said(argument.help, "Example"), argument.help
+    assert part_of_help(argument.help, "Example"), argument.help
 
 
 def test_the_options_of_search_are_the_settings() -> None:
@@ -142,8 +142,8 @@ def test_an_option_of_search_has_unit_default_and_example_of_its_setting(name: s
     assert description is not None
     option = next(parameter for parameter in SEARCH.values() if option_name(name) in parameter.names)
     for part in ("Unit", "Default"):
-        assert said(option.help, part) == said(description, part), part
-    assert said(option.help, "Example") in said(description, "Example").split(", --")[0]
+        assert part_of_help(option.help, part) == part_of_help(description, part), part
+    assert part_of_help(option.help, "Example") in part_of_help(description, "Example").split(", --")[0]
     # Nothing that was not typed may look as if it was: a resume compares what was typed with the run.
     assert option.default is None
 
@@ -153,5 +153,5 @@ def test_a_stated_default_is_the_default(name: str) -> None:
     field = SearchSettings.model_fields[name]
     assert field.description is not None
     if not field.is_required() and field.default is not None:
-        stated = said(field.description, "Default")
+        stated = part_of_help(field.description, "Default")
         assert stated == (f"{field.default:g}" if type(field.default) in (int, float) else str(field.default).lower())

@@ -1,4 +1,4 @@
-"""What a search says before it begins."""
+"""What a search prints before it begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bloodauto.config.objectives import parse_objectives
 from bloodauto.workflows.planning import find_space, load_checked_space, load_initial_configurations
 
 
-def test_recipes_that_differ_in_one_field_share_a_line() -> None:
+def test_recipes_that_differ_in_one_field_are_on_one_line() -> None:
     not_in_space = [
         ("a", "backbone.name: it has 1, not 2"),
         ("b", "batch_size: it has 3"),
@@ -19,7 +19,7 @@ def test_recipes_that_differ_in_one_field_share_a_line() -> None:
 
 
 @pytest.mark.parametrize("space", ["gpu", "small", "tiny"])
-def test_the_shipped_recipes_outside_a_space_take_a_few_short_lines(space: str) -> None:
+def test_the_shipped_recipes_outside_a_space_need_few_short_lines(space: str) -> None:
     initial = load_initial_configurations("shipped", load_checked_space(find_space(space)), parse_objectives("shift"))
     lines = incompatible_recipe_lines(initial.not_in_space)
     assert initial.in_space, "a search must begin with a recipe that is known to be good"

@@ -199,7 +199,7 @@ MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 8
 
 #: Modules that are short because what they hold is a table or a set of types.
-SHORT_MODULES = {"types.py", "_version.py", "data/columns.py"}
+SHORT_MODULES = {"__main__.py", "types.py", "_version.py", "data/columns.py"}
 #: Functions of the public API may take more parameters, all of them keywords but the first.
 MANY_KEYWORDS: set[tuple[str, str]] = set()
 

@@ -66,7 +66,7 @@ GOOD = "--data cells.npz --space short.yaml --budget 1cpu-min"
         ("train short.yaml --data cells.npz", "short.yaml"),
     ],
 )
-def test_nothing_is_begun(here: Path, arguments: str, message: str) -> None:
+def test_a_mistake_writes_nothing(here: Path, arguments: str, message: str) -> None:
     before = sorted(here.rglob("*"))
     ended = bloodauto_here(*f"{arguments} --run run".split())
     assert ended.code == 2
@@ -85,20 +85,20 @@ def test_a_run_needs_a_folder(here: Path, run: str) -> None:
     assert sorted(here.rglob("*")) == before
 
 
-def test_a_storage_that_cannot_be_had_leaves_no_run(here: Path) -> None:
+def test_an_unusable_storage_leaves_no_run(here: Path) -> None:
     ended = bloodauto_here(*f"search {GOOD} --run run --storage nonsense://host/x".split())
     assert ended.code == 2
     assert "--storage nonsense://host/x" in ended.err
     assert not (here / "run" / "settings.yaml").exists()
 
 
-def test_a_run_that_has_only_begun(here: Path) -> None:
+def test_a_run_without_trials_cannot_be_exported_or_replaced(here: Path) -> None:
     """Killed before its first trial, say: nothing to export, and no place for another search."""
     from bloodauto.config.settings import resolve_settings, write_settings
     from bloodauto.run.directory import RunDirectory
 
-    given = {"data": "cells.npz", "space": "short.yaml", "budget": "1cpu-min", "workers": 1}
-    write_settings(RunDirectory(here / "run"), resolve_settings(given))
+    requested = {"data": "cells.npz", "space": "short.yaml", "budget": "1cpu-min", "workers": 1}
+    write_settings(RunDirectory(here / "run"), resolve_settings(requested))
     before = sorted(here.rglob("*"))
     for arguments, message in (
         ("export-best --run run --output out", "expected an ensemble"),
@@ -151,7 +151,7 @@ def no_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("command", ["search --space small --budget 2cpu-min", "train small_mobilenet_025"])
-def test_what_is_wrong_with_the_images_is_said_before_weights_are_looked_for(
+def test_a_fault_of_the_images_is_reported_before_weights_are_searched(
     here: Path, no_weights: None, command: str
 ) -> None:
     (here / "rubbish.npz").write_bytes(b"rubbish")
@@ -162,7 +162,7 @@ def test_what_is_wrong_with_the_images_is_said_before_weights_are_looked_for(
     assert not (here / "run").exists()
 
 
-def test_weights_that_are_not_there_and_cannot_be_downloaded(here: Path, no_weights: None) -> None:
+def test_missing_weights_that_cannot_be_downloaded_are_reported(here: Path, no_weights: None) -> None:
     recipe = shipped_folder("trials") / "small_mobilenet_025.yaml"
     ended = bloodauto_here(*f"train {recipe} --data cells.npz --run run".split())
     assert ended.code == 2

@@ -83,16 +83,16 @@ def test_synthetic_cells_are_written_and_inspected(tmp_path: Path, name: str) ->
     assert sum(row["finding"] == "exact_duplicate" for row in rows) == 6
 
 
-def test_a_contact_sheet_shows_what_a_recipe_does(inputs: Inputs, tmp_path: Path) -> None:
+def test_a_contact_sheet_shows_a_recipes_augmentation(inputs: Inputs, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(rate="3.0e-3"))
     arguments = ("data", "augment", "--recipe", tmp_path / "recipe.yaml", "--data", inputs.dataset, "--rows", 3)
     printed(*arguments, "--output", tmp_path / "a.png")
     printed(*arguments, "--output", tmp_path / "b.png")
     printed(*arguments, "--output", tmp_path / "c.png", "--seed", 1)
-    sheet = cv2.imread(str(tmp_path / "a.png"))
-    assert sheet.shape[0] >= 3 * 48
-    assert sheet.shape[1] >= 2 * 48
-    assert np.unique(sheet).size > 50
+    contact_sheet = cv2.imread(str(tmp_path / "a.png"))
+    assert contact_sheet.shape[0] >= 3 * 48
+    assert contact_sheet.shape[1] >= 2 * 48
+    assert np.unique(contact_sheet).size > 50
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()
 

@@ -90,7 +90,7 @@ def _write_two_sites(path: Path) -> None:
     write_dataset(both, path)
 
 
-def test_two_workers_share_a_gpu_and_are_charged_half_of_it_each(sites_search: SitesSearch) -> None:
+def test_two_workers_on_one_gpu_are_charged_half_of_it_each(sites_search: SitesSearch) -> None:
     summary, lines = sites_search.summary, charges(sites_search.run)
     assert summary["budget_device_seconds"] == sites_search.budget_device_seconds
     assert summary["spent_device_seconds"] <= sites_search.budget_device_seconds
@@ -107,9 +107,9 @@ def test_the_ensemble_is_made_of_the_pareto_front(sites_search: SitesSearch) -> 
     assert all(row["values"]["latency"] > 0 for row in summary["front"])
     assert summary["spent_device_seconds"] <= summary["budget_device_seconds"]
     # Its other members are refits of these trials.
-    on_front = {row["trial"] for row in summary["front"]}
+    on_pareto_front = {row["trial"] for row in summary["front"]}
     members = read_json(sites_search.run.ensemble.path)["members"]
-    assert {member["trial"] for member in members if member["kind"] == "trial"} <= on_front
+    assert {member["trial"] for member in members if member["kind"] == "trial"} <= on_pareto_front
 
 
 def test_sites_are_folds_and_each_has_its_score(sites_search: SitesSearch) -> None:
@@ -156,7 +156,7 @@ def test_an_export_for_the_target_predicts_otherwise_and_does_not_change_the_run
     assert sites_search.run.held_out_test.path.read_text(encoding="utf-8") == before
 
 
-def test_the_report_shows_front_sites_and_target(sites_search: SitesSearch, tmp_path: Path) -> None:
+def test_the_report_shows_pareto_front_sites_and_target(sites_search: SitesSearch, tmp_path: Path) -> None:
     assert bloodauto_here("report", "--run", sites_search.run.root, "--output", tmp_path / "report.html").code == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for heading in ("The front", "In laboratories left out", "Where the target images come from"):

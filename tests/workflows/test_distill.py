@@ -1,4 +1,4 @@
-"""One network in place of an ensemble: it learns from the ensemble's answers, inside its own budget."""
+"""One network in place of an ensemble: it is trained on the ensemble's predictions, inside its own budget."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     write_splits(run.splits.path, dataset, splits)
     space = load_space(run_space_path(run))
     recipes = sorted(
-        {one.id: one for one in covering_recipes(space)}.values(), key=lambda one: -(one.backbone.width or 0)
+        {recipe.id: recipe for recipe in covering_recipes(space)}.values(),
+        key=lambda recipe: -(recipe.backbone.width or 0),
     )
     fold_data = prepare_fold(dataset, splits, shift_suite_for(recipes, seed=0))
     completed = []
@@ -81,7 +82,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     return Searched(run)
 
 
-def test_the_smallest_of_the_runs_own_networks_is_found_and_labels_have_no_part(searched: Searched) -> None:
+def test_the_smallest_network_of_the_run_is_the_student_and_is_trained_without_labels(searched: Searched) -> None:
     sizes = {
         number: read_json(searched.run.trial(number).root / "result.json")["parameters"]
         for number in range(len(list((searched.run.root / "trials").iterdir())))
@@ -129,28 +130,30 @@ def test_a_budget_too_small_for_a_student_is_reported(searched: Searched, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: Searched, tmp_path: Path) -> None:
+def test_a_student_is_trained_on_its_ensembles_predictions_within_the_budget(
+    searched: Searched, tmp_path: Path
+) -> None:
     before = searched.run.ensemble.path.read_text(encoding="utf-8")
     output = tmp_path / "small"
     exported = bloodauto.export_distilled(searched.run.root, output, student="smallest", budget="120cpu-s")
-    found = exported.distilled
-    assert found is not None
-    assert found.parameters < found.teacher_parameters
+    distilled = exported.distilled
+    assert distilled is not None
+    assert distilled.parameters < distilled.teacher_parameters
     charges = ExportDirectory(output).distillation_ledger.read()
     assert {charge.phase for charge in charges} == {"distill"}
-    assert found.spent_device_seconds < charges[-1].spent_device_seconds <= 120
-    assert found.epochs > 6
-    both = found.comparison
+    assert distilled.spent_device_seconds < charges[-1].spent_device_seconds <= 120
+    assert distilled.epochs > 6
+    comparison = distilled.comparison
     # Eight classes: an eighth by chance.
-    assert both.agreement > 0.5
-    assert both.scores["accuracy"] > both.teacher_scores["accuracy"] - 0.15
+    assert comparison.agreement > 0.5
+    assert comparison.scores["accuracy"] > comparison.teacher_scores["accuracy"] - 0.15
     assert read_json(output / "distilled.json") == read_json(searched.run.root / "distilled.json")
-    assert read_json(output / "distilled.json")["parity_difference"] == found.parity_difference < 1e-3
+    assert read_json(output / "distilled.json")["parity_difference"] == distilled.parity_difference < 1e-3
     card = (output / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# Blood-cell classifier, distilled from an ensemble")
-    assert f"{both.teacher_scores['accuracy']:.4f}" in card
+    assert f"{comparison.teacher_scores['accuracy']:.4f}" in card
     model = keras.models.load_model(output / "model.keras")
-    assert model.count_params() == found.parameters
+    assert model.count_params() == distilled.parameters
     assert np.allclose(model.predict(np.zeros((2, 32, 32, 3), np.uint8), verbose=0).sum(axis=1), 1, atol=1e-4)
     # The run's own ensemble, ledger and held-out test are as they were.
     assert searched.run.ensemble.path.read_text(encoding="utf-8") == before
@@ -160,7 +163,7 @@ def test_a_student_learns_what_its_ensemble_answers_within_the_budget(searched: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_without_a_budget_what_the_search_left_is_spent_and_not_more(searched: Searched, tmp_path: Path) -> None:
+def test_without_a_budget_the_student_spends_what_the_search_left(searched: Searched, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     shutil.copytree(searched.run.root, run.root)
     settings = run.settings.read_text(encoding="utf-8")

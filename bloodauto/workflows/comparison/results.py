@@ -194,7 +194,8 @@ def _ensemble_row(
 
 def _average(weights: Mapping[str, float], probabilities: Mapping[str, Floats]) -> Floats:
     total = sum(weights.values())
-    return np.sum([weight / total * probabilities[name].astype(np.float64) for name, weight in weights.items()], axis=0)
+    weighted = [weight / total * probabilities[name].astype(np.float64) for name, weight in weights.items()]
+    return np.asarray(np.sum(weighted, axis=0))
 
 
 def _predictions(training: TrainingDirectory) -> _Predictions:

@@ -29,8 +29,9 @@ from bloodauto.run.files import read_json
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.limits import TimeLimits
+from bloodauto.training.options import TrainOptions
 from bloodauto.training.suite_weights import shift_suite_for
-from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.training.trainer import train
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.workflows.comparison.settings import (
     ComparisonSettings,

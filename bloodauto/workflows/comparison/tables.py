@@ -1,4 +1,4 @@
-"""An experiment's rows as plain text, Markdown, CSV and JSON."""
+"""The rows of a comparison as plain text, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bloodauto.workflows.comparison.results import ComparisonRow, Interval, RankCorrelations, ScoresWithIntervals
+from bloodauto.evaluation.intervals import Interval
+from bloodauto.workflows.comparison.results import ComparisonRow, RankCorrelations, ScoresWithIntervals
 
 _EMPTY = "-"
 
 
 def headings(published_metric: str) -> tuple[str, ...]:
-    """Of ``cells``."""
+    """The headings of ``cells``; ``published_metric`` says what the published figures are, or is empty."""
     published = f"published: {published_metric.replace('_', ' ')}" if published_metric else "published"
     return (
         "variant",
@@ -29,7 +30,7 @@ def headings(published_metric: str) -> tuple[str, ...]:
 
 
 def cells(row: ComparisonRow) -> tuple[str, ...]:
-    """One row as text: scores in per cent with 95 % intervals; the difference of shift scores in points."""
+    """One row as text: scores in per cent with 95 % intervals, the difference of shift scores in percentage points."""
     training = row.training
     if training is not None and training.failure:
         return (row.name, _number(row.published), f"failed: {training.failure}", *[_EMPTY] * 5)
@@ -61,19 +62,28 @@ def _with_interval(value: float, interval: Interval) -> str:
 
 
 def notes(rows: Sequence[ComparisonRow], correlations: RankCorrelations | None, *, images: int) -> tuple[str, ...]:
-    """What a reader must know of the figures."""
+    """What a reader must know about the figures.
+
+    Args:
+        rows: The rows.
+        correlations: Rank correlations with the published figures; None where there are none.
+        images: Number of validation images.
+
+    Returns:
+        Paragraphs.
+    """
     lines = [
         f"Per cent, on {images} validation images; 95 % intervals: Wilson's for accuracy, a bootstrap over images for the "
-        "shift score and for its difference from the first variant (same draws). They say what other images would change, "
-        "not what another seed would: each variant was trained once.",
+        "shift score and for its difference from the first variant (same resamples). They say what other images would "
+        "change, not what another seed would: each variant was trained once.",
     ]
     if any(row.with_tta is not None for row in rows):
         lines.append(
-            "Over views: accuracy and shift score when the answers for the recipe's test-time transforms are averaged."
+            "With TTA: accuracy and shift score of the predictions averaged over the recipe's test-time transforms."
         )
     if correlations is not None:
         lines.append(
-            f"Order against the published one, {correlations.variants} variants: of the shift scores Spearman "
+            f"Rank correlation with the published figures, {correlations.variants} variants: of the shift scores Spearman "
             f"{correlations.spearman:.2f}, Kendall {correlations.kendall:.2f}; of the accuracies Spearman "
             f"{correlations.accuracy_spearman:.2f}, Kendall {correlations.accuracy_kendall:.2f}."
         )
@@ -81,7 +91,7 @@ def notes(rows: Sequence[ComparisonRow], correlations: RankCorrelations | None, 
 
 
 def plain(rows: Sequence[ComparisonRow], published_metric: str) -> str:
-    """Columns of text, for a terminal or a log; its lines are not broken."""
+    """Columns of text for a terminal or a log, one line for each row."""
     lines = [headings(published_metric), *map(cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
@@ -98,12 +108,12 @@ def markdown(rows: Sequence[ComparisonRow], published_metric: str, note_lines: S
 
 
 def as_csv(rows: Sequence[ComparisonRow]) -> str:
-    """All figures, unrounded, one row a line."""
-    flat = [_flat(row) for row in rows]
+    """All figures, unrounded, one line for each row."""
+    records = [_flat(row) for row in rows]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(flat[0]), lineterminator="\n")
+    writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(records)
     return stream.getvalue()
 
 
@@ -135,7 +145,7 @@ def _flat(row: ComparisonRow) -> dict[str, Any]:
 
 
 def as_json(rows: Sequence[ComparisonRow], correlations: RankCorrelations | None) -> dict[str, Any]:
-    """For ``--json``: nothing is not a number."""
+    """Plain values for ``--json``; what is not known is null."""
     return {
         "variants": [{name: None if value == "" else value for name, value in _flat(row).items()} for row in rows],
         "rank_correlations": None if correlations is None else asdict(correlations),

@@ -1,4 +1,4 @@
-"""What is compared: variants of a recipe, from a declared ablation or from ``--vary``."""
+"""The variants of a recipe that are compared: from a declared ablation, or from ``--vary``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from bloodauto.config.recipe import Recipe, load_recipe, parse_recipe, with_overrides
 from bloodauto.config.recipe.experiments import load_ablation
 from bloodauto.errors import RecipeError
 from bloodauto.run.yaml_files import YamlDocument, read_yaml
 
 BASE = "base"
+#: Longer values are shortened in the names of variants.
+_MAX_VALUE_CHARACTERS = 40
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One training of an experiment.
+    """One training of a comparison.
 
     Attributes:
-        name: unique; names its folder.
-        recipe: what is trained.
-        published: the figure it is compared with; None where none is known.
+        name: Unique in the comparison; also the name of its folder.
+        recipe: What is trained.
+        published: The published figure that it is compared with; None where none is known.
     """
 
     name: str
@@ -33,23 +38,33 @@ class Variant:
 
 
 def is_ablation(path: Path) -> bool:
-    """Whether the file declares variants rather than one recipe.
+    """Whether a file declares variants rather than one recipe.
+
+    Args:
+        path: A YAML file.
+
+    Returns:
+        True for an ablation.
 
     Raises:
-        RecipeError: it cannot be read.
+        RecipeError: The file cannot be read.
     """
     value = read_yaml(path).value
     return isinstance(value, dict) and "variants" in value
 
 
 def declared_variants(path: Path, *, smoke: bool = False) -> tuple[tuple[Variant, ...], str]:
-    """The variants of an ablation's file, in its order, and what their published figures are.
+    """Reads the variants of a declared ablation.
 
     Args:
-        smoke: each on its base's quick variant.
+        path: The ablation's file.
+        smoke: Changes the smoke variant of its base recipe instead of the base itself.
+
+    Returns:
+        The variants in the file's order, and what their published figures are.
 
     Raises:
-        RecipeError: with the file's line of the change that makes no recipe.
+        RecipeError: An override makes no recipe; the message names its line.
     """
     ablation, document = load_ablation(path)
     base_path = path.parent / ablation.base
@@ -77,10 +92,14 @@ def variants_from_options(recipe: Recipe, vary: Sequence[str]) -> tuple[Variant,
     """The recipe itself and, one at a time, each value of each ``path=value,value``.
 
     Args:
-        vary: values as in YAML; lists and groups in brackets, for example ``head.dense_units=[],[256]``.
+        recipe: What is varied.
+        vary: Dotted paths with values as in YAML; lists and groups in brackets, for example ``head.dense_units=[],[256]``.
+
+    Returns:
+        The variants; the first is the recipe itself.
 
     Raises:
-        RecipeError: not of that form, or a value that makes no recipe.
+        RecipeError: A text of another form, or a value that makes no recipe.
     """
     variants = {recipe.id: Variant(BASE, recipe)}
     value = recipe.model_dump(mode="json")
@@ -88,11 +107,12 @@ def variants_from_options(recipe: Recipe, vary: Sequence[str]) -> tuple[Variant,
         path, separator, values_text = text.partition("=")
         if not separator or not path.strip() or not values_text.strip():
             raise RecipeError(f"--vary: expected path=value,value such as head.dropout=0,0.3,0.6, got {text!r}.")
-        for one in _values(values_text, text):
-            origin = f"--vary {path}={_short(one)}"
-            changed = parse_recipe(with_overrides(value, {path.strip(): one}, origin=origin), origin=origin)
+        field = path.strip()
+        for varied in _parse_values(values_text, text):
+            origin = f"--vary {path}={_short(varied)}"
+            changed = parse_recipe(with_overrides(value, {field: varied}, origin=origin), origin=origin)
             # A value that is the recipe's own makes no new training.
-            variants.setdefault(changed.id, Variant(_folder_name(f"{path.strip()}={_short(one)}"), changed))
+            variants.setdefault(changed.id, Variant(_folder_name(f"{field}={_short(varied)}"), changed))
     names = [variant.name for variant in variants.values()]
     if len(set(names)) < len(names):
         raise RecipeError(
@@ -104,8 +124,13 @@ def variants_from_options(recipe: Recipe, vary: Sequence[str]) -> tuple[Variant,
 
 
 def check_distinct(variants: Sequence[Variant]) -> None:
-    """Raises:
-    RecipeError: two variants would train the same.
+    """Checks that no two variants train the same.
+
+    Args:
+        variants: What is compared.
+
+    Raises:
+        RecipeError: Two variants have recipes of one id.
     """
     seen: dict[str, str] = {}
     for variant in variants:
@@ -117,24 +142,21 @@ def check_distinct(variants: Sequence[Variant]) -> None:
         seen[variant.recipe.id] = variant.name
 
 
-def _values(values_text: str, option_text: str) -> list[Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
+def _parse_values(values_text: str, option_text: str) -> list[Any]:
     try:
         values = YAML(typ="safe", pure=True).load(io.StringIO(f"[{values_text}]"))
-    except YAMLError:
+    except YAMLError as error:
         raise RecipeError(
             f"--vary: expected values as in YAML, got {option_text!r}; put texts with brackets in quotes."
-        ) from None
+        ) from error
     return list(values)
 
 
 def _folder_name(text: str) -> str:
-    """Names a folder, too: what a path would take apart is replaced."""
+    """A name that is no path: characters that separate folders are replaced."""
     return re.sub(r"[^\w.=,+\[\] {}:-]+", "_", text)
 
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value).replace("None", "null").replace("'", "")
-    return text if len(text) <= 40 else text[:37] + "..."
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else text[: _MAX_VALUE_CHARACTERS - 3] + "..."

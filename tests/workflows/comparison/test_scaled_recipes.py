@@ -22,23 +22,23 @@ def small(name: str, *, backbone: str = "mobilenet_0.25", epochs: int | None = 1
     "name", ["gradient_gangstars", "ynwa", "hyperbee", "dai_che_e_venerdi", "overfitting_exorcists_a"]
 )
 def test_only_backbone_epochs_rates_and_depth_change(name: str) -> None:
-    declared, made = shipped(name), small(name)
-    check_recipe(made)
-    assert made.backbone.name == "mobilenet_0.25"
+    declared, scaled_recipe = shipped(name), small(name)
+    check_recipe(scaled_recipe)
+    assert scaled_recipe.backbone.name == "mobilenet_0.25"
     for field in ("input", "head", "loss", "imbalance", "augmentation", "batch_size", "tta_transforms"):
-        assert getattr(made, field) == getattr(declared, field), field
-    for before, after in zip(declared.stages, made.stages, strict=True):
+        assert getattr(scaled_recipe, field) == getattr(declared, field), field
+    for before, after in zip(declared.stages, scaled_recipe.stages, strict=True):
         assert (after.schedule, after.augmentation) == (before.schedule, before.augmentation)
         assert after.optimizer.name == before.optimizer.name
 
 
-def test_unfreezing_keeps_its_share() -> None:
+def test_unfreezing_keeps_its_fraction() -> None:
     before, after = shipped("gradient_gangstars"), small("gradient_gangstars")
     layers = after.stages[1].unfreeze
     assert isinstance(layers, LastLayers)
     assert layers.kinds == ("conv", "dense")
-    share = 200 / num_layers(before.backbone)
-    assert layers.layers == pytest.approx(share * num_layers(after.backbone), abs=1)
+    fraction = 200 / num_layers(before.backbone)
+    assert layers.layers == pytest.approx(fraction * num_layers(after.backbone), abs=1)
     blocks = small("ynwa").stages[1].unfreeze
     assert isinstance(blocks, LastBlocks)
     assert blocks.blocks == 2  # two of seven are more than one of five

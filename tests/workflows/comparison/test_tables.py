@@ -14,7 +14,7 @@ from bloodauto.workflows.comparison.tables import as_csv, as_json, cells, headin
 
 
 def row(
-    name: str, published: float | None, shift: float, *, accuracy: float = 0.9, views: float | None = None
+    name: str, published: float | None, shift: float, *, accuracy: float = 0.9, tta_shift: float | None = None
 ) -> ComparisonRow:
     def scored(value: float) -> ScoresWithIntervals:
         return ScoresWithIntervals(
@@ -22,17 +22,17 @@ def row(
         )
 
     training = VariantResult(name, Path(name), True, "", 4, 1234, 61.25)
-    with_tta = None if views is None else scored(views)
+    with_tta = None if tta_shift is None else scored(tta_shift)
     return ComparisonRow(name, "densenet121", published, training, scored(shift), with_tta, 7, Interval(-0.012, 0.034))
 
 
 FAILED = ComparisonRow(
     "f", "vgg16", 0.5, VariantResult("f", Path("f"), False, "the loss is nan", 0, 0, 3.0), None, None, 1, None
 )
-ROWS = [row("a", 0.6, 0.5), row("b", 0.8, 0.7, views=0.75), row("c", 0.9, 0.6), FAILED]
+ROWS = [row("a", 0.6, 0.5), row("b", 0.8, 0.7, tta_shift=0.75), row("c", 0.9, 0.6), FAILED]
 
 
-def test_a_row_says_what_was_measured() -> None:
+def test_a_row_shows_what_was_measured() -> None:
     assert dict(zip(headings("hidden_accuracy"), cells(ROWS[1]), strict=True)) == {
         "variant": "b",
         "published: hidden accuracy": "0.8",
@@ -47,34 +47,34 @@ def test_a_row_says_what_was_measured() -> None:
     assert len(cells(FAILED)) == len(headings(""))
 
 
-def test_orders_are_compared_where_both_are_known() -> None:
-    found = rank_correlations(ROWS)
+def test_rank_correlations_need_three_variants_with_both_scores() -> None:
+    correlations = rank_correlations(ROWS)
     # All accuracies are equal: no order of theirs to compare.
-    assert found is None
+    assert correlations is None
     rows = [row(name, published, shift, accuracy=accuracy) for name, published, shift, accuracy in (
         ("a", 0.6, 0.5, 0.99), ("b", 0.8, 0.7, 0.98), ("c", 0.9, 0.6, 0.97), ("d", None, 0.1, 0.5),
     )]  # fmt: skip
-    found = rank_correlations([*rows, FAILED])
-    assert found is not None
-    assert found.variants == 3
+    correlations = rank_correlations([*rows, FAILED])
+    assert correlations is not None
+    assert correlations.variants == 3
     # By hand: ranks 1 2 3 against 1 3 2; of three pairs two agree and one does not.
-    assert found.spearman == pytest.approx(0.5)
-    assert found.kendall == pytest.approx(1 / 3)
-    assert (found.accuracy_spearman, found.accuracy_kendall) == pytest.approx((-1.0, -1.0))
+    assert correlations.spearman == pytest.approx(0.5)
+    assert correlations.kendall == pytest.approx(1 / 3)
+    assert (correlations.accuracy_spearman, correlations.accuracy_kendall) == pytest.approx((-1.0, -1.0))
     assert rank_correlations(rows[:2]) is None
-    told = notes(rows, found, images=500)
-    assert "Spearman 0.50, Kendall 0.33; of the accuracies Spearman -1.00" in told[-1]
+    note_lines = notes(rows, correlations, images=500)
+    assert "Spearman 0.50, Kendall 0.33; of the accuracies Spearman -1.00" in note_lines[-1]
 
 
-def test_scores_over_views_are_those_compared() -> None:
+def test_scores_with_tta_are_those_compared() -> None:
     rows = [
         row("a", 0.6, 0.5, accuracy=0.8),
         row("b", 0.8, 0.7, accuracy=0.9),
-        row("c", 0.9, 0.6, accuracy=0.95, views=0.9),
+        row("c", 0.9, 0.6, accuracy=0.95, tta_shift=0.9),
     ]
-    found = rank_correlations(rows)
-    assert found is not None
-    assert found.spearman == pytest.approx(1.0)
+    correlations = rank_correlations(rows)
+    assert correlations is not None
+    assert correlations.spearman == pytest.approx(1.0)
 
 
 def test_text_markdown_csv_and_json_hold_the_same_rows() -> None:
@@ -88,7 +88,7 @@ def test_text_markdown_csv_and_json_hold_the_same_rows() -> None:
     assert table.count("\n| ") == 1 + len(ROWS)
     assert "not what another seed would" in table
     flat = list(csv.DictReader(io.StringIO(as_csv(ROWS))))
-    assert [one["name"] for one in flat] == ["a", "b", "c", "f"]
+    assert [record["name"] for record in flat] == ["a", "b", "c", "f"]
     assert float(flat[1]["with_tta_shift"]) == 0.75
     assert flat[3]["failure"] == "the loss is nan"
     variants = as_json(ROWS, None)["variants"]

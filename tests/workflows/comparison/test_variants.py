@@ -41,28 +41,28 @@ def test_each_value_is_a_variant_beside_the_recipe_itself(base: Path) -> None:
     variants = variants_from_options(
         recipe, ["head.dropout=0, 0.3, 0.5", "head.dense_units=[],[16],[16, 8]", "stages.0.epochs=5"]
     )
-    found = {one.name: one.recipe for one in variants}
+    recipes = {variant.name: variant.recipe for variant in variants}
     # 0.3 and no dense layers are the recipe's own.
     names = ["base", "head.dropout=0", "head.dropout=0.5", "head.dense_units=[16]", "head.dense_units=[16, 8]"]
-    assert list(found) == [*names, "stages.0.epochs=5"]
-    assert found["base"] == recipe
-    assert found["head.dropout=0.5"].head.dropout == 0.5
-    assert found["head.dropout=0.5"].stages == recipe.stages
-    assert found["head.dense_units=[16, 8]"].head.dense_units == (16, 8)
-    assert found["stages.0.epochs=5"].total_epochs == 5
+    assert list(recipes) == [*names, "stages.0.epochs=5"]
+    assert recipes["base"] == recipe
+    assert recipes["head.dropout=0.5"].head.dropout == 0.5
+    assert recipes["head.dropout=0.5"].stages == recipe.stages
+    assert recipes["head.dense_units=[16, 8]"].head.dense_units == (16, 8)
+    assert recipes["stages.0.epochs=5"].total_epochs == 5
 
 
 def test_a_group_of_fields_can_be_varied(base: Path) -> None:
     variants = variants_from_options(
         load_recipe(base), ["stages.0.unfreeze=none,{blocks: 2}", "loss={name: focal, gamma: 2}"]
     )
-    assert [one.recipe.stages[0].unfreeze for one in variants[1:3]] != ["all", "all"]
+    assert [variant.recipe.stages[0].unfreeze for variant in variants[1:3]] != ["all", "all"]
     assert variants[3].recipe.loss.gamma == 2
-    assert all("/" not in one.name for one in variants)
+    assert all("/" not in variant.name for variant in variants)
 
 
 @pytest.mark.parametrize(
-    ("vary", "told"),
+    ("vary", "message"),
     [
         ("head.dropout", "expected path=value,value"),
         ("=1", "expected path=value,value"),
@@ -74,10 +74,10 @@ def test_a_group_of_fields_can_be_varied(base: Path) -> None:
         ("head.dropout=0.3", "expected a value that the recipe does not have already"),
     ],
 )
-def test_what_cannot_be_varied(base: Path, vary: str, told: str) -> None:
+def test_a_wrong_vary_is_refused(base: Path, vary: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         variants_from_options(load_recipe(base), [vary])
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).startswith("--vary")
 
 
@@ -88,19 +88,27 @@ def ablation(folder: Path, variants: str, **more: str) -> Path:
     return path
 
 
-def test_changes_add_up_where_they_are_cumulative(base: Path) -> None:
+def test_overrides_accumulate_where_they_are_cumulative(base: Path) -> None:
     rows = "  - {name: a}\n  - {name: b, overrides: {head.dropout: 0.1}}\n  - {name: c, overrides: {batch_size: 8}}\n"
     apart, figure = declared_variants(ablation(base.parent, rows))
-    assert [(one.recipe.head.dropout, one.recipe.batch_size) for one in apart] == [(0.3, 64), (0.1, 64), (0.3, 8)]
+    assert [(variant.recipe.head.dropout, variant.recipe.batch_size) for variant in apart] == [
+        (0.3, 64),
+        (0.1, 64),
+        (0.3, 8),
+    ]
     added, _ = declared_variants(ablation(base.parent, rows, cumulative="true"))
-    assert [(one.recipe.head.dropout, one.recipe.batch_size) for one in added] == [(0.3, 64), (0.1, 64), (0.1, 8)]
+    assert [(variant.recipe.head.dropout, variant.recipe.batch_size) for variant in added] == [
+        (0.3, 64),
+        (0.1, 64),
+        (0.1, 8),
+    ]
     assert figure == ""
     assert is_ablation(base.parent / "ablation.yaml")
     assert not is_ablation(base)
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ("  - {name: a}\n", "ablation.yaml:3: variants: expected at least 2"),
         (
@@ -116,13 +124,13 @@ def test_changes_add_up_where_they_are_cumulative(base: Path) -> None:
         ("  - {name: a}\n  - {nam: b}\n", "variants.1.nam: no such field; did you mean 'name'?"),
     ],
 )
-def test_what_is_wrong_in_a_declared_ablation_is_told(base: Path, rows: str, told: str) -> None:
+def test_a_fault_in_a_declared_ablation_is_reported(base: Path, rows: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         declared_variants(ablation(base.parent, rows))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_base_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_base_is_reported(tmp_path: Path) -> None:
     path = ablation(tmp_path, "  - {name: a}\n  - {name: b, overrides: {batch_size: 8}}\n")
     with pytest.raises(RecipeError, match=r"ablation\.yaml:2: base: expected a recipe's file"):
         declared_variants(path)
@@ -138,26 +146,26 @@ def test_variants_that_train_the_same_are_refused(base: Path) -> None:
 def test_every_shipped_ablation_makes_different_recipes_that_can_be_trained(path: Path) -> None:
     variants, figure = declared_variants(path)
     check_distinct(variants)
-    for one in variants:
-        check_recipe(one.recipe)
-    assert bool(figure) == any(one.published is not None for one in variants)
+    for variant in variants:
+        check_recipe(variant.recipe)
+    assert bool(figure) == any(variant.published is not None for variant in variants)
 
 
 def test_the_ladder_is_the_published_one() -> None:
     variants, figure = declared_variants(TRIALS / "ablations" / "ynwa_ladder.yaml")
     assert figure == "hidden_accuracy"
-    assert [one.published for one in variants] == [0.63, 0.68, 0.74, 0.87, 0.89, 0.90]
-    frozen, tuned, based, randomly, dropping, cutting = (one.recipe for one in variants)
+    assert [variant.published for variant in variants] == [0.63, 0.68, 0.74, 0.87, 0.89, 0.90]
+    frozen, tuned, based, randomly, dropping, cutting = (variant.recipe for variant in variants)
     assert [stage.unfreeze for stage in frozen.stages] == ["none"]
     assert (frozen.augmentation.steps, tuned.augmentation.steps) == ((), ())
-    assert [len(one.augmentation.steps) for one in (based, randomly, dropping, cutting)] == [7, 8, 8, 9]
+    assert [len(variant.augmentation.steps) for variant in (based, randomly, dropping, cutting)] == [7, 8, 8, 9]
     assert tuned.stages[1].unfreeze.blocks == 3  # type: ignore[union-attr]
     assert dropping.head.dropout < randomly.head.dropout
     # All steps are trained for as many epochs.
-    assert len({one.recipe.total_epochs for one in variants}) == 1
+    assert len({variant.recipe.total_epochs for variant in variants}) == 1
 
 
-def test_shipped_names_are_found_and_others_told() -> None:
+def test_shipped_names_are_resolved_and_others_refused() -> None:
     assert find_recipe_file("ynwa") == TRIALS / "ynwa.yaml"
     assert find_recipe_file("ynwa_ladder") == TRIALS / "ablations" / "ynwa_ladder.yaml"
     assert find_recipe_file("no/such.yaml") == Path("no/such.yaml")
@@ -174,7 +182,7 @@ def test_the_declared_ensemble_names_its_members() -> None:
     assert ensemble.source.published["hidden_accuracy"] == 0.93
 
 
-def test_a_member_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_member_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "both.yaml"
     path.write_text("source: {title: t}\nmembers:\n  - {recipe: a.yaml}\n  - {recipe: b.yaml}\n")
     with pytest.raises(
