@@ -44,3 +44,10 @@ def test_yaml_is_a_recipe_a_space_or_a_part_of_one(document: str, text: str, tmp
         assert Augmentation.model_validate(value["augmentation"]).steps
     else:
         assert set(value) <= {*Recipe.model_fields, "smoke", "in_domain"}, document
+
+
+def test_the_examples_space_is_one_and_its_folder_is_described() -> None:
+    folder = ROOT / "examples"
+    assert list(load_space(folder / "custom_space.yaml").domains())
+    described = (folder / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in folder.iterdir() if path.is_file() and path.name not in described + "README.md"] == []
