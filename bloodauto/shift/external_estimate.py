@@ -1,4 +1,7 @@
-"""What accuracy to expect in another laboratory: an interval from drawn ones, widened until it holds for unknown causes."""
+"""The external performance estimate: an interval for the accuracy at another site.
+
+It is fitted to simulated sites and widened until it also holds for shift factors that it was not fitted to.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.special import betaln  # type: ignore[import-untyped]
-from scipy.stats import beta  # type: ignore[import-untyped]
+from scipy.optimize import minimize
+from scipy.special import betaln
+from scipy.stats import beta
 
-#: Fewer drawn laboratories than this say nothing of a tail.
+from bloodauto.types import Floats, Mask
+
+#: Fewer simulated sites than this say nothing of a tail.
 MIN_SIMULATED_SITES = 12
-#: A cause is left out where at least so many laboratories lack it, to fit what is left to, and so many have it, to judge by.
+#: A factor is left out where at least so many sites lack it, to fit the rest to, and so many have it, to evaluate on.
 _MIN_SITES_WITHOUT, _MIN_SITES_WITH = 5, 3
-#: Prior on the logarithm of a population's precision (a + b): mean and deviation. Accuracies then differ from place to place by
-#: 5 to 35 points; with a few dozen laboratories it is hardly felt.
+#: Prior on the logarithm of a population's precision (a + b): mean and standard deviation. Accuracies then differ from site to
+#: site by 5 to 35 points; with a few dozen sites it hardly matters.
 _LOG_PRECISION = (math.log(8.0), 1.5)
 #: Widenings that are tried, in log-odds.
 _WIDENINGS = np.linspace(0.0, 4.0, 81)
@@ -26,12 +31,12 @@ _EDGE = 1e-6
 
 @dataclass(frozen=True)
 class SiteOutcome:
-    """How a model did under one drawn laboratory.
+    """How a model did at one simulated site.
 
     Attributes:
-        causes: what differed there: names of families, or of their groups; at least one.
-        correct: how many of its images were answered rightly.
-        images: how many there were, at least 1.
+        shift_factors: What differed there: names of families, or of their groups; at least one.
+        correct: The number of correct predictions.
+        images: The number of images, at least 1.
     """
 
     shift_factors: tuple[str, ...]
@@ -39,23 +44,24 @@ class SiteOutcome:
     images: int
 
     def __post_init__(self) -> None:
-        assert self.shift_factors, "causes: expected at least one"
+        assert self.shift_factors, "shift_factors: expected at least one"
         assert 0 <= self.correct <= self.images, f"expected 0 <= correct <= images, got {self.correct} of {self.images}"
         assert self.images, "images: expected at least one"
 
 
 @dataclass(frozen=True)
 class ExternalEstimate:
-    """What to expect in a laboratory that nobody has seen.
+    """The accuracy to expect at a site that was not trained on.
 
     Attributes:
-        middle: mean accuracy of such laboratories, 0-1.
-        low, high: bounds of the accuracy in the next one, 0-1.
-        nominal_coverage: how often the bounds are meant to hold.
-        measured_coverage: how often bounds made without a cause held where that cause was at work, each cause counting
-            once; None where no cause could be left out.
-        shifts: how many laboratories were drawn.
-        causes: how many causes were left out in turn.
+        mean: The mean accuracy of such sites, 0-1.
+        low: The lower bound of the prediction interval for the next site, 0-1.
+        high: The upper bound, 0-1.
+        nominal_coverage: The fraction of sites that the interval is meant to contain, 0-1.
+        measured_coverage: The fraction of sites that intervals contained when they were fitted without a factor that those
+            sites have, each factor counting once; None where no factor could be left out.
+        simulated_sites: The number of sites that it was fitted to.
+        shift_factors: The number of factors that were left out in turn.
     """
 
     mean: float
@@ -70,140 +76,146 @@ class ExternalEstimate:
 def estimate_external_performance(
     outcomes: Sequence[SiteOutcome], *, nominal_coverage: float = 0.9
 ) -> ExternalEstimate | None:
-    """An interval for the accuracy in another laboratory.
+    """Estimates the accuracy at another site, with a prediction interval.
 
-    Accuracies of laboratories are taken for draws from a beta distribution, and the right answers in each for binomial
-    (Griffiths 1973, doi:10.2307/2529131): what a few images of one laboratory miss by chance is then not taken for a difference
-    between laboratories. The distribution's quantiles bound the next laboratory of the same kind.
+    The accuracies of sites are modelled as draws from a beta distribution, and the correct predictions at each as binomial
+    (Griffiths 1973, doi:10.2307/2529131), so that chance among few images is not taken for a difference between sites. The
+    quantiles of the distribution bound the next site of the same population.
 
-    A real laboratory also differs in a way that the drawn ones do not. So each cause is left out in turn: bounds from the
-    laboratories without it are held against those with it, and either bound is moved outwards, in log-odds, until no more of
-    them lie beyond it than the nominal coverage allows, whichever cause is left out. What lies beyond is judged by each
-    laboratory's accuracy given all of them, so that chance among its few images counts neither for nor against. The measured
-    coverage repeats all of that inside what is left when a cause is left out, so that no cause it is measured on has taken
-    part in the widening.
+    A real site also differs in factors that simulated ones lack. So each factor is left out in turn: bounds from the sites
+    without it are compared with the sites that have it, and each bound is moved outwards, in log-odds, until no more of them
+    lie beyond it than the nominal coverage allows, whichever factor is left out. How many lie beyond is judged by the
+    posterior of each site's accuracy given all sites, so that chance among its few images counts neither for nor against the
+    bounds. The measured coverage repeats all of this within the sites that lack a factor, so that no factor that it is
+    measured on takes part in the widening. Leave-one-factor-out widening is ours.
 
-    Causes that no family simulates (another mix of patients, another opinion on what an immature cell is) are not covered.
+    Factors that no family simulates (another patient population, another definition of an immature cell) are not covered.
 
     Args:
-        outcomes: of one model under laboratories drawn alike.
-        nominal_coverage: above 0, below 1.
+        outcomes: Results of one model at sites drawn alike.
+        nominal_coverage: Above 0, below 1.
 
     Returns:
-        None for fewer than ``MIN_SIMULATED_SITES`` outcomes.
+        The estimate; None for fewer than ``MIN_SIMULATED_SITES`` outcomes.
     """
     assert 0 < nominal_coverage < 1, f"nominal_coverage: expected a number between 0 and 1, got {nominal_coverage}"
     if len(outcomes) < MIN_SIMULATED_SITES:
         return None
-    names = sorted({cause for one in outcomes for cause in one.shift_factors})
+    names = sorted({factor for outcome in outcomes for factor in outcome.shift_factors})
     sample = _Sample(
-        np.array([one.correct for one in outcomes], dtype=np.float64),
-        np.array([one.images for one in outcomes], dtype=np.float64),
-        np.array([[name in one.shift_factors for name in names] for one in outcomes]),
+        np.array([outcome.correct for outcome in outcomes], dtype=np.float64),
+        np.array([outcome.images for outcome in outcomes], dtype=np.float64),
+        np.array([[name in outcome.shift_factors for name in names] for outcome in outcomes]),
     )
     population = _fit(sample)
     low, high = population.bounds(nominal_coverage, *_widening(sample, nominal_coverage))
-    held = []
-    for rest, affected in sample.leave_one_factor_out():
-        bounds = _fit(rest).bounds(nominal_coverage, *_widening(rest, nominal_coverage))
+    coverages = []
+    for without, affected in sample.leave_one_factor_out():
+        bounds = _fit(without).bounds(nominal_coverage, *_widening(without, nominal_coverage))
         below, above = population.outside(affected, *bounds)
-        held.append(1 - float(below + above))
+        coverages.append(1 - float(below + above))
     mean = population.a / (population.a + population.b)
     return ExternalEstimate(
         mean=mean,
         low=min(low, mean),
         high=max(high, mean),
         nominal_coverage=nominal_coverage,
-        measured_coverage=float(np.mean(held)) if held else None,
+        measured_coverage=float(np.mean(coverages)) if coverages else None,
         simulated_sites=len(outcomes),
-        shift_factors=len(held),
+        shift_factors=len(coverages),
     )
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Laboratories: right answers and images, float (n,), and which cause was at work, bool (n, causes)."""
+    """Sites.
 
-    correct: np.ndarray
-    images: np.ndarray
-    has_factor: np.ndarray
+    Attributes:
+        correct: Correct predictions, float64 (n,).
+        images: Images, float64 (n,).
+        has_factor: Which shift factor a site has, bool (n, factors).
+    """
+
+    correct: Floats
+    images: Floats
+    has_factor: Mask
 
     def leave_one_factor_out(self) -> list[tuple[_Sample, _Sample]]:
-        """For every cause that can be left out: the laboratories without it, and those with it."""
-        found: list[tuple[_Sample, _Sample]] = []
-        for cause, affected in enumerate(self.has_factor.T):
+        """For every factor that can be left out: the sites without it, and those with it."""
+        pairs: list[tuple[_Sample, _Sample]] = []
+        for factor, affected in enumerate(self.has_factor.T):
             if affected.sum() >= _MIN_SITES_WITH and (~affected).sum() >= _MIN_SITES_WITHOUT:
-                others = np.delete(self.has_factor, cause, axis=1)
+                others = np.delete(self.has_factor, factor, axis=1)
                 without, having = (
                     _Sample(self.correct[rows], self.images[rows], others[rows]) for rows in (~affected, affected)
                 )
-                found.append((without, having))
-        return found
+                pairs.append((without, having))
+        return pairs
 
 
 @dataclass(frozen=True)
 class _Population:
-    """A beta distribution of laboratories' accuracies, both parameters above 0."""
+    """A beta distribution of sites' accuracies, both parameters above 0."""
 
     a: float
     b: float
 
     def bounds(self, coverage: float, lower_by: float = 0.0, raise_by: float = 0.0) -> tuple[float, float]:
-        """Quantiles that leave out the same share on either side, moved outwards by so much log-odds."""
+        """Quantiles that exclude the same probability on either side, moved outwards by so much log-odds."""
         low, high = np.clip(beta.ppf([(1 - coverage) / 2, (1 + coverage) / 2], self.a, self.b), _EDGE, 1 - _EDGE)
         return float(_shift_log_odds(low, -lower_by)), float(_shift_log_odds(high, raise_by))
 
-    def outside(self, sample: _Sample, low: Any, high: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Mean probability that a laboratory's accuracy, given its answers, is below ``low`` and above ``high``."""
-        right, wrong = self.a + sample.correct, self.b + sample.images - sample.correct
-        below = beta.cdf(np.asarray(low)[..., None], right, wrong).mean(axis=-1)
-        return below, beta.sf(np.asarray(high)[..., None], right, wrong).mean(axis=-1)
+    def outside(self, sample: _Sample, low: float | Floats, high: float | Floats) -> tuple[Floats, Floats]:
+        """Mean probability that a site's accuracy, given its predictions, is below ``low`` and above ``high``."""
+        a, b = self.a + sample.correct, self.b + sample.images - sample.correct
+        below = beta.cdf(np.asarray(low)[..., None], a, b).mean(axis=-1)
+        return below, beta.sf(np.asarray(high)[..., None], a, b).mean(axis=-1)
 
 
 def _fit(sample: _Sample) -> _Population:
-    """The population under which the answers, and the prior on its precision, are most likely."""
+    """The population under which the predictions, and the prior on its precision, are most likely."""
     wrong = sample.images - sample.correct
 
-    def parameters(at: np.ndarray) -> tuple[float, float]:
+    def parameters(at: Floats) -> tuple[float, float]:
         precision = math.exp(at[1])
         # Bounded, so that the search cannot reach a parameter of zero or infinity.
         mean = float(np.clip(1 / (1 + math.exp(-at[0])), 1e-4, 1 - 1e-4))
         return mean * precision, (1 - mean) * precision
 
-    def loss(at: np.ndarray) -> float:
+    def loss(at: Floats) -> float:
         a, b = parameters(at)
         likelihood = (betaln(a + sample.correct, b + wrong) - betaln(a, b)).sum()
         return float(-likelihood + 0.5 * ((at[1] - _LOG_PRECISION[0]) / _LOG_PRECISION[1]) ** 2)
 
     start = [math.log((sample.correct.sum() + 0.5) / (wrong.sum() + 0.5)), _LOG_PRECISION[0]]
-    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4})
-    return _Population(*parameters(found.x))
+    optimum = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4})
+    return _Population(*parameters(optimum.x))
 
 
 def _widening(sample: _Sample, coverage: float) -> tuple[float, float]:
-    """By how much log-odds the low and the high bound must move outwards to hold for causes that are left out."""
+    """By how much log-odds the low and the high bound must move outwards to hold for factors that are left out."""
     population = _fit(sample)
     beyond = []
-    for rest, affected in sample.leave_one_factor_out():
-        low, high = _fit(rest).bounds(coverage)
+    for without, affected in sample.leave_one_factor_out():
+        low, high = _fit(without).bounds(coverage)
         beyond.append(
             population.outside(affected, _shift_log_odds(low, -_WIDENINGS), _shift_log_odds(high, _WIDENINGS))
         )
     if not beyond:
         return 0.0, 0.0
-    # By the worst cause, not by their mean: there are few, and the next one is none of them.
+    # By the worst factor, not by their mean: there are few, and the next one is none of them.
     below, above = np.max(beyond, axis=0)
     allowed = (1 - coverage) / 2
     return _smallest_widening(below <= allowed), _smallest_widening(above <= allowed)
 
 
-def _smallest_widening(suffices: np.ndarray) -> float:
+def _smallest_widening(suffices: Mask) -> float:
     return float(_WIDENINGS[int(suffices.argmax()) if suffices.any() else -1])
 
 
-def _shift_log_odds(share: Any, by: Any) -> Any:
-    """A share of 0-1, exclusive, after its log-odds were changed."""
-    return 1 / (1 + np.exp(-(np.log(share / (1 - share)) + by)))
+def _shift_log_odds(probability: Any, by: Any) -> Any:
+    """A probability of 0-1, exclusive, after its log-odds were changed."""
+    return 1 / (1 + np.exp(-(np.log(probability / (1 - probability)) + by)))
 
 
 #: What the interval is about, for whoever reads it.
@@ -220,9 +232,11 @@ def external_estimate_text(test: Mapping[str, Any]) -> str:
     Args:
         test: with ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``elsewhere``, which has the fields of ``Expectation``.
     """
-    home = [100 * float(test[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")]
-    away = [100 * float(test["external"][name]) for name in ("mean", "low", "high")]
-    return f"Same lab {home[0]:.1f} % ({home[1]:.1f}-{home[2]:.1f}); elsewhere {away[0]:.0f} % ({away[1]:.0f}-{away[2]:.0f})"
+    accuracy, accuracy_low, accuracy_high = (
+        100 * float(test[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")
+    )
+    mean, low, high = (100 * float(test["external"][name]) for name in ("mean", "low", "high"))
+    return f"Same lab {accuracy:.1f} % ({accuracy_low:.1f}-{accuracy_high:.1f}); elsewhere {mean:.0f} % ({low:.0f}-{high:.0f})"
 
 
 def coverage_text(estimate: Mapping[str, Any]) -> str:

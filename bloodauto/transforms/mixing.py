@@ -59,11 +59,11 @@ def mix_targets(targets: Targets, weights: Scores, pairing: Pairing) -> tuple[Ta
     Returns:
         float32 (n, classes) and float32 (n,).
     """
-    own = pairing.own_weight * weights
+    weighted = pairing.own_weight * weights
     other = (1.0 - pairing.own_weight) * weights[pairing.partner]
-    total = own + other
+    total = weighted + other
     # Where both weigh nothing any mix will do, but the label must still be a distribution.
-    own_fraction = np.where(total > 0, own / np.where(total > 0, total, 1.0), pairing.own_weight)[:, None]
+    own_fraction = np.where(total > 0, weighted / np.where(total > 0, total, 1.0), pairing.own_weight)[:, None]
     mixed = own_fraction * targets + (1.0 - own_fraction) * targets[pairing.partner]
     return mixed.astype(np.float32), total.astype(np.float32)
 

@@ -192,7 +192,7 @@ class BatchPipeline:
                 self._augmenter,
                 num_processes=self._num_processes,
                 num_slots=slots,
-                batch_shape=(self._batch_size, *self._images.shape[1:]),  # type: ignore[arg-type]
+                batch_shape=(self._batch_size, *self._images.shape[1:]),
             )
         pool = self._worker_pool
 

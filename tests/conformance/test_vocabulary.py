@@ -34,13 +34,9 @@ PENDING = {
     #
     "bloodauto/run",
     #
-    "bloodauto/shift",
-    #
     "bloodauto/testing",
     #
     "bloodauto/training",
-    #
-    "bloodauto/transforms",
     #
     "bloodauto/tuning",
     #
@@ -62,11 +58,7 @@ PENDING = {
     #
     "tests/run",
     #
-    "tests/shift",
-    #
     "tests/training",
-    #
-    "tests/transforms",
     #
     "tests/tuning",
     #

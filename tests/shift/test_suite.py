@@ -121,7 +121,7 @@ def test_a_group_without_families_has_no_shifted_images(labels: Labels) -> None:
     assert list(dict.fromkeys(plan.group_names.tolist())) == list(GROUPS[1:])
 
 
-def test_severities_of_one_image_share_their_noise(cells: Images) -> None:
+def test_severities_of_one_image_have_the_same_noise(cells: Images) -> None:
     plan = rows_of(ShiftSuite(seed=0), "gaussian_noise", (2, 4), 0)
     mild, harsh = plan.render(cells).astype(float) - cells[0]
     assert np.corrcoef(mild.ravel(), harsh.ravel())[0, 1] > 0.8

@@ -27,7 +27,7 @@ def test_memory_is_writable_contiguous_and_of_the_shape() -> None:
     assert empty_batch((0, 4, 4, 3)).shape == (0, 4, 4, 3)
 
 
-def test_memory_is_used_again_once_the_last_view_is_gone() -> None:
+def test_memory_is_used_again_once_the_last_slice_is_gone() -> None:
     first = empty_batch(SHAPE)
     first[:] = 1
     first_address = address(first)
@@ -51,7 +51,7 @@ def test_batches_that_are_kept_are_not_written_by_later_ones() -> None:
         np.testing.assert_array_equal(first, second)
 
 
-def test_threads_never_share_memory() -> None:
+def test_threads_never_get_the_same_memory() -> None:
     clashes = []
 
     def work(number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.registry import corruption_family, random_sign, short_side_px, to_uint8
+from bloodauto.shift.corruptions.registry import corruption_family, map_levels, random_sign, short_side_px, to_uint8
 from bloodauto.transforms.physics import CHANNEL_NANOMETRES, ENCODING_GAMMA, RADIATION_CONSTANT_NM_KELVIN
 from bloodauto.types import Floats, Image
 
@@ -26,8 +26,9 @@ def channel_gains(mired_shift: float) -> Floats:
     In Wien's approximation of Planck's law the ratio of two lamps depends only on the difference of their reciprocal
     temperatures, the mired shift (positive is warmer). The luma of a grey pixel is kept, as automatic exposure does.
     """
-    gains = np.exp(-RADIATION_CONSTANT_NM_KELVIN / CHANNEL_NANOMETRES * mired_shift * 1e-6)
-    return gains / (LUMA @ gains)
+    gains: Floats = np.exp(-RADIATION_CONSTANT_NM_KELVIN / CHANNEL_NANOMETRES * mired_shift * 1e-6)
+    gains /= LUMA @ gains
+    return gains
 
 
 @corruption_family(
@@ -40,7 +41,7 @@ def channel_gains(mired_shift: float) -> Floats:
 )
 def _brightness(image: Image, level: float, rng: np.random.Generator) -> Image:
     factor = 2.0 ** (random_sign(level, rng) / ENCODING_GAMMA)
-    return cv2.LUT(image, to_uint8(_GREY * factor))
+    return map_levels(image, _GREY * factor)
 
 
 @corruption_family(
@@ -53,7 +54,7 @@ def _brightness(image: Image, level: float, rng: np.random.Generator) -> Image:
 )
 def _contrast(image: Image, level: float, rng: np.random.Generator) -> Image:
     middle = image.mean()
-    return cv2.LUT(image, to_uint8(middle + (_GREY - middle) * 2.0 ** random_sign(level, rng)))
+    return map_levels(image, middle + (_GREY - middle) * 2.0 ** random_sign(level, rng))
 
 
 @corruption_family(
@@ -65,7 +66,7 @@ def _contrast(image: Image, level: float, rng: np.random.Generator) -> Image:
     source="Camera response; MedMNIST-C, arXiv:2406.17536 (gamma corruption).",
 )
 def _gamma(image: Image, level: float, rng: np.random.Generator) -> Image:
-    return cv2.LUT(image, to_uint8(255 * (_GREY / 255) ** (2.0 ** random_sign(level, rng))))
+    return map_levels(image, 255 * (_GREY / 255) ** (2.0 ** random_sign(level, rng)))
 
 
 @corruption_family(
@@ -96,7 +97,7 @@ def _vignette(image: Image, level: float, rng: np.random.Generator) -> Image:
 )
 def _colour_temperature(image: Image, level: float, rng: np.random.Generator) -> Image:
     encoded_gains = channel_gains(random_sign(level, rng)) ** (1 / ENCODING_GAMMA)
-    return cv2.LUT(image, to_uint8(_GREY[:, None, None] * encoded_gains))
+    return map_levels(image, _GREY[:, None, None] * encoded_gains)
 
 
 @corruption_family(
@@ -109,7 +110,8 @@ def _colour_temperature(image: Image, level: float, rng: np.random.Generator) ->
 )
 def _saturation(image: Image, level: float, rng: np.random.Generator) -> Image:
     strength = 1 + random_sign(level, rng) / 100
-    return cv2.transform(image, strength * np.eye(3) + (1 - strength) * np.tile(LUMA, (3, 1)))
+    result: Image = cv2.transform(image, strength * np.eye(3) + (1 - strength) * np.tile(LUMA, (3, 1)))
+    return result
 
 
 @corruption_family(
@@ -132,4 +134,4 @@ def _camera(image: Image, level: float, rng: np.random.Generator) -> Image:
     counts = np.stack([np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(3)], axis=1)
     mean = (counts * light).sum(axis=0) / counts.sum(axis=0)
     light = (1 - glare) * light + glare * mean
-    return cv2.LUT(image, to_uint8(255 * light[:, None] ** (exponent / ENCODING_GAMMA)))
+    return map_levels(image, 255 * light[:, None] ** (exponent / ENCODING_GAMMA))

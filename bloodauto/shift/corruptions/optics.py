@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bloodauto.shift.corruptions.registry import corruption_family, short_side_px
-from bloodauto.types import Image
+from bloodauto.types import Floats, Image
 
 
 def defocus_kernel(radius_px: float) -> NDArray[np.float32]:
@@ -16,7 +16,8 @@ def defocus_kernel(radius_px: float) -> NDArray[np.float32]:
     axis = np.arange(-half, half + 1, dtype=np.float32)
     distance = np.hypot(axis[:, None], axis[None, :])
     kernel = np.clip(radius_px + 0.5 - distance, 0.0, 1.0)
-    return (kernel / kernel.sum()).astype(np.float32)
+    kernel /= kernel.sum()
+    return kernel.astype(np.float32)
 
 
 def motion_kernel(length_px: float, angle_radians: float) -> NDArray[np.float32]:
@@ -26,12 +27,14 @@ def motion_kernel(length_px: float, angle_radians: float) -> NDArray[np.float32]
     cosine, sine = np.cos(angle_radians), np.sin(angle_radians)
     along = axis[None, :] * cosine + axis[:, None] * sine
     across = axis[:, None] * cosine - axis[None, :] * sine
-    kernel = np.clip(length_px / 2 + 0.5 - np.abs(along), 0.0, 1.0) * np.clip(1.0 - np.abs(across), 0.0, 1.0)
-    return (kernel / kernel.sum()).astype(np.float32)
+    kernel: Floats = np.clip(length_px / 2 + 0.5 - np.abs(along), 0.0, 1.0) * np.clip(1.0 - np.abs(across), 0.0, 1.0)
+    kernel /= kernel.sum()
+    return kernel.astype(np.float32)
 
 
 def _filter(image: Image, kernel: NDArray[np.float32]) -> Image:
-    return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    result: Image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return result
 
 
 @corruption_family(

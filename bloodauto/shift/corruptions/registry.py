@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+import cv2
 import numpy as np
 
 from bloodauto.errors import DataError, RecipeError
@@ -149,7 +150,8 @@ def corruption_family(
 
 def short_side_px(image: Image) -> int:
     """The yardstick for every length: images of one cell show the same part of the slide at any resolution."""
-    return min(image.shape[:2])
+    height, width = image.shape[:2]
+    return int(min(height, width))
 
 
 def random_sign(level: float, rng: np.random.Generator) -> float:
@@ -160,3 +162,17 @@ def random_sign(level: float, rng: np.random.Generator) -> float:
 def to_uint8(values: Floats) -> Image:
     """Rounds and clips values of a 0-255 scale."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def map_levels(image: Image, levels: Floats) -> Image:
+    """Replaces each level of an image.
+
+    Args:
+        image: uint8 (height, width, 3).
+        levels: The new level of each of 256 levels, float (256,) or, for each channel, (256, 3) or (256, 1, 3).
+
+    Returns:
+        uint8 (height, width, 3), a new array.
+    """
+    result: Image = cv2.LUT(image, to_uint8(levels))
+    return result

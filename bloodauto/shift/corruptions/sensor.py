@@ -53,9 +53,10 @@ def _jpeg(image: Image, level: float, rng: np.random.Generator) -> Image:
 def _resample(image: Image, coarser: float, interpolation: int) -> Image:
     height, width = image.shape[:2]
     small = (max(1, round(width / coarser)), max(1, round(height / coarser)))
-    return cv2.resize(
+    result: Image = cv2.resize(
         cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=interpolation
     )
+    return result
 
 
 @corruption_family(

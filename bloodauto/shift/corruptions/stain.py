@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bloodauto.shift.corruptions.registry import corruption_family, random_sign
+from bloodauto.shift.corruptions.registry import corruption_family, map_levels, random_sign
 from bloodauto.transforms.physics import EOSIN_DENSITY, METHYLENE_BLUE_DENSITY
 from bloodauto.types import Floats, Image
 
@@ -29,7 +29,8 @@ _WHITE_SAMPLES_PER_SIDE = 32
 
 def dye_matrix(factors: tuple[float, float]) -> Floats:
     """The matrix, float64 (3, 3), that multiplies the amounts of (methylene blue, eosin) in a row of densities."""
-    return _TO_DYES @ np.diag([*factors, 1.0]) @ GIEMSA_BASIS
+    matrix: Floats = _TO_DYES @ np.diag([*factors, 1.0]) @ GIEMSA_BASIS
+    return matrix
 
 
 def hue_matrix(angle_degrees: float) -> Floats:
@@ -37,7 +38,8 @@ def hue_matrix(angle_degrees: float) -> Floats:
     axis = np.full(3, 1 / np.sqrt(3))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     angle = np.deg2rad(angle_degrees)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+    matrix: Floats = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+    return matrix
 
 
 def empty_slide_density(image: Image) -> Floats:
@@ -64,7 +66,8 @@ def change_stain(image: Image, matrix: Floats) -> Image:
 
 def from_density(density: Floats) -> Image:
     """Natural optical densities, float32 (height, width, 3) -> levels, uint8."""
-    return cv2.convertScaleAbs(cv2.exp(-density), alpha=255)
+    result: Image = cv2.convertScaleAbs(cv2.exp(-density), alpha=255)
+    return result
 
 
 @corruption_family(
@@ -127,5 +130,4 @@ def _stain_hue(image: Image, level: float, rng: np.random.Generator) -> Image:
 def _background_colour(image: Image, level: float, rng: np.random.Generator) -> Image:
     tint = rng.random(3)
     tint = (tint - tint.min()) / max(float(np.ptp(tint)), 1e-6)
-    density = np.arange(256)[:, None, None] * np.exp(-level * tint)
-    return cv2.LUT(image, np.rint(density).astype(np.uint8))
+    return map_levels(image, np.arange(256)[:, None, None] * np.exp(-level * tint))

@@ -58,12 +58,12 @@ def check_constant_images(family: CorruptionFamily) -> None:
 
 
 def check_memory_layout(family: CorruptionFamily) -> None:
-    """A view of a larger array gives the same image as a copy of it."""
+    """A window of a larger array gives the same image as a copy of it."""
     frame = np.random.default_rng(2).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    view = frame[5:45:2, 50:3:-3]
+    window = frame[5:45:2, 50:3:-3]
     np.testing.assert_array_equal(
-        family.apply(view, 3, np.random.default_rng(4)),
-        family.apply(np.ascontiguousarray(view), 3, np.random.default_rng(4)),
+        family.apply(window, 3, np.random.default_rng(4)),
+        family.apply(np.ascontiguousarray(window), 3, np.random.default_rng(4)),
     )
 
 

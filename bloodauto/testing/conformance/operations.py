@@ -82,12 +82,12 @@ def check_images_in_and_out(operation: Operation) -> None:
 
 
 def check_memory_layout(operation: Operation) -> None:
-    """A view of a larger array gives the same images as a copy of it."""
+    """A window of a larger array gives the same images as a copy of it."""
     frame = np.random.default_rng(2).integers(0, 256, (3, 50, 60, 3), dtype=np.uint8)
-    view = frame[:, 5:45:2, 50:3:-3]
+    window = frame[:, 5:45:2, 50:3:-3]
     policy = _at_magnitude(operation, 0.7)
     np.testing.assert_array_equal(
-        policy(view, np.random.default_rng(4)), policy(np.ascontiguousarray(view), np.random.default_rng(4))
+        policy(window, np.random.default_rng(4)), policy(np.ascontiguousarray(window), np.random.default_rng(4))
     )
 
 

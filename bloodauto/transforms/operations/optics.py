@@ -45,7 +45,8 @@ def _clipped(values: Floats, maximum: float = 1.0) -> Floats:
 
 
 def _normalized(weights: Floats) -> NDArray[np.float32]:
-    return (weights / weights.sum()).astype(np.float32)
+    normalized: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return normalized
 
 
 def gaussian_weights(deviation_pixels: float) -> NDArray[np.float32]:

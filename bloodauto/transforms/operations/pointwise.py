@@ -79,7 +79,7 @@ def contrast(statistics: Statistics, change: float) -> Floats:
     return ramps(np.array([1.0 + change]), -change * statistics.means())
 
 
-# It has no strength; by how much it steepens the contrast of an image of a cell was judged by eye.
+# It has no strength; the level of the family is an estimate for images of cells, as is the one of ``equalize``.
 @adaptive("auto_contrast", gives="ramp", covers={"contrast": lambda _: 0.8})
 def auto_contrast(statistics: Statistics, strength: float) -> Floats:
     """Stretches each channel to 0-255 and leaves a constant channel as it is; a ramp (3, 4)."""

@@ -66,7 +66,7 @@ def _ignores_the_strength(image: Image, target: Image, parameter: float) -> None
     target[:] = image // 2
 
 
-def _draws_from_elsewhere(image: Image, target: Image, parameter: float) -> None:
+def _draws_from_another_generator(image: Image, target: Image, parameter: float) -> None:
     target[:] = np.clip(image + parameter * np.random.default_rng().standard_normal(image.shape), 0, 255)
 
 
@@ -79,7 +79,7 @@ def _weakens(image: Image, target: Image, parameter: float) -> None:
     [
         (_writes_its_input, conformance.check_images_in_and_out),
         (_ignores_the_strength, conformance.check_neutral_value),
-        (_draws_from_elsewhere, conformance.check_same_draws),
+        (_draws_from_another_generator, conformance.check_same_draws),
         (_weakens, conformance.check_effect_grows),
     ],
 )

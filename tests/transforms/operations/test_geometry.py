@@ -45,9 +45,9 @@ def test_zoom_and_stretch_change_sizes_as_declared() -> None:
     area = image.sum()
     assert apply_operation("zoom", 0.75, image).sum() / area == pytest.approx(2**1.5, rel=0.05)
     assert apply_operation("zoom", -0.75, image).sum() / area == pytest.approx(2**-1.5, rel=0.1)
-    stretched = apply_operation("stretch", 0.5, image, ZEROS)
-    assert stretched.sum() / area == pytest.approx(1.0, rel=0.03)
-    columns, rows = (np.count_nonzero(stretched[..., 0].max(axis=axis) > 127) for axis in (0, 1))
+    result = apply_operation("stretch", 0.5, image, ZEROS)
+    assert result.sum() / area == pytest.approx(1.0, rel=0.03)
+    columns, rows = (np.count_nonzero(result[..., 0].max(axis=axis) > 127) for axis in (0, 1))
     assert columns / rows == pytest.approx(2**0.5, rel=0.12)
 
 

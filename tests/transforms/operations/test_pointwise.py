@@ -40,8 +40,10 @@ def test_levels_are_mapped_as_declared(image: Image) -> None:
             apply_operation(name, strength, image).astype(int), levels(results), atol=1, err_msg=name
         )
     low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
-    stretched = (values - low) * (255.0 / (high - low))
-    np.testing.assert_allclose(apply_operation("auto_contrast", 1.0, image).astype(int), levels(stretched), atol=1)
+    expected_levels = (values - low) * (255.0 / (high - low))
+    np.testing.assert_allclose(
+        apply_operation("auto_contrast", 1.0, image).astype(int), levels(expected_levels), atol=1
+    )
 
 
 def test_solarize_inverts_only_levels_at_or_above_the_threshold() -> None:
