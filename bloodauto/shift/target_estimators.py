@@ -11,7 +11,7 @@ from bloodauto.errors import DataError
 from bloodauto.types import Floats, Labels, Probabilities
 
 
-def estimate_by_transport(target: Probabilities, class_fractions: Floats) -> float:
+def estimate_by_transport(target: Probabilities, class_fractions: Floats | Labels) -> float:
     """Confidence optimal transport (COT; Lu et al., arXiv:2305.15640).
 
     The target images are assigned to the classes in given proportions so that each class gets the images that resemble it
@@ -22,7 +22,7 @@ def estimate_by_transport(target: Probabilities, class_fractions: Floats) -> flo
 
     Args:
         target: Class probabilities of the target images, float (m, classes), m at least 1.
-        class_fractions: How often each class is expected there, float (classes,), 0 or more, not all 0.
+        class_fractions: How often each class is expected there, as fractions or counts (classes,), 0 or more, not all 0.
 
     Returns:
         The estimated accuracy, 0-1.
