@@ -3,7 +3,8 @@
     import bloodauto
 
     result = bloodauto.search("cells.npz", budget="30cpu-min", run_dir="runs/first")
-    bloodauto.predict(result.export, "new_cells/", "predictions.csv")
+    model = bloodauto.load_model(result.export)
+    predictions = model.predict(images)  # uint8 (n, height, width, 3), RGB
 
 Importing this package imports neither TensorFlow nor Ray, Optuna or plotly. The first use of a name imports what it needs.
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bloodauto.config.recipe import Recipe, load_recipe
     from bloodauto.config.settings import SearchSettings
     from bloodauto.config.space import SearchSpace, load_space
+    from bloodauto.export.model import Model, Predictions, load_model
     from bloodauto.report.html import write_report
     from bloodauto.workflows.compare import ComparisonResult, ablate, reproduce
     from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining
@@ -61,6 +63,8 @@ _TENSORFLOW_MODULES = {
     "ComparisonResult": "bloodauto.workflows.compare",
     "ComparisonSettings": "bloodauto.workflows.comparison.settings",
     "Progress": "bloodauto.workflows.search",
+    "Model": "bloodauto.export.model",
+    "Predictions": "bloodauto.export.model",
     "ScaledTraining": "bloodauto.workflows.comparison.scaled_recipes",
     "SearchResult": "bloodauto.workflows.search",
     "TrainResult": "bloodauto.workflows.train",
@@ -68,6 +72,7 @@ _TENSORFLOW_MODULES = {
     "export_best": "bloodauto.workflows.export",
     "export_distilled": "bloodauto.workflows.export",
     "export_trained": "bloodauto.workflows.export",
+    "load_model": "bloodauto.export.model",
     "predict": "bloodauto.workflows.export",
     "reproduce": "bloodauto.workflows.compare",
     "resume_search": "bloodauto.workflows.search",
@@ -81,6 +86,8 @@ __all__ = [
     "ComparisonResult",
     "ComparisonSettings",
     "DataError",
+    "Model",
+    "Predictions",
     "Progress",
     "Recipe",
     "RecipeError",
@@ -101,6 +108,7 @@ __all__ = [
     "export_best",
     "export_distilled",
     "export_trained",
+    "load_model",
     "load_recipe",
     "load_space",
     "predict",

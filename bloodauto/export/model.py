@@ -89,12 +89,10 @@ class Model:
             RunError: the network's outputs are no probabilities, or ``ood.npz`` belongs to another model.
 
         Example:
-            >>> model = load_model("runs/first/export")  # doctest: +SKIP
-            >>> predictions = model.predict(images)  # doctest: +SKIP
-            >>> predictions.class_names[predictions.labels[0]]  # doctest: +SKIP
-            'lymphocyte'
-            >>> predictions.abstained.mean()  # doctest: +SKIP
-            0.05
+            >>> model = load_model("runs/first/export")
+            >>> predictions = model.predict(np.load("new_cells.npy"))
+            >>> len(predictions) == len(predictions.abstained) == len(predictions.ood_score) == 24
+            True
         """
         resized = self._resized(images)
         if not len(resized):
@@ -154,8 +152,8 @@ def load_model(path: str | Path) -> Model:
             beside it that is damaged or belongs to another model.
 
     Example:
-        >>> model = load_model("runs/first/export")  # doctest: +SKIP
-        >>> model.class_names  # doctest: +SKIP
+        >>> model = load_model("runs/first/export")
+        >>> model.class_names
         ('basophil', 'eosinophil', 'erythroblast', 'ig', 'lymphocyte', 'monocyte', 'neutrophil', 'platelet')
     """
     file = Path(path)
