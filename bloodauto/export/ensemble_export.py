@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,12 +26,12 @@ from bloodauto.export.final_test import EvaluationTime, evaluate_held_out_test, 
 from bloodauto.export.formats import check_formats
 from bloodauto.export.labels import labels_of
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, TrainingDataFacts
-from bloodauto.export.ood import OodEvaluation, fit_ood_detector
+from bloodauto.export.ood import fit_ood_detector
 from bloodauto.export.tta_evaluation import TtaGain
 from bloodauto.export.write import ExportResult, ModelPackage, write_export
-from bloodauto.run.artifacts import AbstentionRule, HeldOutTest
+from bloodauto.run.artifacts import AbstentionRule, HeldOutTest, OodEvaluation
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json, write_json
+from bloodauto.run.files import read_json
 from bloodauto.types import Images
 
 #: Writing the model card again, as a fraction of building the model and writing its first format.
@@ -221,7 +221,7 @@ class _Export:
             # An evaluation from an earlier export belongs to another detector.
             self._run.ood_evaluation.delete()
             if self._ood_evaluation is not None:
-                write_json(self._run.ood_evaluation.path, asdict(self._ood_evaluation))
+                self._run.ood_evaluation.write(self._ood_evaluation)
 
     def evaluate_held_out_test(self, seconds_left: Callable[[], float], *, num_pending: int) -> None:
         """Evaluates the ensemble on the held-out test set where nobody did and the time suffices.

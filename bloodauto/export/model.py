@@ -15,8 +15,8 @@ from bloodauto.data.arrays import resize_images
 from bloodauto.errors import DataError, RunError, UserError
 from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.selective import is_confident
-from bloodauto.export.ood import OodDetector, ood_score, read_ood_detector
-from bloodauto.run.artifacts import AbstentionRule
+from bloodauto.export.ood import ood_score
+from bloodauto.run.artifacts import AbstentionRule, OodDetector
 from bloodauto.run.directory import ExportDirectory
 from bloodauto.run.files import atomic_path
 from bloodauto.types import Images, Labels, Mask, Probabilities, Scores, check_images
@@ -183,7 +183,6 @@ def load_model(path: str | Path) -> Model:
                 f"{output_shape}. Was it written by bloodauto export-best?"
             )
     directory = ExportDirectory(file.parent)
-    detector_path = directory.ood_detector.path
     labels = directory.labels.read_if_exists()
     if labels is not None and len(labels.classes) != num_classes:
         raise RunError(
@@ -197,7 +196,7 @@ def load_model(path: str | Path) -> Model:
         height_px=height_px,
         width_px=width_px,
         abstention_rule=None if labels is None else labels.abstention,
-        ood_detector=read_ood_detector(detector_path) if detector_path.is_file() else None,
+        ood_detector=directory.ood_detector.read_if_exists(),
         network=network,
     )
 

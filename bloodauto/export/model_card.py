@@ -16,9 +16,8 @@ from bloodauto.evaluation.probability_scaling import Calibration
 from bloodauto.evaluation.selective import Abstention, ConfidenceScore
 from bloodauto.export.ensemble_model import TtaTransform
 from bloodauto.export.formats import EXPORTERS
-from bloodauto.export.ood import OodEvaluation
 from bloodauto.export.tta_evaluation import TtaGain
-from bloodauto.run.artifacts import HeldOutTest, Labels
+from bloodauto.run.artifacts import HeldOutTest, Labels, OodEvaluation
 from bloodauto.run.yaml_files import dump_yaml
 from bloodauto.shift.external_estimate import ESTIMATE_SCOPE, coverage_text, external_estimate_text
 

@@ -1,4 +1,4 @@
-"""What test-time transforms change on images that were kept apart, and what they cost."""
+"""Measures what test-time augmentation (TTA) changes on validation images, and what it costs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.assemble import with_tta_predictions
 from bloodauto.ensemble.predictions import TtaPredictions
-from bloodauto.ensemble.record import Ensemble
+from bloodauto.ensemble.record import Ensemble, TrainedNetwork
 from bloodauto.errors import RunError
-from bloodauto.evaluation.fold_data import prepare_fold
+from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.latency import median_seconds
 from bloodauto.export.ensemble_model import ExportedMember
 from bloodauto.run.files import read_arrays
 from bloodauto.shift.suite import ShiftSuite
+from bloodauto.types import Images
 
 _TIMED_IMAGES = 64
 _TIMINGS = 3
@@ -29,13 +30,15 @@ _TIMINGS = 3
 
 @dataclass(frozen=True)
 class TtaGain:
-    """An ensemble with its views and without.
+    """An ensemble with test-time augmentation and without.
 
     Attributes:
-        passes, forward_passes_without_tta: forward passes through networks that one image costs.
-        time_ratio: measured, of the exported models on this machine.
-        scores, scores_without_tta: as in ``Ensemble``, each calibrated for itself, on images no member was trained on.
-        images: how many of them are unchanged validation images.
+        forward_passes: forward passes through networks for one image, with TTA.
+        forward_passes_without_tta: the same without.
+        time_ratio: time with TTA over time without, of the exported models on this machine.
+        scores: with TTA, as in ``Ensemble``, calibrated, on images that no member was trained on.
+        scores_without_tta: the same without, with its own calibration.
+        images: how many of these images are clean.
     """
 
     forward_passes: int
@@ -47,49 +50,57 @@ class TtaGain:
 
     @property
     def helps(self) -> bool:
-        """Whether the shift score is higher with the views; differences of a point or less may be chance."""
+        """Whether the shift score is higher with TTA; differences of a point or less may be chance."""
         return self.scores["shift"] > self.scores_without_tta["shift"]
 
 
 def predict_with_tta(
     ensemble: Ensemble, members: Mapping[str, ExportedMember], dataset: CellDataset, splits: Splits, *, seed: int
 ) -> TtaPredictions:
-    """Every network's answers for the images it was not trained on and their shifted views, averaged over its views.
+    """Predicts the images of each network's fold and their shifted versions, averaged over the network's transforms.
 
     Args:
-        members: by a training's name, its network and views.
-        seed: of the run, from which its shifted views derive.
+        ensemble: its networks' stored predictions tell whether these are the right images.
+        members: network and transforms, by the name of a training.
+        dataset: the images of the run.
+        splits: of the run.
+        seed: of the run, from which its shifted images derive.
 
     Raises:
         RunError: the images or the seed are not those of the run.
     """
     tta_predictions = {}
-    trained = [one for member in ensemble.members for one in member.networks]
-    for fold in sorted({one.fold for one in trained}):
+    networks = [network for member in ensemble.members for network in member.networks]
+    for fold in sorted({network.fold for network in networks}):
         fold_data = prepare_fold(dataset, splits, ShiftSuite(seed=seed), fold=fold)
-        for one in trained:
-            if one.fold != fold:
+        for network in networks:
+            if network.fold != fold:
                 continue
-            stored = read_arrays(one.folder / "predictions.npz")
-            plan = fold_data.plan
-            expected = {
-                "index": fold_data.validation_index,
-                "shifted_labels": fold_data.shifted_labels,
-                "shifted_families": plan.family_names,
-                "shifted_severities": plan.severities,
-            }
-            if not all(np.array_equal(stored[name], value) for name, value in expected.items()):
-                raise RunError(
-                    f"{one.folder}: expected predictions for these validation images and views, got others. "
-                    "Give the --seed and the images that it was trained with."
-                )
-            member = members[one.name]
-            shares = {view.name: view.weight for view in member.tta}
-            tta_predictions[one.name] = {
-                "clean": predict_batches(member.network, dataset.images, fold_data.validation_index, tta=shares),
-                "shifted": predict_batches(member.network, fold_data.shifted_images, tta=shares),
+            _check_images(network, fold_data)
+            member = members[network.name]
+            tta_predictions[network.name] = {
+                "clean": predict_batches(
+                    member.network, dataset.images, fold_data.validation_index, tta=member.tta_weights
+                ),
+                "shifted": predict_batches(member.network, fold_data.shifted_images, tta=member.tta_weights),
             }
     return tta_predictions
+
+
+def _check_images(network: TrainedNetwork, fold_data: FoldData) -> None:
+    """Refuses images other than those that the stored predictions of a training are for."""
+    stored = read_arrays(network.folder / "predictions.npz")
+    expected = {
+        "index": fold_data.validation_index,
+        "shifted_labels": fold_data.shifted_labels,
+        "shifted_families": fold_data.plan.family_names,
+        "shifted_severities": fold_data.plan.severities,
+    }
+    if not all(np.array_equal(stored[name], value) for name, value in expected.items()):
+        raise RunError(
+            f"{network.folder}: expected predictions for these validation images and shifted images, got others. "
+            "Give the --seed and the images that it was trained with."
+        )
 
 
 def tta_gain(
@@ -97,27 +108,29 @@ def tta_gain(
     tta_predictions: TtaPredictions,
     members: Sequence[ExportedMember],
     models: tuple[keras.Model, keras.Model],
-    images: np.ndarray,
+    images: Images,
     *,
     clock: Clock,
 ) -> TtaGain:
-    """Compares.
+    """Compares an ensemble with test-time augmentation and without.
 
     Args:
-        without: the ensemble without views; ``looked``: its members' answers with them.
-        models: the exported model with views, and without.
-        images: uint8 (n, h, w, 3), some to measure time on.
-        clock: measures the duration.
+        without: the ensemble without TTA.
+        tta_predictions: of its networks, of ``predict_with_tta``.
+        members: its networks with their transforms.
+        models: the exported model with TTA, and the one without.
+        images: uint8, (n, height, width, 3), to measure the time on.
+        clock: measures it.
     """
     batch = np.resize(images, (_TIMED_IMAGES, *images.shape[1:]))
-    with_tta, plain = (
+    seconds_with_tta, seconds_without = (
         median_seconds(functools.partial(model.predict_on_batch, batch), clock=clock, repeats=_TIMINGS)
         for model in models
     )
     return TtaGain(
         forward_passes=sum(member.forward_passes for member in members),
         forward_passes_without_tta=len(members),
-        time_ratio=with_tta / plain,
+        time_ratio=seconds_with_tta / seconds_without,
         scores=with_tta_predictions(without, tta_predictions).scores,
         scores_without_tta=without.scores,
         images=without.images,

@@ -11,9 +11,8 @@ import keras
 
 from bloodauto.export.formats import EXPORTERS, check_formats
 from bloodauto.export.model_card import CardFacts, render_card
-from bloodauto.export.ood import OodDetector, write_ood_detector
 from bloodauto.export.parity import ParitySample
-from bloodauto.run.artifacts import Labels
+from bloodauto.run.artifacts import Labels, OodDetector
 from bloodauto.run.directory import ExportDirectory
 from bloodauto.run.files import write_text
 
@@ -87,7 +86,7 @@ def write_export(
                 differences.append(difference)
         staged.labels.write(package.labels)
         if package.ood_detector is not None:
-            write_ood_detector(staged.ood_detector.path, package.ood_detector)
+            staged.ood_detector.write(package.ood_detector)
         write_text(staged.model_card, render_card(package.labels, facts, all_formats))
         files = tuple(path.replace(folder / path.name) for path in sorted(staged.root.iterdir()))
     if package.ood_detector is None:

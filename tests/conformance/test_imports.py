@@ -221,8 +221,6 @@ PENDING_SHORT_MODULES = {
 PENDING_LONG_FUNCTIONS = {
     "ensemble",
     #
-    "export",
-    #
     "report",
     #
     "shift",
@@ -242,8 +240,6 @@ PENDING_FUNCTION_IMPORTS = {
     "ensemble",
     #
     "evaluation",
-    #
-    "export",
     #
     "models",
     #

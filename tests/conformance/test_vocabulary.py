@@ -26,8 +26,6 @@ PENDING = {
     #
     "bloodauto/evaluation",
     #
-    "bloodauto/export",
-    #
     "bloodauto/models",
     #
     "bloodauto/report",
@@ -49,8 +47,6 @@ PENDING = {
     "tests/ensemble",
     #
     "tests/evaluation",
-    #
-    "tests/export",
     #
     "tests/models",
     #

@@ -18,7 +18,7 @@ from bloodauto.export.ensemble_model import ExportedMember, build_ensemble_model
 from bloodauto.export.formats.keras_model import KerasExporter
 from bloodauto.export.labels import labels_of
 from bloodauto.export.model import Predictions, load_model, write_predictions_csv
-from bloodauto.export.ood import fit_ood_detector, write_ood_detector
+from bloodauto.export.ood import fit_ood_detector
 from bloodauto.run.artifacts import AbstentionRule
 from bloodauto.run.directory import ExportDirectory
 
@@ -110,7 +110,7 @@ def test_images_unlike_the_training_images_are_flagged_although_their_probabilit
     model = load_model(folder)
     labels = model.predict(grey).labels
     detector, _ = fit_ood_detector(model.network, grey, labels, np.arange(40), np.arange(40, 60), seed=0)
-    write_ood_detector(folder / "ood.npz", detector)
+    detector.write(folder / "ood.npz")
     both = np.concatenate([grey[40:], make.images(20, 24)])
     predictions = load_model(folder).predict(both)
     assert predictions.abstained[:20].mean() <= 0.1

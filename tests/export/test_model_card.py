@@ -10,14 +10,22 @@ import pytest
 from bloodauto.ensemble.distilled import Comparison, DistillationResult
 from bloodauto.ensemble.record import CandidateCounts
 from bloodauto.ensemble.selection_bias import WinnersCurse
+from bloodauto.evaluation import selective
 from bloodauto.evaluation.metrics import wilson_interval
 from bloodauto.evaluation.probability_scaling import Calibration, PerClass
-from bloodauto.evaluation.selective import Abstention, RiskCoverage, SelectiveAccuracy
 from bloodauto.export.ensemble_model import IDENTITY, TtaTransform
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, TrainingDataFacts, render_card
-from bloodauto.export.ood import OodEvaluation, SyntheticOodResult
 from bloodauto.export.tta_evaluation import TtaGain
-from bloodauto.run.artifacts import ExternalEstimate, HeldOutTest, Labels, ModelInput
+from bloodauto.run.artifacts import (
+    ExternalEstimate,
+    HeldOutTest,
+    Labels,
+    ModelInput,
+    OodEvaluation,
+    RiskCoverage,
+    SelectiveAccuracy,
+    SyntheticOodResult,
+)
 from bloodauto.run.yaml_files import read_yaml
 
 LABELS = Labels(
@@ -26,13 +34,13 @@ LABELS = Labels(
     competition_labels=(0, 1, 2, 3, 4),
     abstention=None,
 )
-CURVE = RiskCoverage((0.5, 1.0), (0.0, 0.02), 0.01)
+CURVE = RiskCoverage(coverage=(0.5, 1.0), risk=(0.0, 0.02), aurc=0.01)
 OOD_EVALUATION = OodEvaluation(
-    in_domain=SelectiveAccuracy(512, 0.95, 0.991, CURVE),
-    external=SelectiveAccuracy(384, 0.71, None, CURVE),
+    in_domain=SelectiveAccuracy(images=512, coverage=0.95, accuracy=0.991, curve=CURVE),
+    external=SelectiveAccuracy(images=384, coverage=0.71, accuracy=None, curve=CURVE),
     synthetic_ood=(
-        SyntheticOodResult("noise", 128, 0.97, 0.9931),
-        SyntheticOodResult("cells in pieces", 128, 0.5, 0.81),
+        SyntheticOodResult(kind="noise", images=128, flagged=0.97, auroc=0.9931),
+        SyntheticOodResult(kind="cells in pieces", images=128, flagged=0.5, auroc=0.81),
     ),
 )
 HELD_OUT_TEST = HeldOutTest(
@@ -72,11 +80,11 @@ def facts() -> CardFacts:
             MemberFacts("trial 3", "own_cnn", 0.25, 99, IDENTITY),
         ),
         calibration=Calibration(1.4, None, (0.31, 0.32)),
-        abstention=Abstention(
+        abstention=selective.Abstention(
             "entropy",
             -0.7,
-            SelectiveAccuracy(1000, 0.95, 0.991, CURVE),
-            SelectiveAccuracy(400, 0.64, 0.912, CURVE),
+            selective.SelectiveAccuracy(1000, 0.95, 0.991, selective.RiskCoverage((1.0,), (0.02,), 0.01)),
+            selective.SelectiveAccuracy(400, 0.64, 0.912, selective.RiskCoverage((1.0,), (0.3,), 0.2)),
         ),
         latency_ms=8.25,
         scores=(

@@ -1,24 +1,14 @@
-"""Pictures that are nothing like the trained cells are found by the networks' features."""
+"""Images unlike the training images are detected by the networks' features."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bloodauto.errors import RunError
 from bloodauto.export.ensemble_model import ExportedMember, build_ensemble_model
-from bloodauto.export.ood import (
-    OOD_FILE,
-    FeatureSpace,
-    fit_ood_detector,
-    make_synthetic_ood,
-    mean_distances,
-    ood_score,
-    read_ood_detector,
-    write_ood_detector,
-)
+from bloodauto.export.ood import distances, fit_ood_detector, make_synthetic_ood, mean_distances, ood_score
+from bloodauto.run.artifacts import FeatureSpace, OodDetector
 
 SIZE_PX = 24
 
@@ -45,76 +35,82 @@ def fitted(model, dataset):
     return fit_ood_detector(model, *dataset, np.arange(160), np.arange(160, 240), seed=0)
 
 
-def answers(model, images: np.ndarray) -> np.ndarray:
+def predict(model, images: np.ndarray) -> np.ndarray:
     return np.asarray(model.predict(images, verbose=0))
 
 
-def test_the_limit_leaves_the_own_images_an_answer_and_finds_what_is_no_cell(fitted, model, dataset) -> None:
-    rule, ood_evaluation = fitted
+def test_the_threshold_keeps_held_out_images_and_detects_images_without_a_cell(fitted, model, dataset) -> None:
+    detector, ood_evaluation = fitted
     in_domain = dataset[0][160:]
-    flagged = ood_score(rule, model, in_domain, answers(model, in_domain)) > rule.threshold
+    flagged = ood_score(detector, model, in_domain, predict(model, in_domain)) > detector.threshold
     assert flagged.mean() <= 0.06
     assert ood_evaluation.in_domain.coverage == pytest.approx(1 - flagged.mean())
     assert (
         ood_evaluation.in_domain.accuracy
-        == (answers(model, in_domain).argmax(axis=1) == dataset[1][160:])[~flagged].mean()
+        == (predict(model, in_domain).argmax(axis=1) == dataset[1][160:])[~flagged].mean()
     )
     assert 0 <= ood_evaluation.external.coverage < ood_evaluation.in_domain.coverage
-    by_kind = {one.kind: one for one in ood_evaluation.synthetic_ood}
+    by_kind = {result.kind: result for result in ood_evaluation.synthetic_ood}
     assert list(by_kind) == ["background without a cell", "cells in pieces", "noise"]
     assert by_kind["noise"].auroc > 0.99
     assert by_kind["noise"].flagged > 0.95
     assert by_kind["cells in pieces"].flagged > 0.5
-    assert all(one.images == 80 for one in ood_evaluation.synthetic_ood)
+    assert all(result.images == 80 for result in ood_evaluation.synthetic_ood)
 
 
-def test_strangeness_is_the_sum_of_both_measures(fitted, model, dataset) -> None:
-    rule, _ = fitted
+def test_the_score_is_the_sum_of_both_measures(fitted, model, dataset) -> None:
+    detector, _ = fitted
     some, certain = dataset[0][:8], np.tile([1.0, 0.0], (8, 1))
-    far = mean_distances(rule, model, some) / rule.distance_unit
-    np.testing.assert_allclose(ood_score(rule, model, some, certain), far, atol=1e-6)
-    uncertain = ood_score(rule, model, some, np.full((8, 2), 0.5))
-    np.testing.assert_allclose(uncertain, far + np.log(2) / rule.entropy_unit, atol=1e-6)
+    far = mean_distances(detector, model, some) / detector.distance_unit
+    np.testing.assert_allclose(ood_score(detector, model, some, certain), far, atol=1e-6)
+    uncertain = ood_score(detector, model, some, np.full((8, 2), 0.5))
+    np.testing.assert_allclose(uncertain, far + np.log(2) / detector.entropy_unit, atol=1e-6)
 
 
 def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
     rng = np.random.default_rng(1)
     directions, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    variances, means = np.array([4.0, 1.0]), rng.normal(size=(2, 3))
-    space = FeatureSpace(means, directions[:, :2], variances, 0.25, typical_distance=2.0)
+    means = rng.normal(size=(2, 3)).astype(np.float32)
+    space = FeatureSpace(
+        means=means,
+        directions=directions[:, :2].astype(np.float32),
+        variances=np.array([4.0, 1.0], np.float32),
+        other_variance=0.25,
+        typical_distance=2.0,
+    )
     covariance = directions @ np.diag([4.0, 1.0, 0.25]) @ directions.T
     features = rng.normal(size=(5, 3))
-    away = features[:, None] - means
-    wanted = np.einsum("ncd,de,nce->nc", away, np.linalg.inv(covariance), away).min(axis=1) / 2
-    np.testing.assert_allclose(space.distances(features), wanted, rtol=1e-6)
+    offsets = features[:, None] - means
+    expected = np.einsum("ncd,de,nce->nc", offsets, np.linalg.inv(covariance), offsets).min(axis=1) / 2
+    np.testing.assert_allclose(distances(space, features), expected, rtol=1e-4)
 
 
-def test_the_rule_reads_as_it_was_written(fitted, model, dataset, tmp_path) -> None:
-    rule, _ = fitted
-    write_ood_detector(tmp_path / OOD_FILE, rule)
-    again = read_ood_detector(tmp_path / OOD_FILE)
+def test_a_detector_reads_as_it_was_written(fitted, model, dataset, tmp_path) -> None:
+    detector, _ = fitted
+    detector.write(tmp_path / OodDetector.FILE)
+    again = OodDetector.read(tmp_path / OodDetector.FILE)
     some = dataset[0][:8]
-    given = answers(model, some)
-    np.testing.assert_array_equal(ood_score(again, model, some, given), ood_score(rule, model, some, given))
+    probabilities = predict(model, some)
+    np.testing.assert_array_equal(
+        ood_score(again, model, some, probabilities), ood_score(detector, model, some, probabilities)
+    )
     assert (again.threshold, again.distance_unit, again.entropy_unit) == (
-        rule.threshold,
-        rule.distance_unit,
-        rule.entropy_unit,
+        detector.threshold,
+        detector.distance_unit,
+        detector.entropy_unit,
     )
 
 
-def test_a_rule_of_another_model_or_no_rule_is_refused(fitted, model, dataset, tmp_path) -> None:
+def test_a_detector_of_another_model_is_refused(fitted, model, dataset) -> None:
+    detector, _ = fitted
     with pytest.raises(RunError, match="export again"):
-        mean_distances(replace(fitted[0], spaces=fitted[0].spaces[:1]), model, dataset[0][:2])
-    np.savez(tmp_path / OOD_FILE, means_0=np.zeros((2, 3)))
-    with pytest.raises(RunError, match="missing or wrong"):
-        read_ood_detector(tmp_path / OOD_FILE)
+        mean_distances(detector.replace(spaces=detector.spaces[:1]), model, dataset[0][:2])
 
 
-def test_made_pictures_keep_their_size_and_pieces_keep_their_pixels() -> None:
+def test_synthetic_images_keep_their_size_and_pieces_keep_their_pixels() -> None:
     images = np.random.default_rng(2).integers(0, 256, (3, 30, 26, 3), dtype=np.uint8)
-    made = make_synthetic_ood(images, np.random.default_rng(0))
-    assert all(one.shape == images.shape and one.dtype == np.uint8 for one in made.values())
-    pieces = made["cells in pieces"]
+    synthetic = make_synthetic_ood(images, np.random.default_rng(0))
+    assert all(part.shape == images.shape and part.dtype == np.uint8 for part in synthetic.values())
+    pieces = synthetic["cells in pieces"]
     np.testing.assert_array_equal(np.sort(pieces.reshape(3, -1)), np.sort(images.reshape(3, -1)))
     assert not np.array_equal(pieces, images)

@@ -39,16 +39,16 @@ tta_transforms: {views}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two trainings on the same images: one whose recipe names two views, one whose recipe names none."""
-    made = tmp_path_factory.mktemp("looking")
-    write_dataset(synthesize(240, site="lab_a", seed=3, image_size_px=32), made / "cells.npz")
+    """Two trainings on the same images: one whose recipe names two transforms, one whose recipe names none."""
+    folder = tmp_path_factory.mktemp("tta")
+    write_dataset(synthesize(240, site="lab_a", seed=3, image_size_px=32), folder / "cells.npz")
     for name, rate, tta in (
         ("a", "5e-3", "[{transform: identity, weight: 3}, {transform: turn_180}]"),
         ("b", "8e-3", "[]"),
     ):
-        (made / f"{name}.yaml").write_text(RECIPE.format(rate=rate, tta=tta))
-        bloodauto.train(made / f"{name}.yaml", run_dir=made / name, data=str(made / "cells.npz"), cleaning=False)
-    return made
+        (folder / f"{name}.yaml").write_text(RECIPE.format(rate=rate, tta=tta))
+        bloodauto.train(folder / f"{name}.yaml", run_dir=folder / name, data=str(folder / "cells.npz"), cleaning=False)
+    return folder
 
 
 def export(folder: Path, output: Path, *, tta: bool) -> Exported:
@@ -68,43 +68,43 @@ def validation(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return dataset.images[index], dataset.labels[index]
 
 
-def test_without_views_it_is_the_weighted_average_of_what_the_trainings_answered(folder: Path, tmp_path: Path) -> None:
+def test_without_tta_it_is_the_weighted_average_of_the_stored_predictions(folder: Path, tmp_path: Path) -> None:
     exported = export(folder, tmp_path, tta=False)
     assert exported.gain is None
     images, _ = validation(folder)
-    found = keras.models.load_model(tmp_path / "model.keras", compile=False).predict(images, verbose=0)
+    predicted = keras.models.load_model(tmp_path / "model.keras", compile=False).predict(images, verbose=0)
     stored = [read_arrays(folder / name / "predictions.npz")["clean"] for name in ("a", "b")]
     trained = [TrainedNetwork(name, "trial", index, 0, folder / name) for index, name in enumerate(("a", "b"))]
     calibration = combine(trained, [2, 1]).calibration
-    np.testing.assert_allclose(found, calibration.apply((2 * stored[0] + stored[1]) / 3), atol=1e-3)
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    assert "looked at once" in (tmp_path / "README.md").read_text()
+    np.testing.assert_allclose(predicted, calibration.apply((2 * stored[0] + stored[1]) / 3), atol=1e-3)
+    np.testing.assert_allclose(predicted.sum(axis=1), 1, atol=1e-5)
+    assert "sees each image once" in (tmp_path / "README.md").read_text()
 
 
-def test_views_are_measured_stated_and_inside_the_file(folder: Path, tmp_path: Path) -> None:
-    exported = export(folder, tmp_path / "views", tta=True)
+def test_tta_is_measured_stated_and_inside_the_file(folder: Path, tmp_path: Path) -> None:
+    exported = export(folder, tmp_path / "tta", tta=True)
     export(folder, tmp_path / "plain", tta=False)
     gain = exported.gain
     assert gain is not None
     images, labels = validation(folder)
-    # Recipe a names two views, recipe b none: it looks once.
+    # Recipe a names two transforms, recipe b none: its network sees each image once.
     assert (gain.forward_passes, gain.forward_passes_without_tta) == (3, 2)
     assert gain.time_ratio > 0
     assert gain.images == len(labels)
-    answers = {
+    predicted = {
         name: keras.models.load_model(tmp_path / name / "model.keras", compile=False).predict(images, verbose=0)
-        for name in ("views", "plain")
+        for name in ("tta", "plain")
     }
-    assert np.abs(answers["views"] - answers["plain"]).max() > 1e-3
+    assert np.abs(predicted["tta"] - predicted["plain"]).max() > 1e-3
     # The gain that is stated is the gain of the files.
-    assert (answers["views"].argmax(axis=1) == labels).mean() == pytest.approx(gain.scores["accuracy"])
-    assert (answers["plain"].argmax(axis=1) == labels).mean() == pytest.approx(gain.scores_without_tta["accuracy"])
+    assert (predicted["tta"].argmax(axis=1) == labels).mean() == pytest.approx(gain.scores["accuracy"])
+    assert (predicted["plain"].argmax(axis=1) == labels).mean() == pytest.approx(gain.scores_without_tta["accuracy"])
     assert gain.helps == (gain.scores["shift"] > gain.scores_without_tta["shift"])
-    card = (tmp_path / "views" / "README.md").read_text()
-    assert "3 passes through networks rather than 2" in card
+    card = (tmp_path / "tta" / "README.md").read_text()
+    assert "3 forward passes rather than 2" in card
     assert "identity 0.75, turn_180 0.25" in card
-    assert "without views" in card, "the held-out test is opened without views"
-    assert read_json(tmp_path / "views" / "test.json")["images"] > 0
+    assert "without test-time augmentation" in card, "the held-out test is evaluated without it"
+    assert read_json(tmp_path / "tta" / "test.json")["images"] > 0
 
 
 def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_what_views_cost(folder: Path, tmp_path: Path) -> None:
+def test_the_command_says_what_tta_costs(folder: Path, tmp_path: Path) -> None:
     arguments = ["export-trained", folder / "a", "--data", folder / "cells.npz", "--output", tmp_path, "--tta"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--format", "keras"], catch_exceptions=False)
     assert result.exit_code == 0

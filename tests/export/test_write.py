@@ -14,10 +14,9 @@ from bloodauto.evaluation.selective import Abstention, RiskCoverage, SelectiveAc
 from bloodauto.export.ensemble_model import IDENTITY, ExportedMember, build_ensemble_model
 from bloodauto.export.labels import labels_of
 from bloodauto.export.model_card import CardFacts, MemberFacts, TrainingDataFacts
-from bloodauto.export.ood import FeatureSpace, OodDetector, read_ood_detector
 from bloodauto.export.parity import ParitySample
 from bloodauto.export.write import ModelPackage, write_export
-from bloodauto.run.artifacts import AbstentionRule
+from bloodauto.run.artifacts import AbstentionRule, FeatureSpace, OodDetector
 from bloodauto.run.directory import ExportDirectory
 
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "platelet")
@@ -84,11 +83,16 @@ def test_unknown_formats_are_refused_before_anything_is_written(package, tmp_pat
 
 
 def test_the_ood_detector_lies_beside_its_model_alone(package, tmp_path) -> None:
-    space = FeatureSpace(np.zeros((2, 3), np.float32), np.eye(3, 1, dtype=np.float32), np.ones(1, np.float32), 1.0)
-    detector = OodDetector((space,), 1.5, 0.3, 2.5)
+    space = FeatureSpace(
+        means=np.zeros((2, 3), np.float32),
+        directions=np.eye(3, 1, dtype=np.float32),
+        variances=np.ones(1, np.float32),
+        other_variance=1.0,
+    )
+    detector = OodDetector(spaces=(space,), distance_unit=1.5, entropy_unit=0.3, threshold=2.5)
     result = write_export(tmp_path, replace(package, ood_detector=detector), FACTS, ["keras"])
     assert "ood.npz" in {file.name for file in result.files}
-    again = read_ood_detector(tmp_path / "ood.npz")
+    again = OodDetector.read(tmp_path / "ood.npz")
     assert (again.distance_unit, again.entropy_unit, again.threshold) == (1.5, 0.3, 2.5)
     write_export(tmp_path, package, FACTS, ["keras"])
     assert not (tmp_path / "ood.npz").exists(), "it would measure another model's features"
