@@ -22,7 +22,16 @@ from typing import Self
 
 
 class BloodautoError(Exception):
-    """Base of every error that is raised on purpose."""
+    """Base of every error that is raised on purpose.
+
+    Example:
+        >>> import bloodauto
+        >>> try:
+        ...     bloodauto.load_recipe("nowhere.yaml")
+        ... except bloodauto.BloodautoError as error:
+        ...     print(type(error).__name__, error.exit_code)
+        RecipeError 2
+    """
 
     exit_code = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.metadata
 import subprocess
 import sys
@@ -9,9 +10,13 @@ import sys
 import pytest
 
 import bloodauto
+from bloodauto import errors
 
 #: Libraries that take a second or more to import.
 HEAVY = ("tensorflow", "keras", "ray", "plotly", "optuna", "sklearn", "cv2", "pandas", "scipy", "pydantic")
+
+#: ``BloodautoError`` has the example for them.
+SUBCLASSES_OF_ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)} - {"BloodautoError"}
 
 
 def test_all_is_sorted_and_has_no_duplicates() -> None:
@@ -26,6 +31,15 @@ def test_an_exported_name_exists_and_is_documented(name: str) -> None:
         assert value.__name__ == name, "a name has one spelling"
         assert value.__doc__
         assert value.__module__.startswith("bloodauto.")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in bloodauto.__all__ if not name.startswith("__") and name not in SUBCLASSES_OF_ERRORS],
+)
+def test_an_exported_name_has_an_example(name: str) -> None:
+    """Doctest runs it: see the root conftest."""
+    assert doctest.DocTestParser().get_examples(getattr(bloodauto, name).__doc__)
 
 
 def test_every_public_name_of_the_module_is_exported() -> None:

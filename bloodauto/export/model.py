@@ -36,6 +36,11 @@ class Predictions:
             uncertain, or the image is unlike the training images. All False where the model has no rule for that.
         ood_score: float64, (n,), how far an image is from the training images in the networks' features, with the
             entropy of its probabilities added; larger is farther. NaN where the model has no OOD detector.
+
+    Example:
+        >>> predictions = load_model("runs/first/export").predict(np.load("new_cells.npy"))
+        >>> predictions.probabilities.shape
+        (24, 8)
     """
 
     probabilities: Probabilities
@@ -61,6 +66,10 @@ class Model:
         ood_detector: when an image is unlike the training images; None where there is no ``ood.npz`` beside the file.
             It takes precedence over the abstention rule, which it contains.
         network: uint8 RGB images (n, height_px, width_px, 3) -> float32 probabilities (n, classes).
+
+    Example:
+        >>> load_model("runs/first/export").height_px
+        32
     """
 
     path: Path

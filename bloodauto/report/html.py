@@ -20,7 +20,7 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 
 
-def write_report(root: Path, output: Path | None = None) -> Path:
+def write_report(root: str | Path, output: str | Path | None = None) -> Path:
     """Writes the report of a run, finished or not, and returns where: ``output``, else ``report.html`` in the run.
 
     The page holds plotly.js once, forbids itself any network access and any script but its own (a content security
@@ -28,6 +28,11 @@ def write_report(root: Path, output: Path | None = None) -> Path:
 
     Raises:
         RunError: ``root`` is no run directory.
+
+    Example:
+        >>> import bloodauto
+        >>> bloodauto.write_report("runs/first", "report.html").name
+        'report.html'
     """
     run = read_run(Path(root))
     path = RunDirectory(Path(root)).report if output is None else Path(output)

@@ -45,7 +45,14 @@ class Source(StrictModel):
 
 
 class Recipe(StrictModel):
-    """Everything one training needs."""
+    """Everything one training needs.
+
+    Example:
+        >>> stage = {"epochs": 3, "optimizer": {"name": "adam", "learning_rate": 1e-3}}
+        >>> recipe = Recipe.model_validate({"backbone": {"name": "own_cnn", "weights": "none"}, "stages": [stage]})
+        >>> recipe.total_epochs
+        3
+    """
 
     name: str = ""
     source: Source | None = None
@@ -100,7 +107,7 @@ def parse_recipe(value: Any, *, origin: YamlDocument | str) -> Recipe:
         raise RecipeError(explain_validation_error(error, Recipe, place_in(origin))) from error
 
 
-def load_recipe(path: Path, *, smoke: bool = False, in_domain: bool = False) -> Recipe:
+def load_recipe(path: str | Path, *, smoke: bool = False, in_domain: bool = False) -> Recipe:
     """Reads one recipe file.
 
     Beside a recipe's fields the file may have groups of new values by dotted path: ``smoke`` makes a training of seconds of
@@ -112,8 +119,14 @@ def load_recipe(path: Path, *, smoke: bool = False, in_domain: bool = False) -> 
     Raises:
         RecipeError: as ``read_yaml`` and ``parse_recipe``; a smoke variant that is asked for and not declared. A file without
             ``in_domain`` is taken as it is.
+
+    Example:
+        >>> from bloodauto.config.shipped import shipped_folder
+        >>> load_recipe(shipped_folder("trials") / "tiny_cnn.yaml").backbone.name
+        'own_cnn'
     """
     assert not (smoke and in_domain), "expected smoke or in_domain, got both"
+    path = Path(path)
     document = read_yaml(path)
     groups = [name for name in _OVERRIDE_GROUPS if isinstance(document.value, dict) and name in document.value]
     if smoke and "smoke" not in groups:

@@ -99,6 +99,12 @@ class SearchSpace:
         name: the file's stem.
         tree: the recipe with holes.
         document: the file, for places in messages.
+
+    Example:
+        >>> from bloodauto.config.shipped import shipped_folder
+        >>> space = load_space(shipped_folder("search_spaces") / "tiny.yaml")
+        >>> next(space.domains()).describe()
+        'backbone.width: one of 16, 32'
     """
 
     name: str
@@ -242,12 +248,18 @@ def _join(path: str, part: str) -> str:
     return f"{path}.{part}" if path else part
 
 
-def load_space(path: Path) -> SearchSpace:
+def load_space(path: str | Path) -> SearchSpace:
     """Reads one space file; ``covering_recipes`` then checks it against the grammar of recipes.
 
     Raises:
         RecipeError: no YAML, or a domain that is not well formed; file, line, dotted path, what was expected, what came.
+
+    Example:
+        >>> from bloodauto.config.shipped import shipped_folder
+        >>> load_space(shipped_folder("search_spaces") / "tiny.yaml").name
+        'tiny'
     """
+    path = Path(path)
     document = read_yaml(path)
     parser = _Parser(document)
     if not isinstance(document.value, dict):
