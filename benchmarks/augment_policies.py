@@ -1,7 +1,8 @@
-"""What ``benchmarks/augment.py`` compares our policies with; in a module of its own, so that processes can import it."""
+"""Policies that ``augment.py`` compares ours with; in a module of its own, so that processes can import it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +11,21 @@ import plain_opencv
 from bloodauto.transforms import BatchPolicy, Policy
 from bloodauto.transforms.engine import apply_stages, fuse
 from bloodauto.transforms.images import empty_batch
+from bloodauto.types import Image, Images
 
 
 @dataclass(frozen=True)
-class OneByOne(BatchPolicy):
-    """A policy's draws, each step applied on its own."""
+class StepByStep(BatchPolicy):
+    """A policy's draws and kernels, but each step applied separately: what fusion alone gains.
+
+    Attributes:
+        policy: What is drawn.
+    """
 
     policy: Policy
 
-    def batch(self, images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def batch(self, images: Sequence[Image], rng: np.random.Generator) -> Images:
+        """As ``BatchPolicy.batch``."""
         out = empty_batch((len(images), *images[0].shape))
         scratch = np.empty_like(images[0])
         chains = self.policy.draw(len(images), *images[0].shape[:2], rng)
@@ -28,11 +35,17 @@ class OneByOne(BatchPolicy):
 
 
 @dataclass(frozen=True)
-class Plain(BatchPolicy):
-    """The common way."""
+class PlainOpenCV(BatchPolicy):
+    """RandAugment as it is commonly written with OpenCV.
+
+    Attributes:
+        num_ops: Operations for each image.
+        magnitude: Their magnitude, 0-1.
+    """
 
     num_ops: int
     magnitude: float
 
-    def batch(self, images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def batch(self, images: Sequence[Image], rng: np.random.Generator) -> Images:
+        """As ``BatchPolicy.batch``."""
         return np.stack([plain_opencv.rand_augment(image, self.num_ops, self.magnitude, rng) for image in images])
