@@ -7,8 +7,8 @@
 One network, that of the recipe with random weights, compiled as ``bloodauto train`` compiles it (precision and XLA as measured
 on this machine) and fed by one augmenting thread, or by ``--processes``, trains an epoch with each augmentation in turn.
 Printed are the medians of the epochs' lengths over that of the epoch without augmentation in the same turn, by the clock
-and by core time (which other work on the machine disturbs less), and which share of an epoch the network waited for
-images. An epoch holds training steps alone: judging, which is the same with and without augmentation, is left out.
+and by core time (which other work on the machine disturbs less), and the fraction of an epoch that the network waited for
+images. An epoch holds training steps alone: evaluation, which is the same with and without augmentation, is excluded.
 
     none          shuffling alone
     three         RandAugment of keras-cv's ten operations: three of them, magnitude 0.5
@@ -104,7 +104,7 @@ def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray, proces
 def core_seconds() -> float:
     """Of this process and of those it started that still run."""
     times = [child.cpu_times() for child in psutil.Process().children()]
-    return time.process_time() + sum(one.user + one.system for one in times)
+    return time.process_time() + sum(child.user + child.system for child in times)
 
 
 def train_epoch(network: Any, pipeline: BatchPipeline, number: int) -> Epoch:
@@ -128,12 +128,12 @@ def measure(network: Any, pipelines: dict[str, BatchPipeline], turns: int) -> di
 def report(epochs: dict[str, list[Epoch]], images_per_epoch: int) -> None:
     plain = epochs["none"]
     print(f"  {'':<10}{'images/s':>10}{'images/core-s':>15}{'time':>8}{'core time':>11}{'waiting':>9}")
-    for name, own in epochs.items():
-        seconds = float(np.median([epoch.seconds for epoch in own]))
-        core_seconds = float(np.median([epoch.core_seconds for epoch in own]))
-        ratio = np.median([one.seconds / base.seconds for one, base in zip(own, plain, strict=True)])
-        core_ratio = np.median([one.core_seconds / base.core_seconds for one, base in zip(own, plain, strict=True)])
-        waiting = sum(epoch.waiting_seconds for epoch in own) / sum(epoch.seconds for epoch in own)
+    for name, trained in epochs.items():
+        seconds = float(np.median([epoch.seconds for epoch in trained]))
+        core_seconds = float(np.median([epoch.core_seconds for epoch in trained]))
+        ratio = np.median([epoch.seconds / base.seconds for epoch, base in zip(trained, plain, strict=True)])
+        core_ratio = np.median([epoch.core_seconds / base.core_seconds for epoch, base in zip(trained, plain, strict=True)])
+        waiting = sum(epoch.waiting_seconds for epoch in trained) / sum(epoch.seconds for epoch in trained)
         print(f"  {name:<10}{images_per_epoch / seconds:>10,.0f}{images_per_epoch / core_seconds:>15,.0f}"
               f"{ratio:>7.2f}x{core_ratio:>10.2f}x{waiting:>8.1%}")  # fmt: skip
 
