@@ -132,7 +132,9 @@ def report(epochs: dict[str, list[Epoch]], images_per_epoch: int) -> None:
         seconds = float(np.median([epoch.seconds for epoch in trained]))
         core_seconds = float(np.median([epoch.core_seconds for epoch in trained]))
         ratio = np.median([epoch.seconds / base.seconds for epoch, base in zip(trained, plain, strict=True)])
-        core_ratio = np.median([epoch.core_seconds / base.core_seconds for epoch, base in zip(trained, plain, strict=True)])
+        core_ratio = np.median(
+            [epoch.core_seconds / base.core_seconds for epoch, base in zip(trained, plain, strict=True)]
+        )
         waiting = sum(epoch.waiting_seconds for epoch in trained) / sum(epoch.seconds for epoch in trained)
         print(f"  {name:<10}{images_per_epoch / seconds:>10,.0f}{images_per_epoch / core_seconds:>15,.0f}"
               f"{ratio:>7.2f}x{core_ratio:>10.2f}x{waiting:>8.1%}")  # fmt: skip
