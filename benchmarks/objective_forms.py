@@ -1,4 +1,4 @@
-"""Candidates for the objective: from what a recipe gets right, family by family, to one number."""
+"""Candidates for the objective: from a recipe's accuracies, family by family, to one number."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Scores:
-    """What recipes got right on the families that an objective may look at.
+    """Accuracies of recipes on the families that an objective may use.
 
     Attributes:
         clean: balanced accuracy on unchanged images, float (recipes,).
         balanced: balanced accuracy, float (recipes, families, severities).
         groups: str (families,).
-        weights: what each family and severity counts, float (families, severities) or, where recipes may be scored
+        weights: of each family and severity, float (families, severities) or, where recipes are scored
             differently, (recipes, families, severities).
-        beyond: balanced accuracy where all causes are at work harder than in the suite, float (recipes, levels); None where
-            the laboratory group may not be looked at.
-        places: accuracy in whole laboratories, float (recipes, places); None as ``beyond``.
+        harsher: balanced accuracy under a combined shift harsher than the suite's, float (recipes, levels); None where the
+            combined group may not be used.
+        site_accuracy: accuracy at simulated sites, float (recipes, sites); None as ``harsher``.
     """
 
     clean: np.ndarray
@@ -95,7 +95,7 @@ def by_severity(scores: Scores, weights: tuple[float, ...]) -> np.ndarray:
 
 
 def high_severities(scores: Scores, form: Form, severities: slice = slice(2, None)) -> np.ndarray:
-    """Another form, seen at the harsher severities alone."""
+    """Another form, at the higher severities only."""
     weights = np.broadcast_to(scores.weights, scores.balanced.shape)
     return form(replace(scores, balanced=scores.balanced[:, :, severities], weights=weights[:, :, severities]))
 
@@ -107,50 +107,52 @@ def mean_and_worst_group(scores: Scores) -> np.ndarray:
 
 
 def mean_log_odds(scores: Scores) -> np.ndarray:
-    """Log odds of the families: what separates 0.98 from 0.99 counts as what separates 0.5 from 0.67."""
-    shares = np.clip(scores.families, 0.005, 0.995)
-    return np.log(shares / (1 - shares)).mean(axis=1)
+    """Mean log odds of the families: the difference of 0.98 and 0.99 counts as much as that of 0.5 and 0.67."""
+    fractions = np.clip(scores.families, 0.005, 0.995)
+    return np.log(fractions / (1 - fractions)).mean(axis=1)
 
 
 COMBINED = "combined"
 
 
 def combined_and_others(scores: Scores, combined_weight: float = 0.5) -> np.ndarray:
-    """All causes at once by ``combined_weight``, the other groups and the clean images by the rest."""
-    ours = scores.groups == COMBINED
-    if not ours.any():
+    """The combined shift by ``combined_weight``, the other groups and the clean images by the rest."""
+    combined = scores.groups == COMBINED
+    if not combined.any():
         return mean_of_groups(scores)
     weights = np.broadcast_to(scores.weights, scores.balanced.shape)
-    apart = replace(scores, balanced=scores.balanced[:, ~ours], groups=scores.groups[~ours], weights=weights[:, ~ours])
-    others = mean_of_groups(apart) if (~ours).any() else scores.clean
-    return combined_weight * scores.balanced[:, ours].mean(axis=(1, 2)) + (1 - combined_weight) * others
+    apart = replace(
+        scores, balanced=scores.balanced[:, ~combined], groups=scores.groups[~combined], weights=weights[:, ~combined]
+    )
+    others = mean_of_groups(apart) if (~combined).any() else scores.clean
+    return combined_weight * scores.balanced[:, combined].mean(axis=(1, 2)) + (1 - combined_weight) * others
 
 
-def harsher_and_others(scores: Scores, levels: slice, share: float = 0.5) -> np.ndarray:
-    """Harsher laboratories than the suite's by ``share``; the other groups and the clean images by the rest."""
+def harsher_and_others(scores: Scores, levels: slice, weight: float = 0.5) -> np.ndarray:
+    """A harsher combined shift by ``weight``; the other groups and the clean images by the rest."""
     others = combined_and_others(scores, 0.0)
     if scores.harsher is None:
         return others
-    return share * scores.harsher[:, levels].mean(axis=1) + (1 - share) * others
+    return weight * scores.harsher[:, levels].mean(axis=1) + (1 - weight) * others
 
 
-def sites_and_others(scores: Scores, quantile: float | None = None, share: float = 0.5) -> np.ndarray:
-    """Whole laboratories, their mean or a quantile, by ``share``; the other groups and the clean images by the rest."""
+def sites_and_others(scores: Scores, quantile: float | None = None, weight: float = 0.5) -> np.ndarray:
+    """Simulated sites, their mean or a quantile, by ``weight``; the other groups and the clean images by the rest."""
     others = combined_and_others(scores, 0.0)
     if scores.site_accuracy is None:
         return others
     site_accuracy = (
         scores.site_accuracy.mean(axis=1) if quantile is None else np.quantile(scores.site_accuracy, quantile, axis=1)
     )
-    return share * site_accuracy + (1 - share) * others
+    return weight * site_accuracy + (1 - weight) * others
 
 
-def _with_harsher(levels: slice, share: float) -> Form:
-    return partial(high_severities, form=partial(harsher_and_others, levels=levels, share=share))
+def _with_harsher(levels: slice, weight: float) -> Form:
+    return partial(high_severities, form=partial(harsher_and_others, levels=levels, weight=weight))
 
 
-def _with_combined(severities: slice, share: float) -> Form:
-    return partial(high_severities, form=partial(combined_and_others, combined_weight=share), severities=severities)
+def _with_combined(severities: slice, weight: float) -> Form:
+    return partial(high_severities, form=partial(combined_and_others, combined_weight=weight), severities=severities)
 
 
 FORMS: dict[str, Form] = {
@@ -167,20 +169,20 @@ FORMS: dict[str, Form] = {
     "severities by their number": partial(by_severity, weights=(1, 2, 3, 4, 5)),
     "mild severities 1 and 2": partial(by_severity, weights=(1, 1, 0, 0, 0)),
     "mean log odds of families": mean_log_odds,
-    "half laboratory, half the rest": combined_and_others,
-    "a third laboratory, severities 3 to 5": _with_combined(slice(2, None), 1 / 3),
-    "half laboratory, severities 3 to 5": _with_combined(slice(2, None), 0.5),
-    "half laboratory, severities 4 and 5": _with_combined(slice(3, None), 0.5),
-    "laboratory alone, severities 3 to 5": _with_combined(slice(2, None), 1.0),
-    "laboratory alone, severities 4 and 5": _with_combined(slice(3, None), 1.0),
-    "half beyond, 3.2 to 4.1": _with_harsher(slice(0, 3), 0.5),
-    "half beyond, 3.7 to 4.6": _with_harsher(slice(1, 4), 0.5),
-    "half beyond, 4.1 to 5": _with_harsher(slice(2, 5), 0.5),
-    "a third beyond, 3.7 to 4.6": _with_harsher(slice(1, 4), 1 / 3),
-    "two thirds beyond, 3.7 to 4.6": _with_harsher(slice(1, 4), 2 / 3),
-    "beyond alone, 3.7 to 4.6": _with_harsher(slice(1, 4), 1.0),
-    "half places": partial(high_severities, form=sites_and_others),
-    "half lower quartile of places": partial(high_severities, form=partial(sites_and_others, quantile=0.25)),
+    "half combined shift, half the rest": combined_and_others,
+    "a third combined shift, severities 3 to 5": _with_combined(slice(2, None), 1 / 3),
+    "half combined shift, severities 3 to 5": _with_combined(slice(2, None), 0.5),
+    "half combined shift, severities 4 and 5": _with_combined(slice(3, None), 0.5),
+    "combined shift alone, severities 3 to 5": _with_combined(slice(2, None), 1.0),
+    "combined shift alone, severities 4 and 5": _with_combined(slice(3, None), 1.0),
+    "half harsher, 3.2 to 4.1": _with_harsher(slice(0, 3), 0.5),
+    "half harsher, 3.7 to 4.6": _with_harsher(slice(1, 4), 0.5),
+    "half harsher, 4.1 to 5": _with_harsher(slice(2, 5), 0.5),
+    "a third harsher, 3.7 to 4.6": _with_harsher(slice(1, 4), 1 / 3),
+    "two thirds harsher, 3.7 to 4.6": _with_harsher(slice(1, 4), 2 / 3),
+    "harsher alone, 3.7 to 4.6": _with_harsher(slice(1, 4), 1.0),
+    "half sites": partial(high_severities, form=sites_and_others),
+    "half lower quartile of sites": partial(high_severities, form=partial(sites_and_others, quantile=0.25)),
     "mean of groups and worst group": mean_and_worst_group,
     "mean of groups, severities 3 to 5": partial(high_severities, form=partial(mean_of_groups, clean_weight=0.0)),
     "mean of groups and clean, severities 3 to 5": partial(high_severities, form=mean_of_groups),
@@ -191,5 +193,5 @@ FORMS: dict[str, Form] = {
     ),
 }
 
-#: What a search maximises, before views that may be rehearsed are discounted.
-DEFAULT = FORMS["half laboratory, severities 3 to 5"]
+#: What a search maximises, before images that training may cover are discounted.
+DEFAULT = FORMS["half combined shift, severities 3 to 5"]

@@ -1,34 +1,29 @@
-"""Trains varied recipes and records what each gets right, family by family: the evidence for the search's objective.
+"""Trains varied recipes and records the accuracy of each, family by family: the data for choosing the search's objective.
 
-    python benchmarks/objective/record.py --data ../shared/data/pbc96 --weights-dir ../shared/weights \\
-        --other other_lab=../shared/data/bccd96 --output benchmarks/objective/recipes.json
+    python benchmarks/record_objective.py --data ../shared/data/pbc96 --weights-dir ../shared/weights \\
+        --external second_laboratory=../shared/data/bccd96 --output benchmarks/objective_recipes.json
 
-The recipes differ on purpose in what people vary, good ideas and bad ones alike: backbone, unfreezing, batch-norm policy,
-augmentation, optimizer, learning rate, loss, length, what the network sees of an image (filters). Each is trained on the same
-images; the file is rewritten after each, and recipes that it holds already are left out, so the recording can be interrupted.
-About an hour and a half on one core.
+The recipes vary in what people vary, good ideas and bad ones alike: backbone, unfreezing, batch-norm policy, augmentation,
+optimizer, learning rate, loss, length, input filters. Each is trained on the same images. The file is rewritten after each
+training and recipes that it has are skipped, so the recording can be interrupted. About an hour and a half on one core.
 
-Beside the suite's families two candidates for it are recorded: ``beyond``, all causes at once up to the harshest level of each,
-and ``places``, laboratories whose causes are the same for all their images.
+Besides the suite's families two candidates for it are recorded: ``harsher``, the combined shift up to the harshest level of each
+family, and ``site_accuracy``, the accuracy at simulated sites.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import bloodauto.training  # noqa: F401
-
-# isort: split
-# TensorFlow is set up before Keras is imported.
 import keras
 import numpy as np
-from exhaustive import exhaustive_plan
+from exhaustive_plan import exhaustive_plan
+from single_training import train_network
 
-from bloodauto.config.recipe import Recipe, parse_recipe
+from bloodauto.config.recipe import parse_recipe
 from bloodauto.data.clean import clean
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.load import load_dataset
@@ -37,14 +32,12 @@ from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
-from bloodauto.models.backbones import find_weights
 from bloodauto.models.device import limit_native_threads
-from bloodauto.models.network import trained_network
 from bloodauto.run.files import read_json, write_json
 from bloodauto.shift.corruptions import SEVERITIES, find_family
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
-from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.types import Images, Labels
 
 _BASE: dict[str, Any] = {
     "backbone": {"name": "mobilenet_0.25", "weights": "imagenet", "batch_norm": "train"},
@@ -65,11 +58,11 @@ def _with(changes: dict[str, Any]) -> dict[str, Any]:
     """The base with values replaced at dotted paths."""
     recipe: Any = {key: _copy(value) for key, value in _BASE.items()}
     for path, value in changes.items():
-        place = recipe
+        node = recipe
         *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
         for parent in parents:
-            place = place[parent]
-        place[last] = value
+            node = node[parent]
+        node[last] = value
     return recipe
 
 
@@ -88,7 +81,7 @@ _HEAD_ONLY = {"epochs": 1, "unfreeze": "none", "optimizer": {"name": "adam", "le
 _PLAIN = {"orientation": False}
 _ORIENTATION = {"orientation": True}
 
-#: Severity of all causes at once: the suite's harshest, and up to the harshest of each alone.
+#: Levels of the combined shift: the suite's harshest, and up to the harshest level of each family alone.
 HARSHER_SEVERITIES = (3.2, 3.65, 4.1, 4.55, 5.0)
 _SITES = 48
 _IMAGES_PER_SITE = 24
@@ -181,9 +174,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def _table(network: keras.Model, plan: ShiftPlan, views: np.ndarray, labels: np.ndarray) -> list[list[float]]:
+def _table(network: keras.Model, plan: ShiftPlan, shifted_images: Images, labels: Labels) -> list[list[float]]:
     """Balanced accuracy, family by severity."""
-    correct = predict_batches(network, views).argmax(axis=1) == labels
+    correct = predict_batches(network, shifted_images).argmax(axis=1) == labels
     table = []
     for index in range(len(plan.families)):
         of_family = plan.family_index == index
@@ -193,77 +186,67 @@ def _table(network: keras.Model, plan: ShiftPlan, views: np.ndarray, labels: np.
 
 
 class Candidates:
-    """Views that the suite does not have, all causes at once, drawn once: harsher ones, and whole laboratories."""
+    """Shifted images that the suite does not have, drawn once: a harsher combined shift, and simulated sites.
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, view_images: int, seed: int) -> None:
+    Args:
+        images: Validation images.
+        labels: Their classes.
+        num_images: Images per family and severity in the recorded suite.
+        seed: Of all draws.
+    """
+
+    def __init__(self, images: Images, labels: Labels, num_images: int, seed: int) -> None:
         family = find_family("combined_shift")
         order = np.random.default_rng([seed, 2]).permutation(len(labels))
-        harsher = order[: min(4 * view_images, len(order))]
+        harsher = order[: min(4 * num_images, len(order))]
         self._labels = [labels[harsher]] * len(HARSHER_SEVERITIES)
-        self._views = [
-            np.stack([family.corrupt(images[one], level, np.random.default_rng([seed, one])) for one in harsher])
+        self._images = [
+            np.stack([family.corrupt(images[row], level, np.random.default_rng([seed, row])) for row in harsher])
             for level in HARSHER_SEVERITIES
         ]
-        for number, shift in enumerate(draw_simulated_sites(_SITES, seed=seed)):
+        for number, site in enumerate(draw_simulated_sites(_SITES, seed=seed)):
             rows = order[(number * _IMAGES_PER_SITE + np.arange(_IMAGES_PER_SITE)) % len(order)]
             self._labels.append(labels[rows])
-            self._views.append(shift.render(images[rows]))
+            self._images.append(site.render(images[rows]))
 
     def evaluate(self, network: keras.Model) -> dict[str, list[float]]:
-        """Balanced accuracy for each level beyond, plain accuracy for each place: it has too few images for more."""
-        rights = np.split(
-            predict_batches(network, np.concatenate(self._views)).argmax(axis=1) == np.concatenate(self._labels),
+        """Computes the balanced accuracy for each level, and the accuracy for each site, which has too few images for more."""
+        correct_by_set = np.split(
+            predict_batches(network, np.concatenate(self._images)).argmax(axis=1) == np.concatenate(self._labels),
             np.cumsum([len(labels) for labels in self._labels])[:-1],
         )
         levels = len(HARSHER_SEVERITIES)
         return {
             "harsher": [
                 round(weighted_balanced_accuracy(labels, correct), 4)
-                for labels, correct in zip(self._labels[:levels], rights[:levels], strict=True)
+                for labels, correct in zip(self._labels[:levels], correct_by_set[:levels], strict=True)
             ],
-            "site_accuracy": [round(float(right.mean()), 4) for right in rights[levels:]],
+            "site_accuracy": [round(float(correct.mean()), 4) for correct in correct_by_set[levels:]],
         }
 
 
-def train_network(recipe: Recipe, fold_data: FoldData, weights_dir: Path | None, seed: int) -> keras.Model:
-    """The network of a recipe, trained; the folder of the training is gone."""
-    with tempfile.TemporaryDirectory() as folder:
-        weights = find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir)
-        train(
-            recipe,
-            fold_data,
-            seed=seed,
-            options=TrainOptions(weights_file=weights),
-            folder=Path(folder),
-            report=lambda report: None,
-            should_stop=lambda: False,
-        )
-        shape = fold_data.images.shape
-        return trained_network(
-            recipe, Path(folder) / "best.npz", num_classes=fold_data.num_classes, image_shape_px=(shape[1], shape[2])
-        )
-
-
 def _external_datasets(arguments: list[str], names: tuple[str, ...], size_px: int) -> dict[str, CellDataset]:
-    others = {f"synthetic_{name}": synthesize(400, site=name, seed=9) for name in ("lab_a", "lab_b", "lab_c")}
+    datasets = {f"synthetic_{name}": synthesize(400, site=name, seed=9) for name in ("lab_a", "lab_b", "lab_c")}
     for argument in arguments:
         name, _, path = argument.partition("=")
-        others[name] = load_dataset(Path(path), image_size_px=size_px)
-    for name, dataset in others.items():
+        datasets[name] = load_dataset(Path(path), image_size_px=size_px)
+    for name, dataset in datasets.items():
         unknown = set(dataset.class_names) - set(names)
         if unknown:
             raise SystemExit(f"{name}: expected classes of {', '.join(names)}, got {', '.join(sorted(unknown))}")
-    return others
+    return datasets
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights-dir", type=Path)
-    parser.add_argument("--other", action="append", default=[], help="name=folder of another laboratory's cells")
+    parser.add_argument("--external", action="append", default=[], help="name=folder of an external site's images")
     parser.add_argument("--train-images", type=int, default=4500)
-    parser.add_argument("--view-images", type=int, default=64)
-    parser.add_argument("--part", default="0/1", help="which share of the recipes, to record on several cores")
+    parser.add_argument("--suite-images", type=int, default=64, help="per family and severity")
+    parser.add_argument(
+        "--part", default="0/1", help="which of several equal parts of the recipes, to use several cores"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -281,21 +264,21 @@ def main() -> None:
             "train_images": fold_data.train_images[kept],
         }
     )
-    # The recorded views are another draw than those that choose the epoch to keep.
+    # The recorded shifted images are another draw than those that select the epoch to keep.
     validation = fold_data.validation_index
-    suite = ShiftSuite(seed=arguments.seed + 1000, num_images=arguments.view_images)
+    suite = ShiftSuite(seed=arguments.seed + 1000, num_images=arguments.suite_images)
     plan = exhaustive_plan(suite, dataset.labels[validation], SEVERITIES)
-    views = plan.render(dataset.images[validation])
+    shifted_images = plan.render(dataset.images[validation])
     shifted_labels = dataset.labels[validation][plan.image_index]
-    candidates = Candidates(dataset.images[validation], dataset.labels[validation], arguments.view_images, suite.seed)
-    others = _external_datasets(arguments.other, dataset.class_names, dataset.images.shape[1])
+    candidates = Candidates(dataset.images[validation], dataset.labels[validation], arguments.suite_images, suite.seed)
+    external = _external_datasets(arguments.external, dataset.class_names, dataset.images.shape[1])
 
     record: dict[str, Any] = {
         "families": [{"name": family.name, "group": family.group} for family in plan.families],
         "severities": list(SEVERITIES),
         "harsher": list(HARSHER_SEVERITIES),
         "images_per_site": _IMAGES_PER_SITE,
-        "view_images": arguments.view_images,
+        "suite_images": arguments.suite_images,
         "train_images": len(kept),
         "validation_images": len(validation),
         "recipes": [],
@@ -309,10 +292,9 @@ def main() -> None:
             continue
         recipe = parse_recipe(_with(changes), origin=name)
         started = time.process_time()
-        network = train_network(recipe, fold_data, arguments.weights_dir, arguments.seed)
+        network = train_network(recipe, fold_data, seed=arguments.seed, weights_dir=arguments.weights_dir)
         seconds = time.process_time() - started
-        answers = predict_batches(network, dataset.images, validation).argmax(axis=1)
-        correct = answers == dataset.labels[validation]
+        correct = predict_batches(network, dataset.images, validation).argmax(axis=1) == dataset.labels[validation]
         entry: dict[str, Any] = {
             "name": name,
             "recipe": recipe.canonical(),
@@ -321,19 +303,19 @@ def main() -> None:
                 "accuracy": round(float(correct.mean()), 4),
                 "balanced_accuracy": round(weighted_balanced_accuracy(dataset.labels[validation], correct), 4),
             },
-            "balanced": _table(network, plan, views, shifted_labels),
+            "balanced": _table(network, plan, shifted_images, shifted_labels),
             **candidates.evaluate(network),
             "external": {},
         }
-        for other, other_cells in others.items():
-            names = np.array([dataset.class_names.index(class_name) for class_name in other_cells.class_names])
-            labels = names[other_cells.labels]
-            right = predict_batches(network, other_cells.images).argmax(axis=1) == labels
-            entry["external"][other] = round(float(right.mean()), 4)
+        for site, site_dataset in external.items():
+            class_indices = np.array([dataset.class_names.index(name) for name in site_dataset.class_names])
+            predictions = predict_batches(network, site_dataset.images).argmax(axis=1)
+            accuracy = float((predictions == class_indices[site_dataset.labels]).mean())
+            entry["external"][site] = round(accuracy, 4)
         record["recipes"].append(entry)
         write_json(arguments.output, record)
         mean = float(np.mean(entry["balanced"]))
-        print(f"{name}: {seconds:.0f} core-s, clean {entry['clean']['accuracy']:.3f}, views {mean:.3f}", flush=True)
+        print(f"{name}: {seconds:.0f} core-s, clean {entry['clean']['accuracy']:.3f}, shifted {mean:.3f}", flush=True)
         keras.backend.clear_session()
 
 
