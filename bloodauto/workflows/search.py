@@ -21,7 +21,7 @@ from bloodauto.config.settings import (
 )
 from bloodauto.ensemble.record import read_ensemble
 from bloodauto.errors import RunError
-from bloodauto.run.artifacts import ParetoTrial
+from bloodauto.run.artifacts import ExternalEstimate, ParetoTrial
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.tuning.budget.ledger import Ledger
@@ -85,6 +85,7 @@ class SearchResult:
         ensemble: Scores by name of the ensemble on validation images; empty when interrupted.
         export: Folder of the exported files; None when nothing was exported.
         pareto_front: With several objectives, the trials that no other dominates.
+        external_estimate: Expected accuracy at an external site with its prediction interval; None without a held-out test.
 
     Example:
         >>> import bloodauto
@@ -104,6 +105,7 @@ class SearchResult:
     ensemble: Mapping[str, float]
     export: Path | None
     pareto_front: tuple[ParetoTrial, ...] = ()
+    external_estimate: ExternalEstimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the keys of the last line of ``bloodauto search --json``."""
@@ -332,7 +334,7 @@ def _check_new(run: RunDirectory) -> None:
 def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: float, *, finished: bool) -> SearchResult:
     """Counts and scores of a run in its present state."""
     run = plan.run
-    front = run.pareto_front.read_if_exists()
+    front, held_out_test = run.pareto_front.read_if_exists(), run.held_out_test.read_if_exists()
     counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
     ensemble = read_ensemble(run) if run.ensemble.path.is_file() else None
     best: Mapping[str, float] = {}
@@ -350,6 +352,7 @@ def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: floa
         ensemble={} if ensemble is None else ensemble.scores,
         export=run.export.root if (run.export.root / "labels.json").is_file() else None,
         pareto_front=() if front is None else front.trials,
+        external_estimate=None if held_out_test is None else held_out_test.external,
     )
 
 
