@@ -19,11 +19,17 @@ def main() -> None:
     print(f"accuracy on validation images: {result.ensemble['accuracy']:.3f}")
     print(f"accuracy on shifted validation images: {result.ensemble['shifted_accuracy']:.3f}")
 
-    # Cells of another synthetic site, as files of a folder; their labels are not used.
-    write_dataset(synthesize(40, site="lab_b", seed=1, image_size_px=96), Path("new_cells"))
+    # Cells of another synthetic site; their labels are used only to print the accuracy.
+    cells = synthesize(40, site="lab_b", seed=1, image_size_px=96)
     assert result.export is not None
+    predictions = bloodauto.load_model(result.export).predict(cells.images)
+    correct = predictions.labels == cells.labels
+    print(f"accuracy at another site: {correct.mean():.3f}; abstained from {predictions.abstained.mean():.0%}")
+
+    # The same from files.
+    write_dataset(cells, Path("new_cells"))
     table = bloodauto.predict(result.export, "new_cells", "predictions.csv")
-    print("".join(table.read_text(encoding="utf-8").splitlines(keepends=True)[:3]))
+    print(table.read_text(encoding="utf-8").partition("\n")[0])
 
 
 if __name__ == "__main__":

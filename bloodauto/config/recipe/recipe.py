@@ -114,7 +114,9 @@ def load_recipe(path: str | Path, *, smoke: bool = False, in_domain: bool = Fals
     it, ``in_domain`` what does best on images of the laboratory it was trained on. They are checked in any case.
 
     Args:
-        smoke, in_domain: apply this group, one of them at most.
+        path: the file.
+        smoke: apply the group ``smoke``.
+        in_domain: apply the group ``in_domain``; not together with ``smoke``.
 
     Raises:
         RecipeError: as ``read_yaml`` and ``parse_recipe``; a smoke variant that is asked for and not declared. A file without
