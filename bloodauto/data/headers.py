@@ -118,7 +118,7 @@ def _exif_orientation(exif: bytes) -> int:
     try:
         tags, _ = _read_directory(exif)
     except (struct.error, IndexError, HeaderError):
-        return 1  # Damaged metadata does not make the picture unusable.
+        return 1  # Damaged metadata does not make the image unusable.
     orientation = tags.get(274, 1)
     return orientation if 1 <= orientation <= 8 else 1
 

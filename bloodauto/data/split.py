@@ -80,7 +80,7 @@ def make_splits(
 
     Args:
         dataset: the images as loaded.
-        cleaning: what was found in them.
+        cleaning: what cleaning found in them.
         seed: of the draw; the same seed gives the same splits.
         test_fraction: of the kept images, 0 to 0.8, unless the data define a test split.
         num_folds: 2 to 100.
@@ -95,7 +95,7 @@ def make_splits(
         >>> dataset = synthesize(100, image_size_px=16)
         >>> splits = make_splits(dataset, clean(dataset, enabled=False), seed=0)
         >>> len(splits.train_index()), len(splits.validation_index()), len(splits.test_index())
-        (67, 18, 15)
+        (68, 18, 14)
     """
     _check_shape(test_fraction, num_folds)
     kept = np.flatnonzero(cleaning.keep)
@@ -148,12 +148,12 @@ def site_folds(dataset: CellDataset, cleaning: Cleaning, *, seed: int, test_frac
 
     Args:
         dataset: the images as loaded, each with its site.
-        cleaning: what was found in them.
+        cleaning: what cleaning found in them.
         seed: of the draw of the test part.
         test_fraction: of the images of each site, 0 to 0.8.
 
     Raises:
-        DataError: fewer than two sites, images without one, or no site that could be left out.
+        DataError: fewer than two sites, images without one, or no site that could be held out.
     """
     _check_shape(test_fraction, 2)
     kept = np.flatnonzero(cleaning.keep)
@@ -227,12 +227,12 @@ def _validation_site(dataset: CellDataset, names: Sequence[str], class_counts: R
 def default_splits(dataset: CellDataset, cleaning: Cleaning, *, seed: int, num_folds: int = 5) -> Splits:
     """Makes folds of sites where the data name them, else folds of equal size.
 
-    By site when every kept image names one, there are at least two, one of them can be left out, and the data define no
+    By site when every kept image names one, there are at least two, one of them can be held out, and the data define no
     validation split. Where sites are named but not used, a note says why.
 
     Args:
         dataset: the images as loaded.
-        cleaning: what was found in them.
+        cleaning: what cleaning found in them.
         seed: of the draw.
         num_folds: where folds are no sites.
 

@@ -200,7 +200,7 @@ _INTENDED_USE = """\
 ## Intended use
 
 Research, and sorting images before a person looks at them: pre-labelling, triage, quality control of a data set. Users are
-people who can judge a cell themselves and who measure the model on labelled images of their own before they rely on it.
+people who can identify a cell themselves and who measure the model on labelled images of their own before they rely on it.
 
 ## Out-of-scope use
 
