@@ -214,7 +214,7 @@ class Turn:
 def core_seconds() -> float:
     """Of this process and of those it started that still run."""
     times = [child.cpu_times() for child in psutil.Process().children()]
-    return time.process_time() + sum(child.user + child.system for child in times)
+    return time.process_time() + sum(float(child.user + child.system) for child in times)
 
 
 def timed(competitor: Competitor, num_batches: int) -> Turn:

@@ -28,7 +28,8 @@ class StepByStep(BatchPolicy):
         """As ``BatchPolicy.batch``."""
         out = empty_batch((len(images), *images[0].shape))
         scratch = np.empty_like(images[0])
-        chains = self.policy.draw(len(images), *images[0].shape[:2], rng)
+        height, width = images[0].shape[:2]
+        chains = self.policy.draw(len(images), height, width, rng)
         for image, target, chain in zip(images, out, chains, strict=True):
             apply_stages(image, target, scratch, [stage for step in chain for stage in fuse([step])])
         return out

@@ -104,7 +104,7 @@ def pipelines_of(recipe: Recipe, images: np.ndarray, targets: np.ndarray, proces
 def core_seconds() -> float:
     """Of this process and of those it started that still run."""
     times = [child.cpu_times() for child in psutil.Process().children()]
-    return time.process_time() + sum(child.user + child.system for child in times)
+    return time.process_time() + sum(float(child.user + child.system) for child in times)
 
 
 def train_epoch(network: Any, pipeline: BatchPipeline, number: int) -> Epoch:
