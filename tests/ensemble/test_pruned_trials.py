@@ -25,6 +25,9 @@ from bloodauto.run.files import read_arrays, read_json
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train_epochs
 
+#: Every test trains networks.
+pytestmark = pytest.mark.slow
+
 EPOCHS = 3
 
 

@@ -35,6 +35,7 @@ def test_averaging_is_tried_where_the_rate_stays_high_and_the_recipe_leaves_it_o
     assert may_gain_from_averaging(stage) is wanted
 
 
+@pytest.mark.slow
 def test_what_is_better_is_kept_and_a_repeated_end_keeps_the_same(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of([stage_of(epochs=4, learning_rate=1e-2)])
     result = _train(recipe, fold_data, tmp_path)
@@ -62,6 +63,7 @@ def test_what_is_better_is_kept_and_a_repeated_end_keeps_the_same(fold_data, rec
         assert plain.objective == result.objective
 
 
+@pytest.mark.slow
 def test_the_average_has_the_mean_weights_of_the_last_epochs(fold_data, recipe_of, stage_of, tmp_path):
     """With a rate that makes the weights wander, their mean is better than any of them."""
     recipe = recipe_of([stage_of(epochs=8, learning_rate=3e-2)], batch_size=8)

@@ -32,6 +32,9 @@ from bloodauto.workflows.datasets import read_dataset
 from bloodauto.workflows.distill import find_student, student_recipe
 from bloodauto.workflows.planning import run_space_path
 
+#: Every test trains networks.
+pytestmark = pytest.mark.slow
+
 SPACE = """
 input: {size_px: 32}
 backbone: {name: own_cnn, weights: none, blocks: 3, width: {choice: [8, 16]}}
@@ -128,7 +131,6 @@ def test_a_budget_too_small_for_a_student_is_reported(searched: Searched, tmp_pa
         bloodauto.export_distilled(searched.run.root, tmp_path, student="smallest", budget="2cpu-s")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_student_is_trained_on_its_ensembles_predictions_within_the_budget(
     searched: Searched, tmp_path: Path
@@ -161,7 +163,6 @@ def test_a_student_is_trained_on_its_ensembles_predictions_within_the_budget(
     assert not searched.run.ledger.exists
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_without_a_budget_the_student_spends_what_the_search_left(searched: Searched, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
