@@ -15,6 +15,9 @@ from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import Checkpoint, NetworkWeights
 from bloodauto.training.trainer import TrainOptions, train, train_epochs
 
+#: Every test trains networks.
+pytestmark = pytest.mark.slow
+
 OPTIONS = TrainOptions(objective="accuracy")
 
 
@@ -50,9 +53,6 @@ def tiny_of(recipe_of):
     ],
     ids=["ema", "swa", "layer-decay", "plateau"],
 )
-
-#: Every test trains networks.
-pytestmark = pytest.mark.slow
 def test_whatever_a_stage_remembers_survives_a_kill(fold_data, tiny_of, stage_of, tmp_path, change):
     """What lies in the folder after an epoch is what a kill leaves; from it the training reaches the same end."""
     recipe = tiny_of([stage_of(epochs=5, **change)], imbalance={"sampling": "oversample"})
