@@ -33,7 +33,7 @@ stages:
   - epochs: 3
     optimizer: {{name: adamw, learning_rate: {rate}}}
     schedule: {{name: constant}}
-tta_transforms: {views}
+tta_transforms: {tta}
 """
 
 
@@ -124,5 +124,5 @@ def test_the_command_says_what_tta_costs(folder: Path, tmp_path: Path) -> None:
     arguments = ["export-trained", folder / "a", "--data", folder / "cells.npz", "--output", tmp_path, "--tta"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--format", "keras"], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "test-time transforms: 2 passes an image instead of 1" in result.output
+    assert "test-time augmentation: 2 passes an image instead of 1" in result.output
     assert str(tmp_path / "model.keras") in result.output
