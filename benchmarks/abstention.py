@@ -36,9 +36,10 @@ from bloodauto.evaluation.calibration import apply_temperature, fit_temperature
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.metrics import auroc, softmax
+from bloodauto.evaluation.ood import make_synthetic_ood
 from bloodauto.evaluation.selective import CONFIDENCE_SCORES, confidence_score
 from bloodauto.export.ensemble_model import ExportedMember, build_ensemble_model
-from bloodauto.export.ood import fit_ood_detector, make_synthetic_ood, mean_distances, ood_score
+from bloodauto.export.ood import fit_ood_detector, mean_distances, ood_score
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.tuning.refits import with_extended_epochs

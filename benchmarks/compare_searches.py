@@ -27,7 +27,7 @@ from bloodauto.config.shipped import shipped_folder
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.load import load_dataset
 from bloodauto.data.split import Splits, read_splits
-from bloodauto.ensemble.record import read_ensemble
+from bloodauto.ensemble.assemble import read_ensemble
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.export.model import load_model
@@ -53,7 +53,7 @@ def exported_model(run: RunDirectory) -> Predict:
 def best_member(run: RunDirectory, dataset: CellDataset) -> Predict:
     """The best candidate of a run's ensemble alone."""
     ensemble = read_ensemble(run)
-    member = next(member for member in ensemble.members if member.name == ensemble.best_single[0])
+    member = next(member for member in ensemble.members if member.name == ensemble.best_single.name)
     folder = run.root / member.networks[0].folder
     height, width = dataset.images.shape[1:3]
     network = trained_network(

@@ -26,8 +26,8 @@ from bloodauto.cli.options import (
 from bloodauto.errors import UserError
 
 if TYPE_CHECKING:
-    from bloodauto.ensemble.distilled import DistillationResult
     from bloodauto.export.ensemble_export import Exported
+    from bloodauto.run.artifacts import DistillationResult
 
 _COMPARED_SCORES = ("accuracy", "shifted_accuracy", "shift", "ece", "ece_shifted")
 
@@ -176,7 +176,7 @@ def _print_distilled(distilled: DistillationResult) -> None:
     """The student beside its ensemble, and its cost."""
     comparison, console = distilled.comparison, make_console(stderr=True)
     scores = ", ".join(
-        f"{name.replace('_', ' ')} {comparison.scores[name]:.4f} ({comparison.teacher_scores[name]:.4f})"
+        f"{name.replace('_', ' ')} {getattr(comparison.scores, name):.4f} ({getattr(comparison.teacher_scores, name):.4f})"
         for name in _COMPARED_SCORES
     )
     difference = distilled.parity_difference

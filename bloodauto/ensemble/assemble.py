@@ -1,45 +1,57 @@
-"""A run's trainings -> its ensemble: the choice among candidates, its weights, calibration, scores."""
+"""Assembly of a run's ensemble: which candidates, their weights, calibration, abstention threshold and scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.ensemble.predictions import (
-    OofPredictions,
-    TtaPredictions,
-    candidates_of,
+    HOLDOUT_FOLD,
+    NO_SITE_INFO,
+    Candidate,
+    OutOfFoldPredictions,
+    TtaPredictionsByNetwork,
+    WeightedEnsemble,
     find_trained_networks,
-    join_predictions,
-    metric_of,
-    scores_of,
-    uncalibrated_scores,
+    fold_candidates,
+    holdout_candidates,
 )
-from bloodauto.ensemble.record import CandidateCounts, Ensemble, Member, TrainedNetwork
-from bloodauto.ensemble.scoring import NO_SITE_INFO, EnsembleMetric, SiteInfo
-from bloodauto.ensemble.selection import Candidate, Selection, select
-from bloodauto.ensemble.selection_bias import TrainingScore, winners_curse
+from bloodauto.ensemble.selection import Selection, SelectionLimits, select, selection_metric, validation_scores
+from bloodauto.ensemble.selection_bias import TrainingScore, estimate_selection_bias
 from bloodauto.errors import RunError
-from bloodauto.evaluation.probability_scaling import Calibration, fit_calibration
-from bloodauto.evaluation.selective import Abstention, fit_abstention
+from bloodauto.evaluation.calibration import fit_calibration
+from bloodauto.evaluation.metrics import validation_figures
+from bloodauto.evaluation.selective import fit_abstention
+from bloodauto.run.artifacts import (
+    Abstention,
+    BestSingle,
+    Calibration,
+    CandidateCounts,
+    Ensemble,
+    EnsembleMember,
+    EnsembleMetric,
+    SelectionStep,
+    SiteInfo,
+    TrainedNetwork,
+    ValidationScores,
+)
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_arrays, read_json
+from bloodauto.run.files import read_json
 
-#: A set of folds must not be worse than the best network on fold 0 by more than noise; else that one is shipped.
+#: Candidates with a network for each fold must not be worse than the best network on fold 0 by more than noise; otherwise
+#: the ensemble is made of single networks.
 _FOLD_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Caps:
-    """What an ensemble may cost whoever uses it.
+    """What an ensemble may cost its users.
 
     Attributes:
-        max_members: most members; a set of folds is one.
-        max_latency_ms: most milliseconds for one image; None: any.
+        max_members: Maximum number of members; a network for each fold counts as one.
+        max_latency_ms: Maximum milliseconds for one image; None for no limit.
     """
 
     max_members: int = 4
@@ -48,13 +60,13 @@ class Caps:
 
 @dataclass(frozen=True)
 class PrunedEvaluation:
-    """What became of the trials that were stopped at a rung, and of refits that were ended before they were judged.
+    """Which pruned trials and interrupted refits were evaluated, so that they can be candidates.
 
     Attributes:
-        stopped: how many there are that trained for an epoch or more.
-        promising: how many of them were worth a look.
-        numbers: those that were looked at in the time there was, the best first; they have predictions now.
-        refits: the names of refits that have.
+        pruned: Number of pruned trials that trained for an epoch or more.
+        promising: How many of them were good enough to be evaluated.
+        trial_numbers: Those that were evaluated in the time there was, the best first; they have predictions now.
+        refits: Names of the refits that were evaluated.
     """
 
     pruned: int = 0
@@ -65,39 +77,6 @@ class PrunedEvaluation:
 
 #: Measures the milliseconds that the network of a recipe takes for one image.
 MeasureLatency = Callable[[Recipe], float]
-
-
-def _select(
-    pool: dict[str, OofPredictions], metric: EnsembleMetric, caps: Caps, latency_ms: Mapping[str, float]
-) -> Selection:
-    candidates = [
-        Candidate(name, one.clean, one.shifted, one.parameters, latency_ms=latency_ms.get(name, 0.0), target=one.target)
-        for name, one in pool.items()
-    ]
-    return select(
-        candidates,
-        next(iter(pool.values())).truth,
-        metric=metric,
-        max_members=caps.max_members,
-        max_latency_ms=math.inf if caps.max_latency_ms is None else caps.max_latency_ms,
-    )
-
-
-def _measure_latencies(
-    pool: dict[str, OofPredictions], caps: Caps, latency_ms: MeasureLatency | None
-) -> dict[str, float]:
-    """Latency of each candidate; each recipe is measured once. Empty without a cap."""
-    if caps.max_latency_ms is None:
-        return {}
-    assert latency_ms is not None, "a cap on latency needs a function that measures it"
-    by_recipe: dict[str, float] = {}
-    by_candidate = {}
-    for name, candidate in pool.items():
-        recipe = load_recipe(candidate.networks[0].folder / "recipe.yaml")
-        if recipe.id not in by_recipe:
-            by_recipe[recipe.id] = latency_ms(recipe)
-        by_candidate[name] = by_recipe[recipe.id] * len(candidate.networks)
-    return by_candidate
 
 
 def assemble(
@@ -111,238 +90,302 @@ def assemble(
     site_info: SiteInfo = NO_SITE_INFO,
     evaluate_pruned: Callable[[], PrunedEvaluation] | None = None,
 ) -> Ensemble:
-    """Chooses members and weights by greedy selection on out-of-fold predictions, then calibrates their average.
+    """Selects members and weights by greedy selection on out-of-fold predictions, and calibrates their average.
 
-    With whole sets of folds the candidates are recipes, each with a network per fold and an answer for every training
-    image; otherwise they are single networks that all left out fold 0, refits, trials and the best of the stopped trials
-    alike, so that the ensemble is never worse on those images than the best of them that is fast enough.
+    Where recipes were refitted on every fold, these are the candidates, each with a network for each fold and predictions for
+    all training images. Otherwise the candidates are the networks that fold 0 was held out from: refits, trials and the
+    best of the pruned trials. The ensemble is never worse on these images than the best candidate that is fast enough.
 
     Args:
-        completed: number and objective of the completed trials.
-        num_folds: of the run's splits.
-        metric: what to choose by.
-        caps: where no training is fast enough for them, the fastest is taken.
-        latency_ms: needed for a cap on it.
-        places: what is known beside the labels.
-        evaluate_pruned: makes candidates of trainings that were stopped; asked only where single networks are chosen among. None:
-            there are none.
+        run: The run.
+        completed: Number and objective of the completed trials.
+        num_folds: Of the run's splits.
+        metric: What to select by.
+        caps: Where no candidate is fast enough for them, the fastest is taken.
+        latency_ms: Needed where the latency is capped.
+        site_info: What is known of sites beside the labels.
+        evaluate_pruned: Evaluates pruned trials, so that they can be candidates; called only where the candidates are single
+            networks. None: there are none.
 
     Raises:
-        RunError: no training was completed.
+        RunError: No training was completed.
     """
-    trained = find_trained_networks(run, completed)
-    holdout, folds = candidates_of(trained, num_folds, site_info)
+    networks = find_trained_networks(run, completed)
+    holdout = holdout_candidates(networks, site_info)
     if not holdout:
         raise RunError(
             f"{run.root}: expected at least one completed training, found none, so there is nothing to export. "
             "Give a larger budget: bloodauto search --run with a new folder."
         )
-    pool, evaluated = holdout, PrunedEvaluation()
+    folds = fold_candidates(networks, num_folds, site_info)
+    candidates, evaluated = holdout, PrunedEvaluation()
     if folds and _folds_are_good_enough(folds, holdout, metric):
-        pool = folds
+        candidates = folds
     elif evaluate_pruned is not None:
         evaluated = evaluate_pruned()
-        found = [
-            one
-            for one in find_trained_networks(run, (), evaluated.trial_numbers)
-            if one.fold == 0 and one.name not in holdout
-        ]
-        pool = {**holdout, **{one.name: join_predictions([one], site_info) for one in found}}
+        all_networks = find_trained_networks(run, (), evaluated.trial_numbers)
+        new = [network for network in all_networks if network.name not in holdout]
+        candidates = {**holdout, **holdout_candidates(new, site_info)}
     candidate_counts = CandidateCounts(
-        trials=sum(one.kind == "trial" for one in trained),
-        refits=sum(one.kind == "refit" for one in trained) + len(evaluated.refits),
+        trials=sum(network.kind == "trial" for network in networks),
+        refits=sum(network.kind == "refit" for network in networks) + len(evaluated.refits),
         pruned=evaluated.pruned,
         promising=evaluated.promising,
         evaluated=len(evaluated.trial_numbers),
     )
-    return replace(
-        _select_and_calibrate(pool, metric, caps, latency_ms),
-        winners_curse=winners_curse(_training_scores(run, completed)),
-        candidate_counts=candidate_counts,
+    ensemble = _select_and_calibrate(candidates.values(), metric, caps, site_info, latency_ms)
+    return ensemble.replace(
+        selection_bias=estimate_selection_bias(_training_scores(run, completed)), candidate_counts=candidate_counts
     )
 
 
 def restricted(ensemble: Ensemble, caps: Caps, latency_ms: MeasureLatency | None) -> Ensemble:
-    """The best of an ensemble's members under tighter caps, weighted and calibrated anew.
+    """Selects among an ensemble's members under tighter caps; weights and calibration are new.
+
+    Args:
+        ensemble: The ensemble.
+        caps: The tighter caps.
+        latency_ms: Needed where the latency is capped.
 
     Raises:
-        RunError: none of them is fast enough; or a member's predictions are missing or damaged.
+        RunError: No member is fast enough; or a member's predictions are missing or damaged.
     """
-    pool = {member.name: join_predictions(member.networks, ensemble.site_info) for member in ensemble.members}
-    metric: EnsembleMetric = ensemble.metric  # type: ignore[assignment]
-    found = _select_and_calibrate(pool, metric, caps, latency_ms)
-    fastest = min((one.latency_ms for one in found.members if one.latency_ms is not None), default=0.0)
+    candidates = [_load_member(member, ensemble.site_info) for member in ensemble.members]
+    result = _select_and_calibrate(candidates, ensemble.metric, caps, ensemble.site_info, latency_ms)
+    fastest = min((member.latency_ms for member in result.members if member.latency_ms is not None), default=0.0)
     if caps.max_latency_ms is not None and fastest > caps.max_latency_ms:
         raise RunError(
             f"--max-latency-ms {caps.max_latency_ms:g}: expected a member that takes no longer for an image, but the fastest "
             f"takes {fastest:.3g} ms on this machine. Allow more, or search with this cap."
         )
-    return replace(found, winners_curse=ensemble.winners_curse, candidate_counts=ensemble.candidate_counts)
+    return result.replace(selection_bias=ensemble.selection_bias, candidate_counts=ensemble.candidate_counts)
 
 
-def _select_and_calibrate(
-    pool: dict[str, OofPredictions], metric: EnsembleMetric, caps: Caps, latency_ms: MeasureLatency | None
-) -> Ensemble:
-    latencies = _measure_latencies(pool, caps, latency_ms)
-    selection = _select(pool, metric, caps, latencies)
-    members = [
-        replace(_as_member(name, weight, pool[name]), latency_ms=latencies.get(name))
-        for name, weight in zip(selection.names, selection.weights, strict=True)
-    ]
-    fitted = _fit_average([(member.weight, pool[member.name]) for member in members], metric)
-    best = pool[selection.best_single.added]
-    return Ensemble(
-        metric=metric,
-        members=tuple(members),
-        calibration=fitted.calibration,
-        abstention=fitted.abstention,
-        scores=fitted.scores,
-        best_single=(selection.best_single.added, uncalibrated_scores(best)),
-        trace=tuple((i, step.added, step.score.metric) for i, step in enumerate(selection.trace, start=1)),
-        images=len(best.clean),
-        shifted_images=len(best.shifted),
-        site_info=best.site_info,
+def with_tta_predictions(ensemble: Ensemble, tta_predictions: TtaPredictionsByNetwork) -> Ensemble:
+    """The same members and weights with test-time augmentation: calibration, abstention and scores are new.
+
+    Args:
+        ensemble: The ensemble without test-time augmentation.
+        tta_predictions: Of each of its networks, by name.
+
+    Raises:
+        RunError: A member's predictions are missing or damaged.
+    """
+    candidates = [_load_member(member, ensemble.site_info, tta_predictions) for member in ensemble.members]
+    weights = [member.weight for member in ensemble.members]
+    fit = _fit_average(candidates, weights, ensemble.metric)
+    return ensemble.replace(
+        members=tuple(_as_member(candidate, weight) for candidate, weight in zip(candidates, weights, strict=True)),
+        calibration=fit.calibration,
+        abstention=fit.abstention,
+        scores=_calibrated_scores(fit),
+        validation=validation_figures(fit.predictions.truth.labels, fit.predictions.clean),
     )
 
 
-def _training_scores(run: RunDirectory, completed: list[tuple[int, float]]) -> list[TrainingScore]:
-    """All trainings that were judged on fold 0; weights may be gone, a result is enough."""
-    found = []
-    for number, objective in completed:
-        recipe = run.trial(number).root / "recipe.yaml"
-        if recipe.is_file():
-            found.append(TrainingScore(load_recipe(recipe).id, False, objective))
-    for folder in sorted((run.root / "refits").glob("*-fold0-*")):
-        if (folder / "recipe.yaml").is_file() and (folder / "result.json").is_file():
-            trial_recipe = run.trial(int(folder.name.split("-")[0])).root / "recipe.yaml"
-            if trial_recipe.is_file():
-                found.append(
-                    TrainingScore(
-                        load_recipe(trial_recipe).id, True, float(read_json(folder / "result.json")["objective"])
-                    )
-                )
-    return found
+def combine(networks: Sequence[TrainedNetwork], weights: Sequence[float]) -> Ensemble:
+    """An ensemble of given networks and weights, for systems whose members were chosen elsewhere.
+
+    Args:
+        networks: Trainings that were validated on the same images.
+        weights: Above 0; divided by their sum.
+
+    Raises:
+        RunError: They were validated on different images, or a file is missing or damaged.
+    """
+    candidates = [Candidate.load(network.name, [network], NO_SITE_INFO) for network in networks]
+    normalized = [weight / sum(weights) for weight in weights]
+    members = [_as_member(candidate, weight) for candidate, weight in zip(candidates, normalized, strict=True)]
+    best = max(members, key=lambda member: member.scores.shift)
+    return _build_ensemble(
+        members, _fit_average(candidates, normalized, "shift"), "shift", BestSingle(name=best.name, scores=best.scores)
+    )
 
 
-def _as_member(name: str, weight: float, one: OofPredictions) -> Member:
-    first = one.networks[0]
-    return Member(
-        name=name,
+def out_of_fold_ensemble(ensemble: Ensemble) -> OutOfFoldPredictions:
+    """The ensemble's calibrated predictions for the images that it was selected on.
+
+    Raises:
+        RunError: A member's predictions are missing or damaged.
+    """
+    predictions = {
+        member.name: OutOfFoldPredictions.load(member.networks, ensemble.site_info) for member in ensemble.members
+    }
+    return WeightedEnsemble.of_members(ensemble).predict_out_of_fold(predictions)
+
+
+def _select_and_calibrate(
+    candidates: Iterable[Candidate],
+    metric: EnsembleMetric,
+    caps: Caps,
+    site_info: SiteInfo,
+    latency_ms: MeasureLatency | None,
+) -> Ensemble:
+    by_name = {candidate.name: candidate for candidate in _with_latencies(candidates, caps, latency_ms)}
+    selection = _select(by_name.values(), metric, caps)
+    selected = [by_name[name] for name in selection.names]
+    members = [
+        _as_member(candidate, weight, latency_ms=None if caps.max_latency_ms is None else candidate.latency_ms)
+        for candidate, weight in zip(selected, selection.weights, strict=True)
+    ]
+    best_name = selection.best_single.added
+    best_single = BestSingle(name=best_name, scores=validation_scores(by_name[best_name].predictions))
+    ensemble = _build_ensemble(members, _fit_average(selected, selection.weights, metric), metric, best_single)
+    return ensemble.replace(
+        trace=tuple(
+            SelectionStep(step=number, added=step.added, score=step.score.metric)
+            for number, step in enumerate(selection.trace, start=1)
+        ),
+        site_info=site_info,
+    )
+
+
+def _select(candidates: Iterable[Candidate], metric: EnsembleMetric, caps: Caps) -> Selection:
+    max_latency_ms = math.inf if caps.max_latency_ms is None else caps.max_latency_ms
+    limits = SelectionLimits(max_members=caps.max_members, max_latency_ms=max_latency_ms)
+    return select(list(candidates), metric=metric, limits=limits)
+
+
+def _with_latencies(candidates: Iterable[Candidate], caps: Caps, latency_ms: MeasureLatency | None) -> list[Candidate]:
+    """The candidates with their latencies, where these are capped; each recipe is measured once."""
+    if caps.max_latency_ms is None:
+        return list(candidates)
+    assert latency_ms is not None, "a cap on latency needs a function that measures it"
+    by_recipe: dict[str, float] = {}
+    measured = []
+    for candidate in candidates:
+        recipe = load_recipe(candidate.networks[0].files.recipe)
+        if recipe.id not in by_recipe:
+            by_recipe[recipe.id] = latency_ms(recipe)
+        measured.append(replace(candidate, latency_ms=by_recipe[recipe.id] * len(candidate.networks)))
+    return measured
+
+
+def _load_member(
+    member: EnsembleMember, site_info: SiteInfo, tta_predictions: TtaPredictionsByNetwork | None = None
+) -> Candidate:
+    return Candidate.load(member.name, member.networks, site_info, tta_predictions)
+
+
+def _as_member(candidate: Candidate, weight: float, *, latency_ms: float | None = None) -> EnsembleMember:
+    first = candidate.networks[0]
+    return EnsembleMember(
+        name=candidate.name,
         kind=first.kind,
         trial=first.trial,
         weight=weight,
-        parameters=one.parameters,
-        recipe_id=load_recipe(first.folder / "recipe.yaml").id,
-        scores=uncalibrated_scores(one),
-        networks=one.networks,
+        parameters=candidate.parameters,
+        recipe_id=load_recipe(first.files.recipe).id,
+        scores=validation_scores(candidate.predictions),
+        networks=candidate.networks,
+        latency_ms=latency_ms,
     )
 
 
 @dataclass(frozen=True)
 class _FittedAverage:
-    """What is fitted to a weighted average of answers, and its scores under it."""
+    """The parameters that are fitted to a weighted average, and its calibrated predictions.
+
+    Attributes:
+        calibration: Of the average.
+        abstention: Of the calibrated average.
+        predictions: The calibrated average.
+        uncalibrated: The average itself.
+    """
 
     calibration: Calibration
     abstention: Abstention
-    scores: dict[str, float]
+    predictions: OutOfFoldPredictions
+    uncalibrated: OutOfFoldPredictions
 
 
-def _fit_average(weighted: Sequence[tuple[float, OofPredictions]], metric: EnsembleMetric) -> _FittedAverage:
-    """Scales and biases can change which class is likeliest; they are left out where that lowers the metric."""
-    of = weighted[0][1]
-    average = tuple(
-        np.asarray(sum(weight * getattr(one, name).astype(np.float64) for weight, one in weighted))
-        for name in ("clean", "shifted", "target")
-    )
-    calibration = fit_calibration(average[0], of.labels, average[1], of.shifted_labels, of.shifted_groups)
-    if calibration.per_class is not None:
-        scaled = [calibration.apply(part) for part in average]
-        if metric_of(of, metric, *scaled) < metric_of(of, metric, *average):
-            calibration = replace(calibration, per_class=None)
-    clean, shifted, target = (calibration.apply(part) for part in average)
-    scores = scores_of(of, clean, shifted, target)
-    if calibration.per_class is None and "target_estimate" in scores:
-        # A temperature leaves what an ensemble is chosen by, but for the last digits of the estimate's own.
-        scores["target_estimate"] = scores_of(of, *average)["target_estimate"]
-    return _FittedAverage(calibration, fit_abstention(clean, of.labels, shifted, of.shifted_labels), scores)
+def _fit_average(candidates: Sequence[Candidate], weights: Sequence[float], metric: EnsembleMetric) -> _FittedAverage:
+    """Fits calibration and abstention.
 
-
-def with_tta_predictions(ensemble: Ensemble, tta_predictions: TtaPredictions) -> Ensemble:
-    """The same members and weights with other answers of theirs: calibration, abstention and scores are new."""
-    answers = [
-        (member, join_predictions(member.networks, ensemble.site_info, tta_predictions)) for member in ensemble.members
-    ]
-    metric: EnsembleMetric = ensemble.metric  # type: ignore[assignment]
-    fitted = _fit_average([(member.weight, one) for member, one in answers], metric)
-    members = tuple(_as_member(member.name, member.weight, one) for member, one in answers)
-    return replace(
-        ensemble,
-        members=members,
-        calibration=fitted.calibration,
-        abstention=fitted.abstention,
-        scores=fitted.scores,
-    )
-
-
-def combine(trained: Sequence[TrainedNetwork], weights: Sequence[float]) -> Ensemble:
-    """An ensemble of given members and weights, for systems whose members somebody else chose.
-
-    Args:
-        trained: trainings that left out the same images.
-        weights: above 0; their share of the sum counts.
-
-    Raises:
-        RunError: they left out different images, or a file of theirs is missing or damaged.
+    Scales and biases can change which class is the most probable; they are not used where that lowers the metric.
     """
-    answers = [join_predictions([one], NO_SITE_INFO) for one in trained]
-    first = read_arrays(trained[0].folder / "predictions.npz")["index"]
-    for one in trained[1:]:
-        if not np.array_equal(read_arrays(one.folder / "predictions.npz")["index"], first):
-            raise RunError(
-                f"{one.folder}: expected the validation images of {trained[0].folder}, but it left out others. "
-                "Train both on the same images with the same --seed."
-            )
-    members = [
-        _as_member(one.name, weight / sum(weights), answer)
-        for one, weight, answer in zip(trained, weights, answers, strict=True)
-    ]
-    fitted = _fit_average([(member.weight, one) for member, one in zip(members, answers, strict=True)], "shift")
-    best = max(members, key=lambda member: member.scores["shift"])
-    return Ensemble(
-        metric="shift",
-        members=tuple(members),
-        calibration=fitted.calibration,
-        abstention=fitted.abstention,
-        scores=fitted.scores,
-        best_single=(best.name, best.scores),
-        trace=(),
-        images=len(answers[0].clean),
-        shifted_images=len(answers[0].shifted),
+    by_name = {candidate.name: weight for candidate, weight in zip(candidates, weights, strict=True)}
+    average = WeightedEnsemble(by_name).predict_out_of_fold(
+        {candidate.name: candidate.predictions for candidate in candidates}
     )
+    truth = average.truth
+    calibration = fit_calibration(
+        average.clean, truth.labels, average.shifted, truth.shifted_labels, truth.shifted_groups
+    )
+    if calibration.per_class is not None and (
+        selection_metric(average.calibrated(calibration), metric) < selection_metric(average, metric)
+    ):
+        calibration = calibration.replace(per_class=None)
+    predictions = average.calibrated(calibration)
+    abstention = fit_abstention(predictions.clean, truth.labels, predictions.shifted, truth.shifted_labels)
+    return _FittedAverage(calibration, abstention, predictions, average)
+
+
+def _build_ensemble(
+    members: Sequence[EnsembleMember], fit: _FittedAverage, metric: EnsembleMetric, best_single: BestSingle
+) -> Ensemble:
+    truth = fit.predictions.truth
+    return Ensemble(
+        metric=metric,
+        members=tuple(members),
+        calibration=fit.calibration,
+        abstention=fit.abstention,
+        scores=_calibrated_scores(fit),
+        best_single=best_single,
+        trace=(),
+        images=len(truth.labels),
+        shifted_images=len(truth.shifted_labels),
+        validation=validation_figures(truth.labels, fit.predictions.clean),
+    )
+
+
+def _calibrated_scores(fit: _FittedAverage) -> ValidationScores:
+    scores = validation_scores(fit.predictions)
+    if fit.calibration.per_class is None and scores.target_estimate is not None:
+        # A temperature leaves what an ensemble is selected by as it is, but for the last digits of this estimate.
+        return scores.replace(target_estimate=validation_scores(fit.uncalibrated).target_estimate)
+    return scores
+
+
+def _training_scores(run: RunDirectory, completed: Sequence[tuple[int, float]]) -> list[TrainingScore]:
+    """All trainings that were evaluated on fold 0. Their weights may be deleted; a result is enough."""
+    scores = []
+    for number, objective in completed:
+        recipe = run.trial(number).recipe
+        if recipe.is_file():
+            scores.append(TrainingScore(load_recipe(recipe).id, is_refit=False, objective=objective))
+    for refit in run.refits():
+        trial, fold, _ = refit.root.name.split("-")
+        trial_recipe = run.trial(int(trial)).recipe
+        files = (refit.recipe, refit.result.path, trial_recipe)
+        if fold == f"fold{HOLDOUT_FOLD}" and all(path.is_file() for path in files):
+            objective = float(read_json(refit.result.path)["objective"])
+            scores.append(TrainingScore(load_recipe(trial_recipe).id, is_refit=True, objective=objective))
+    return scores
 
 
 def _folds_are_good_enough(
-    folds: dict[str, OofPredictions], holdout: dict[str, OofPredictions], metric: EnsembleMetric
+    folds: Mapping[str, Candidate], holdout: Mapping[str, Candidate], metric: EnsembleMetric
 ) -> bool:
-    """Whether the networks of the folds are as good on fold 0 as what the search saw there."""
-    single = _select(holdout, metric, Caps(1), {}).best_single
-    first_of_sets = {one.networks[0].name for one in folds.values()}
-    pool = {name: one for name, one in holdout.items() if name in first_of_sets}
-    return (
-        bool(pool)
-        and _select(pool, metric, Caps(1), {}).best_single.score.metric >= single.score.metric - _FOLD_TOLERANCE
-    )
+    """Whether the refits are as good on fold 0 as the best single network."""
+    best = _select(holdout.values(), metric, Caps(1)).best_single.score.metric
+    names = {candidate.networks[0].name for candidate in folds.values()}
+    refits = [candidate for name, candidate in holdout.items() if name in names]
+    return bool(refits) and _select(refits, metric, Caps(1)).best_single.score.metric >= best - _FOLD_TOLERANCE
 
 
-def out_of_fold_probabilities(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
-    """What the ensemble answers for the images it was chosen by, calibrated.
+def read_ensemble(run: RunDirectory) -> Ensemble:
+    """Reads the run's ensemble.
 
-    Returns:
-        labels, int64 (n,), and probabilities, float64 (n, classes).
+    Args:
+        run: The run.
 
     Raises:
-        RunError: a member's predictions are missing or damaged.
+        RunError: The search has not come that far, or the file is damaged.
     """
-    answers = [(member.weight, join_predictions(member.networks, ensemble.site_info)) for member in ensemble.members]
-    average = sum(weight * one.clean.astype(np.float64) for weight, one in answers)
-    return answers[0][1].labels, ensemble.calibration.apply(np.asarray(average))
+    if not run.ensemble.exists:
+        raise RunError(
+            f"{run.root}: expected an ensemble ({Ensemble.FILE}), found none: the search has not come that far. "
+            f"Go on with: bloodauto search --resume --run {run.root}"
+        )
+    return run.ensemble.read()

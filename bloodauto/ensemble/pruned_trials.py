@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 
@@ -17,7 +16,6 @@ from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.models.network import trained_network
-from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_json
 from bloodauto.run.training_directory import TrainingDirectory
@@ -71,11 +69,12 @@ def evaluate_pruned(
         start_seconds: Wall seconds until the first network is built, the preparation of the fold included.
         clock: Measures the duration.
     """
-    folders: dict[int | str, Path] = {name: run.refit(name).root for name in trainings.refits}
-    folders.update({number: run.trial(number).root for number in trainings.pruned})
-    scores = {key: score for key, folder in folders.items() if (score := _kept_score(folder)) is not None}
+    # Trials by their number, refits by their name.
+    files: dict[int | str, TrainingDirectory] = {name: run.refit(name) for name in trainings.refits}
+    files.update({number: run.trial(number) for number in trainings.pruned})
+    scores = {key: score for key, training in files.items() if (score := _kept_score(training)) is not None}
     completed_scores = [
-        score for number in trainings.completed if (score := _kept_score(run.trial(number).root)) is not None
+        score for number in trainings.completed if (score := _kept_score(run.trial(number))) is not None
     ]
     num_pruned = sum(isinstance(key, int) for key in scores)
     if not completed_scores:
@@ -85,17 +84,17 @@ def evaluate_pruned(
     evaluated: list[int | str] = []
     needed_seconds = start_seconds
     for key in best_first[:_MAX_EVALUATED]:
-        folder = folders[key]
-        if (folder / "predictions.npz").is_file() and (folder / "result.json").is_file():
+        training = files[key]
+        if training.predictions.exists and training.result.exists:
             # Evaluated by an earlier session.
             evaluated.append(key)
             continue
-        recipe = load_recipe(folder / "recipe.yaml")
+        recipe = load_recipe(training.recipe)
         if seconds_left() < _MARGIN * needed_seconds:
             break
         start = clock.now()
         try:
-            if not _evaluate_training(folder, recipe, Evaluator(fold_data(), clock), objective, seconds_left):
+            if not _evaluate_training(training, recipe, Evaluator(fold_data(), clock), objective, seconds_left):
                 break
         except (TrialFailure, UserError):
             # Weights that do not fit, or probabilities that are not finite; the next training may do better.
@@ -110,29 +109,29 @@ def evaluate_pruned(
     )
 
 
-def _read_history(folder: Path) -> tuple[EpochReport, ...]:
-    return TrainingDirectory(folder).history.read().epochs
-
-
-def _kept_score(folder: Path) -> float | None:
+def _kept_score(training: TrainingDirectory) -> float | None:
     """The objective after the epoch whose weights were kept; None where a file is missing or damaged."""
-    if not all((folder / name).is_file() for name in ("recipe.yaml", "best.npz", "history.json")):
+    if not (training.recipe.is_file() and training.weights.exists and training.history.exists):
         return None
     try:
-        history = _read_history(folder)
-        return kept_report(history, load_recipe(folder / "recipe.yaml").stages).objective if history else None
-    except (RunError, TypeError):
+        epochs = training.history.read().epochs
+        return kept_report(epochs, load_recipe(training.recipe).stages).objective if epochs else None
+    except RunError:
         return None
 
 
 def _evaluate_training(
-    folder: Path, recipe: Recipe, evaluator: Evaluator, objective: Objective, seconds_left: Callable[[], float]
+    training: TrainingDirectory,
+    recipe: Recipe,
+    evaluator: Evaluator,
+    objective: Objective,
+    seconds_left: Callable[[], float],
 ) -> bool:
     """Writes predictions and result of a training; returns False, with nothing written, when there is too little time."""
     fold_data = evaluator.fold_data
     network = trained_network(
         recipe,
-        folder / "best.npz",
+        training.weights.path,
         num_classes=fold_data.num_classes,
         image_shape_px=fold_data.image_shape_px,
     )
@@ -140,16 +139,16 @@ def _evaluate_training(
     if seconds_left() < _MARGIN * fold_data.num_evaluated_images * latency_ms / 1000:
         return False
     evaluation = evaluator.evaluate(network)
-    history = _read_history(folder)
+    epochs = training.history.read().epochs
     result = TrialResult(
         finished=False,
         objective=objective_of(evaluation, objective),
         evaluation=evaluation,
-        history=history,
+        history=epochs,
         parameters=network.count_params(),
-        seconds=sum(report.seconds for report in history),
+        seconds=sum(report.seconds for report in epochs),
     )
-    evaluation.predictions.write(folder / "predictions.npz")
-    write_json(folder / "result.json", result.to_json())
+    training.predictions.write(evaluation.predictions)
+    write_json(training.result.path, result.to_json())
     keras.backend.clear_session()
     return True

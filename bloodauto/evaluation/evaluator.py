@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from bloodauto.clock import Clock
 from bloodauto.errors import TrialRejected
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.latency import batch_latency_ms
-from bloodauto.evaluation.metrics import Metrics, compute_metrics
+from bloodauto.evaluation.metrics import compute_metrics
 from bloodauto.evaluation.shift_score import ShiftScore, score_shift
-from bloodauto.run.files import write_arrays
+from bloodauto.run.artifacts import Metrics, ValidationPredictions
 from bloodauto.shift.target_estimators import estimate_by_transport
-from bloodauto.types import Floats, Labels, Probabilities, Rows
-
-
-@dataclass(frozen=True)
-class ValidationPredictions:
-    """Class probabilities for the validation images and their shifted versions, float32.
-
-    Attributes:
-        index: Positions of the validation images in the data set, shape (n,).
-        labels: Shape (n,).
-        clean: For the validation images, shape (n, classes).
-        shifted_labels: Shape (m,).
-        shifted_groups: Group of corruption families of each shifted image, shape (m,).
-        shifted_families: Corruption family of each shifted image, shape (m,).
-        shifted_severities: int64, 1 to 5, shape (m,).
-        shifted_weights: Weight of each shifted image in the shift score, float64, shape (m,).
-        shifted: For the shifted images, shape (m, classes).
-        target: For the unlabelled images of the target domain, shape (k, classes); k may be 0.
-    """
-
-    index: Rows
-    labels: Labels
-    clean: Probabilities
-    shifted_labels: Labels
-    shifted_groups: NDArray[np.str_]
-    shifted_families: NDArray[np.str_]
-    shifted_severities: NDArray[np.int64]
-    shifted_weights: Floats
-    shifted: Probabilities
-    target: Probabilities
-
-    def write(self, path: Path) -> None:
-        """Writes all fields as one ``.npz``, atomically."""
-        write_arrays(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
+from bloodauto.types import Probabilities, Rows
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class FoldData:
     @property
     def shifted_labels(self) -> Labels:
         """Label of each shifted image, shape (m,)."""
-        return self.subset_labels[self.plan.image_index]
+        return np.asarray(self.subset_labels[self.plan.image_index])
 
     @property
     def shifted_groups(self) -> NDArray[np.str_]:

@@ -12,6 +12,7 @@ from scipy.special import softmax as scipy_softmax
 from scipy.stats import binomtest, kendalltau, spearmanr
 from sklearn.metrics import roc_auc_score
 
+from bloodauto.run.artifacts import Metrics, ReliabilityBin, ValidationFigures
 from bloodauto.types import Floats, Labels, Logits, Mask, Probabilities, Scores
 
 #: Numbers of images, or sums of their weights, by class.
@@ -22,42 +23,6 @@ NUM_ECE_BINS = 15
 #: The smallest probability in a log-likelihood: about the resolution of a float32 softmax. One confident mistake then costs
 #: at most 16 nats; with a smaller floor it could outweigh all other images.
 NLL_FLOOR = 1e-7
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Metrics of class probabilities on labelled images.
-
-    Attributes:
-        loss: Mean negative log-likelihood, nats.
-        accuracy: 0-1.
-        balanced_accuracy: Mean recall of the classes that occur among the labels, 0-1.
-        macro_f1: Mean F1 of the classes that occur among labels or predictions, 0-1.
-    """
-
-    loss: float
-    accuracy: float
-    balanced_accuracy: float
-    macro_f1: float
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The images whose confidence (highest class probability) lies in one bin.
-
-    Attributes:
-        low: Lower bound of the confidence, 0-1; not part of the bin, except 0.
-        high: Upper bound of the confidence, 0-1; part of the bin.
-        images: Number of images, at least 1.
-        confidence: Their mean confidence, 0-1.
-        accuracy: Their accuracy, 0-1.
-    """
-
-    low: float
-    high: float
-    images: int
-    confidence: float
-    accuracy: float
 
 
 def compute_metrics(labels: Labels, probabilities: Probabilities) -> Metrics:
@@ -113,7 +78,7 @@ def per_class_recall(correct: Counts, total: Counts) -> NDArray[np.float64]:
         correct: Number (or weight) of the correctly predicted images of each class, shape (..., classes).
         total: Number (or weight) of the images of each class, shape (..., classes).
     """
-    return np.divide(correct, total, out=np.full(np.shape(total), np.nan), where=total > 0)
+    return np.asarray(np.divide(correct, total, out=np.full(np.shape(total), np.nan), where=total > 0))
 
 
 def mean_recall(correct: Counts, total: Counts) -> NDArray[np.float64]:
@@ -168,6 +133,8 @@ def negative_log_likelihood(labels: Labels, probabilities: Probabilities, *, wei
 def reliability_bins(labels: Labels, probabilities: Probabilities) -> tuple[ReliabilityBin, ...]:
     """Compares confidence with accuracy in ``NUM_ECE_BINS`` bins of equal width (Guo et al. 2017, arXiv:1706.04599).
 
+    An image's confidence is its highest class probability. Lower bounds are exclusive, upper bounds inclusive.
+
     Args:
         labels: Shape (n,), n at least 1.
         probabilities: Shape (n, classes).
@@ -202,6 +169,21 @@ def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> 
     """
     bins = reliability_bins(labels, probabilities)
     return sum(part.images * abs(part.confidence - part.accuracy) for part in bins) / len(labels)
+
+
+def validation_figures(labels: Labels, probabilities: Probabilities) -> ValidationFigures:
+    """Computes what the report draws of a model's predictions, so that the report itself computes nothing.
+
+    Args:
+        labels: Shape (n,), n at least 1.
+        probabilities: Shape (n, classes).
+    """
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+    return ValidationFigures(
+        confusion=tuple(map(tuple, confusion.tolist())),
+        reliability=reliability_bins(labels, probabilities),
+        ece=expected_calibration_error(labels, probabilities),
+    )
 
 
 def auroc(positive_scores: Scores, negative_scores: Scores) -> float:

@@ -1,93 +1,74 @@
-"""When not to answer: how sure a model is of an image, and below what it says so."""
+"""Selective prediction: confidence scores, the abstention threshold, and risk-coverage curves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bloodauto.evaluation.calibration import PROBABILITY_FLOOR
+from bloodauto.run.artifacts import Abstention, AbstentionRule, ConfidenceScore, RiskCoverage, SelectiveAccuracy
+from bloodauto.types import Labels, Mask, Probabilities, Scores
 
-ConfidenceScore = Literal["max_probability", "margin", "entropy"]
 CONFIDENCE_SCORES: tuple[ConfidenceScore, ...] = get_args(ConfidenceScore)
-#: Share of the training laboratory's images that get an answer; the usual point of comparison of methods that detect what
-#: a model has not seen (Hendrycks and Gimpel, arXiv:1610.02136; Liu et al., arXiv:2010.03759: "FPR at 95 % TPR").
+#: Fraction of in-domain images that get a prediction. It is the usual operating point in the literature on OOD detection:
+#: FPR at 95 % TPR (Hendrycks and Gimpel, arXiv:1610.02136; Liu et al., arXiv:2010.03759).
 DEFAULT_COVERAGE = 0.95
 _CURVE_POINTS = 40
 
 
-def confidence_score(probabilities: np.ndarray, name: ConfidenceScore) -> np.ndarray:
-    """How sure answers are, larger is surer.
+def confidence_score(probabilities: Probabilities, name: ConfidenceScore) -> NDArray[np.float64]:
+    """Computes how confident predictions are; larger is more confident.
 
     Args:
-        probabilities: float, (n, c), calibrated; rows sum to 1.
-        name: ``max_probability`` (0-1), ``margin`` between the two likeliest classes (0-1), or minus the ``entropy`` (nats,
-            at most 0).
+        probabilities: Calibrated, shape (n, classes), rows sum to 1.
+        name: ``max_probability`` (0-1), ``margin`` between the two most probable classes (0-1), or minus the ``entropy``
+            (nats, at most 0).
 
     Returns:
-        float64, (n,).
+        Shape (n,).
+
+    Example:
+        >>> confidence_score(np.array([[0.7, 0.2, 0.1]]), "margin").round(3)
+        array([0.5])
     """
     values = np.asarray(probabilities, dtype=np.float64)
     if name == "max_probability":
-        return values.max(axis=1)
+        return np.asarray(values.max(axis=1))
     if name == "margin":
         highest = np.sort(values, axis=1)
-        return highest[:, -1] - highest[:, -2]
-    return (values * np.log(np.maximum(values, PROBABILITY_FLOOR))).sum(axis=1)
+        return np.asarray(highest[:, -1] - highest[:, -2])
+    return np.asarray((values * np.log(np.maximum(values, PROBABILITY_FLOOR))).sum(axis=1))
 
 
-@dataclass(frozen=True)
-class RiskCoverage:
-    """What leaving the least sure images unanswered buys (Geifman and El-Yaniv, arXiv:1705.08500).
-
-    Attributes:
-        answered: shares of images that get an answer, rising, the last is 1.
-        wrong: share of these answers that are wrong, one for each.
-        area: mean of the wrong shares over all numbers of answered images; smaller is better.
-    """
-
-    coverage: tuple[float, ...]
-    risk: tuple[float, ...]
-    aurc: float
-
-
-@dataclass(frozen=True)
-class SelectiveAccuracy:
-    """What the threshold does to some images: how many there are, the share answered, and how often these are right."""
-
-    images: int
-    coverage: float
-    accuracy: float | None
-    curve: RiskCoverage
-
-
-@dataclass(frozen=True)
-class Abstention:
-    """A rule for marking images "not sure, or none of these cells", by what a model answers alone.
-
-    Attributes:
-        sureness: which measure; ``threshold``: images below it are marked.
-        clean, shifted: what it does to the images it was set by, and to shifted views of them (None without views).
-    """
-
-    confidence_score: ConfidenceScore
-    threshold: float
-    clean: SelectiveAccuracy
-    shifted: SelectiveAccuracy | None
-
-
-def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
-    """The curve of answers taken from the surest on; equally sure ones share the mean of their errors.
+def is_confident(probabilities: Probabilities, rule: AbstentionRule) -> Mask:
+    """Whether each image gets a prediction, shape (n,); the model abstains from the others.
 
     Args:
-        sure: float, (n,), n at least 1.
-        correct: bool, (n,).
+        probabilities: Calibrated, shape (n, classes).
+        rule: Confidence score and threshold.
+    """
+    return confidence_score(probabilities, rule.confidence_score) >= rule.threshold
+
+
+def risk_coverage(confidence: Scores, correct: Mask) -> RiskCoverage:
+    """The error rate against the fraction of images that get a prediction, from the most confident image on.
+
+    Images of equal confidence share the mean of their errors (Geifman and El-Yaniv, arXiv:1705.08500).
+
+    Args:
+        confidence: Shape (n,), n at least 1; larger is more confident.
+        correct: Whether each prediction is correct, shape (n,).
+
+    Example:
+        >>> risk_coverage(np.array([0.9, 0.8]), np.array([True, False])).risk
+        (0.0, 0.5)
     """
     order = np.argsort(-confidence, kind="stable")
     _, group_of, sizes = np.unique(-confidence[order], return_inverse=True, return_counts=True)
-    shared = np.bincount(group_of, ~correct[order]) / sizes
-    risk = np.cumsum(shared[group_of]) / np.arange(1, len(confidence) + 1)
+    error_rate = np.bincount(group_of, ~correct[order]) / sizes
+    risk = np.cumsum(error_rate[group_of]) / np.arange(1, len(confidence) + 1)
     points = np.unique(np.linspace(0, len(confidence) - 1, _CURVE_POINTS).round().astype(int))
     return RiskCoverage(
         coverage=tuple(((points + 1) / len(confidence)).tolist()),
@@ -96,57 +77,53 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
     )
 
 
+def selective_accuracy(confidence: Scores, correct: Mask, threshold: float) -> SelectiveAccuracy:
+    """What an abstention threshold does to some images.
+
+    Args:
+        confidence: Shape (n,), n at least 1; larger is more confident.
+        correct: Whether each prediction is correct, shape (n,).
+        threshold: Images at or above it get a prediction.
+    """
+    covered = confidence >= threshold
+    return SelectiveAccuracy(
+        images=len(confidence),
+        coverage=float(covered.mean()),
+        accuracy=float(correct[covered].mean()) if covered.any() else None,
+        curve=risk_coverage(confidence, correct),
+    )
+
+
 def fit_abstention(
-    clean: np.ndarray,
-    labels: np.ndarray,
-    shifted: np.ndarray,
-    shifted_labels: np.ndarray,
+    clean: Probabilities,
+    labels: Labels,
+    shifted: Probabilities,
+    shifted_labels: Labels,
     *,
     name: ConfidenceScore = "entropy",
     coverage: float = DEFAULT_COVERAGE,
 ) -> Abstention:
-    """Sets the threshold so that this share of the training laboratory's own images is answered.
+    """Sets the threshold at which a given fraction of the clean images gets a prediction.
 
-    Images of another laboratory are marked more often, and images of no known cell more often still; how often, the curves
-    and ``benchmarks/abstention.py`` say.
+    Images of an external site are abstained from more often, and images that show no known cell more often still. How often,
+    the curves and ``benchmarks/abstention.py`` say.
 
     Args:
-        clean, shifted: float, (n, c) and (m, c), calibrated answers for images that were not trained on; n at least 1.
-        labels, shifted_labels: int, (n,) and (m,).
-        name: which measure; why this one, see ``docs/expectation.md``.
-        coverage: above 0, at most 1.
+        clean: Calibrated probabilities for clean images that were held out of training, shape (n, classes), n at least 1.
+        labels: Shape (n,).
+        shifted: The same for shifted images, shape (m, classes); m may be 0.
+        shifted_labels: Shape (m,).
+        name: The confidence score.
+        coverage: Above 0, at most 1.
     """
     confidence = confidence_score(clean, name)
     threshold = float(np.quantile(confidence, 1 - coverage, method="lower"))
-    of_views = (
-        selective_accuracy(confidence_score(shifted, name), shifted.argmax(axis=1) == shifted_labels, threshold)
-        if len(shifted_labels)
-        else None
-    )
+    of_shifted = None
+    if len(shifted_labels):
+        correct = shifted.argmax(axis=1) == shifted_labels
+        of_shifted = selective_accuracy(confidence_score(shifted, name), correct, threshold)
     return Abstention(
-        confidence_score=name,
-        threshold=threshold,
+        rule=AbstentionRule(confidence_score=name, threshold=threshold),
         clean=selective_accuracy(confidence, clean.argmax(axis=1) == labels, threshold),
-        shifted=of_views,
-    )
-
-
-def is_confident(probabilities: np.ndarray, name: ConfidenceScore, threshold: float) -> np.ndarray:
-    """Which answers stand, bool (n,); the others are to be marked."""
-    return confidence_score(probabilities, name) >= threshold
-
-
-def selective_accuracy(confidence: np.ndarray, correct: np.ndarray, threshold: float) -> SelectiveAccuracy:
-    """What a threshold does to some images.
-
-    Args:
-        sure: float, (n,), n at least 1, larger is surer; images at or above the threshold are answered.
-        correct: bool, (n,).
-    """
-    stands = confidence >= threshold
-    return SelectiveAccuracy(
-        images=len(confidence),
-        coverage=float(stands.mean()),
-        accuracy=float(correct[stands].mean()) if stands.any() else None,
-        curve=risk_coverage(confidence, correct),
+        shifted=of_shifted,
     )

@@ -13,15 +13,14 @@ from bloodauto.config.recipe import DEFAULT_TTA_TRANSFORMS, Recipe, load_recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.assemble import with_tta_predictions
-from bloodauto.ensemble.predictions import TtaPredictions
-from bloodauto.ensemble.record import Ensemble, TrainedNetwork
+from bloodauto.ensemble.predictions import TtaPredictionsByNetwork, WeightedEnsemble
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.export.ensemble_model import IDENTITY, ExportedMember, build_ensemble_model, tta_transforms_of
 from bloodauto.export.parity import ParitySample
 from bloodauto.export.tta_evaluation import TtaGain, predict_with_tta, tta_gain
 from bloodauto.models.batch_norm import adapted_batch_norm_weights
 from bloodauto.models.network import trained_network
-from bloodauto.run.files import read_arrays
+from bloodauto.run.artifacts import Ensemble, TrainedNetwork
 from bloodauto.types import Images, Probabilities
 
 _PARITY_IMAGES = 32
@@ -138,7 +137,7 @@ def _parity_sample(
     ensemble: Ensemble,
     dataset: CellDataset,
     members: Mapping[str, ExportedMember],
-    tta_predictions: TtaPredictions | None,
+    tta_predictions: TtaPredictionsByNetwork | None,
     *,
     is_adapted: bool,
 ) -> ParitySample:
@@ -147,10 +146,10 @@ def _parity_sample(
     With a network for each fold no image was predicted by all of them, and adapted networks have no stored predictions:
     there every network predicts anew, one by one.
     """
-    stored = read_arrays(ensemble.members[0].networks[0].folder / "predictions.npz")
-    num_validation = len(stored["index"])
+    index = ensemble.networks[0].files.predictions.read().index
+    num_validation = len(index)
     rows = np.linspace(0, num_validation - 1, min(_PARITY_IMAGES, num_validation)).round().astype(int)
-    images = dataset.images[stored["index"][rows]]
+    images = dataset.images[index[rows]]
     predicts_anew = is_adapted or any(len(member.networks) > 1 for member in ensemble.members)
 
     def probabilities_of(trained: TrainedNetwork) -> Probabilities:
@@ -158,11 +157,8 @@ def _parity_sample(
             member = members[trained.name]
             return predict_batches(member.network, images, tta=member.tta_weights)
         if tta_predictions is not None:
-            return np.asarray(tta_predictions[trained.name]["clean"][rows])
-        return np.asarray(read_arrays(trained.folder / "predictions.npz")["clean"][rows])
+            return np.asarray(tta_predictions[trained.name].clean[rows])
+        return np.asarray(trained.files.predictions.read().clean[rows])
 
-    average = np.zeros((len(rows), len(dataset.class_names)))
-    for member in ensemble.members:
-        for trained in member.networks:
-            average += members[trained.name].weight * probabilities_of(trained).astype(np.float64)
-    return ParitySample(images, ensemble.calibration.apply(average), _PARITY_TOLERANCE)
+    by_network = {trained.name: probabilities_of(trained) for trained in ensemble.networks}
+    return ParitySample(images, WeightedEnsemble.of_networks(ensemble).predict(by_network), _PARITY_TOLERANCE)

@@ -15,9 +15,7 @@ from bloodauto.clock import SYSTEM_CLOCK, Clock
 from bloodauto.config.recipe import load_recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
-from bloodauto.ensemble.assemble import Caps, restricted
-from bloodauto.ensemble.distilled import DistillationResult
-from bloodauto.ensemble.record import Ensemble, read_ensemble
+from bloodauto.ensemble.assemble import Caps, read_ensemble, restricted
 from bloodauto.errors import RunError
 from bloodauto.evaluation.latency import recipe_latency_ms, single_image_latency_ms
 from bloodauto.export.built_ensemble import BuiltEnsemble, build_ensemble
@@ -29,7 +27,7 @@ from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, Trai
 from bloodauto.export.ood import fit_ood_detector
 from bloodauto.export.tta_evaluation import TtaGain
 from bloodauto.export.write import ExportResult, ModelPackage, write_export
-from bloodauto.run.artifacts import AbstentionRule, HeldOutTest, OodEvaluation
+from bloodauto.run.artifacts import DistillationResult, Ensemble, HeldOutTest, OodEvaluation
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json
 from bloodauto.types import Images
@@ -174,12 +172,7 @@ class _Export:
             target=settings.target,
             clock=clock,
         )
-        rule = self.built.ensemble.abstention
-        labels = labels_of(
-            self.built.model,
-            dataset.class_names,
-            AbstentionRule(confidence_score=rule.confidence_score, threshold=rule.threshold),
-        )
+        labels = labels_of(self.built.model, dataset.class_names, self.built.ensemble.abstention.rule)
         self._package = ModelPackage(self.built.model, labels, self.built.sample)
         self._ood_evaluation: OodEvaluation | None = None
         self._latency_ms = single_image_latency_ms(self.built.model, clock=clock)
@@ -277,7 +270,7 @@ class _Export:
             written_with=", ".join(f"{name} {version(name)}" for name in ("bloodauto", "keras", "tensorflow")),
             test=test,
             tta_gain=self.built.gain,
-            winners_curse=ensemble.winners_curse,
+            selection_bias=ensemble.selection_bias,
             candidate_counts=ensemble.candidate_counts,
             ood_evaluation=self._ood_evaluation,
             distilled=self._settings.distilled,
@@ -316,14 +309,14 @@ def _describe(folders: Sequence[Path]) -> str:
 
 def _validation_scores(ensemble: Ensemble) -> list[ScoreFacts]:
     clean, shifted = "validation images (the ensemble was selected on them)", "shifted validation images"
-    return [
-        ScoreFacts(clean, "accuracy", ensemble.scores["accuracy"], None, ensemble.images),
-        ScoreFacts(clean, "expected calibration error", ensemble.scores["ece"], None, ensemble.images),
-        ScoreFacts(shifted, "accuracy", ensemble.scores["shifted_accuracy"], None, ensemble.shifted_images),
-        ScoreFacts(
-            shifted, "expected calibration error", ensemble.scores["ece_shifted"], None, ensemble.shifted_images
-        ),
-    ]
+    scores = ensemble.scores
+    rows = (
+        (clean, "accuracy", scores.accuracy, ensemble.images),
+        (clean, "expected calibration error", scores.ece, ensemble.images),
+        (shifted, "accuracy", scores.shifted_accuracy, ensemble.shifted_images),
+        (shifted, "expected calibration error", scores.ece_shifted, ensemble.shifted_images),
+    )
+    return [ScoreFacts(source, name, value, None, images) for source, name, value, images in rows if value is not None]
 
 
 def _test_scores(test: HeldOutTest | None, *, has_tta: bool) -> list[ScoreFacts]:

@@ -14,8 +14,8 @@ from keras import ops
 from bloodauto.config.recipe import TransformName, WeightedTransform, tta_weights
 from bloodauto.errors import RunError
 from bloodauto.evaluation.calibration import PROBABILITY_FLOOR
-from bloodauto.evaluation.probability_scaling import PerClass
 from bloodauto.evaluation.tta import SQUARE_ONLY_TRANSFORMS, tta_batch
+from bloodauto.run.artifacts import PerClassScaling
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class ExportedMember:
 
 
 def build_ensemble_model(
-    members: Sequence[ExportedMember], *, temperature: float = 1.0, per_class: PerClass | None = None
+    members: Sequence[ExportedMember], *, temperature: float = 1.0, per_class: PerClassScaling | None = None
 ) -> keras.Model:
     """Builds one functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 probabilities (n, classes).
 
     Each member's softmax is averaged over its transforms and then over the members, and the average p becomes
     ``softmax(log(max(p, 1e-12)) / temperature)``; then scales and biases act on each class, as in
-    ``evaluation.probability_scaling.Calibration``. The members are copied, in float32 whatever precision they were trained
+    ``evaluation.calibration.apply_calibration``. The members are copied, in float32 whatever precision they were trained
     in, and are not changed. Nothing is random: dropout is off and batch normalisation uses its stored statistics, even
     where the caller passes ``training=True``.
 
@@ -106,7 +106,7 @@ def _combine(
     networks: Sequence[keras.Model],
     members: Sequence[ExportedMember],
     temperature: float,
-    per_class: PerClass | None,
+    per_class: PerClassScaling | None,
 ) -> keras.Model:
     images = keras.Input(networks[0].input_shape[1:], dtype="uint8", name="images")
     weighted = []

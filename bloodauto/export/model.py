@@ -114,8 +114,7 @@ class Model:
             scores = ood_score(self.ood_detector, self.network, resized, probabilities)
             abstained = scores > self.ood_detector.threshold
         elif self.abstention_rule is not None:
-            rule = self.abstention_rule
-            abstained = ~is_confident(probabilities, rule.confidence_score, rule.threshold)
+            abstained = ~is_confident(probabilities, self.abstention_rule)
         return Predictions(probabilities, probabilities.argmax(axis=1), self.class_names, abstained, scores)
 
     def _resized(self, images: Images) -> Images:

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bloodauto.ensemble.distilled import DistillationResult
-from bloodauto.ensemble.record import CandidateCounts
-from bloodauto.ensemble.selection_bias import WinnersCurse
-from bloodauto.evaluation.probability_scaling import Calibration
-from bloodauto.evaluation.selective import Abstention, ConfidenceScore
 from bloodauto.export.ensemble_model import TtaTransform
 from bloodauto.export.formats import EXPORTERS
 from bloodauto.export.tta_evaluation import TtaGain
-from bloodauto.run.artifacts import HeldOutTest, Labels, OodEvaluation
+from bloodauto.run.artifacts import (
+    Abstention,
+    Calibration,
+    CandidateCounts,
+    ConfidenceScore,
+    DistillationResult,
+    HeldOutTest,
+    Labels,
+    OodEvaluation,
+    SelectionBias,
+)
 from bloodauto.run.yaml_files import dump_yaml
 from bloodauto.shift.external_estimate import ESTIMATE_SCOPE, coverage_text, external_estimate_text
 
@@ -97,7 +102,7 @@ class CardFacts:
         written_with: versions, for example ``bloodauto 0.1.0, keras 3.15.0, tensorflow 2.21.0``.
         test: the evaluation of this ensemble on the held-out test set; None where there was none.
         tta_gain: what test-time augmentation changes and costs; None without.
-        winners_curse: the selection bias of the best trial's score; None where it is not known.
+        selection_bias: the selection bias of the best trial's score; None where it is not known.
         candidate_counts: what the members were selected from; None where they were not selected by a search.
         ood_evaluation: what the OOD detector does; None where there is none.
         distilled: the student beside its ensemble, where the model is a distilled one; else None.
@@ -112,7 +117,7 @@ class CardFacts:
     written_with: str
     test: HeldOutTest | None = None
     tta_gain: TtaGain | None = None
-    winners_curse: WinnersCurse | None = None
+    selection_bias: SelectionBias | None = None
     candidate_counts: CandidateCounts | None = None
     ood_evaluation: OodEvaluation | None = None
     distilled: DistillationResult | None = None
@@ -252,7 +257,7 @@ def _evaluation(facts: CardFacts) -> str:
     if facts.distilled is not None:
         selection = [_distillation_text(facts.distilled)]
     else:
-        selection = [_candidates_text(facts.candidate_counts), _selection_bias_text(facts.winners_curse)]
+        selection = [_candidates_text(facts.candidate_counts), _selection_bias_text(facts.selection_bias)]
     return "\n\n".join(
         [
             "## Evaluation",
@@ -283,9 +288,13 @@ def _calibration_text(calibration: Calibration) -> str:
 
 def _distillation_text(distilled: DistillationResult) -> str:
     comparison = distilled.comparison
-    names = [name for name in _COMPARED_SCORES if name in comparison.scores]
+    names = [name for name in _COMPARED_SCORES if getattr(comparison.scores, name) is not None]
     rows = [
-        (name.replace("_", " "), f"{comparison.scores[name]:.4f}", f"{comparison.teacher_scores[name]:.4f}")
+        (
+            name.replace("_", " "),
+            f"{getattr(comparison.scores, name):.4f}",
+            f"{getattr(comparison.teacher_scores, name):.4f}",
+        )
         for name in names
     ]
     return (
@@ -308,33 +317,34 @@ def _candidates_text(counts: CandidateCounts | None) -> str:
     return text + "."
 
 
-def _selection_bias_text(curse: WinnersCurse | None) -> str:
-    if curse is None:
+def _selection_bias_text(bias: SelectionBias | None) -> str:
+    if bias is None:
         return (
             "The selection bias of the search's best score is not known: its estimate needs two trials, and a recipe that was "
             "trained twice."
         )
     return (
-        f"The best of {curse.trials} trials scored {curse.best:.4f} in the search's objective. The best of many scores is "
-        f"biased upwards; the expected score of another training is {curse.shrunk:.4f}. From seed to seed the objective "
-        f"varies by {curse.noise:.4f} (one standard deviation, from {curse.noise_degrees_of_freedom} comparisons): smaller "
+        f"The best of {bias.trials} trials scored {bias.best:.4f} in the search's objective. The best of many scores is "
+        f"biased upwards; the expected score of another training is {bias.shrunk:.4f}. From seed to seed the objective "
+        f"varies by {bias.noise:.4f} (one standard deviation, from {bias.noise_degrees_of_freedom} comparisons): smaller "
         "differences mean nothing."
     )
 
 
 def _abstention(facts: CardFacts) -> str:
-    rule = facts.abstention
+    abstention = facts.abstention
+    rule = abstention.rule
     sentences = [
         f"An image whose {_CONFIDENCE_SCORES[rule.confidence_score]} is below {rule.threshold:.4g} should be looked at by a "
         "person: it is difficult, or shows none of these cells. The threshold, which is in `labels.json`, is set so that 95 % "
-        f"of the training site's validation images are predicted ({rule.clean.coverage:.1%} of {rule.clean.images} are)."
+        f"of the training site's validation images are predicted ({abstention.clean.coverage:.1%} of {abstention.clean.images} are)."
     ]
-    if rule.clean.accuracy is not None:
-        sentences.append(f"The accuracy among these is {rule.clean.accuracy:.2%}.")
-    if rule.shifted is not None and rule.shifted.accuracy is not None:
+    if abstention.clean.accuracy is not None:
+        sentences.append(f"The accuracy among these is {abstention.clean.accuracy:.2%}.")
+    if abstention.shifted is not None and abstention.shifted.accuracy is not None:
         sentences.append(
-            f"Of shifted validation images {rule.shifted.coverage:.1%} are predicted, with an accuracy of "
-            f"{rule.shifted.accuracy:.2%}."
+            f"Of shifted validation images {abstention.shifted.coverage:.1%} are predicted, with an accuracy of "
+            f"{abstention.shifted.accuracy:.2%}."
         )
     sentences.append(
         "`bloodauto predict` flags the others in the column `abstained`."

@@ -13,14 +13,13 @@ from bloodauto.clock import Clock
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.assemble import with_tta_predictions
-from bloodauto.ensemble.predictions import TtaPredictions
-from bloodauto.ensemble.record import Ensemble, TrainedNetwork
+from bloodauto.ensemble.predictions import TtaPredictionsByNetwork
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.latency import median_seconds
 from bloodauto.export.ensemble_model import ExportedMember
-from bloodauto.run.files import read_arrays
+from bloodauto.run.artifacts import Ensemble, TrainedNetwork, TtaPredictions
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.types import Images
 
@@ -56,7 +55,7 @@ class TtaGain:
 
 def predict_with_tta(
     ensemble: Ensemble, members: Mapping[str, ExportedMember], dataset: CellDataset, splits: Splits, *, seed: int
-) -> TtaPredictions:
+) -> TtaPredictionsByNetwork:
     """Predicts the images of each network's fold and their shifted versions, averaged over the network's transforms.
 
     Args:
@@ -70,33 +69,29 @@ def predict_with_tta(
         RunError: the images or the seed are not those of the run.
     """
     tta_predictions = {}
-    networks = [network for member in ensemble.members for network in member.networks]
-    for fold in sorted({network.fold for network in networks}):
+    for fold in sorted({network.fold for network in ensemble.networks}):
         fold_data = prepare_fold(dataset, splits, ShiftSuite(seed=seed), fold=fold)
-        for network in networks:
+        for network in ensemble.networks:
             if network.fold != fold:
                 continue
             _check_images(network, fold_data)
             member = members[network.name]
-            tta_predictions[network.name] = {
-                "clean": predict_batches(
-                    member.network, dataset.images, fold_data.validation_index, tta=member.tta_weights
-                ),
-                "shifted": predict_batches(member.network, fold_data.shifted_images, tta=member.tta_weights),
-            }
+            clean = predict_batches(member.network, dataset.images, fold_data.validation_index, tta=member.tta_weights)
+            shifted = predict_batches(member.network, fold_data.shifted_images, tta=member.tta_weights)
+            tta_predictions[network.name] = TtaPredictions(clean=clean, shifted=shifted)
     return tta_predictions
 
 
 def _check_images(network: TrainedNetwork, fold_data: FoldData) -> None:
     """Refuses images other than those that the stored predictions of a training are for."""
-    stored = read_arrays(network.folder / "predictions.npz")
+    stored = network.files.predictions.read()
     expected = {
         "index": fold_data.validation_index,
         "shifted_labels": fold_data.shifted_labels,
         "shifted_families": fold_data.plan.family_names,
         "shifted_severities": fold_data.plan.severities,
     }
-    if not all(np.array_equal(stored[name], value) for name, value in expected.items()):
+    if not all(np.array_equal(getattr(stored, name), value) for name, value in expected.items()):
         raise RunError(
             f"{network.folder}: expected predictions for these validation images and shifted images, got others. "
             "Give the --seed and the images that it was trained with."
@@ -105,7 +100,7 @@ def _check_images(network: TrainedNetwork, fold_data: FoldData) -> None:
 
 def tta_gain(
     without: Ensemble,
-    tta_predictions: TtaPredictions,
+    tta_predictions: TtaPredictionsByNetwork,
     members: Sequence[ExportedMember],
     models: tuple[keras.Model, keras.Model],
     images: Images,
@@ -131,7 +126,7 @@ def tta_gain(
         forward_passes=sum(member.forward_passes for member in members),
         forward_passes_without_tta=len(members),
         time_ratio=seconds_with_tta / seconds_without,
-        scores=with_tta_predictions(without, tta_predictions).scores,
-        scores_without_tta=without.scores,
+        scores=with_tta_predictions(without, tta_predictions).scores.known(),
+        scores_without_tta=without.scores.known(),
         images=without.images,
     )

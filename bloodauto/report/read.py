@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from bloodauto.config.settings import read_settings
-from bloodauto.ensemble.assemble import out_of_fold_probabilities
-from bloodauto.ensemble.record import read_ensemble
+from bloodauto.ensemble.assemble import out_of_fold_ensemble, read_ensemble
 from bloodauto.errors import RunError, UserError
 from bloodauto.report import distilled as student
 from bloodauto.report import parse, study
@@ -276,8 +275,8 @@ def _history(path: Path) -> tuple[EpochInfo, ...]:
 def _ensemble_predictions(run: RunDirectory) -> ValidationPredictions | None:
     """The ensemble's calibrated answers, from those of its members; ``None`` when they cannot be had."""
     try:
-        labels, probabilities = out_of_fold_probabilities(read_ensemble(run))
-        return _checked_predictions("the ensemble, calibrated", labels, probabilities)
+        predictions = out_of_fold_ensemble(read_ensemble(run))
+        return _checked_predictions("the ensemble, calibrated", predictions.truth.labels, predictions.clean)
     except _READ_ERRORS:
         # An ensemble that is missing or damaged has its note already; the best trial stands in.
         return None

@@ -62,7 +62,7 @@ class TrialResult:
 
     def to_json(self) -> dict[str, Any]:
         """What ``result.json`` holds; ``data_wait_fraction`` is the share of all training time spent waiting for images."""
-        metrics = {**asdict(self.evaluation.clean), "shift": self.evaluation.score}
+        metrics = {**self.evaluation.clean.model_dump(), "shift": self.evaluation.score}
         training = sum(report.seconds - report.evaluation_seconds for report in self.history)
         waited = sum(one.data_wait_fraction * (one.seconds - one.evaluation_seconds) for one in self.history)
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bloodauto.clock import SYSTEM_CLOCK
@@ -15,8 +15,7 @@ from bloodauto.config.settings import SearchSettings
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.assemble import combine
-from bloodauto.ensemble.distilled import DistillationResult, compare, write_distilled
-from bloodauto.ensemble.record import Ensemble, TrainedNetwork
+from bloodauto.ensemble.evaluation import compare_student
 from bloodauto.errors import BudgetError, RunError
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.latency import batch_latency_ms
@@ -24,6 +23,7 @@ from bloodauto.export.built_ensemble import build_ensemble
 from bloodauto.export.ensemble_export import Exported, ExportSettings, export_run
 from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.network import build_network
+from bloodauto.run.artifacts import DistillationResult, Ensemble, TrainedNetwork
 from bloodauto.run.directory import ExportDirectory, RunDirectory
 from bloodauto.run.files import read_json
 from bloodauto.training.distillation import Teacher, teacher_from_model
@@ -219,7 +219,7 @@ class _Job:
             epochs=epochs,
             budget_device_seconds=self.ledger.budget_device_seconds,
             spent_device_seconds=round(self.ledger.spent_device_seconds, 3),
-            comparison=compare(student, self.ensemble),
+            comparison=compare_student(student, self.ensemble),
         )
         exported = export_run(
             self.run,
@@ -229,9 +229,9 @@ class _Job:
             ExportSettings(student, request.formats, seed=seed, distilled=distilled),
             seconds_left=self.seconds_left,
         )
-        distilled = replace(distilled, parity_difference=exported.result.parity_difference)
-        for folder in (request.output, self.run.root):
-            write_distilled(folder, distilled)
+        distilled = distilled.replace(parity_difference=exported.result.parity_difference)
+        for file in (ExportDirectory(request.output).distilled, self.run.distilled):
+            file.write(distilled)
         return exported, distilled
 
     def _fold_data(self) -> FoldData:
@@ -274,7 +274,8 @@ class _Job:
         )
         if not result.history:
             raise _budget_too_small(self.ledger)
-        return TrainedNetwork("student", "distilled", -1, _FOLD, folder), len(result.history)
+        network = TrainedNetwork(name="student", kind="distilled", trial=None, fold=_FOLD, folder=folder)
+        return network, len(result.history)
 
     def _member_weights(self) -> Path | None:
         """Weights of a member with the student's architecture that was trained on the same images; None without one."""

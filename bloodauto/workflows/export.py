@@ -11,13 +11,13 @@ from bloodauto.config.machine import available_cores
 from bloodauto.config.settings import SearchSettings, check_ensemble_limits, read_settings
 from bloodauto.data.load import load_images
 from bloodauto.data.split import read_splits
-from bloodauto.ensemble.assemble import Caps, combine
-from bloodauto.ensemble.record import Ensemble, TrainedNetwork, read_ensemble
+from bloodauto.ensemble.assemble import Caps, combine, read_ensemble
 from bloodauto.errors import RunError, UserError
 from bloodauto.export.ensemble_export import Exported, ExportSettings, check_exportable, export_run
 from bloodauto.export.formats import check_formats
 from bloodauto.export.model import load_model, write_predictions_csv
 from bloodauto.models.device import claim_device_if_unused
+from bloodauto.run.artifacts import Ensemble, TrainedNetwork
 from bloodauto.run.directory import RunDirectory
 from bloodauto.workflows.datasets import read_dataset, read_target_images
 from bloodauto.workflows.distill import Distillation, distil
@@ -227,7 +227,10 @@ def export_trained(
         names = [folder.resolve().name for folder in folders]
         if len(set(names)) < len(names):
             names = [str(folder) for folder in folders]
-        networks = [TrainedNetwork(names[index], "trial", index, 0, folder) for index, folder in enumerate(folders)]
+        networks = [
+            TrainedNetwork(name=name, kind="trial", trial=index, fold=0, folder=folder)
+            for index, (name, folder) in enumerate(zip(names, folders, strict=True))
+        ]
         return export_run(
             RunDirectory(Path(output)),
             Path(output),

@@ -12,17 +12,15 @@ import optuna
 
 from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.space import recipe_from_parameters
-from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, out_of_fold_probabilities
+from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, out_of_fold_ensemble, read_ensemble
+from bloodauto.ensemble.evaluation import estimate_target, score_sites
 from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
-from bloodauto.ensemble.record import Ensemble, read_ensemble, write_ensemble
-from bloodauto.ensemble.scoring import SiteInfo
-from bloodauto.ensemble.site_scores import score_sites, write_site_scores
-from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.latency import recipe_latency_ms
 from bloodauto.export.ensemble_export import ExportSettings, export_run
 from bloodauto.models.device import claim_device_if_unused
+from bloodauto.run.artifacts import Ensemble, SiteInfo
 from bloodauto.run.directory import RunDirectory
 from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
 from bloodauto.tuning.budget.ledger import Ledger
@@ -143,7 +141,7 @@ def choose_ensemble(plan: SearchPlan, study: optuna.Study, *, seconds_left: Call
         site_info=site_info,
         evaluate_pruned=lambda: _evaluate_pruned(plan, study, completed, seconds_left),
     )
-    write_ensemble(plan.run, ensemble)
+    plan.run.ensemble.write(ensemble)
     _write_site_estimates(plan, ensemble)
     return ensemble
 
@@ -193,11 +191,11 @@ def _write_site_estimates(plan: SearchPlan, ensemble: Ensemble) -> None:
     """Writes the ensemble's scores at the sites that the data name, and its estimate for the target site."""
     data = plan.data
     if data.splits.folds_are_sites:
-        labels, probabilities = out_of_fold_probabilities(ensemble)
-        folds = sorted({network.fold for member in ensemble.members for network in member.networks})
-        write_site_scores(plan.run, score_sites(data.dataset, data.splits, folds, labels, probabilities))
+        predictions = out_of_fold_ensemble(ensemble)
+        folds = sorted({network.fold for network in ensemble.networks})
+        plan.run.site_scores.write(score_sites(data.dataset, data.splits, folds, predictions))
     if len(data.target):
-        write_target(plan.run, estimate_target(ensemble, np.asarray(_class_priors(data))))
+        plan.run.target_estimate.write(estimate_target(ensemble, np.asarray(_class_priors(data))))
 
 
 def complete_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -230,7 +228,7 @@ def _eligible_trials(plan: SearchPlan, study: optuna.Study) -> list[tuple[int, f
 
 def _delete_unneeded_weights(run: RunDirectory) -> None:
     """Deletes checkpoints of all trainings and the weights of those that are not in the ensemble: they fill disks."""
-    members = {network.folder.resolve() for member in read_ensemble(run).members for network in member.networks}
+    members = {network.folder.resolve() for network in read_ensemble(run).networks}
     for parent in (run.root / "trials", run.root / "refits"):
         for folder in parent.iterdir() if parent.is_dir() else []:
             (folder / "checkpoint.npz").unlink(missing_ok=True)

@@ -19,7 +19,6 @@ from bloodauto.config.settings import (
     resolve_settings,
     write_settings,
 )
-from bloodauto.ensemble.record import read_ensemble
 from bloodauto.errors import RunError
 from bloodauto.run.artifacts import ExternalEstimate, ParetoTrial
 from bloodauto.run.directory import RunDirectory
@@ -336,10 +335,10 @@ def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: floa
     run = plan.run
     front, held_out_test = run.pareto_front.read_if_exists(), run.held_out_test.read_if_exists()
     counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
-    ensemble = read_ensemble(run) if run.ensemble.path.is_file() else None
+    ensemble = run.ensemble.read_if_exists()
     best: Mapping[str, float] = {}
     if ensemble is not None:
-        best = ensemble.best_single[1]
+        best = ensemble.best_single.scores.known()
     elif complete := complete_trials(study):
         best = {"objective": max(float(trial.values[0]) for trial in complete)}
     return SearchResult(
@@ -349,7 +348,7 @@ def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: floa
         spent_device_seconds=spent_device_seconds,
         trials={outcome: counts.get(outcome, 0) for outcome in _OUTCOMES},
         best=best,
-        ensemble={} if ensemble is None else ensemble.scores,
+        ensemble={} if ensemble is None else ensemble.scores.known(),
         export=run.export.root if (run.export.root / "labels.json").is_file() else None,
         pareto_front=() if front is None else front.trials,
         external_estimate=None if held_out_test is None else held_out_test.external,

@@ -2,134 +2,172 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ensemble_candidates import CLASSES, probabilities
 
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, restricted
+from bloodauto.ensemble.assemble import (
+    Caps,
+    PrunedEvaluation,
+    assemble,
+    combine,
+    out_of_fold_ensemble,
+    read_ensemble,
+    restricted,
+    with_tta_predictions,
+)
+from bloodauto.ensemble.evaluation import compare_student, estimate_target
 from bloodauto.ensemble.predictions import find_trained_networks
-from bloodauto.ensemble.record import CandidateCounts, read_ensemble, write_ensemble
-from bloodauto.ensemble.scoring import SiteInfo
-from bloodauto.ensemble.target_estimate import estimate_target, write_target
 from bloodauto.errors import RunError
-from bloodauto.evaluation.evaluator import ValidationPredictions
-from bloodauto.evaluation.probability_scaling import Calibration, PerClass
-from bloodauto.run.artifacts import NetworkWeights
+from bloodauto.evaluation.calibration import apply_calibration
+from bloodauto.evaluation.metrics import confusion_matrix, expected_calibration_error
+from bloodauto.run.artifacts import (
+    Calibration,
+    CandidateCounts,
+    EnsembleMetric,
+    NetworkWeights,
+    PerClassScaling,
+    SiteInfo,
+    TrainedNetwork,
+    TtaPredictions,
+    ValidationPredictions,
+)
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_arrays, read_json, write_arrays, write_json
+from bloodauto.run.files import read_json, write_json
+from bloodauto.run.training_directory import TrainingDirectory
 
-CLASSES, IMAGES, FOLDS = 4, 200, 2
+IMAGES, FOLDS = 200, 2
+COMPLETED = [(0, 0.7), (1, 0.8), (2, 0.5)]
+SCALED = Calibration(
+    temperature=1.2,
+    per_class=PerClassScaling(scales=(1.0, 2.0, 0.5, 1.0), biases=(0.0, 0.1, -0.1, 0.0)),
+    cross_validated_nats=(0.4, 0.3),
+)
 
 
-def _answers(rng: np.random.Generator, labels: np.ndarray, skill: float) -> np.ndarray:
-    """Probabilities that name the right class more often the more skill."""
-    scores = rng.normal(size=(len(labels), CLASSES)) + skill * np.eye(CLASSES)[labels]
-    exponentials = np.exp(scores)
-    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _training(folder: Path, *, fold: int, skill: float, seed: int) -> None:
+def _training(training: TrainingDirectory, *, fold: int, skill: float, seed: int) -> None:
+    """The files of a training whose predictions are as good as ``skill`` says."""
     rng = np.random.default_rng(seed)
     labels = np.random.default_rng(7).integers(0, CLASSES, IMAGES * FOLDS)
     index = np.arange(fold, IMAGES * FOLDS, FOLDS)
-    views = labels[index[:60]]
-    folder.mkdir(parents=True)
-    ValidationPredictions(
-        index=index,
-        labels=labels[index],
-        clean=_answers(rng, labels[index], skill),
-        shifted_labels=views,
-        shifted_groups=np.array(["stain", "light"] * 30),
-        shifted_families=np.array(["stain_hue", "gamma"] * 30),
-        shifted_severities=np.full(60, 3),
-        shifted_weights=np.array([1.0, 0.25] * 30),
-        shifted=_answers(rng, views, 0.7 * skill),
-        target=_answers(rng, np.random.default_rng(8).integers(0, CLASSES, 80), 0.5 * skill),
-    ).write(folder / "predictions.npz")
-    NetworkWeights(weights=(np.zeros(3, np.float32),)).write(folder / "best.npz")
-    write_json(folder / "result.json", {"parameters": 1000, "objective": 0.25 * skill})
+    shifted_labels = labels[index[:60]]
+    training.root.mkdir(parents=True)
+    training.predictions.write(
+        ValidationPredictions(
+            index=index,
+            labels=labels[index],
+            clean=probabilities(rng, labels[index], skill),
+            shifted_labels=shifted_labels,
+            shifted_groups=np.array(["stain", "light"] * 30),
+            shifted_families=np.array(["stain_hue", "gamma"] * 30),
+            shifted_severities=np.full(60, 3),
+            shifted_weights=np.array([1.0, 0.25] * 30),
+            shifted=probabilities(rng, shifted_labels, 0.7 * skill),
+            target=probabilities(rng, np.random.default_rng(8).integers(0, CLASSES, 80), 0.5 * skill),
+        )
+    )
+    training.weights.write(NetworkWeights(weights=(np.zeros(3, np.float32),)))
+    write_json(training.result.path, {"parameters": 1000, "objective": 0.25 * skill})
     recipe = shipped_folder("trials") / "tiny_cnn.yaml"
-    (folder / "recipe.yaml").write_text(recipe.read_text(encoding="utf-8"), encoding="utf-8")
+    training.recipe.write_text(recipe.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     directory = RunDirectory(tmp_path)
     for number, skill in enumerate((2.0, 3.0, 1.0)):
-        _training(directory.trial(number).root, fold=0, skill=skill, seed=number)
+        _training(directory.trial(number), fold=0, skill=skill, seed=number)
     return directory
 
 
-COMPLETED = [(0, 0.7), (1, 0.8), (2, 0.5)]
+def _use_distinct_recipes(run: RunDirectory) -> None:
+    for number in range(3):
+        path = run.trial(number).recipe
+        path.write_text(path.read_text(encoding="utf-8").replace("batch_size: 32", f"batch_size: {16 + number}"))
+
+
+def _latency_ms(recipe: Recipe) -> float:
+    """Of the recipes of ``_use_distinct_recipes``."""
+    return {16: 5.0, 17: 9.0, 18: 1.0}[recipe.batch_size]
 
 
 def test_without_refits_the_trials_themselves_are_the_candidates(run: RunDirectory) -> None:
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
-    assert ensemble.best_single[0] == "00001"
-    assert ensemble.scores["shift"] >= ensemble.best_single[1]["shift"]
+    assert ensemble.best_single.name == "00001"
+    assert ensemble.scores.shift >= ensemble.best_single.scores.shift
     assert sum(member.weight for member in ensemble.members) == pytest.approx(1.0)
     assert ensemble.images == IMAGES
+    assert ensemble.shifted_images == 60
+
+
+def test_scores_and_figures_are_those_of_the_calibrated_average(run: RunDirectory) -> None:
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
+    stored = {member.name: run.trial(int(member.name)).predictions.read() for member in ensemble.members}
+    average = sum(member.weight * stored[member.name].clean.astype(np.float64) for member in ensemble.members)
+    expected = apply_calibration(np.asarray(average), ensemble.calibration)
+    labels = stored[ensemble.members[0].name].labels
+    np.testing.assert_allclose(out_of_fold_ensemble(ensemble).clean, expected)
+    assert ensemble.scores.accuracy == pytest.approx((expected.argmax(axis=1) == labels).mean())
+    assert ensemble.validation is not None
+    assert ensemble.validation.ece == ensemble.scores.ece == expected_calibration_error(labels, expected)
+    confusion = confusion_matrix(labels, expected.argmax(axis=1), CLASSES)
+    np.testing.assert_array_equal(ensemble.validation.confusion, confusion)
+    assert sum(part.images for part in ensemble.validation.reliability) == IMAGES
 
 
 def test_unlabelled_target_images_give_an_estimate_of_the_accuracy_there(run: RunDirectory) -> None:
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     estimate = estimate_target(ensemble, np.ones(CLASSES))
     assert estimate.images == 80
-    assert 0.0 < estimate.accuracy < ensemble.scores["accuracy"]
+    assert 0.0 < estimate.accuracy < ensemble.scores.accuracy
     assert 1 / CLASSES < estimate.confidence < 1.0
-    assert (estimate.agreement is None) == (sum(len(member.networks) for member in ensemble.members) == 1)
-    write_target(run, estimate)
-    assert read_json(run.root / "target.json")["accuracy"] == pytest.approx(estimate.accuracy)
+    assert (estimate.agreement is None) == (len(ensemble.networks) == 1)
+    run.target_estimate.write(estimate)
+    assert run.target_estimate.read() == estimate
 
 
-def test_a_bad_refit_is_not_shipped(run: RunDirectory) -> None:
-    _training(run.refit("00001-fold0-seed1").root, fold=0, skill=0.0, seed=11)
+def test_a_bad_refit_is_not_selected(run: RunDirectory) -> None:
+    _training(run.refit("00001-fold0-seed1"), fold=0, skill=0.0, seed=11)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert "00001-fold0-seed1" not in {member.name for member in ensemble.members}
-    assert ensemble.scores["shift"] >= ensemble.best_single[1]["shift"]
+    assert ensemble.scores.shift >= ensemble.best_single.scores.shift
 
 
-def test_a_whole_set_of_folds_answers_for_every_image(run: RunDirectory) -> None:
+def test_refits_on_every_fold_predict_every_image(run: RunDirectory) -> None:
     for fold in range(FOLDS):
-        _training(run.refit(f"00001-fold{fold}-seed0").root, fold=fold, skill=3.5, seed=20 + fold)
+        _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=3.5, seed=20 + fold)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert [member.name for member in ensemble.members] == ["00001-folds"]
-    assert [one.fold for one in ensemble.members[0].networks] == [0, 1]
+    assert [network.fold for network in ensemble.members[0].networks] == [0, 1]
     assert ensemble.images == IMAGES * FOLDS
 
 
-def test_folds_that_are_worse_than_the_search_itself_are_not_shipped(run: RunDirectory) -> None:
+def test_refits_that_are_worse_than_the_search_itself_are_not_selected(run: RunDirectory) -> None:
     for fold in range(FOLDS):
-        _training(run.refit(f"00001-fold{fold}-seed0").root, fold=fold, skill=0.2, seed=20 + fold)
+        _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=0.2, seed=20 + fold)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
-    assert ensemble.best_single[0] == "00001"
+    assert ensemble.best_single.name == "00001"
     assert ensemble.images == IMAGES
 
 
-def test_an_incomplete_set_of_folds_counts_only_where_it_answers(run: RunDirectory) -> None:
-    _training(run.refit("00001-fold1-seed0").root, fold=1, skill=5.0, seed=21)
+def test_refits_on_some_folds_count_only_where_fold_0_was_held_out(run: RunDirectory) -> None:
+    _training(run.refit("00001-fold1-seed0"), fold=1, skill=5.0, seed=21)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
     assert all(member.kind == "trial" for member in ensemble.members)
 
 
-def test_a_training_without_all_its_files_is_no_candidate(run: RunDirectory) -> None:
-    (run.trial(1).root / "best.npz").unlink()
-    assert [one.name for one in find_trained_networks(run, COMPLETED)] == ["00000", "00002"]
+def test_a_training_without_all_its_files_is_not_a_candidate(run: RunDirectory) -> None:
+    run.trial(1).weights.delete()
+    assert [network.name for network in find_trained_networks(run, COMPLETED)] == ["00000", "00002"]
 
 
-def test_nothing_finished_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_run_without_a_completed_training_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="larger budget"):
         assemble(RunDirectory(tmp_path), [], num_folds=FOLDS, metric="shift")
-
-
-def test_what_was_written_is_read_again(run: RunDirectory) -> None:
-    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="accuracy")
-    write_ensemble(run, ensemble)
-    assert read_ensemble(run) == ensemble
 
 
 def test_a_run_without_an_ensemble_says_how_to_go_on(tmp_path: Path) -> None:
@@ -137,181 +175,220 @@ def test_a_run_without_an_ensemble_says_how_to_go_on(tmp_path: Path) -> None:
         read_ensemble(RunDirectory(tmp_path))
 
 
-def test_what_is_written_with_scales_and_noise_is_read_again(run: RunDirectory) -> None:
-    _training(run.refit("00001-fold0-seed1").root, fold=0, skill=2.9, seed=11)
-    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
-    assert ensemble.winners_curse is not None
-    scaled = Calibration(1.2, PerClass((1.0, 2.0, 0.5, 1.0), (0.0, 0.1, -0.1, 0.0)), (0.4, 0.3))
-    ensemble = replace(ensemble, calibration=scaled)
-    write_ensemble(run, ensemble)
-    assert read_ensemble(run) == ensemble
+@pytest.mark.parametrize("metric", ["accuracy", "shift"])
+def test_an_ensemble_is_read_as_it_was_written(run: RunDirectory, metric: EnsembleMetric) -> None:
+    _training(run.refit("00001-fold0-seed1"), fold=0, skill=2.9, seed=11)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric=metric)
+    assert ensemble.selection_bias is not None
+    for version in (ensemble, ensemble.replace(calibration=SCALED)):
+        run.ensemble.write(version)
+        assert read_ensemble(run) == version
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("path", "value"),
     [
         (("calibration", "temperature"), 0),
-        (("abstention", "confidence_score"), "luck"),
+        (("abstention", "rule", "confidence_score"), "loudness"),
         (("abstention", "clean"), {}),
         (("members",), []),
     ],
 )
-def test_an_ensemble_that_was_tampered_with_is_an_error(run: RunDirectory, place: tuple[str, ...], value) -> None:
-    write_ensemble(run, assemble(run, COMPLETED, num_folds=FOLDS, metric="shift"))
+def test_a_damaged_ensemble_is_an_error_that_names_the_field(
+    run: RunDirectory, path: tuple[str, ...], value: object
+) -> None:
+    run.ensemble.write(assemble(run, COMPLETED, num_folds=FOLDS, metric="shift"))
     content = read_json(run.ensemble.path)
     part = content
-    for name in place[:-1]:
+    for name in path[:-1]:
         part = part[name]
-    part[place[-1]] = value
+    part[path[-1]] = value
     write_json(run.ensemble.path, content)
-    with pytest.raises(RunError, match="something is missing or wrong"):
+    with pytest.raises(RunError, match=".".join(path)):
         read_ensemble(run)
 
 
-def test_the_winner_is_compared_with_its_refits_on_the_same_images(run: RunDirectory) -> None:
-    _training(run.refit("00001-fold0-seed1").root, fold=0, skill=3.0, seed=11)
-    _training(run.refit("00001-fold1-seed1").root, fold=1, skill=3.0, seed=12)
-    write_json(run.refit("00001-fold0-seed1").root / "result.json", {"parameters": 1000, "objective": 0.76})
-    write_json(run.refit("00001-fold1-seed1").root / "result.json", {"parameters": 1000, "objective": 0.1})
-    _distinct(run)
-    curse = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift").winners_curse
-    assert curse is not None
-    assert (curse.trials, curse.best, curse.refits) == (3, 0.8, 0.76)
-    assert curse.noise == pytest.approx(0.04 / np.sqrt(2))
-    assert curse.noise_degrees_of_freedom == 1
+def test_the_best_trial_is_compared_with_its_refits_on_the_same_images(run: RunDirectory) -> None:
+    for fold, objective in ((0, 0.76), (1, 0.1)):
+        refit = run.refit(f"00001-fold{fold}-seed1")
+        _training(refit, fold=fold, skill=3.0, seed=11 + fold)
+        write_json(refit.result.path, {"parameters": 1000, "objective": objective})
+    _use_distinct_recipes(run)
+    bias = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift").selection_bias
+    assert bias is not None
+    assert (bias.trials, bias.best, bias.refits) == (3, 0.8, 0.76)
+    assert bias.noise == pytest.approx(0.04 / np.sqrt(2))
+    assert bias.noise_degrees_of_freedom == 1
 
 
-def _milliseconds(recipe: Recipe) -> float:
-    """Of the recipes of ``_distinct``."""
-    return {16: 5.0, 17: 9.0, 18: 1.0}[recipe.batch_size]
+@pytest.mark.parametrize(("max_latency_ms", "selected"), [(20.0, "00001"), (8.0, "00000"), (0.5, "00002")])
+def test_a_cap_on_latency_excludes_slow_networks(run: RunDirectory, max_latency_ms: float, selected: str) -> None:
+    _use_distinct_recipes(run)
+    caps = Caps(max_members=1, max_latency_ms=max_latency_ms)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=caps, latency_ms=_latency_ms)
+    (member,) = ensemble.members
+    assert member.name == selected
+    assert member.latency_ms == _latency_ms(load_recipe(member.networks[0].files.recipe))
 
 
-def _distinct(run: RunDirectory) -> None:
-    for number in range(3):
-        path = run.trial(number).root / "recipe.yaml"
-        path.write_text(path.read_text(encoding="utf-8").replace("batch_size: 32", f"batch_size: {16 + number}"))
-
-
-@pytest.mark.parametrize(("most", "wanted"), [(20.0, "00001"), (8.0, "00000"), (0.5, "00002")])
-def test_a_cap_on_latency_leaves_slow_networks_out(run: RunDirectory, most: float, wanted: str) -> None:
-    _distinct(run)
-    caps = Caps(max_members=1, max_latency_ms=most)
-    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=caps, latency_ms=_milliseconds)
-    assert [member.name for member in ensemble.members] == [wanted]
-    assert ensemble.members[0].latency_ms == _milliseconds(
-        load_recipe(ensemble.members[0].networks[0].folder / "recipe.yaml")
-    )
-
-
-def test_tighter_caps_choose_among_the_members(run: RunDirectory) -> None:
-    _distinct(run)
-    whole = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
-    assert len(whole.members) > 1
-    single = restricted(whole, Caps(max_members=1), None)
+def test_tighter_caps_select_among_the_members(run: RunDirectory) -> None:
+    _use_distinct_recipes(run)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
+    assert len(ensemble.members) > 1
+    single = restricted(ensemble, Caps(max_members=1), None)
     assert [member.name for member in single.members] == ["00001"]
-    assert single.ensemble_id != whole.ensemble_id
-    assert single.winners_curse == whole.winners_curse
-    fast = restricted(whole, Caps(4, max_latency_ms=6.0), _milliseconds)
+    assert single.ensemble_id != ensemble.ensemble_id
+    assert single.selection_bias == ensemble.selection_bias
+    fast = restricted(ensemble, Caps(4, max_latency_ms=6.0), _latency_ms)
     assert "00001" not in {member.name for member in fast.members}
 
 
-def test_caps_that_no_member_keeps_are_an_error_that_says_what_would_do(run: RunDirectory) -> None:
-    _distinct(run)
-    whole = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=Caps(2))
+def test_caps_that_no_member_meets_are_an_error_that_says_what_would_do(run: RunDirectory) -> None:
+    _use_distinct_recipes(run)
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", caps=Caps(2))
     with pytest.raises(RunError, match=r"the fastest takes \d"):
-        restricted(whole, Caps(4, max_latency_ms=0.1), _milliseconds)
+        restricted(ensemble, Caps(4, max_latency_ms=0.1), _latency_ms)
 
 
 def test_the_same_ensemble_has_the_same_identity_and_another_calibration_another(run: RunDirectory) -> None:
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
-    write_ensemble(run, ensemble)
+    run.ensemble.write(ensemble)
     assert read_ensemble(run).ensemble_id == ensemble.ensemble_id
-    assert replace(ensemble, calibration=Calibration(9.0, None, None)).ensemble_id != ensemble.ensemble_id
+    assert ensemble.replace(calibration=SCALED).ensemble_id != ensemble.ensemble_id
 
 
 @pytest.mark.parametrize("metric", ["shift", "accuracy", "balanced_accuracy", "macro_f1"])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_exported_is_never_worse_than_the_best_candidate(tmp_path: Path, metric: str, seed: int) -> None:
-    """Also after calibration, where classes that the networks favour invite scales and biases."""
+def test_the_ensemble_is_never_worse_than_the_best_candidate(tmp_path: Path, metric: EnsembleMetric, seed: int) -> None:
+    """Also after calibration, where networks that favour some classes call for scales and biases."""
     run = RunDirectory(tmp_path)
     rng = np.random.default_rng(seed)
     for number in range(3):
-        _training(run.trial(number).root, fold=0, skill=float(rng.uniform(0.5, 2.5)), seed=10 * seed + number)
-        path = run.trial(number).root / "predictions.npz"
-        arrays = read_arrays(path)
-        for name in ("clean", "shifted"):
-            tilted = arrays[name] * np.array([4.0, 1.0, 1.0, 0.5], dtype=np.float32)
-            arrays[name] = tilted / tilted.sum(axis=1, keepdims=True)
-        write_arrays(path, **arrays)
-    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric=metric)  # type: ignore[arg-type]
-    assert ensemble.scores[metric] >= ensemble.best_single[1][metric] - 1e-9
+        training = run.trial(number)
+        _training(training, fold=0, skill=float(rng.uniform(0.5, 2.5)), seed=10 * seed + number)
+        stored = training.predictions.read()
+        tilted = {
+            name: getattr(stored, name) * np.array([4.0, 1.0, 1.0, 0.5], dtype=np.float32)
+            for name in ("clean", "shifted")
+        }
+        training.predictions.write(
+            stored.replace(**{name: rows / rows.sum(axis=1, keepdims=True) for name, rows in tilted.items()})
+        )
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric=metric)
+    assert getattr(ensemble.scores, metric) >= getattr(ensemble.best_single.scores, metric) - 1e-9
 
 
-def test_a_stopped_trial_that_answers_better_is_chosen_and_the_record_says_what_was_looked_at(
-    run: RunDirectory,
-) -> None:
-    _training(run.trial(3).root, fold=0, skill=4.0, seed=3)
+def test_a_pruned_trial_that_predicts_better_is_selected(run: RunDirectory) -> None:
+    _training(run.trial(3), fold=0, skill=4.0, seed=3)
     evaluated = PrunedEvaluation(pruned=5, promising=2, trial_numbers=(3,))
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", evaluate_pruned=lambda: evaluated)
-    assert ensemble.best_single[0] == "00003"
+    assert ensemble.best_single.name == "00003"
     assert {member.name: member.kind for member in ensemble.members}["00003"] == "pruned trial"
     assert ensemble.candidate_counts == CandidateCounts(trials=3, refits=0, pruned=5, promising=2, evaluated=1)
-    write_ensemble(run, ensemble)
-    assert read_ensemble(run) == ensemble
 
 
-def test_stopped_trials_are_not_looked_at_where_sets_of_folds_are_chosen_among(run: RunDirectory) -> None:
+def test_pruned_trials_are_not_evaluated_where_refits_on_every_fold_are_the_candidates(run: RunDirectory) -> None:
     for fold in range(FOLDS):
-        _training(run.refit(f"00001-fold{fold}-seed0").root, fold=fold, skill=3.5, seed=20 + fold)
+        _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=3.5, seed=20 + fold)
 
     def never() -> PrunedEvaluation:
-        raise AssertionError("judging costs time")
+        raise AssertionError("an evaluation costs time")
 
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift", evaluate_pruned=never)
     assert ensemble.candidate_counts == CandidateCounts(trials=3, refits=2, pruned=0, promising=0, evaluated=0)
 
 
-def _sees_the_target(folder: Path, skill: float, seed: int) -> None:
-    """Gives a training other answers for the target images."""
-    arrays = read_arrays(folder / "predictions.npz")
+def _predict_target(training: TrainingDirectory, skill: float, seed: int) -> None:
+    """Gives a training other predictions for the target images."""
     labels = np.random.default_rng(8).integers(0, CLASSES, 80)
-    arrays["target"] = _answers(np.random.default_rng(seed), labels, skill)
-    write_arrays(folder / "predictions.npz", **arrays)
+    target = probabilities(np.random.default_rng(seed), labels, skill)
+    training.predictions.write(training.predictions.read().replace(target=target))
 
 
-def test_target_images_turn_a_choice_that_the_labelled_ones_leave_close(run: RunDirectory) -> None:
-    _training(run.trial(3).root, fold=0, skill=2.0, seed=5)
-    _sees_the_target(run.trial(1).root, 0.2, 1)
-    _sees_the_target(run.trial(3).root, 6.0, 2)
+def test_target_images_decide_where_labelled_ones_are_close(run: RunDirectory) -> None:
+    _training(run.trial(3), fold=0, skill=2.0, seed=5)
+    _predict_target(run.trial(1), 0.2, 1)
+    _predict_target(run.trial(3), 6.0, 2)
     completed = [*COMPLETED, (3, 0.79)]
-    chosen = {
-        site_info: assemble(run, completed, num_folds=FOLDS, metric="shift", caps=Caps(1), site_info=site_info)
+    without, with_target = (
+        assemble(run, completed, num_folds=FOLDS, metric="shift", caps=Caps(1), site_info=site_info)
         for site_info in (SiteInfo(), SiteInfo(class_fractions=(0.25,) * CLASSES))
-    }
-    without, with_target = chosen.values()
+    )
     assert [member.name for member in without.members] == ["00001"]
     assert [member.name for member in with_target.members] == ["00003"]
-    assert with_target.scores["target_estimate"] > 0.8
-    assert "target_estimate" not in without.scores
-    write_ensemble(run, with_target)
+    assert with_target.scores.target_estimate is not None
+    assert with_target.scores.target_estimate > 0.8
+    assert without.scores.target_estimate is None
+    run.ensemble.write(with_target)
     assert read_ensemble(run) == with_target
     assert restricted(with_target, Caps(1), None).scores == with_target.scores
 
 
 @pytest.mark.parametrize("folds_are_sites", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_with_target_images_and_labs_too_nothing_is_worse_than_the_best_candidate(
+def test_with_target_images_and_sites_the_ensemble_is_never_worse_than_the_best_candidate(
     tmp_path: Path, seed: int, folds_are_sites: bool
 ) -> None:
     run = RunDirectory(tmp_path)
     rng = np.random.default_rng(seed)
     for number in range(4):
-        _training(run.trial(number).root, fold=0, skill=float(rng.uniform(1.0, 2.5)), seed=10 * seed + number)
-        _sees_the_target(run.trial(number).root, float(rng.uniform(0.5, 2.0)), number)
-    site_info = SiteInfo(folds_are_sites, tuple(rng.dirichlet(np.full(CLASSES, 5.0)).tolist()))
+        _training(run.trial(number), fold=0, skill=float(rng.uniform(1.0, 2.5)), seed=10 * seed + number)
+        _predict_target(run.trial(number), float(rng.uniform(0.5, 2.0)), number)
+    fractions = tuple(rng.dirichlet(np.full(CLASSES, 5.0)).tolist())
+    site_info = SiteInfo(folds_are_sites=folds_are_sites, class_fractions=fractions)
     ensemble = assemble(run, [*COMPLETED, (3, 0.4)], num_folds=FOLDS, metric="shift", site_info=site_info)
-    together, best = (
-        (scores["shift"] + scores["target_estimate"]) / 2 for scores in (ensemble.scores, ensemble.best_single[1])
-    )
-    assert together >= best - 1e-6
-    assert together == pytest.approx(ensemble.trace[len(ensemble.trace) - 1][2], abs=0.2)
+    objectives = []
+    for scores in (ensemble.scores, ensemble.best_single.scores):
+        assert scores.target_estimate is not None
+        objectives.append((scores.shift + scores.target_estimate) / 2)
+    assert objectives[0] >= objectives[1] - 1e-6
+    assert objectives[0] == pytest.approx(ensemble.trace[-1].score, abs=0.2)
+
+
+def test_tta_predictions_give_the_same_members_another_calibration(run: RunDirectory) -> None:
+    ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift")
+    with_tta = {}
+    for network in ensemble.networks:
+        stored = network.files.predictions.read()
+        better = np.eye(CLASSES, dtype=np.float32)
+        with_tta[network.name] = TtaPredictions(
+            clean=0.5 * (stored.clean + better[stored.labels]),
+            shifted=0.5 * (stored.shifted + better[stored.shifted_labels]),
+        )
+    result = with_tta_predictions(ensemble, with_tta)
+    assert [(member.name, member.weight) for member in result.members] == [
+        (member.name, member.weight) for member in ensemble.members
+    ]
+    assert result.scores.accuracy > ensemble.scores.accuracy
+    assert result.calibration != ensemble.calibration
+
+
+def _network(run: RunDirectory, number: int) -> TrainedNetwork:
+    folder = run.trial(number).root
+    return TrainedNetwork(name=folder.name, kind="trial", trial=number, fold=0, folder=folder)
+
+
+def test_given_networks_are_combined_by_given_weights(run: RunDirectory) -> None:
+    ensemble = combine([_network(run, 0), _network(run, 1)], [1.0, 3.0])
+    assert [member.weight for member in ensemble.members] == [0.25, 0.75]
+    assert ensemble.best_single.name == "00001"
+    assert ensemble.trace == ()
+    assert ensemble.candidate_counts is None
+
+
+def test_networks_that_were_validated_on_different_images_are_not_combined(run: RunDirectory) -> None:
+    _training(run.trial(5), fold=1, skill=2.0, seed=5)
+    with pytest.raises(RunError, match="training 00005: expected the validation images of training 00000"):
+        combine([_network(run, 0), _network(run, 5)], [1.0, 1.0])
+
+
+def test_a_student_is_compared_with_its_teacher_on_the_same_images(run: RunDirectory) -> None:
+    teacher = combine([_network(run, 0), _network(run, 1)], [1.0, 1.0])
+    same = compare_student(teacher, teacher)
+    assert same.agreement == same.agreement_shifted == 1.0
+    assert same.scores == same.teacher_scores
+    comparison = compare_student(combine([_network(run, 2)], [1.0]), teacher)
+    assert comparison.teacher_scores == same.scores
+    assert comparison.scores.accuracy < comparison.teacher_scores.accuracy
+    assert 0 < comparison.agreement < 1
+    assert (comparison.images, comparison.shifted_images) == (IMAGES, 60)

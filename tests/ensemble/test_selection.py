@@ -1,110 +1,118 @@
+"""The greedy selection and the score that it maximises."""
+
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from ensemble_candidates import (
+    CLASSES,
+    make_candidate,
+    make_truth,
+    predictions_of,
+    probabilities,
+    truth_of,
+    with_sites,
+    with_target,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from bloodauto.ensemble.scoring import Scorer, Truth
-from bloodauto.ensemble.selection import Candidate, average, select
+from bloodauto.ensemble.predictions import Candidate, GroundTruth, WeightedEnsemble
+from bloodauto.ensemble.selection import (
+    EnsembleScorer,
+    SelectionLimits,
+    select,
+    selection_metric,
+    validation_scores,
+)
+from bloodauto.errors import RunError
+from bloodauto.evaluation.metrics import compute_metrics, expected_calibration_error
 from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT, score_shift
-from bloodauto.shift.suite import ShiftSuite
+from bloodauto.run.artifacts import EnsembleMetric
+from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 
-CLASSES = 4
-METRICS = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
-
-
-def make_truth(rng: np.random.Generator, clean: int, shifted: int, groups: int = 3) -> Truth:
-    return Truth(
-        labels=rng.integers(0, CLASSES, clean),
-        shifted_labels=rng.integers(0, CLASSES, shifted),
-        shifted_groups=rng.integers(0, groups, shifted),
-        shifted_weights=np.ones(shifted),
-    )
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def answers(rng: np.random.Generator, labels: np.ndarray, skill: float) -> np.ndarray:
-    """Probabilities that know the label as well as ``skill`` says."""
-    return softmax(skill * np.eye(CLASSES)[labels] + rng.normal(0, 1, (len(labels), CLASSES)))
-
-
-def make_candidate(rng: np.random.Generator, truth: Truth, name: str, skill: float, parameters: int = 1) -> Candidate:
-    return Candidate(name, answers(rng, truth.labels, skill), answers(rng, truth.shifted_labels, skill / 2), parameters)
+METRICS: tuple[EnsembleMetric, ...] = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_members_with_independent_errors_are_combined_and_beat_the_best_of_them(metric):
+def test_members_with_independent_errors_are_combined_and_beat_the_best_of_them(metric: EnsembleMetric) -> None:
     rng = np.random.default_rng(0)
     truth = make_truth(rng, 400, 900)
     candidates = [make_candidate(rng, truth, f"m{i}", 2.0) for i in range(5)]
-    found = select(candidates, truth, metric=metric, max_members=3)
-    assert len(found.names) == 3
-    assert found.score.metric > found.best_single.score.metric + 0.02
+    selection = select(candidates, metric=metric, limits=SelectionLimits(max_members=3))
+    assert len(selection.names) == 3
+    assert selection.score.metric > selection.best_single.score.metric + 0.02
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_candidate_that_answers_at_random_is_left_out(seed):
+def test_a_candidate_that_predicts_at_random_is_excluded(seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth = make_truth(rng, 400, 400)
     candidates = [make_candidate(rng, truth, f"good{i}", 4.0) for i in range(2)]
-    found = select([*candidates, make_candidate(rng, truth, "noise", 0.0)], truth)
-    assert set(found.names) == {"good0", "good1"}
+    selection = select([*candidates, make_candidate(rng, truth, "noise", 0.0)])
+    assert set(selection.names) == {"good0", "good1"}
 
 
-def test_shift_metric_chooses_what_holds_on_shifted_views_and_accuracy_does_not():
+def test_the_shift_metric_selects_what_holds_on_shifted_images_and_accuracy_does_not() -> None:
     rng = np.random.default_rng(2)
     truth = make_truth(rng, 500, 500)
-    local = Candidate("local", answers(rng, truth.labels, 5.0), answers(rng, truth.shifted_labels, 0.2), 1)
-    robust = Candidate("robust", answers(rng, truth.labels, 4.0), answers(rng, truth.shifted_labels, 4.0), 1)
-    assert select([local, robust], truth, metric="shift", max_members=1).names == ("robust",)
-    assert select([local, robust], truth, metric="accuracy", max_members=1).names == ("local",)
+    local, robust = (
+        Candidate(
+            name,
+            (),
+            predictions_of(
+                truth, probabilities(rng, truth.labels, clean), probabilities(rng, truth.shifted_labels, shifted)
+            ),
+            1,
+        )
+        for name, clean, shifted in (("local", 5.0, 0.2), ("robust", 4.0, 4.0))
+    )
+    single = SelectionLimits(max_members=1)
+    assert select([local, robust], metric="shift", limits=single).names == ("robust",)
+    assert select([local, robust], metric="accuracy", limits=single).names == ("local",)
 
 
-def test_of_equals_the_smaller_wins_and_is_not_joined_by_its_twin():
+def test_of_equals_the_smaller_wins_and_is_not_joined_by_its_twin() -> None:
     rng = np.random.default_rng(3)
-    truth = make_truth(rng, 200, 0)
-    small = make_candidate(rng, truth, "z_small", 3.0, parameters=10)
-    large = Candidate("a_large", small.probabilities, small.shifted, parameters=1000)
-    found = select([large, small], truth)
-    assert found.names == ("z_small",)
-    assert found.weights == (1.0,)
+    small = make_candidate(rng, make_truth(rng, 200, 0), "z_small", 3.0, parameters=10)
+    large = replace(small, name="a_large", parameters=1000)
+    selection = select([large, small])
+    assert selection.names == ("z_small",)
+    assert selection.weights == (1.0,)
 
 
-def test_a_member_that_gains_less_than_asked_is_not_worth_its_training():
+def test_a_member_must_gain_the_minimum() -> None:
     rng = np.random.default_rng(4)
     truth = make_truth(rng, 400, 0)
     candidates = [make_candidate(rng, truth, f"m{i}", 2.0) for i in range(3)]
-    assert len(select(candidates, truth, min_gain=0.0).names) > 1
-    assert len(select(candidates, truth, min_gain=0.5).names) == 1
+    assert len(select(candidates, limits=SelectionLimits(min_gain=0.0)).names) > 1
+    assert len(select(candidates, limits=SelectionLimits(min_gain=0.5)).names) == 1
 
 
-def test_own_temperature_is_applied_before_averaging():
-    rng = np.random.default_rng(5)
-    truth = make_truth(rng, 50, 20)
-    sharp = make_candidate(rng, truth, "m", 3.0)
-    soft = Candidate("m", sharp.probabilities, sharp.shifted, 1, temperature=4.0)
-    plain, tempered = average([sharp], [1.0]), average([soft], [1.0])
-    np.testing.assert_array_equal(plain.argmax(axis=1), tempered.argmax(axis=1))
-    assert tempered.max(axis=1).mean() < plain.max(axis=1).mean() - 0.1
-    assert select([soft], truth).score.log_loss != select([sharp], truth).score.log_loss
-
-
-def test_weights_of_the_selection_give_its_score_again():
+def test_the_weighted_ensemble_of_a_selection_has_its_score() -> None:
     rng = np.random.default_rng(6)
     truth = make_truth(rng, 300, 300)
     candidates = {f"m{i}": make_candidate(rng, truth, f"m{i}", 2.0 + i / 4) for i in range(5)}
-    found = select(list(candidates.values()), truth, log_loss_weight=0.02)
-    scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.02)
-    again = scorer.score(average([candidates[name] for name in found.names], found.weights))
-    assert again.metric == pytest.approx(found.score.metric)
-    assert again.log_loss == pytest.approx(found.score.log_loss, abs=1e-6)
-    assert found.trace[found.steps_kept - 1].score == found.score
+    selection = select(list(candidates.values()), limits=SelectionLimits(log_loss_weight=0.02))
+    ensemble = WeightedEnsemble(dict(zip(selection.names, selection.weights, strict=True)))
+    average = ensemble.predict_out_of_fold({name: one.predictions for name, one in candidates.items()})
+    scorer = EnsembleScorer(truth, metric="shift", num_classes=CLASSES, log_loss_weight=0.02)
+    score = scorer.score(scorer.rows(average))
+    assert score.metric == pytest.approx(selection.score.metric)
+    assert score.log_loss == pytest.approx(selection.score.log_loss, abs=1e-6)
+    assert selection.trace[selection.steps_kept - 1].score == selection.score
+
+
+def test_candidates_for_different_images_are_an_error() -> None:
+    rng = np.random.default_rng(7)
+    truth = make_truth(rng, 50, 20)
+    first = make_candidate(rng, truth, "first", 2.0)
+    second = make_candidate(rng, replace(truth, index=truth.index + 1), "second", 2.0)
+    with pytest.raises(RunError, match="training second: expected the validation images of training first"):
+        select([first, second])
 
 
 @settings(max_examples=40)
@@ -116,148 +124,157 @@ def test_weights_of_the_selection_give_its_score_again():
     log_loss_weight=st.sampled_from([0.0, 0.02, 1.0]),
     shifted=st.sampled_from([0, 30]),
 )
-def test_laws_of_every_selection(seed, count, max_members, metric, log_loss_weight, shifted):
+def test_laws_of_every_selection(
+    seed: int, count: int, max_members: int, metric: EnsembleMetric, log_loss_weight: float, shifted: int
+) -> None:
     rng = np.random.default_rng(seed)
     truth = make_truth(rng, 25, shifted)
     candidates = [make_candidate(rng, truth, f"m{i}", rng.uniform(0, 4), int(rng.integers(1, 4))) for i in range(count)]
-    arguments = {"metric": metric, "max_members": max_members, "max_steps": 8, "log_loss_weight": log_loss_weight}
-    found = select(candidates, truth, **arguments)
+    limits = SelectionLimits(max_members=max_members, max_steps=8, log_loss_weight=log_loss_weight)
+    selection = select(candidates, metric=metric, limits=limits)
 
-    singles = [select([candidate], truth, **arguments).score.metric for candidate in candidates]
-    assert found.best_single.score.metric == max(singles)
-    assert found.score.metric >= max(singles) - 1e-9
-    assert sum(found.weights) == pytest.approx(1.0)
-    assert min(found.weights) > 0
-    assert len(found.names) == len(set(found.names)) <= max_members
+    singles = [select([candidate], metric=metric, limits=limits).score.metric for candidate in candidates]
+    assert selection.best_single.score.metric == max(singles)
+    assert selection.score.metric >= max(singles) - 1e-9
+    assert sum(selection.weights) == pytest.approx(1.0)
+    assert min(selection.weights) > 0
+    assert len(selection.names) == len(set(selection.names)) <= max_members
     shuffled = [candidates[index] for index in rng.permutation(count)]
-    assert select(shuffled, truth, **arguments) == found
+    assert select(shuffled, metric=metric, limits=limits) == selection
 
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 6), max_latency_ms=st.floats(1.0, 40.0))
-def test_laws_of_a_selection_under_a_latency_cap(seed, count, max_latency_ms):
+def test_laws_of_a_selection_under_a_latency_cap(seed: int, count: int, max_latency_ms: float) -> None:
     rng = np.random.default_rng(seed)
     truth = make_truth(rng, 60, 30)
     candidates = [
         replace(make_candidate(rng, truth, f"m{i}", rng.uniform(1, 3)), latency_ms=float(rng.uniform(2, 20)))
         for i in range(count)
     ]
-    found = select(candidates, truth, max_latency_ms=max_latency_ms)
+    selection = select(candidates, limits=SelectionLimits(max_latency_ms=max_latency_ms))
     latency_ms = {candidate.name: candidate.latency_ms for candidate in candidates}
     fast = [candidate for candidate in candidates if candidate.latency_ms <= max_latency_ms]
     if not fast:
-        assert found.names == (min(latency_ms, key=lambda name: latency_ms[name]),)
+        assert selection.names == (min(latency_ms, key=lambda name: latency_ms[name]),)
         return
-    assert sum(latency_ms[name] for name in found.names) <= max_latency_ms + 1e-9
-    assert found.score.metric >= max(select([one], truth).score.metric for one in fast) - 1e-9
+    assert sum(latency_ms[name] for name in selection.names) <= max_latency_ms + 1e-9
+    assert selection.score.metric >= max(select([candidate]).score.metric for candidate in fast) - 1e-9
 
 
 @pytest.mark.parametrize("absent", [None, 2])
-def test_metrics_are_those_of_scikit_learn(absent):
+def test_metrics_are_those_of_scikit_learn(absent: int | None) -> None:
     rng = np.random.default_rng(7)
-    truth = make_truth(rng, 200, 0)
-    truth = replace(truth, labels=np.where(truth.labels == absent, 0, truth.labels))
-    guesses = answers(rng, truth.labels, 1.0)
+    labels = rng.integers(0, CLASSES, 200)
     if absent is not None:
-        guesses[:, absent] = 0
-    wanted = {
-        "accuracy": (guesses.argmax(axis=1) == truth.labels).mean(),
-        "balanced_accuracy": balanced_accuracy_score(truth.labels, guesses.argmax(axis=1)),
-        "macro_f1": f1_score(truth.labels, guesses.argmax(axis=1), average="macro"),
-        "shift": balanced_accuracy_score(truth.labels, guesses.argmax(axis=1)),
+        labels = np.where(labels == absent, 0, labels)
+    clean = probabilities(rng, labels, 1.0)
+    if absent is not None:
+        clean[:, absent] = 0
+    predicted = clean.argmax(axis=1)
+    expected: dict[EnsembleMetric, float] = {
+        "accuracy": (predicted == labels).mean(),
+        "balanced_accuracy": balanced_accuracy_score(labels, predicted),
+        "macro_f1": f1_score(labels, predicted, average="macro"),
+        "shift": balanced_accuracy_score(labels, predicted),
     }
-    for metric, value in wanted.items():
-        scorer = Scorer(truth, metric=metric, class_count=CLASSES, log_loss_weight=0.0)
-        assert scorer.score(guesses).metric == pytest.approx(value), metric
+    for metric, value in expected.items():
+        assert selection_metric(predictions_of(truth_of(labels), clean), metric) == pytest.approx(value), metric
 
 
-def test_shift_metric_weighs_clean_images_and_groups_not_numbers_of_views():
+def test_the_shift_metric_weighs_clean_images_and_groups_not_numbers_of_shifted_images() -> None:
     labels = np.array([0, 1, 0, 1])
     shifted_labels = np.array([0, 1, 0, 1, 0, 1, 0, 1])
-    groups = np.array(["blur"] * 2 + ["stain"] * 6)
-    right = np.eye(2)
-    rows = np.concatenate([right[labels], right[1 - shifted_labels[:2]], right[shifted_labels[2:]]])
-    scorer = Scorer(
-        Truth(labels, shifted_labels, groups, np.ones(len(groups))), metric="shift", class_count=2, log_loss_weight=0.0
-    )
-    assert scorer.score(rows).metric == pytest.approx((1.0 + 0.0 + 1.0) / 3)
+    truth = truth_of(labels, shifted_labels, np.array(["blur"] * 2 + ["stain"] * 6))
+    correct = np.eye(2)
+    shifted = np.concatenate([correct[1 - shifted_labels[:2]], correct[shifted_labels[2:]]])
+    predictions = predictions_of(truth, correct[labels], shifted)
+    assert selection_metric(predictions, "shift") == pytest.approx((1.0 + 0.0 + 1.0) / 3)
 
 
-def test_the_shift_metric_is_that_of_the_search():
+def _plan(rng: np.random.Generator, labels: np.ndarray, weights: list[float]) -> ShiftPlan:
+    plan = ShiftSuite(seed=1, num_images=60).plan(labels)
+    return replace(plan, weights=rng.choice(weights, len(plan)))
+
+
+@pytest.mark.parametrize("is_held_out_site", [False, True])
+def test_the_shift_metric_is_that_of_the_search(is_held_out_site: bool) -> None:
     rng = np.random.default_rng(8)
     labels = rng.integers(0, CLASSES, 120)
-    plan = ShiftSuite(seed=1, num_images=60).plan(labels)
-    plan = replace(plan, weights=rng.choice([0.0, 0.25, 1.0], len(plan)))
-    clean, shifted = answers(rng, labels, 3.0), answers(rng, labels[plan.image_index], 1.0)
-    truth = Truth(labels, labels[plan.image_index], plan.group_names, plan.weights)
-    scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
-    found = scorer.score(np.concatenate([clean, shifted])).metric
-    assert found == pytest.approx(score_shift(labels, clean, plan, shifted).objective)
-
-
-def with_places(rng: np.random.Generator, truth: Truth, *, sites: int, target: bool) -> Truth:
-    """The same images, from left-out laboratories and beside unlabelled images of a target."""
-    return replace(
-        truth,
-        left_out_sites=rng.integers(0, sites, len(truth.labels)) if sites else None,
-        target_class_priors=tuple(rng.dirichlet(np.full(CLASSES, 3.0))) if target else None,
+    plan = _plan(rng, labels, [0.25, 1.0] if is_held_out_site else [0.0, 0.25, 1.0])
+    clean, shifted = probabilities(rng, labels, 3.0), probabilities(rng, labels[plan.image_index], 1.0)
+    truth = GroundTruth(
+        index=np.arange(120),
+        labels=labels,
+        shifted_labels=labels[plan.image_index],
+        shifted_groups=plan.group_names,
+        shifted_weights=plan.weights,
+        held_out_sites=np.zeros(120, np.int64) if is_held_out_site else None,
     )
+    clean_weight = HELD_OUT_SITE_WEIGHT if is_held_out_site else None
+    expected = score_shift(labels, clean, plan, shifted, clean_weight=clean_weight).objective
+    assert selection_metric(predictions_of(truth, clean, shifted), "shift") == pytest.approx(expected)
 
 
-def test_clean_images_of_left_out_laboratories_count_as_in_the_search():
-    rng = np.random.default_rng(9)
-    labels = rng.integers(0, CLASSES, 120)
-    plan = ShiftSuite(seed=1, num_images=60).plan(labels)
-    plan = replace(plan, weights=rng.choice([0.25, 1.0], len(plan)))
-    clean, shifted = answers(rng, labels, 3.0), answers(rng, labels[plan.image_index], 1.0)
-    truth = Truth(labels, labels[plan.image_index], plan.group_names, plan.weights, np.zeros(120, np.int64))
-    scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
-    found = scorer.score(np.concatenate([clean, shifted])).metric
-    assert found == pytest.approx(
-        score_shift(labels, clean, plan, shifted, clean_weight=HELD_OUT_SITE_WEIGHT).objective
-    )
-
-
-def test_each_left_out_laboratory_counts_alike_however_many_images_it_has():
+def test_each_held_out_site_counts_the_same_whatever_its_number_of_images() -> None:
     labels = np.array([0, 1] * 10)
-    sites = np.array(["small"] * 2 + ["large"] * 18)
-    right = np.eye(2)
-    rows = np.concatenate([right[1 - labels[:2]], right[labels[2:]]])
-    truth = Truth(labels, labels[:0], labels[:0], labels[:0].astype(float), sites)
-    scorer = Scorer(truth, metric="shift", class_count=2, log_loss_weight=0.0)
-    assert scorer.score(rows).metric == pytest.approx(0.5)
+    truth = replace(truth_of(labels), held_out_sites=np.array([0] * 2 + [1] * 18))
+    correct = np.eye(2)
+    clean = np.concatenate([correct[1 - labels[:2]], correct[labels[2:]]])
+    assert selection_metric(predictions_of(truth, clean), "shift") == pytest.approx(0.5)
 
 
-def test_target_images_are_half_of_the_shift_metric_and_none_of_the_others():
+def test_target_images_are_half_of_the_shift_metric_and_no_part_of_the_others() -> None:
     rng = np.random.default_rng(10)
     truth = make_truth(rng, 300, 200)
-    candidate = make_candidate(rng, truth, "m", 2.0)
-    placed = with_places(rng, truth, sites=0, target=True)
-    target = answers(rng, rng.integers(0, CLASSES, 80), 1.0)
-    plain = {metric: select([candidate], truth, metric=metric).score.metric for metric in METRICS}
-    with_target = replace(candidate, target=target)
-    both = {metric: select([with_target], placed, metric=metric).score.metric for metric in METRICS}
-    scorer = Scorer(placed, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
-    estimate = scorer.estimate_target(np.concatenate([candidate.probabilities, candidate.shifted]), target)
-    assert both["shift"] == pytest.approx((plain["shift"] + estimate) / 2)
-    assert {name: both[name] for name in METRICS[1:]} == {name: plain[name] for name in METRICS[1:]}
+    plain = make_candidate(rng, truth, "m", 2.0).predictions
+    target = probabilities(rng, rng.integers(0, CLASSES, 80), 1.0)
+    both = replace(plain, truth=with_sites(rng, truth, sites=0, target=True), target=target)
+    scorer = EnsembleScorer(both.truth, metric="shift", num_classes=CLASSES)
+    estimate = scorer.estimate_target(scorer.rows(both))
+    assert selection_metric(both, "shift") == pytest.approx((selection_metric(plain, "shift") + estimate) / 2)
+    for metric in METRICS[1:]:
+        assert selection_metric(both, metric) == selection_metric(plain, metric)
+    scores = validation_scores(both)
+    assert scores.target_estimate == pytest.approx(estimate)
+    assert scores.shift == pytest.approx(selection_metric(plain, "shift"))
 
 
-def test_an_average_is_not_blamed_for_being_less_sure_than_its_members():
-    """Independent errors: the average is right more often on the target, and its estimate must not fall below theirs."""
+def test_an_average_is_not_penalised_for_being_less_confident_than_its_members() -> None:
+    """Independent errors: the average is correct more often on the target, and its estimate must not be below theirs."""
     rng = np.random.default_rng(11)
-    truth = replace(make_truth(rng, 600, 0), target_class_priors=(0.25,) * CLASSES)
-    of_target = np.repeat(np.arange(CLASSES), 60)
+    truth = replace(make_truth(rng, 600, 0), class_fractions=(0.25,) * CLASSES)
+    target_labels = np.repeat(np.arange(CLASSES), 60)
     candidates = [
-        replace(make_candidate(rng, truth, f"m{i}", 2.5), target=answers(rng, of_target, 2.0)) for i in range(4)
+        with_target(make_candidate(rng, truth, f"m{i}", 2.5), probabilities(rng, target_labels, 2.0)) for i in range(4)
     ]
-    scorer = Scorer(truth, metric="shift", class_count=CLASSES, log_loss_weight=0.0)
-    tables = [one.comparison_rows(scorer) for one in candidates]
-    estimates = [scorer.estimate_target(table[:600], table[600:]) for table in tables]
-    together = np.mean(tables, axis=0)
-    right = (together[600:].argmax(axis=1) == of_target).mean()
-    assert right > max((table[600:].argmax(axis=1) == of_target).mean() for table in tables)
-    assert scorer.estimate_target(together[:600], together[600:]) > max(estimates)
+    scorer = EnsembleScorer(truth, metric="shift", num_classes=CLASSES)
+    rows = [scorer.rows(candidate.predictions) for candidate in candidates]
+    average = np.mean(rows, axis=0)
+    accuracies = [(member[600:].argmax(axis=1) == target_labels).mean() for member in rows]
+    assert (average[600:].argmax(axis=1) == target_labels).mean() > max(accuracies)
+    assert scorer.estimate_target(average) > max(scorer.estimate_target(member) for member in rows)
+
+
+def test_validation_scores_are_the_metrics_of_the_predictions() -> None:
+    rng = np.random.default_rng(12)
+    predictions = make_candidate(rng, make_truth(rng, 200, 100), "m", 2.0).predictions
+    truth, scores = predictions.truth, validation_scores(predictions)
+    metrics = compute_metrics(truth.labels, predictions.clean)
+    assert (scores.accuracy, scores.balanced_accuracy) == (metrics.accuracy, metrics.balanced_accuracy)
+    assert (scores.macro_f1, scores.loss) == (metrics.macro_f1, metrics.loss)
+    assert scores.shift == selection_metric(predictions, "shift")
+    assert scores.shifted_accuracy == (predictions.shifted.argmax(axis=1) == truth.shifted_labels).mean()
+    assert scores.ece == expected_calibration_error(truth.labels, predictions.clean)
+    assert scores.ece_shifted == expected_calibration_error(truth.shifted_labels, predictions.shifted)
+    assert scores.target_estimate is None
+
+
+def test_without_shifted_images_their_scores_are_unknown() -> None:
+    rng = np.random.default_rng(13)
+    scores = validation_scores(make_candidate(rng, make_truth(rng, 50, 0), "m", 2.0).predictions)
+    assert scores.shifted_accuracy is None
+    assert scores.ece_shifted is None
 
 
 @settings(max_examples=25)
@@ -271,25 +288,36 @@ def test_an_average_is_not_blamed_for_being_less_sure_than_its_members():
     shifted=st.sampled_from([0, 30]),
     max_latency_ms=st.sampled_from([4.0, 12.0, float("inf")]),
 )
-def test_laws_of_a_selection_by_places_too(seed, count, max_members, metric, sites, target, shifted, max_latency_ms):
-    """Caps hold, and whatever it is chosen by, it is never worse than the best candidate that is fast enough."""
+def test_laws_of_a_selection_with_sites_and_target_images(
+    seed: int,
+    count: int,
+    max_members: int,
+    metric: EnsembleMetric,
+    sites: int,
+    target: bool,
+    shifted: int,
+    max_latency_ms: float,
+) -> None:
+    """Caps hold, and an ensemble is never worse than the best candidate that is fast enough."""
     rng = np.random.default_rng(seed)
-    truth = with_places(rng, make_truth(rng, 40, shifted), sites=sites, target=target)
-    of_target = rng.integers(0, CLASSES, 24)
+    truth = with_sites(rng, make_truth(rng, 40, shifted), sites=sites, target=target)
+    target_labels = rng.integers(0, CLASSES, 24)
     candidates = [
         replace(
-            make_candidate(rng, truth, f"m{i}", rng.uniform(0, 4)),
-            target=answers(rng, of_target, rng.uniform(0, 3)),
+            with_target(
+                make_candidate(rng, truth, f"m{i}", rng.uniform(0, 4)),
+                probabilities(rng, target_labels, rng.uniform(0, 3)),
+            ),
             latency_ms=float(rng.uniform(2, 10)),
         )
         for i in range(count)
     ]
-    caps = {"max_members": max_members, "max_latency_ms": max_latency_ms}
-    found = select(candidates, truth, metric=metric, max_steps=6, **caps)
-    fast = [one for one in candidates if one.latency_ms <= max_latency_ms]
-    latency_ms = {one.name: one.latency_ms for one in candidates}
-    assert len(found.names) <= max_members
+    limits = SelectionLimits(max_members=max_members, max_latency_ms=max_latency_ms, max_steps=6)
+    selection = select(candidates, metric=metric, limits=limits)
+    fast = [candidate for candidate in candidates if candidate.latency_ms <= max_latency_ms]
+    latency_ms = {candidate.name: candidate.latency_ms for candidate in candidates}
+    assert len(selection.names) <= max_members
     if fast:
-        assert sum(latency_ms[name] for name in found.names) <= max_latency_ms + 1e-9
-        singles = [select([one], truth, metric=metric).score.metric for one in fast]
-        assert found.score.metric >= max(singles) - 1e-9
+        assert sum(latency_ms[name] for name in selection.names) <= max_latency_ms + 1e-9
+        singles = [select([candidate], metric=metric).score.metric for candidate in fast]
+        assert selection.score.metric >= max(singles) - 1e-9

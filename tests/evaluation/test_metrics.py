@@ -25,6 +25,7 @@ from bloodauto.evaluation.metrics import (
     rank_correlation,
     reliability_bins,
     softmax,
+    validation_figures,
     weighted_balanced_accuracy,
     wilson_interval,
 )
@@ -99,6 +100,15 @@ def test_calibration_error_by_hand() -> None:
     assert (first.images, first.confidence, first.accuracy) == (1, pytest.approx(0.6), 1.0)
     assert (second.images, second.confidence, second.accuracy) == (2, pytest.approx(0.9), 0.5)
     assert second.high - second.low == pytest.approx(1 / NUM_ECE_BINS)
+
+
+def test_the_figures_of_the_report_have_the_calibration_error_of_the_run() -> None:
+    rng = np.random.default_rng(3)
+    probabilities, labels = rng.dirichlet(np.full(4, 0.5), 80), rng.integers(0, 4, 80)
+    figures = validation_figures(labels, probabilities)
+    assert figures.ece == expected_calibration_error(labels, probabilities)
+    assert figures.reliability == reliability_bins(labels, probabilities)
+    np.testing.assert_array_equal(figures.confusion, confusion_matrix(labels, probabilities.argmax(axis=1), 4))
 
 
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 60), classes=st.integers(2, 9))

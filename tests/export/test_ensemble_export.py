@@ -16,13 +16,13 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits, make_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.ensemble.assemble import Caps, combine
-from bloodauto.ensemble.record import Ensemble, TrainedNetwork
 from bloodauto.errors import RunError, UserError
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.export import final_test
 from bloodauto.export.built_ensemble import build_ensemble
 from bloodauto.export.ensemble_export import Exported, ExportSettings, check_exportable, export_run
 from bloodauto.export.model import load_model
+from bloodauto.run.artifacts import Ensemble, TrainedNetwork
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.external_estimate import MIN_SIMULATED_SITES
 from bloodauto.shift.suite import ShiftSuite
@@ -40,7 +40,10 @@ class Trained:
     splits: Splits
 
     def ensemble(self) -> Ensemble:
-        networks = [TrainedNetwork(name, "trial", index, 0, self.root / name) for index, name in enumerate("ab")]
+        networks = [
+            TrainedNetwork(name=name, kind="trial", trial=index, fold=0, folder=self.root / name)
+            for index, name in enumerate("ab")
+        ]
         return combine(networks, [3, 1])
 
     def export(self, output: Path, *, seconds_left: Iterable[float] | None = None, **changes: object) -> Exported:

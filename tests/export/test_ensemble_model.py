@@ -10,8 +10,7 @@ from keras import layers
 
 from bloodauto.config.recipe import TRANSFORM_NAMES, WeightedTransform
 from bloodauto.errors import RunError
-from bloodauto.evaluation.calibration import apply_temperature
-from bloodauto.evaluation.probability_scaling import Calibration, PerClass
+from bloodauto.evaluation.calibration import apply_calibration, apply_temperature
 from bloodauto.evaluation.tta import TTA_OPERATIONS, tta_batch
 from bloodauto.export.ensemble_model import (
     IDENTITY,
@@ -20,6 +19,7 @@ from bloodauto.export.ensemble_model import (
     build_ensemble_model,
     tta_transforms_of,
 )
+from bloodauto.run.artifacts import Calibration, PerClassScaling
 
 
 def rotated(degrees):
@@ -187,12 +187,14 @@ def test_members_that_disagree_and_transforms_that_do_not_fit_are_refused(small_
 def test_scales_and_biases_are_those_of_the_calibration(small_pair, make):
     rng = np.random.default_rng(0)
     images = make.images(16, 24)
-    per_class = PerClass(
-        tuple(rng.uniform(0.5, 2, make.classes).tolist()), tuple(rng.normal(0, 1, make.classes).tolist())
+    per_class = PerClassScaling(
+        scales=tuple(rng.uniform(0.5, 2, make.classes).tolist()),
+        biases=tuple(rng.normal(0, 1, make.classes).tolist()),
     )
+    calibration = Calibration(temperature=1.6, per_class=per_class, cross_validated_nats=None)
     plain = build_ensemble_model([ExportedMember(small_pair[0], 1.0)]).predict(images, verbose=0)
     probabilities = build_ensemble_model(
         [ExportedMember(small_pair[0], 1.0)], temperature=1.6, per_class=per_class
     ).predict(images, verbose=0)
-    np.testing.assert_allclose(probabilities, Calibration(1.6, per_class, None).apply(plain), atol=2e-5)
+    np.testing.assert_allclose(probabilities, apply_calibration(plain, calibration), atol=2e-5)
     assert (probabilities.argmax(axis=1) != plain.argmax(axis=1)).any()

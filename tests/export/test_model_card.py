@@ -7,24 +7,28 @@ from dataclasses import replace
 
 import pytest
 
-from bloodauto.ensemble.distilled import Comparison, DistillationResult
-from bloodauto.ensemble.record import CandidateCounts
-from bloodauto.ensemble.selection_bias import WinnersCurse
-from bloodauto.evaluation import selective
 from bloodauto.evaluation.metrics import wilson_interval
-from bloodauto.evaluation.probability_scaling import Calibration, PerClass
 from bloodauto.export.ensemble_model import IDENTITY, TtaTransform
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, TrainingDataFacts, render_card
 from bloodauto.export.tta_evaluation import TtaGain
 from bloodauto.run.artifacts import (
+    Abstention,
+    AbstentionRule,
+    Calibration,
+    CandidateCounts,
+    DistillationResult,
     ExternalEstimate,
     HeldOutTest,
     Labels,
     ModelInput,
     OodEvaluation,
+    PerClassScaling,
     RiskCoverage,
+    SelectionBias,
     SelectiveAccuracy,
+    StudentComparison,
     SyntheticOodResult,
+    ValidationScores,
 )
 from bloodauto.run.yaml_files import read_yaml
 
@@ -72,6 +76,16 @@ HELD_OUT_TEST = HeldOutTest(
 )
 
 
+def _selective_accuracy(images: int, *, coverage: float, accuracy: float) -> SelectiveAccuracy:
+    curve = RiskCoverage(coverage=(1.0,), risk=(1 - accuracy,), aurc=0.1)
+    return SelectiveAccuracy(images=images, coverage=coverage, accuracy=accuracy, curve=curve)
+
+
+def _scores(**scores: float) -> ValidationScores:
+    """Scores that the card does not show are invented."""
+    return ValidationScores(balanced_accuracy=0.9, macro_f1=0.9, loss=0.3, **scores)
+
+
 @pytest.fixture(scope="module")
 def facts() -> CardFacts:
     return CardFacts(
@@ -79,12 +93,11 @@ def facts() -> CardFacts:
             MemberFacts("trial 17", "mobilenet_0.25, 24 px", 0.75, 1234567, IDENTITY),
             MemberFacts("trial 3", "own_cnn", 0.25, 99, IDENTITY),
         ),
-        calibration=Calibration(1.4, None, (0.31, 0.32)),
-        abstention=selective.Abstention(
-            "entropy",
-            -0.7,
-            selective.SelectiveAccuracy(1000, 0.95, 0.991, selective.RiskCoverage((1.0,), (0.02,), 0.01)),
-            selective.SelectiveAccuracy(400, 0.64, 0.912, selective.RiskCoverage((1.0,), (0.3,), 0.2)),
+        calibration=Calibration(temperature=1.4, per_class=None, cross_validated_nats=(0.31, 0.32)),
+        abstention=Abstention(
+            rule=AbstentionRule(confidence_score="entropy", threshold=-0.7),
+            clean=_selective_accuracy(1000, coverage=0.95, accuracy=0.991),
+            shifted=_selective_accuracy(400, coverage=0.64, accuracy=0.912),
         ),
         latency_ms=8.25,
         scores=(
@@ -94,7 +107,9 @@ def facts() -> CardFacts:
         ),
         training_data=TrainingDataFacts("cells.npz", "ab" * 32, (10, 20, 30, 40, 50)),
         written_with="bloodauto 0.1.0, keras 3.15.0",
-        winners_curse=WinnersCurse(12, 0.91, 0.894, 0.012, 3, 0.92),
+        selection_bias=SelectionBias(
+            trials=12, best=0.91, shrunk=0.894, noise=0.012, noise_degrees_of_freedom=3, refits=0.92
+        ),
     )
 
 
@@ -184,8 +199,9 @@ def test_the_card_states_selection_bias_and_abstention(facts) -> None:
     assert "the expected score of another training is 0.8940" in card
     assert "is below -0.7 should be looked at by a person" in card
     assert "Of shifted validation images 64.0% are predicted, with an accuracy of 91.20%." in card
-    scaled = Calibration(1.4, PerClass((1.0,) * 5, (0.0,) * 5), (0.32, 0.31))
-    card = _flat(render_card(LABELS, replace(facts, calibration=scaled, winners_curse=None), ("keras",)))
+    per_class = PerClassScaling(scales=(1.0,) * 5, biases=(0.0,) * 5)
+    scaled = Calibration(temperature=1.4, per_class=per_class, cross_validated_nats=(0.32, 0.31))
+    card = _flat(render_card(LABELS, replace(facts, calibration=scaled, selection_bias=None), ("keras",)))
     assert "a scale and a bias for each class" in card
     assert "a recipe that was trained twice" in card
 
@@ -209,20 +225,33 @@ def test_the_card_states_what_tta_costs_and_changes(facts) -> None:
 
 
 def test_the_card_states_what_the_members_were_selected_from(facts) -> None:
-    card = render_card(LABELS, replace(facts, candidate_counts=CandidateCounts(7, 4, 12, 5, 3)), ("keras",))
+    counts = CandidateCounts(trials=7, refits=4, pruned=12, promising=5, evaluated=3)
+    card = render_card(LABELS, replace(facts, candidate_counts=counts), ("keras",))
     assert "selected among 7 trials and 4 refits, and 3 of 12 pruned trials (5 were promising)." in card
-    without_pruned = replace(facts, candidate_counts=CandidateCounts(7, 4, 0, 0, 0))
+    without_pruned = replace(facts, candidate_counts=counts.replace(pruned=0, promising=0, evaluated=0))
     assert "pruned" not in render_card(LABELS, without_pruned, ("keras",))
     assert "not selected by a search" in render_card(LABELS, facts, ("keras",))
 
 
 def test_the_card_of_a_distilled_network_shows_its_ensemble_beside_it(facts) -> None:
-    scores = {"accuracy": 0.91, "shifted_accuracy": 0.83, "shift": 0.8, "ece": 0.02, "ece_shifted": 0.05}
-    teacher_scores = {"accuracy": 0.93, "shifted_accuracy": 0.86, "shift": 0.84, "ece": 0.01, "ece_shifted": 0.04}
-    comparison = Comparison(
-        scores, teacher_scores, agreement=0.95, agreement_shifted=0.88, images=200, shifted_images=400
+    comparison = StudentComparison(
+        scores=_scores(accuracy=0.91, shifted_accuracy=0.83, shift=0.8, ece=0.02, ece_shifted=0.05),
+        teacher_scores=_scores(accuracy=0.93, shifted_accuracy=0.86, shift=0.84, ece=0.01, ece_shifted=0.04),
+        agreement=0.95,
+        agreement_shifted=0.88,
+        images=200,
+        shifted_images=400,
     )
-    distilled = DistillationResult("own_cnn at 24 px", "abc", 99, 1234666, 40, 300.0, 280.0, comparison)
+    distilled = DistillationResult(
+        network="own_cnn at 24 px",
+        recipe_id="abc",
+        parameters=99,
+        teacher_parameters=1234666,
+        epochs=40,
+        budget_device_seconds=300.0,
+        spent_device_seconds=280.0,
+        comparison=comparison,
+    )
     card = render_card(LABELS, replace(facts, distilled=distilled), ("keras",))
     assert "\n# Blood-cell classifier, distilled from an ensemble\n" in card
     assert "own_cnn at 24 px with 99 parameters" in card

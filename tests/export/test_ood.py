@@ -7,8 +7,8 @@ import pytest
 
 from bloodauto.errors import RunError
 from bloodauto.export.ensemble_model import ExportedMember, build_ensemble_model
-from bloodauto.export.ood import distances, fit_ood_detector, make_synthetic_ood, mean_distances, ood_score
-from bloodauto.run.artifacts import FeatureSpace, OodDetector
+from bloodauto.export.ood import fit_ood_detector, mean_distances, ood_score
+from bloodauto.run.artifacts import OodDetector
 
 SIZE_PX = 24
 
@@ -67,24 +67,6 @@ def test_the_score_is_the_sum_of_both_measures(fitted, model, dataset) -> None:
     np.testing.assert_allclose(uncertain, far + np.log(2) / detector.entropy_unit, atol=1e-6)
 
 
-def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
-    rng = np.random.default_rng(1)
-    directions, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    means = rng.normal(size=(2, 3)).astype(np.float32)
-    space = FeatureSpace(
-        means=means,
-        directions=directions[:, :2].astype(np.float32),
-        variances=np.array([4.0, 1.0], np.float32),
-        other_variance=0.25,
-        typical_distance=2.0,
-    )
-    covariance = directions @ np.diag([4.0, 1.0, 0.25]) @ directions.T
-    features = rng.normal(size=(5, 3))
-    offsets = features[:, None] - means
-    expected = np.einsum("ncd,de,nce->nc", offsets, np.linalg.inv(covariance), offsets).min(axis=1) / 2
-    np.testing.assert_allclose(distances(space, features), expected, rtol=1e-4)
-
-
 def test_a_detector_reads_as_it_was_written(fitted, model, dataset, tmp_path) -> None:
     detector, _ = fitted
     detector.write(tmp_path / OodDetector.FILE)
@@ -105,12 +87,3 @@ def test_a_detector_of_another_model_is_refused(fitted, model, dataset) -> None:
     detector, _ = fitted
     with pytest.raises(RunError, match="export again"):
         mean_distances(detector.replace(spaces=detector.spaces[:1]), model, dataset[0][:2])
-
-
-def test_synthetic_images_keep_their_size_and_pieces_keep_their_pixels() -> None:
-    images = np.random.default_rng(2).integers(0, 256, (3, 30, 26, 3), dtype=np.uint8)
-    synthetic = make_synthetic_ood(images, np.random.default_rng(0))
-    assert all(part.shape == images.shape and part.dtype == np.uint8 for part in synthetic.values())
-    pieces = synthetic["cells in pieces"]
-    np.testing.assert_array_equal(np.sort(pieces.reshape(3, -1)), np.sort(images.reshape(3, -1)))
-    assert not np.array_equal(pieces, images)

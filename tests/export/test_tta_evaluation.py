@@ -15,9 +15,10 @@ from bloodauto.data.split import read_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.write import write_dataset
 from bloodauto.ensemble.assemble import combine
-from bloodauto.ensemble.record import TrainedNetwork
 from bloodauto.errors import RunError
+from bloodauto.evaluation.calibration import apply_calibration
 from bloodauto.export.ensemble_export import Exported
+from bloodauto.run.artifacts import TrainedNetwork
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_arrays, read_json
 from bloodauto.workflows.datasets import read_dataset
@@ -74,9 +75,12 @@ def test_without_tta_it_is_the_weighted_average_of_the_stored_predictions(folder
     images, _ = validation(folder)
     predicted = keras.models.load_model(tmp_path / "model.keras", compile=False).predict(images, verbose=0)
     stored = [read_arrays(folder / name / "predictions.npz")["clean"] for name in ("a", "b")]
-    trained = [TrainedNetwork(name, "trial", index, 0, folder / name) for index, name in enumerate(("a", "b"))]
+    trained = [
+        TrainedNetwork(name=name, kind="trial", trial=index, fold=0, folder=folder / name)
+        for index, name in enumerate(("a", "b"))
+    ]
     calibration = combine(trained, [2, 1]).calibration
-    np.testing.assert_allclose(predicted, calibration.apply((2 * stored[0] + stored[1]) / 3), atol=1e-3)
+    np.testing.assert_allclose(predicted, apply_calibration((2 * stored[0] + stored[1]) / 3, calibration), atol=1e-3)
     np.testing.assert_allclose(predicted.sum(axis=1), 1, atol=1e-5)
     assert "sees each image once" in (tmp_path / "README.md").read_text()
 

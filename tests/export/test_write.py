@@ -9,23 +9,36 @@ import numpy as np
 import pytest
 
 from bloodauto.errors import RunError, UserError
-from bloodauto.evaluation.probability_scaling import Calibration
-from bloodauto.evaluation.selective import Abstention, RiskCoverage, SelectiveAccuracy
 from bloodauto.export.ensemble_model import IDENTITY, ExportedMember, build_ensemble_model
 from bloodauto.export.labels import labels_of
 from bloodauto.export.model_card import CardFacts, MemberFacts, TrainingDataFacts
 from bloodauto.export.parity import ParitySample
 from bloodauto.export.write import ModelPackage, write_export
-from bloodauto.run.artifacts import AbstentionRule, FeatureSpace, OodDetector
+from bloodauto.run.artifacts import (
+    Abstention,
+    AbstentionRule,
+    Calibration,
+    FeatureSpace,
+    OodDetector,
+    RiskCoverage,
+    SelectiveAccuracy,
+)
 from bloodauto.run.directory import ExportDirectory
 
 NAMES = ("basophil", "eosinophil", "ig", "monocyte", "platelet")
 RULE = AbstentionRule(confidence_score="entropy", threshold=-0.7)
 FACTS = CardFacts(
     members=(MemberFacts("trial 17", "own_cnn", 1.0, 99, IDENTITY),),
-    calibration=Calibration(1.4, None, None),
+    calibration=Calibration(temperature=1.4, per_class=None, cross_validated_nats=None),
     abstention=Abstention(
-        "entropy", -0.7, SelectiveAccuracy(1000, 0.95, 0.991, RiskCoverage((1.0,), (0.02,), 0.01)), None
+        rule=RULE,
+        clean=SelectiveAccuracy(
+            images=1000,
+            coverage=0.95,
+            accuracy=0.991,
+            curve=RiskCoverage(coverage=(1.0,), risk=(0.02,), aurc=0.01),
+        ),
+        shifted=None,
     ),
     latency_ms=8.25,
     scores=(),

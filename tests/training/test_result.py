@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from bloodauto.config.objectives import Objectives
-from bloodauto.evaluation.evaluator import Evaluation, ValidationPredictions
-from bloodauto.evaluation.metrics import Metrics
+from bloodauto.evaluation.evaluator import Evaluation
 from bloodauto.evaluation.shift_score import GroupScore, ShiftScore
+from bloodauto.run.artifacts import Metrics, ValidationPredictions
 from bloodauto.training.result import TrialResult
 
 

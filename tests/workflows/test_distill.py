@@ -20,7 +20,6 @@ from bloodauto.data.split import make_splits, write_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.write import write_dataset
 from bloodauto.ensemble.assemble import assemble
-from bloodauto.ensemble.record import write_ensemble
 from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.run.artifacts import LedgerCharge
@@ -81,7 +80,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
             report=lambda epoch: None, should_stop=lambda: False,
         )  # fmt: skip
         completed.append((number, result.objective))
-    write_ensemble(run, assemble(run, completed, num_folds=splits.num_folds, metric="shift"))
+    run.ensemble.write(assemble(run, completed, num_folds=splits.num_folds, metric="shift"))
     return Searched(run)
 
 
@@ -148,12 +147,12 @@ def test_a_student_is_trained_on_its_ensembles_predictions_within_the_budget(
     comparison = distilled.comparison
     # Eight classes: an eighth by chance.
     assert comparison.agreement > 0.5
-    assert comparison.scores["accuracy"] > comparison.teacher_scores["accuracy"] - 0.15
+    assert comparison.scores.accuracy > comparison.teacher_scores.accuracy - 0.15
     assert read_json(output / "distilled.json") == read_json(searched.run.root / "distilled.json")
     assert read_json(output / "distilled.json")["parity_difference"] == distilled.parity_difference < 1e-3
     card = (output / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# Blood-cell classifier, distilled from an ensemble")
-    assert f"{comparison.teacher_scores['accuracy']:.4f}" in card
+    assert f"{comparison.teacher_scores.accuracy:.4f}" in card
     model = keras.models.load_model(output / "model.keras")
     assert model.count_params() == distilled.parameters
     assert np.allclose(model.predict(np.zeros((2, 32, 32, 3), np.uint8), verbose=0).sum(axis=1), 1, atol=1e-4)

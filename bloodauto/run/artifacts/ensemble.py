@@ -22,14 +22,14 @@ class TrainedNetwork(Record):
     Attributes:
         name: unique in the run.
         kind: ``trial``, ``pruned trial`` (with the weights it had when it was pruned), ``refit`` or ``distilled``.
-        trial: number of the trial whose recipe it has.
+        trial: number of the trial whose recipe it has; None where it has the recipe of none.
         fold: the fold that was left out of its training.
         folder: its training directory; stored relative to the run directory.
     """
 
     name: str
     kind: NetworkKind
-    trial: Count
+    trial: Count | None
     fold: Count
     folder: RelativePath
 
@@ -75,7 +75,7 @@ class EnsembleMember(Record):
     Attributes:
         name: unique in the ensemble.
         kind: of its networks.
-        trial: number of the trial whose recipe it has.
+        trial: number of the trial whose recipe it has; None where it has the recipe of none.
         weight: of its class probabilities in the average; those of all members sum to 1.
         parameters: of all its networks.
         recipe_id: hash of its recipe.
@@ -86,7 +86,7 @@ class EnsembleMember(Record):
 
     name: str
     kind: NetworkKind
-    trial: Count
+    trial: Count | None
     weight: Fraction
     parameters: Count
     recipe_id: str
