@@ -92,7 +92,7 @@ _STRONG = {"augmentation.rand_augment": _rand(6, 0.9)}
 _MOBILENET_100 = {"backbone.name": "mobilenet_1.0", "stages.0.epochs": 2, "stages.0.optimizer.learning_rate": 1.0e-3}
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "declared": {},
+    "base": {},
     "no_augmentation": {"augmentation": _PLAIN},
     "orientation_only": {"augmentation": _ORIENTATION},
     "weak_cells": {"augmentation.rand_augment": _rand(2, 0.3), "augmentation.stain_jitter": 0.3},

@@ -147,3 +147,9 @@ def test_selecting_by_the_objective_gains_the_planted_ability(compare: ModuleTyp
         assert gain.by_objective["clean"] <= gain.by_accuracy["clean"]
     assert many.by_objective["synthetic_lab_b"] > few.by_objective["synthetic_lab_b"]
     assert len(compare.gains_as_markdown([few, many]).splitlines()) == 6
+
+
+def test_the_recorded_table_has_the_groups_of_the_suite(compare: ModuleType) -> None:
+    table = compare.read_table(FOLDER / "objective_recipes.json")
+    assert set(table.groups.tolist()) == set(GROUPS)
+    assert len(table.names) == 59
