@@ -149,7 +149,7 @@ def run(
         logits = _logits(network, images)
         probabilities = apply_temperature(softmax(logits), temperature)
         highest = logits.max(axis=1)
-        values = {name: confidence_score(probabilities, name) for name in CONFIDENCE_SCORES}
+        values: dict[str, np.ndarray] = {name: confidence_score(probabilities, name) for name in CONFIDENCE_SCORES}
         values["energy"] = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
         values["distance"] = -mean_distances(ood_detector, exported, images)
         values["both"] = -ood_score(ood_detector, exported, images, probabilities)

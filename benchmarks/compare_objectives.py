@@ -136,7 +136,7 @@ def _correlations(candidate: np.ndarray, truth: np.ndarray, rows: np.ndarray) ->
     ranks = [rankdata(values[rows], axis=1) for values in (candidate, truth)]
     centred = [values - values.mean(axis=1, keepdims=True) for values in ranks]
     spread = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    return (centred[0] * centred[1]).sum(axis=1) / np.where(spread > 0, spread, np.inf)
+    return np.asarray((centred[0] * centred[1]).sum(axis=1) / np.where(spread > 0, spread, np.inf))
 
 
 def compare(table: RecordedScores, *, seed: int = 0) -> list[CandidateResult]:
@@ -186,7 +186,8 @@ def _candidate_result(
         external[other] = (float(correlations[0]), float(low), float(high))
     low, high = np.quantile(held_out[1:], _INTERVAL)
     half = np.mean(halves, axis=0)
-    of_half = (float(half[0]), *(float(bound) for bound in np.quantile(half[1:], _INTERVAL)))
+    half_low, half_high = np.quantile(half[1:], _INTERVAL)
+    of_half = (float(half[0]), float(half_low), float(half_high))
     return CandidateResult(name, float(held_out[0]), (float(low), float(high)), of_half, external)
 
 
@@ -219,7 +220,7 @@ def objective_gain(table: RecordedScores, trials: int, *, seed: int = 0) -> Obje
     draws = np.stack([rng.permutation(len(table.names))[:trials] for _ in range(_RESAMPLES)])
 
     def select(score: np.ndarray) -> np.ndarray:
-        return draws[np.arange(_RESAMPLES), score[draws].argmax(axis=1)]
+        return np.asarray(draws[np.arange(_RESAMPLES), score[draws].argmax(axis=1)])
 
     by_accuracy, by_objective = select(table.clean), {}
     everything = select(DEFAULT(table.scores(np.ones(len(table.groups), bool), _DEFAULT_COVERED_WEIGHT)))

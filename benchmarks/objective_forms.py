@@ -65,29 +65,29 @@ def mean_of_groups(scores: Scores, clean_weight: float = 1.0) -> np.ndarray:
     """The groups by their weights, and the clean images as one more of ``clean_weight``."""
     means, weights = _group_means(scores)
     total = (means * weights).sum(axis=1) + clean_weight * scores.clean
-    return total / (weights.sum(axis=1) + clean_weight)
+    return np.asarray(total / (weights.sum(axis=1) + clean_weight))
 
 
 def mean_of_families(scores: Scores) -> np.ndarray:
-    return scores.families.mean(axis=1)
+    return np.asarray(scores.families.mean(axis=1))
 
 
 def quantile_of_families(scores: Scores, quantile: float) -> np.ndarray:
-    return np.quantile(scores.families, quantile, axis=1)
+    return np.asarray(np.quantile(scores.families, quantile, axis=1))
 
 
 def worst_family(scores: Scores) -> np.ndarray:
-    return scores.families.min(axis=1)
+    return np.asarray(scores.families.min(axis=1))
 
 
 def worst_group(scores: Scores) -> np.ndarray:
-    return _group_means(scores)[0].min(axis=1)
+    return np.asarray(_group_means(scores)[0].min(axis=1))
 
 
 def mean_and_worst(scores: Scores) -> np.ndarray:
     """Half the mean of groups, half the mean of the lower half of the families."""
     families = np.sort(scores.families, axis=1)
-    return (mean_of_groups(scores) + families[:, : max(families.shape[1] // 2, 1)].mean(axis=1)) / 2
+    return np.asarray((mean_of_groups(scores) + families[:, : max(families.shape[1] // 2, 1)].mean(axis=1)) / 2)
 
 
 def by_severity(scores: Scores, weights: tuple[float, ...]) -> np.ndarray:
@@ -103,13 +103,13 @@ def high_severities(scores: Scores, form: Form, severities: slice = slice(2, Non
 def mean_and_worst_group(scores: Scores) -> np.ndarray:
     """Half the mean of the groups, half the worst group."""
     means = _group_means(scores)[0]
-    return (means.mean(axis=1) + means.min(axis=1)) / 2
+    return np.asarray((means.mean(axis=1) + means.min(axis=1)) / 2)
 
 
 def mean_log_odds(scores: Scores) -> np.ndarray:
     """Mean log odds of the families: the difference of 0.98 and 0.99 counts as much as that of 0.5 and 0.67."""
     fractions = np.clip(scores.families, 0.005, 0.995)
-    return np.log(fractions / (1 - fractions)).mean(axis=1)
+    return np.asarray(np.log(fractions / (1 - fractions)).mean(axis=1))
 
 
 COMBINED = "combined"
@@ -125,7 +125,7 @@ def combined_and_others(scores: Scores, combined_weight: float = 0.5) -> np.ndar
         scores, balanced=scores.balanced[:, ~combined], groups=scores.groups[~combined], weights=weights[:, ~combined]
     )
     others = mean_of_groups(apart) if (~combined).any() else scores.clean
-    return combined_weight * scores.balanced[:, combined].mean(axis=(1, 2)) + (1 - combined_weight) * others
+    return np.asarray(combined_weight * scores.balanced[:, combined].mean(axis=(1, 2)) + (1 - combined_weight) * others)
 
 
 def harsher_and_others(scores: Scores, levels: slice, weight: float = 0.5) -> np.ndarray:
@@ -133,7 +133,7 @@ def harsher_and_others(scores: Scores, levels: slice, weight: float = 0.5) -> np
     others = combined_and_others(scores, 0.0)
     if scores.harsher is None:
         return others
-    return weight * scores.harsher[:, levels].mean(axis=1) + (1 - weight) * others
+    return np.asarray(weight * scores.harsher[:, levels].mean(axis=1) + (1 - weight) * others)
 
 
 def sites_and_others(scores: Scores, quantile: float | None = None, weight: float = 0.5) -> np.ndarray:
@@ -144,7 +144,7 @@ def sites_and_others(scores: Scores, quantile: float | None = None, weight: floa
     site_accuracy = (
         scores.site_accuracy.mean(axis=1) if quantile is None else np.quantile(scores.site_accuracy, quantile, axis=1)
     )
-    return weight * site_accuracy + (1 - weight) * others
+    return np.asarray(weight * site_accuracy + (1 - weight) * others)
 
 
 def _with_harsher(levels: slice, weight: float) -> Form:

@@ -18,7 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from single_training import train_network
-from site_evaluator import SiteEvaluator, markdown_header, markdown_row
+from site_evaluator import Predict, SiteEvaluator, markdown_header, markdown_row
 
 from bloodauto.config.recipe import load_recipe
 from bloodauto.config.recipe.experiments import find_recipe_file
@@ -52,6 +52,10 @@ class CachedPredictions:
         return probabilities
 
 
+def _mean_of(first: Predict, second: Predict) -> Predict:
+    return lambda images: (first(images) + second(images)) / 2
+
+
 def rows_of(
     evaluator: SiteEvaluator, networks: dict[str, list[CachedPredictions]]
 ) -> Iterator[tuple[str, list[float]]]:
@@ -64,7 +68,7 @@ def rows_of(
             if first == second
             else itertools.product(networks[first], networks[second])
         )
-        rows = [evaluator.row(lambda images, pair=pair: (pair[0](images) + pair[1](images)) / 2) for pair in pairs]
+        rows = [evaluator.row(_mean_of(*pair)) for pair in pairs]
         if rows:
             yield f"{first} + {second}", np.mean(rows, axis=0).tolist()
 

@@ -56,9 +56,9 @@ _BASE: dict[str, Any] = {
 
 def _with(changes: dict[str, Any]) -> dict[str, Any]:
     """The base with values replaced at dotted paths."""
-    recipe: Any = {key: _copy(value) for key, value in _BASE.items()}
+    recipe: dict[str, Any] = {key: _copy(value) for key, value in _BASE.items()}
     for path, value in changes.items():
-        node = recipe
+        node: Any = recipe
         *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
         for parent in parents:
             node = node[parent]

@@ -56,6 +56,7 @@ def photograph_report(report: Path, path: Path) -> None:
     command = [browser, *options, f"--window-size={width},{height}", f"--screenshot={path}", report.as_uri()]
     subprocess.run(command, check=True, capture_output=True)
     picture = cv2.imread(str(path))
+    assert picture is not None, "Chromium wrote no picture"
     step = 1 << (8 - _BITS_PER_CHANNEL)
     cv2.imwrite(str(path), picture // step * step + step // 2, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 

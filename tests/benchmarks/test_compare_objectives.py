@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from bloodauto.shift.corruptions.registry import GROUPS
 from tests.locations import ROOT
 
 FOLDER = ROOT / "benchmarks"
