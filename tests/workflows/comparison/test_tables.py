@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bloodauto.workflows.comparison.results import ComparisonRow, Interval, ScoresWithIntervals, rank_correlations
+from bloodauto.evaluation.intervals import Interval
+from bloodauto.workflows.comparison.results import ComparisonRow, ScoresWithIntervals, rank_correlations
 from bloodauto.workflows.comparison.runner import VariantResult
 from bloodauto.workflows.comparison.tables import as_csv, as_json, cells, headings, markdown, notes, plain
 
