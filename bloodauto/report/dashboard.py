@@ -26,11 +26,11 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from bloodauto.config.settings import read_settings
 from bloodauto.errors import RunError
 from bloodauto.report.read import require_run
-from bloodauto.report.study import mask_passwords, modification_stamp, open_storage, snapshot, sqlite_path
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.yaml_files import read_yaml
+from bloodauto.run.study_reader import mask_passwords, modification_stamp, open_storage, snapshot, sqlite_path
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -112,9 +112,7 @@ def _application(root: Path, refresh_seconds: float) -> Iterator[tuple[WSGIAppli
 def _storage_url(run: RunDirectory) -> str | None:
     if not run.settings.is_file():
         return None
-    settings = read_yaml(run.settings).value
-    storage = settings.get("storage") if isinstance(settings, dict) else None
-    return None if storage is None else str(storage)
+    return read_settings(run).storage
 
 
 class StudyCopy:

@@ -1,33 +1,46 @@
-"""A run directory -> one HTML file that needs nothing else: no network, no other file, no program."""
+"""The report: one HTML file that needs nothing else: no network, no other file, no program."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from plotly.offline import get_plotlyjs
-
-from bloodauto.report import sections
-from bloodauto.report.chapters import chapters
-from bloodauto.report.headline import headline
-from bloodauto.report.info import RunInfo
+from bloodauto.report.figures.style import plain_figure, plotly_javascript
 from bloodauto.report.markup import Markup, join, tag
 from bloodauto.report.read import read_run
+from bloodauto.report.run_info import RunInfo
+from bloodauto.report.sections import chapters
+from bloodauto.report.sections.run_record import notes
+from bloodauto.report.sections.summary import summary
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 
 
-def write_report(root: str | Path, output: str | Path | None = None) -> Path:
-    """Writes the report of a run, finished or not, and returns where: ``output``, else ``report.html`` in the run.
+def write_report(
+    root: str | Path,
+    output: str | Path | None = None,
+    *,
+    local_time: Callable[[], datetime] = lambda: datetime.now().astimezone(),
+) -> Path:
+    """Writes the report of a run, finished or not.
 
-    The page holds plotly.js once, forbids itself any network access and any script but its own (a content security
-    policy with their hashes), and shows whatever text the run's files bring as text.
+    The page holds plotly.js once, forbids itself any network access and any script but its own (a content security policy
+    with their hashes), and shows whatever text the run's files contain as text.
+
+    Args:
+        root: the run directory.
+        output: the HTML file; None: ``report.html`` in the run.
+        local_time: the clock for the page's footer.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        RunError: ``root`` is no run directory.
+        RunError: ``root`` is no run directory, or one of another format version.
 
     Example:
         >>> import bloodauto
@@ -36,16 +49,21 @@ def write_report(root: str | Path, output: str | Path | None = None) -> Path:
     """
     run = read_run(Path(root))
     path = RunDirectory(Path(root)).report if output is None else Path(output)
-    write_text(path, render(run))
+    write_text(path, render(run, written_at=local_time()))
     return path
 
 
-def render(run: RunInfo) -> str:
-    """The whole page as text. Same run, same page, but for the moment at its foot."""
+def render(run: RunInfo, *, written_at: datetime) -> str:
+    """The whole page as text.
+
+    Args:
+        run: what to show.
+        written_at: for the footer.
+    """
     parts = chapters(run)
     here = Path(__file__).parent
-    drawn = {name: json.loads(figure.to_json()) for part in parts for name, figure in part.figures}
-    scripts = [_script(get_plotlyjs()), _script((here / "page.js").read_text(encoding="utf-8"))] if drawn else []
+    drawn = {name: plain_figure(figure) for part in parts for name, figure in part.figures}
+    scripts = [_script(plotly_javascript()), _script((here / "page.js").read_text(encoding="utf-8"))] if drawn else []
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -66,18 +84,18 @@ def render(run: RunInfo) -> str:
         tag("title", f"{run.root.resolve().name} · bloodauto report"),
         tag("style", Markup((here / "page.css").read_text(encoding="utf-8"))),
     )
-    missing = sections.notes(run)
+    missing = notes(run)
     body = tag(
         "body",
         _header(run),
         tag("nav", tag("ul", *(tag("li", tag("a", part.title, href=f"#{part.name}")) for part in parts))),
         tag(
             "main",
-            headline(run),
+            summary(run),
             None if missing is None else tag("section", tag("h2", "What is missing"), missing, id="missing"),
             *(tag("section", tag("h2", part.title), part.content, id=part.name) for part in parts),
         ),
-        tag("footer", f"Written by bloodauto on {datetime.now().astimezone():%Y-%m-%d at %H:%M %Z}."),
+        tag("footer", f"Written by bloodauto on {written_at:%Y-%m-%d at %H:%M %Z}."),
         tag("script", figures, type="application/json", id="figures"),
         *(tag("script", script) for script in scripts),
     )
@@ -85,7 +103,7 @@ def render(run: RunInfo) -> str:
 
 
 def _header(run: RunInfo) -> Markup:
-    source = run.fingerprint.source if run.fingerprint else ""
+    source = "" if run.fingerprint is None else run.fingerprint.source
     return tag(
         "header",
         tag(

@@ -1,9 +1,12 @@
-"""A realistic run directory, made with a real Optuna study in SQLite: the report's only test double for a search."""
+"""Builds a run directory as a search leaves it, with a real Optuna study, without training anything.
+
+For tests of whatever reads a run, in this project or in an extension of it.
+"""
 
 from __future__ import annotations
 
-import csv
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,45 +14,95 @@ import numpy as np
 import optuna
 
 from bloodauto.config.settings import SearchSettings, write_settings
-from bloodauto.run.artifacts import LedgerCharge
+from bloodauto.evaluation.metrics import compute_metrics, validation_figures
+from bloodauto.run.artifacts import (
+    Abstention,
+    AbstentionRule,
+    BestSingle,
+    Calibration,
+    CandidateCounts,
+    CleaningReport,
+    CleaningRow,
+    Ensemble,
+    EnsembleMember,
+    EpochReport,
+    ExternalEstimate,
+    Fingerprint,
+    HeldOutTest,
+    LedgerCharge,
+    RiskCoverage,
+    SelectionBias,
+    SelectionStep,
+    SelectiveAccuracy,
+    SimulatedSiteResult,
+    SplitPart,
+    SplitsFile,
+    TrainedNetwork,
+    TrainingHistory,
+    TrialResult,
+    ValidationPredictions,
+    ValidationScores,
+)
+from bloodauto.run.artifacts.ensemble import NetworkKind
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import write_arrays, write_json, write_text
+from bloodauto.run.files import write_text
+from bloodauto.run.study_attributes import SAMPLED, Outcome, TrialAttributes, initial_origin
+from bloodauto.run.training_directory import TrainingDirectory
 
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 RUNGS = (2, 6)
 REFITS = ("00002-fold0-seed8", "00007-fold0-seed9")
 EPOCHS = 12
+_BUDGET = "2gpu-h"
+_DIGEST = "5f" * 32
+_PARAMETERS = 5_930_000
+_VALIDATION_IMAGES = 400
+_SHIFTED_IMAGES = 40
+_EPOCH_SECONDS = 16.0
+_INITIAL_TRIALS = 3
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What becomes of a trial."""
+class TrialPlan:
+    """What becomes of a trial.
 
-    outcome: str
+    Attributes:
+        outcome: how it ends; None: it is still running.
+        reason: of the outcome; empty where there is none.
+        epochs: how many it trained.
+    """
+
+    outcome: Outcome | None
     reason: str
     epochs: int
 
 
-def _plans(trials: int) -> list[Plan]:
-    """Every outcome, most of them complete or pruned, as in a search under way."""
-    kinds = [
-        Plan("complete", "", EPOCHS),
-        Plan("pruned", f"rung_{RUNGS[0]}", RUNGS[0]),
-        Plan("complete", "", EPOCHS),
-        Plan("pruned", f"rung_{RUNGS[1]}", RUNGS[1]),
-        Plan("complete", "", 9),
+def _plans(trials: int) -> list[TrialPlan]:
+    """All outcomes, most of them complete or pruned, as in a search in progress."""
+    cycle = [
+        TrialPlan("complete", "", EPOCHS),
+        TrialPlan("pruned", f"rung_{RUNGS[0]}", RUNGS[0]),
+        TrialPlan("complete", "", EPOCHS),
+        TrialPlan("pruned", f"rung_{RUNGS[1]}", RUNGS[1]),
+        TrialPlan("complete", "", 9),
     ]
-    plans = [kinds[index % len(kinds)] for index in range(trials)]
-    plans[4 % trials] = Plan("failed", "nan", 1)
-    plans[9 % trials] = Plan("failed", "out_of_memory", 0)
-    plans[-3] = Plan("out_of_budget", "epoch 3 of 12", 3)
-    plans[-2] = Plan("running", "", 2)
-    plans[-1] = Plan("waiting", "", 0)
+    plans = [cycle[index % len(cycle)] for index in range(trials - 1)]
+    plans[4 % trials] = TrialPlan("failed", "nan", 1)
+    plans[9 % trials] = TrialPlan("failed", "out_of_memory", 0)
+    plans[-2] = TrialPlan("out_of_budget", "epoch 3 of 12", 3)
+    plans[-1] = TrialPlan(None, "", 2)
     return plans
 
 
-def suggest(trial: optuna.trial.Trial) -> float:
-    """Samples a conditional recipe; returns how good it is in the end, in [0, 1]."""
+def suggest_parameters(trial: optuna.trial.Trial) -> float:
+    """Samples the parameters of a conditional recipe.
+
+    Args:
+        trial: suggests them.
+
+    Returns:
+        The objective that the recipe reaches in the end, without noise, 0-1.
+    """
     backbone = trial.suggest_categorical("backbone.name", ["efficientnetv2-b0", "mobilenetv3-small", "resnet18"])
     magnitude = trial.suggest_float("augmentation.rand_augment.magnitude", 0.0, 1.0)
     policy = trial.suggest_categorical("backbone.batch_norm", ["frozen", "adaptive", "group"])
@@ -65,275 +118,325 @@ def suggest(trial: optuna.trial.Trial) -> float:
     return quality + {"efficientnetv2-b0": 0.03, "mobilenetv3-small": 0.0, "resnet18": 0.01}[backbone]
 
 
-def build_run(
-    root: Path, *, trials: int = 30, finished: bool = True, classes: tuple[str, ...] = CLASSES
-) -> RunDirectory:
-    """A run of ``trials`` trials of all outcomes; ``finished`` adds ensemble, held-out test and the next steps."""
-    run, rng = RunDirectory(root), np.random.default_rng(5)
+def build_run(root: Path, *, trials: int = 30, finished: bool = True, classes: Sequence[str] = CLASSES) -> RunDirectory:
+    """Writes a run with trials of all outcomes.
+
+    Args:
+        root: where; created.
+        trials: how many trials, at least 5; the last one is waiting, the one before it running.
+        finished: whether there are an ensemble, a held-out test and next steps.
+        classes: class names.
+
+    Example:
+        >>> import tempfile
+        >>> run = build_run(Path(tempfile.mkdtemp()) / "run", trials=8)
+        >>> run.ensemble.read().metric
+        'shift'
+    """
+    run = RunDirectory(root)
     root.mkdir(parents=True, exist_ok=True)
-    _write_data(run, rng, classes)
+    factory = _Factory(run, tuple(classes))
+    factory.write_data()
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        spent = _write_trials(run, rng, trials, len(classes))
+        factory.write_trials(trials)
     finally:
         optuna.logging.set_verbosity(verbosity)
     settings = SearchSettings(
-        data="cells.npz", space="blood", budget="2gpu-h", seed=7, workers=2, cpus_per_trial=4, gpus_per_trial=0.5
+        data="cells.npz", space="blood", budget=_BUDGET, seed=7, workers=2, cpus_per_trial=4, gpus_per_trial=0.5
     )
     write_settings(run, settings)
     if finished:
-        _write_ending(run, rng, classes, spent)
+        factory.write_results()
     return run
 
 
-def _write_data(run: RunDirectory, rng: np.random.Generator, classes: tuple[str, ...]) -> None:
-    counts = {name: int(count) for name, count in zip(classes, rng.integers(80, 330, len(classes)), strict=True)}
-    write_json(
-        run.fingerprint.path,
-        {
-            "source": "cells.npz",
-            "images": sum(counts.values()),
-            "height_px": 96,
-            "width_px": 96,
-            "classes": counts,
-            "sites": {"barcelona": sum(counts.values())},
-            "excluded": 7,
-            "digest": "5f" * 32,
-        },
-    )
-    findings = {3: ("exact_duplicate", "excluded"), 11: ("near_duplicate", "grouped"), 40: ("blurred", "kept")}
-    with run.cleaning.path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("name", "label", "finding", "action", "cluster", "reason"))
-        for index in range(120):
-            finding, action = findings.get(index % 60, ("none", "keep"))
-            writer.writerow(
-                (f"img/{index:04d}.png", classes[index % len(classes)], finding, action, index % 9, finding)
-            )
-    sizes = {-1: ("excluded", 7), -2: ("test", 15), 0: ("fold_0", 15), 1: ("fold_1", 40), 2: ("fold_2", 43)}
-    parts = [
-        {"part": part, "name": name, "images": [f"img/{part}-{index}.png" for index in range(size)]}
-        for part, (name, size) in sizes.items()
-    ]
-    notes = ["the test part has no image of ig: it cannot evaluate them"]
-    write_json(
-        run.splits.path,
-        {"version": 1, "dataset_sha256": "5f" * 32, "seed": 7, "num_folds": 3, "notes": notes, "parts": parts},
-    )
+def make_predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> ValidationPredictions:
+    """Overconfident predictions for the validation images, the same images in every call.
 
-
-def _write_trials(run: RunDirectory, rng: np.random.Generator, trials: int, num_classes: int) -> float:
-    study = optuna.create_study(
-        storage=f"sqlite:///{run.study}",
-        study_name="bloodauto",
-        direction="maximize",
-        sampler=optuna.samplers.RandomSampler(seed=3),
-    )
-    spent = _charge(run, "start-up", 95.0, 0.0)
-    for plan in _plans(trials):
-        if plan.outcome == "waiting":
-            study.enqueue_trial({"backbone.name": "resnet18"})
-            continue
-        trial = study.ask()
-        spent = _write_trial(run, rng, study, trial, plan, num_classes, spent)
-    return _charge(run, "idle", 40.0, spent)
-
-
-def _write_trial(
-    run: RunDirectory,
-    rng: np.random.Generator,
-    study: optuna.Study,
-    trial: optuna.trial.Trial,
-    plan: Plan,
-    num_classes: int,
-    spent: float,
-) -> float:
-    quality = suggest(trial) + 0.01 * rng.standard_normal()
-    seconds = 20.0 + 16.0 * plan.epochs
-    trial.set_user_attr("origin", "initial: small and strong" if trial.number < 3 else "sampled")
-    trial.set_user_attr("recipe_id", f"{trial.number * 7919 + 4096:012x}")
-    trial.set_user_attr("backbone", trial.params["backbone.name"])
-    history = []
-    for epoch in range(1, plan.epochs + 1):
-        objective = float(np.clip(quality * (1 - math.exp(-epoch / 2.2)) + 0.008 * rng.standard_normal(), 0, 1))
-        accuracy = min(objective + 0.09 + 0.02 * rng.random(), 0.995)
-        trial.report(objective, epoch)
-        history.append(
-            {
-                "epoch": epoch,
-                "stage": 0 if epoch <= 3 else 1,
-                "seconds": 16.0,
-                "evaluation_seconds": 1.5,
-                "train_loss": 1.2 / epoch,
-                "train_accuracy": min(accuracy + 0.02, 1.0),
-                "learning_rate": 1e-3,
-                "loss": 1.3 / epoch,
-                "accuracy": accuracy,
-                "balanced_accuracy": accuracy - 0.01,
-                "macro_f1": accuracy - 0.012,
-                "shift": objective - 0.03,
-                "objective": objective,
-                "data_wait_fraction": 0.08,
-            }
-        )
-    folder = run.trial(trial.number).root
-    if history:
-        write_json(folder / "history.json", {"format_version": 1, "epochs": history})
-    if plan.outcome == "running":
-        return spent
-    trial.set_user_attr("outcome", plan.outcome)
-    trial.set_user_attr("reason", plan.reason)
-    trial.set_user_attr("device_seconds", seconds)
-    last = history[-1] if history else {}
-    write_json(
-        folder / "result.json",
-        {
-            "finished": plan.outcome == "complete",
-            "objective": last.get("objective", 0.0),
-            "metrics": {
-                k: last[k] for k in ("loss", "accuracy", "balanced_accuracy", "macro_f1", "shift") if k in last
-            },
-            "parameters": 5_930_000 + 1000 * trial.number,
-            "seconds": seconds - 1.0,
-        },
-    )
-    if plan.outcome == "complete":
-        study.tell(trial, last["objective"])
-        write_arrays(folder / "predictions.npz", **predictions(rng, num_classes, last["accuracy"]))
-    elif plan.outcome == "failed":
-        trial.set_user_attr("message", f"the training ended: {plan.reason}")
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    else:
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    return _charge(run, f"trial {trial.number}", seconds, spent)
-
-
-def predictions(rng: np.random.Generator, num_classes: int, accuracy: float) -> dict[str, np.ndarray]:
-    """What a training leaves for 400 images, the same for all: right about as often as ``accuracy``, too confident."""
-    labels = np.random.default_rng(11).integers(0, num_classes, 400)
-    logits = 0.6 * rng.standard_normal((400, num_classes))
-    guessed = np.where(rng.random(400) < accuracy, labels, (labels + 1) % num_classes)
-    logits[np.arange(400), guessed] += rng.uniform(2.0, 7.0, 400)
+    Args:
+        rng: of everything but the labels.
+        num_classes: how many classes.
+        accuracy: about how many are correct, 0-1.
+    """
+    labels = np.random.default_rng(11).integers(0, num_classes, _VALIDATION_IMAGES)
+    logits = 0.6 * rng.standard_normal((_VALIDATION_IMAGES, num_classes))
+    predicted = np.where(rng.random(_VALIDATION_IMAGES) < accuracy, labels, (labels + 1) % num_classes)
+    logits[np.arange(_VALIDATION_IMAGES), predicted] += rng.uniform(2.0, 7.0, _VALIDATION_IMAGES)
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     clean = (exponent / exponent.sum(axis=1, keepdims=True)).astype(np.float32)
-    return {
-        "index": np.arange(400),
-        "labels": labels.astype(np.int64),
-        "clean": clean,
-        "shifted_labels": labels[:40].astype(np.int64),
-        "shifted_groups": np.array(["stain"] * 40),
-        "shifted_weights": np.ones(40),
-        "shifted": clean[:40],
-        "target": clean[:0],
-    }
-
-
-def _charge(run: RunDirectory, phase: str, seconds: float, spent: float) -> float:
-    run.ledger.append(
-        LedgerCharge(at_unix=1.7e9 + spent, phase=phase, device_seconds=seconds, spent_device_seconds=spent + seconds)
+    return ValidationPredictions(
+        index=np.arange(_VALIDATION_IMAGES),
+        labels=labels.astype(np.int64),
+        clean=clean,
+        shifted_labels=labels[:_SHIFTED_IMAGES].astype(np.int64),
+        shifted_groups=np.array(["stain"] * _SHIFTED_IMAGES),
+        shifted_families=np.array(["stain_hue"] * _SHIFTED_IMAGES),
+        shifted_severities=np.full(_SHIFTED_IMAGES, 3),
+        shifted_weights=np.ones(_SHIFTED_IMAGES),
+        shifted=clean[:_SHIFTED_IMAGES],
+        target=clean[:0],
     )
-    return spent + seconds
 
 
-def _answered_part(rng: np.random.Generator, images: int, coverage: float, accuracy: float) -> dict[str, object]:
-    shares = np.linspace(0.025, 1, 40)
-    wrong = np.sort(rng.uniform(0, 2 * (1 - accuracy), 40))
-    curve = {"coverage": shares.tolist(), "risk": wrong.tolist(), "aurc": float(wrong.mean())}
-    return {"images": images, "coverage": coverage, "accuracy": accuracy, "curve": curve}
-
-
-def _simulated_sites(rng: np.random.Generator) -> list[dict[str, object]]:
-    families = ("scale", "eosin_intensity", "stain_hue", "bubble", "gamma", "saturation", "defocus", "jpeg")
-    found = []
-    for number in range(40):
-        severity, shift_factors = float(rng.uniform(1, 5)), 1 + number % 8
-        correct = int(rng.binomial(32, max(0.97 - 0.02 * severity * shift_factors, 0.2)))
-        found.append(
-            {"families": families[:shift_factors], "groups": [], "severity": severity, "correct": correct, "images": 32}
-        )
-    return found
-
-
-def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[str, ...], spent: float) -> None:
-    for phase, seconds in (
-        (f"refit {REFITS[0]}", 520.0),
-        (f"refit {REFITS[1]}", 610.0),
-        ("ensemble", 45.0),
-        ("export", 60.0),
-    ):
-        spent = _charge(run, phase, seconds, spent)
-    scores = {"accuracy": 0.972, "balanced_accuracy": 0.966, "macro_f1": 0.965, "shift": 0.881, "ece": 0.014}
-    single = {"accuracy": 0.964, "balanced_accuracy": 0.957, "macro_f1": 0.955, "shift": 0.856, "ece": 0.031}
-    scores["ece_shifted"], single["ece_shifted"] = 0.052, 0.088
-    for name in REFITS:
-        write_arrays(run.refit(name).root / "predictions.npz", **predictions(rng, len(classes), 0.96))
-        write_json(run.refit(name).root / "result.json", {"finished": True, "objective": 0.85, "parameters": 5_930_000})
-    members = [
-        {"name": name, "weight": weight, "recipe_id": f"{trial:012x}", "trial": trial, "kind": kind,
-         "parameters": 5_930_000, "scores": single, "latency_ms": None,
-         "networks": [{"name": name, "fold": 0, "folder": f"{kind}s/{name}"}]}
-        for name, weight, trial, kind in (
-            (REFITS[0], 0.5, 2, "refit"), (REFITS[1], 0.3, 7, "refit"), ("00000", 0.2, 0, "trial")
-        )
-    ]  # fmt: skip
-    write_json(
-        run.ensemble.path,
-        {
-            "metric": "shift",
-            "members": members,
-            "calibration": {"temperature": 1.31, "per_class": None, "cross_validated_nats": [0.211, 0.214]},
-            "abstention": {
-                "confidence_score": "entropy",
-                "threshold": -0.62,
-                "clean": _answered_part(rng, 400, 0.95, 0.99),
-                "shifted": _answered_part(rng, 40, 0.71, 0.93),
-            },
-            "winners_curse": {
-                "trials": 14,
-                "best": 0.894,
-                "shrunk": 0.883,
-                "noise": 0.011,
-                "noise_degrees_of_freedom": 3,
-                "refits": 0.901,
-            },
-            "scores": scores,
-            "best_single": {"name": REFITS[0], "scores": single},
-            "trace": [
-                {"step": step, "added": name, "score": 0.95 + 0.01 * step} for step, name in enumerate(REFITS, 1)
-            ],
-            "images": 400,
-            "shifted_images": 40,
-        },
+def make_scores(*, accuracy: float, shift: float, ece: float = 0.014, ece_shifted: float = 0.052) -> ValidationScores:
+    """Scores with plausible values for all that is not given."""
+    return ValidationScores(
+        accuracy=accuracy,
+        balanced_accuracy=accuracy - 0.006,
+        macro_f1=accuracy - 0.007,
+        loss=0.11,
+        shift=shift,
+        shifted_accuracy=shift - 0.01,
+        ece=ece,
+        ece_shifted=ece_shifted,
     )
-    size = len(classes)
-    confusion = np.diag(rng.integers(60, 120, size)) + rng.poisson(0.5, (size, size))
-    write_json(
-        run.held_out_test.path,
-        {
-            "images": int(confusion.sum()),
-            "accuracy": float(np.trace(confusion) / confusion.sum()),
-            "accuracy_low": 0.951,
-            "accuracy_high": 0.974,
-            "balanced_accuracy": 0.961,
-            "macro_f1": 0.96,
-            "loss": 0.13,
-            "ece": 0.017,
-            "ece_shifted": 0.061,
-            "ensemble": "0123456789ab",
-            "external": {
-                "mean": 0.76,
-                "low": 0.41,
-                "high": 0.95,
-                "nominal_coverage": 0.9,
-                "measured_coverage": 0.91,
-                "simulated_sites": 40,
-                "shift_factors": 6,
-            },
-            "simulated_sites": _simulated_sites(rng),
-            "confusion": confusion.tolist(),
-            "classes": list(classes),
-            "shift": {
+
+
+def make_epoch(epoch: int, *, objective: float = 0.8, accuracy: float = 0.9, stage: int = 0) -> EpochReport:
+    """A report with plausible values for all that is not given."""
+    return EpochReport(
+        epoch=epoch,
+        stage=stage,
+        seconds=_EPOCH_SECONDS,
+        evaluation_seconds=1.5,
+        train_loss=1.2 / epoch,
+        train_accuracy=min(accuracy + 0.02, 1.0),
+        learning_rate=1e-3,
+        loss=1.3 / epoch,
+        accuracy=accuracy,
+        balanced_accuracy=max(accuracy - 0.01, 0.0),
+        macro_f1=max(accuracy - 0.012, 0.0),
+        shift=max(objective - 0.03, 0.0),
+        objective=objective,
+        data_wait_fraction=0.08,
+        stage_progress=min(epoch / EPOCHS, 1.0),
+    )
+
+
+def make_result(predictions: ValidationPredictions, *, shift: float, epochs: int, finished: bool = True) -> TrialResult:
+    """The result of a training with these predictions."""
+    return TrialResult(
+        finished=finished,
+        objective=shift,
+        metrics=compute_metrics(predictions.labels, predictions.clean),
+        shift=shift,
+        latency_ms=1.25,
+        target_estimate=None,
+        epochs=epochs,
+        parameters=_PARAMETERS,
+        seconds=_EPOCH_SECONDS * epochs,
+        averaged_epochs=None,
+        data_wait_fraction=0.08,
+        validation=validation_figures(predictions.labels, predictions.clean),
+    )
+
+
+def make_selective(rng: np.random.Generator, images: int, *, coverage: float, accuracy: float) -> SelectiveAccuracy:
+    """A risk-coverage curve with a threshold on it."""
+    fractions = np.linspace(0.025, 1, 40)
+    risk = np.sort(rng.uniform(0, 2 * (1 - accuracy), 40))
+    curve = RiskCoverage(coverage=tuple(fractions.tolist()), risk=tuple(risk.tolist()), aurc=float(risk.mean()))
+    return SelectiveAccuracy(images=images, coverage=coverage, accuracy=accuracy, curve=curve)
+
+
+class _Factory:
+    """Writes the files of one run and keeps its ledger."""
+
+    def __init__(self, run: RunDirectory, classes: tuple[str, ...]) -> None:
+        self.run, self.classes = run, classes
+        self.rng = np.random.default_rng(5)
+        self.spent_device_seconds = 0.0
+
+    def charge(self, phase: str, device_seconds: float) -> None:
+        self.spent_device_seconds += device_seconds
+        self.run.ledger.append(
+            LedgerCharge(
+                at_unix=1.7e9 + self.spent_device_seconds,
+                phase=phase,
+                device_seconds=device_seconds,
+                spent_device_seconds=self.spent_device_seconds,
+            )
+        )
+
+    def write_data(self) -> None:
+        images = self.rng.integers(80, 330, len(self.classes)).tolist()
+        self.run.fingerprint.write(
+            Fingerprint(
+                source="cells.npz",
+                images=sum(images),
+                height_px=96,
+                width_px=96,
+                classes=dict(zip(self.classes, images, strict=True)),
+                sites={"barcelona": sum(images)},
+                excluded=7,
+                digest=_DIGEST,
+            )
+        )
+        findings = {3: ("exact_duplicate", "excluded"), 11: ("near_duplicate", "keep"), 40: ("blank", "keep")}
+        rows = []
+        for index in range(120):
+            finding, action = findings.get(index % 60, ("none", "keep"))
+            rows.append(
+                CleaningRow(
+                    name=f"img/{index:04d}.png",
+                    label=self.classes[index % len(self.classes)],
+                    finding=finding,
+                    action=action,
+                    cluster=index % 9,
+                    reason="" if finding == "none" else f"found {finding}",
+                )
+            )
+        self.run.cleaning.write(CleaningReport(rows=tuple(rows)))
+        parts = {-1: ("excluded", 7), -2: ("test", 15), 0: ("fold_0", 15), 1: ("fold_1", 40), 2: ("fold_2", 43)}
+        self.run.splits.write(
+            SplitsFile(
+                dataset_sha256=_DIGEST,
+                seed=7,
+                num_folds=3,
+                notes=("the test part shows no image of ig: nothing can be said of them there",),
+                parts=tuple(
+                    SplitPart(part=part, name=name, images=tuple(f"img/{part}-{index}.png" for index in range(size)))
+                    for part, (name, size) in parts.items()
+                ),
+            )
+        )
+
+    def write_trials(self, trials: int) -> None:
+        study = optuna.create_study(
+            storage=f"sqlite:///{self.run.study}",
+            study_name=self.run.study_name(None),
+            direction="maximize",
+            sampler=optuna.samplers.RandomSampler(seed=3),
+        )
+        self.charge("start-up", 95.0)
+        for plan in _plans(trials):
+            self._write_trial(study, study.ask(), plan)
+        study.enqueue_trial({"backbone.name": "resnet18"})
+        self.charge("idle", 40.0)
+
+    def _write_trial(self, study: optuna.Study, trial: optuna.trial.Trial, plan: TrialPlan) -> None:
+        quality = suggest_parameters(trial) + 0.01 * float(self.rng.standard_normal())
+        TrialAttributes(
+            origin=initial_origin("small and strong") if trial.number < _INITIAL_TRIALS else SAMPLED,
+            recipe_id=f"{trial.number * 7919 + 4096:012x}",
+            backbone=trial.params["backbone.name"],
+            started=True,
+        ).write(trial)
+        training, history = self.run.trial(trial.number), tuple(self._history(quality, plan.epochs))
+        for report in history:
+            trial.report(report.objective, report.epoch)
+        if history:
+            training.history.write(TrainingHistory(epochs=history))
+        if plan.outcome is None:
+            return
+        device_seconds = 20.0 + _EPOCH_SECONDS * plan.epochs
+        message = f"the training ended: {plan.reason}" if plan.outcome == "failed" else ""
+        TrialAttributes(outcome=plan.outcome, reason=plan.reason, device_seconds=device_seconds, message=message).write(
+            trial
+        )
+        if plan.outcome == "complete":
+            self._write_predictions(training, history[-1])
+            study.tell(trial, history[-1].objective)
+        else:
+            is_failed = plan.outcome == "failed"
+            study.tell(trial, state=optuna.trial.TrialState.FAIL if is_failed else optuna.trial.TrialState.PRUNED)
+        self.charge(f"trial {trial.number}", device_seconds)
+
+    def _history(self, quality: float, epochs: int) -> Iterator[EpochReport]:
+        for epoch in range(1, epochs + 1):
+            noise = 0.008 * self.rng.standard_normal()
+            objective = float(np.clip(quality * (1 - math.exp(-epoch / 2.2)) + noise, 0, 1))
+            accuracy = min(objective + 0.09 + 0.02 * float(self.rng.random()), 0.995)
+            yield make_epoch(epoch, objective=objective, accuracy=accuracy, stage=int(epoch > _INITIAL_TRIALS))
+
+    def _write_predictions(self, training: TrainingDirectory, last: EpochReport) -> None:
+        predictions = make_predictions(self.rng, len(self.classes), last.accuracy)
+        training.predictions.write(predictions)
+        training.result.write(make_result(predictions, shift=last.objective, epochs=last.epoch))
+
+    def write_results(self) -> None:
+        for phase, seconds in (
+            (f"refit {REFITS[0]}", 520.0),
+            (f"refit {REFITS[1]}", 610.0),
+            ("ensemble", 45.0),
+            ("export", 60.0),
+        ):
+            self.charge(phase, seconds)
+        for name in REFITS:
+            predictions = make_predictions(self.rng, len(self.classes), 0.96)
+            self.run.refit(name).predictions.write(predictions)
+            self.run.refit(name).result.write(make_result(predictions, shift=0.85, epochs=2 * EPOCHS))
+        ensemble = self._ensemble()
+        self.run.ensemble.write(ensemble)
+        self.run.held_out_test.write(self._held_out_test(ensemble))
+        write_text(
+            self.run.next_steps,
+            "bloodauto export-best --run runs/blood --output best\nbloodauto dashboard --run runs/blood\n",
+        )
+
+    def _member(self, name: str, kind: NetworkKind, weight: float) -> EnsembleMember:
+        trial = int(name.split("-")[0])
+        folder = self.run.trial(trial).root if kind == "trial" else self.run.refit(name).root
+        return EnsembleMember(
+            name=name,
+            kind=kind,
+            trial=trial,
+            weight=weight,
+            parameters=_PARAMETERS,
+            recipe_id=f"{trial:012x}",
+            scores=make_scores(accuracy=0.964, shift=0.856, ece=0.031, ece_shifted=0.088),
+            networks=(TrainedNetwork(name=name, kind=kind, trial=trial, fold=0, folder=folder),),
+        )
+
+    def _ensemble(self) -> Ensemble:
+        predictions = make_predictions(self.rng, len(self.classes), 0.972)
+        members = (
+            self._member(REFITS[0], "refit", 0.5),
+            self._member(REFITS[1], "refit", 0.3),
+            self._member("00000", "trial", 0.2),
+        )
+        return Ensemble(
+            metric="shift",
+            members=members,
+            calibration=Calibration(temperature=1.31, per_class=None, cross_validated_nats=(0.211, 0.214)),
+            abstention=Abstention(
+                rule=AbstentionRule(confidence_score="entropy", threshold=-0.62),
+                clean=make_selective(self.rng, _VALIDATION_IMAGES, coverage=0.95, accuracy=0.99),
+                shifted=make_selective(self.rng, _SHIFTED_IMAGES, coverage=0.71, accuracy=0.93),
+            ),
+            scores=make_scores(accuracy=0.972, shift=0.881),
+            best_single=BestSingle(name=REFITS[0], scores=members[0].scores),
+            trace=tuple(
+                SelectionStep(step=step, added=name, score=0.95 + 0.01 * step) for step, name in enumerate(REFITS, 1)
+            ),
+            images=_VALIDATION_IMAGES,
+            shifted_images=_SHIFTED_IMAGES,
+            selection_bias=SelectionBias(
+                trials=14, best=0.894, shrunk=0.883, noise=0.011, noise_degrees_of_freedom=3, refits=0.901
+            ),
+            candidate_counts=CandidateCounts(trials=8, refits=2, pruned=11, promising=4, evaluated=3),
+            validation=validation_figures(predictions.labels, predictions.clean),
+        )
+
+    def _held_out_test(self, ensemble: Ensemble) -> HeldOutTest:
+        size = len(self.classes)
+        confusion = np.diag(self.rng.integers(60, 120, size)) + self.rng.poisson(0.5, (size, size))
+        return HeldOutTest(
+            ensemble=ensemble.ensemble_id,
+            images=int(confusion.sum()),
+            accuracy=float(np.trace(confusion) / confusion.sum()),
+            accuracy_low=0.951,
+            accuracy_high=0.974,
+            balanced_accuracy=0.961,
+            macro_f1=0.96,
+            loss=0.13,
+            ece=0.017,
+            ece_shifted=0.061,
+            confusion=tuple(tuple(row) for row in confusion.tolist()),
+            classes=self.classes,
+            shift={
                 "optics": 0.843,
                 "sensor": 0.912,
                 "light": 0.934,
@@ -342,10 +445,24 @@ def _write_ending(run: RunDirectory, rng: np.random.Generator, classes: tuple[st
                 "geometry": 0.951,
                 "combined": 0.683,
             },
-            "shifted_accuracy": 0.87,
-            "shifted_images": 1600,
-        },
-    )
-    write_text(
-        run.next_steps, "bloodauto export-best --run runs/blood --output best\nbloodauto dashboard --run runs/blood\n"
-    )
+            shifted_accuracy=0.87,
+            shifted_images=1600,
+            external=ExternalEstimate(
+                mean=0.76,
+                low=0.41,
+                high=0.95,
+                nominal_coverage=0.9,
+                measured_coverage=0.91,
+                simulated_sites=40,
+                shift_factors=6,
+            ),
+            simulated_sites=tuple(self._simulated_site(number) for number in range(40)),
+        )
+
+    def _simulated_site(self, number: int) -> SimulatedSiteResult:
+        families = ("scale", "eosin_intensity", "stain_hue", "bubble", "gamma", "saturation", "defocus", "jpeg")
+        severity, factors = float(self.rng.uniform(1, 5)), 1 + number % len(families)
+        correct = int(self.rng.binomial(32, max(0.97 - 0.02 * severity * factors, 0.2)))
+        return SimulatedSiteResult(
+            families=families[:factors], groups=(), severity=severity, correct=correct, images=32
+        )

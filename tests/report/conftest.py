@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bloodauto.report.info import RunInfo
 from bloodauto.report.read import read_run
+from bloodauto.report.run_info import RunInfo
 from bloodauto.run.directory import RunDirectory
 from bloodauto.testing.run_factory import build_run
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,17 +15,31 @@ from hypothesis import strategies as st
 from bloodauto.config.settings import read_settings, write_settings
 from bloodauto.errors import RunError
 from bloodauto.report.html import render, write_report
-from bloodauto.report.info import RunInfo, TrialInfo
 from bloodauto.report.markup import tag
 from bloodauto.report.read import read_run
+from bloodauto.report.run_info import RunInfo, TrialInfo
+from bloodauto.run.artifacts import (
+    DistillationResult,
+    OodEvaluation,
+    ParetoFront,
+    ParetoTrial,
+    PerClassScaling,
+    SiteScore,
+    SiteScores,
+    StudentComparison,
+    SyntheticOodResult,
+    TargetEstimate,
+)
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json, write_json
-from bloodauto.run.yaml_files import dump_yaml
-from bloodauto.testing.run_factory import build_run
+from bloodauto.run.study_attributes import TrialAttributes
+from bloodauto.testing.run_factory import build_run, make_scores, make_selective
 
 from .browser import browser, console_errors, needs_browser
 
 HOSTILE = "<script>window.broken=1</script><img src=x onerror='window.broken=2'>&\"'"
+
+
+MOMENT = datetime(2025, 1, 2, tzinfo=UTC)
 
 
 class Page(HTMLParser):
@@ -53,25 +69,28 @@ class Page(HTMLParser):
             self.sections[self._section] = self.sections.get(self._section, "") + data + " "
 
 
+def page_of(run: RunInfo) -> Page:
+    return Page(render(run, written_at=MOMENT))
+
+
 @pytest.fixture(scope="module")
 def report(finished_info: RunInfo) -> Page:
-    return Page(render(finished_info))
+    return page_of(finished_info)
 
 
-def test_the_headline_says_what_was_found(report: Page, finished_info: RunInfo) -> None:
+def test_the_summary_says_what_came_out(report: Page, finished_info: RunInfo) -> None:
     text = report.sections["summary"].replace("\u202f", " ")
-    assert "An ensemble of 3 members was chosen" in text
-    assert finished_info.test is not None
-    assert finished_info.test.accuracy is not None
-    assert f"{100 * finished_info.test.accuracy:.1f} %" in text
+    assert "An ensemble of 3 members was selected" in text
+    assert finished_info.held_out_test is not None
+    assert f"{100 * finished_info.held_out_test.accuracy:.1f} %" in text
     assert "between 95.1 % and 97.4 %" in text
-    assert (
-        "Expected at an external site 76 % between 41 % and 95 % in 90 % of laboratories nobody has seen, from 40 simulated"
-        in text
+    expected = (
+        "Expected at an external site 76 % between 41 % and 95 % at 90 % of external sites, estimated from 40 simulated"
     )
-    assert "it held in 91 % of them" in text
-    assert "86.8 GPU-min spent of 2 GPU-h (typed as 2gpu-h)" in text
-    for chip in ("14 complete", "11 pruned", "2 failed", "1 out of budget", "1 open", "1 waiting"):
+    assert expected in text
+    assert "left out of the estimate: 91 %" in text
+    assert "86.8 GPU-min spent of 2 GPU-h (2gpu-h)" in text
+    for chip in ("14 complete", "11 pruned", "2 failed", "1 out of budget", "1 running", "1 waiting"):
         assert chip in text
 
 
@@ -80,36 +99,98 @@ def test_every_chapter_is_there_with_its_content(report: Page) -> None:
     assert "resnet18" in report.sections["trials"]
     assert "out_of_memory" in report.sections["failures"]
     assert "near_duplicate" in report.sections["data"]
+    assert "excluded (7), test (15), fold 0 (15)" in report.sections["data"]
+    assert "no image of ig" in report.sections["data"]
     assert "successive_halving" in report.sections["settings"]
     assert "bloodauto export-best" in report.sections["next"]
-    assert "temperature 1.310." in report.sections["ensemble"]
-    assert "The best of 14 trials had an objective of 89.4\u202f%" in report.sections["ensemble"]
-    assert "without its luck 88.3\u202f%" in report.sections["ensemble"]
-    assert (
-        "it answers 95.0\u202f% of the clean images and 71.0\u202f% of the shifted views" in report.sections["errors"]
-    )
-    assert "Same lab 96.8 % (95.1-97.4); elsewhere 76 % (41-95)." in report.sections["external"]
+    ensemble = report.sections["ensemble"].replace("\u202f", " ")
+    assert "temperature 1.310." in ensemble
+    assert "8 trials and 2 refits, and 3 pruned trials (4 of 11 pruned trials were promising)" in ensemble
+    assert "The best of 14 trials had an objective of 89.4 %" in ensemble
+    assert "Corrected for selection bias (winner's curse), 88.3 %" in ensemble
+    errors = report.sections["errors"].replace("\u202f", " ")
+    assert "95.0 % of the clean images and 71.0 % of the shifted images get a prediction" in errors
+    assert "held-out test set 1.7 % 6.1 %" in " ".join(errors.split())
+    assert "In-domain 96.8 % (95.1-97.4); external site 76 % (41-95)." in report.sections["external"]
     assert "Not covered: other patients" in report.sections["external"]
     anchors = {attributes["href"] for name, attributes in report.elements if name == "a"}
     assert anchors == {f"#{name}" for name in report.sections if name not in ("", "summary")}
 
 
-def test_without_drawn_laboratories_shifted_views_stand_in_and_nothing_is_promised(finished_info: RunInfo) -> None:
-    assert finished_info.test is not None
-    test = replace(finished_info.test, external=None, simulated_sites=())
-    page = Page(render(replace(finished_info, test=test)))
+def test_without_an_external_estimate_shifted_images_stand_in(finished_info: RunInfo) -> None:
+    assert finished_info.held_out_test is not None
+    test = finished_info.held_out_test.replace(external=None, simulated_sites=())
+    page = page_of(replace(finished_info, held_out_test=test))
     text = page.sections["summary"].replace("\u202f", " ")
     assert "Expected at an external site" not in text
-    assert "on average over 7 kinds; worst: another laboratory, everything at once, 68.3 %" in text
-    assert "The held-out test has not been judged in simulated sites." in page.sections["external"]
+    assert "87.0 % accuracy on 1,600 shifted test images; lowest: combined shift (simulated site), 68.3 %" in text
+    assert "The held-out test set has not been evaluated at simulated sites." in page.sections["external"]
 
 
-def test_scales_and_luck_are_said_as_they_are(finished_info: RunInfo) -> None:
+def test_calibration_and_selection_bias_are_described_as_they_are(finished_info: RunInfo) -> None:
     assert finished_info.ensemble is not None
-    ensemble = replace(finished_info.ensemble, per_class=True, selection_bias=None)
-    text = Page(render(replace(finished_info, ensemble=ensemble))).sections["ensemble"]
+    scaling = PerClassScaling(scales=(1.0,), biases=(0.0,))
+    calibration = finished_info.ensemble.calibration.replace(per_class=scaling)
+    ensemble = finished_info.ensemble.replace(calibration=calibration, selection_bias=None)
+    text = page_of(replace(finished_info, ensemble=ensemble)).sections["ensemble"]
     assert "and a scale and a bias for each class." in text
     assert "a recipe that was trained twice" in text
+
+
+def test_what_only_some_runs_have_is_shown_and_escaped(own_run: RunDirectory) -> None:
+    rng = np.random.default_rng(0)
+    own_run.site_scores.write(
+        SiteScores(sites=(SiteScore(site="Basel <1>", images=120, accuracy=0.75, balanced_accuracy=0.5),))
+    )
+    own_run.target_estimate.write(TargetEstimate(images=256, accuracy=0.625, confidence=0.875, agreement=0.5))
+    values = {"shift": 0.8, "latency": 1.25, "parameters": 3e6}
+    own_run.pareto_front.write(
+        ParetoFront(
+            objectives=tuple(values),
+            trials=(ParetoTrial(trial=3, backbone="mobilenet_1.0", recipe_id="ab", values=values),),
+        )
+    )
+    own_run.distilled.write(_distillation())
+    own_run.ood_evaluation.write(
+        OodEvaluation(
+            in_domain=make_selective(rng, 512, coverage=0.95, accuracy=0.99),
+            external=make_selective(rng, 384, coverage=0.64, accuracy=0.8),
+            synthetic_ood=(SyntheticOodResult(kind="pictures <of> nothing", images=128, flagged=0.97, auroc=0.99),),
+        )
+    )
+    page = render(read_run(own_run.root), written_at=MOMENT)
+    for escaped in ("Basel &lt;1&gt;", "pictures &lt;of&gt; nothing", "own_cnn &lt;b&gt;"):
+        assert escaped in page
+    text = {name: section.replace("\u202f", " ") for name, section in Page(page).sections.items()}
+    assert "120 75.0 % 50.0 %" in " ".join(text["external"].split())
+    assert "Estimated accuracy in the target domain: 62.5 %, from 256 unlabelled images" in text["external"]
+    assert "Two of its networks agree on 50.0 %" in text["external"]
+    assert "3 mobilenet_1.0 80.0 % 1.25 ms 3,000,000" in " ".join(text["trials"].split())
+    assert "6,000 91.2 %" in " ".join(text["ensemble"].split())
+    assert "both predict the same class for 95.0 %, and for 88.0 % of 120 shifted images" in text["ensemble"]
+    assert "95.0 % of 512 images that were left out of training get a prediction, and 64.0 % of 384" in text["errors"]
+    assert "it flags 97 % of pictures <of> nothing" in text["errors"]
+
+
+def _distillation() -> DistillationResult:
+    comparison = StudentComparison(
+        scores=make_scores(accuracy=0.912, shift=0.7),
+        teacher_scores=make_scores(accuracy=0.934, shift=0.8),
+        agreement=0.95,
+        agreement_shifted=0.88,
+        images=400,
+        shifted_images=120,
+    )
+    return DistillationResult(
+        network="own_cnn <b>at 32 px",
+        recipe_id="ab",
+        parameters=6000,
+        teacher_parameters=31000,
+        epochs=12,
+        budget_device_seconds=100.0,
+        spent_device_seconds=90.0,
+        comparison=comparison,
+    )
 
 
 def test_the_page_needs_nothing_else(report: Page) -> None:
@@ -125,33 +206,34 @@ def test_the_page_needs_nothing_else(report: Page) -> None:
 
 
 def test_plotly_is_there_once(finished_info: RunInfo) -> None:
-    page = render(finished_info)
+    page = render(finished_info, written_at=MOMENT)
     assert len(re.findall(r"plotly\.js v\d", page)) == 1
     assert len(page) < 7_000_000
 
 
 def test_only_the_thirty_best_trials_are_listed(tmp_path: Path) -> None:
     run = build_run(tmp_path / "many", trials=40, finished=False)
-    text = Page(render(read_run(run.root))).sections["trials"]
+    text = page_of(read_run(run.root)).sections["trials"]
     assert "10 more trials are in the study" in text
     assert len(re.findall(r"\b\d+\.\d\u202f%", text)) > 60
 
 
-def test_trials_that_the_budget_could_not_carry_are_counted_not_listed(finished_info: RunInfo) -> None:
-    refused = [TrialInfo(number, "out_of_budget", None, device_seconds=0.0) for number in (30, 31)]
-    text = Page(render(replace(finished_info, trials=(*finished_info.trials, *refused)))).sections["trials"]
-    assert "2 more were suggested that the budget could not carry" in text
+def test_trials_that_did_not_fit_into_the_budget_are_counted_not_listed(finished_info: RunInfo) -> None:
+    attributes = TrialAttributes(device_seconds=0.0)
+    unstarted = [TrialInfo(number, "out_of_budget", None, attributes=attributes) for number in (30, 31)]
+    text = page_of(replace(finished_info, trials=(*finished_info.trials, *unstarted))).sections["trials"]
+    assert "2 more were suggested that did not fit into the budget" in text
     assert " 31 " not in text
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     run = build_run(tmp_path / "bad", trials=12, classes=(HOSTILE, "b", "c"))
-    ensemble = read_json(run.ensemble.path)
-    ensemble["members"][0]["name"] = ensemble["best_single"]["name"] = HOSTILE
-    write_json(run.ensemble.path, ensemble)
+    ensemble = run.ensemble.read()
+    members = (ensemble.members[0].replace(name=HOSTILE), *ensemble.members[1:])
+    run.ensemble.write(ensemble.replace(members=members, best_single=ensemble.best_single.replace(name=HOSTILE)))
     write_settings(run, read_settings(run).model_copy(update={"data": HOSTILE}))
     run.next_steps.write_text(HOSTILE)
-    page = render(read_run(run.root))
+    page = render(read_run(run.root), written_at=MOMENT)
     assert "<script>window" not in page
     assert "<img" not in page
     text = Page(page).sections
@@ -185,20 +267,20 @@ def test_the_report_is_written_where_asked(own_run: RunDirectory, tmp_path: Path
         write_report(tmp_path / "nothing")
 
 
-def test_dead_and_young_runs_are_reported(tmp_path: Path) -> None:
+def test_killed_and_young_runs_are_reported(tmp_path: Path, finished_run: RunDirectory) -> None:
     (tmp_path / "young").mkdir()
-    (tmp_path / "young" / "settings.yaml").write_text(dump_yaml({"budget": "2gpu-h", "budget_device_seconds": 7200}))
+    shutil.copy(finished_run.settings, tmp_path / "young")
     page = Page(write_report(tmp_path / "young").read_text(encoding="utf-8"))
-    assert "Nothing has been tried yet." in page.sections["summary"]
+    assert "No trial has started yet." in page.sections["summary"]
     assert "the search has not begun" in page.sections["missing"]
     assert not any(attributes.get("class") == "plot" for _, attributes in page.elements)
 
-    dead = build_run(tmp_path / "dead", trials=12, finished=False)
-    page = Page(write_report(dead.root).read_text(encoding="utf-8"))
+    killed = build_run(tmp_path / "killed", trials=12, finished=False)
+    page = Page(write_report(killed.root).read_text(encoding="utf-8"))
     assert "The incumbent is trial" in page.sections["summary"]
-    assert "on the validation images it was chosen by" in page.sections["summary"]
+    assert "on the validation images it was selected on" in page.sections["summary"]
     assert "--resume" in page.sections["next"]
-    assert "No ensemble has been made." in page.sections["ensemble"]
+    assert "No ensemble has been selected." in page.sections["ensemble"]
 
 
 def test_a_run_in_which_everything_failed(tmp_path: Path) -> None:
@@ -209,10 +291,10 @@ def test_a_run_in_which_everything_failed(tmp_path: Path) -> None:
     )
     for reason in ("nan", "nan", "out_of_memory"):
         trial = study.ask()
-        trial.set_user_attr("reason", reason)
+        TrialAttributes(outcome="failed", reason=reason).write(trial)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert "No trial was completed" in page.sections["summary"]
+    assert "No trial completed" in page.sections["summary"]
     assert "2 failed: nan" in page.sections["failures"]
     assert "0 complete trials are too few" in page.sections["importance"]
 
@@ -274,7 +356,7 @@ def test_the_report_of_a_copied_run_is_the_same(
     """Nothing but the place and the moment differs: the page depends on the run's files alone."""
 
     def body(root: Path) -> str:
-        return re.sub(r"<footer>.*?</footer>", "", render(read_run(root)).replace(str(root), ""))
+        return render(read_run(root), written_at=MOMENT).replace(str(root), "")
 
     moved = tmp_path / "x" / own_run.root.name
     shutil.copytree(own_run.root, moved)

@@ -1,24 +1,29 @@
-"""Where the budget went."""
+"""Figure: what the budget was spent on."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
 
-import plotly.graph_objects as go
-
-from bloodauto.report.figures.style import ACCENT, MUTED, OUTCOME_COLOURS, NoFigure, base_figure, escape_plotly
-from bloodauto.report.info import OUTCOME_LABELS, OUTCOMES, RunInfo
-from bloodauto.report.labels import duration, percent, time_unit
+from bloodauto.report.figures.style import ACCENT, MUTED, STATE_COLOURS, Figure, NoFigure, base_figure, escape_plotly
+from bloodauto.report.formatting import duration, percent, time_unit
+from bloodauto.report.run_info import STATE_LABELS, TRIAL_STATES, RunInfo
 
 _UNSPENT = "unspent"
-_TRIAL_PHASES = {f"trials: {OUTCOME_LABELS[outcome]}": outcome for outcome in OUTCOMES}
+_TRIAL_PHASES = {f"trials: {STATE_LABELS[state]}": state for state in TRIAL_STATES}
 _ORDER = ("start-up", *_TRIAL_PHASES, "refit", "ensemble", "export", "idle")
 
 
 @dataclass(frozen=True)
 class BudgetInfo:
-    """``rows``: (purpose, device-seconds), in the order of a run; unspent last, when the budget is known."""
+    """Device-seconds by phase.
+
+    Attributes:
+        rows: (phase, device-seconds) in the order of a run; unspent last, where the budget is known.
+        spent_device_seconds: total of the ledger.
+        budget_device_seconds: None where unknown.
+        device: ``cpu``, ``gpu`` or ``device``.
+    """
 
     rows: tuple[tuple[str, float], ...]
     spent_device_seconds: float
@@ -27,17 +32,17 @@ class BudgetInfo:
 
 
 def budget_info(run: RunInfo) -> BudgetInfo | NoFigure:
-    """The ledger by phase: trials by their outcome, all refits as one; what it does not name is kept by name."""
+    """Sums the ledger by phase: trials by their state, all refits as one, other phases by name."""
     if not run.ledger:
         return NoFigure("The ledger is empty: nothing has been charged yet.")
-    outcomes = {f"trial {trial.number}": OUTCOME_LABELS[trial.outcome] for trial in run.trials}
+    states = {f"trial {trial.number}": STATE_LABELS[trial.state] for trial in run.trials}
     totals: defaultdict[str, float] = defaultdict(float)
-    for entry in run.ledger:
-        if entry.phase.startswith("trial "):
-            phase = f"trials: {outcomes.get(entry.phase, OUTCOME_LABELS['running'])}"
+    for charge in run.ledger:
+        if charge.phase.startswith("trial "):
+            phase = f"trials: {states.get(charge.phase, STATE_LABELS['running'])}"
         else:
-            phase = "refit" if entry.phase.startswith("refit") else entry.phase
-        totals[phase] += entry.device_seconds
+            phase = "refit" if charge.phase.startswith("refit") else charge.phase
+        totals[phase] += charge.device_seconds
     rank = {phase: index for index, phase in enumerate(_ORDER)}
     rows = sorted(totals.items(), key=lambda row: rank.get(row[0], len(rank)))
     spent = run.ledger[-1].spent_device_seconds
@@ -46,8 +51,8 @@ def budget_info(run: RunInfo) -> BudgetInfo | NoFigure:
     return BudgetInfo(tuple(rows), spent, run.budget_device_seconds, run.device)
 
 
-def draw_budget(info: BudgetInfo) -> go.Figure:
-    """One bar a purpose, labelled with time and share of the whole."""
+def draw_budget(info: BudgetInfo) -> Figure:
+    """One bar for each phase, labelled with time and fraction of the whole."""
     whole = info.spent_device_seconds if info.budget_device_seconds is None else info.budget_device_seconds
     whole = whole if whole > 0 else 1.0
     unit = time_unit(max(seconds for _, seconds in info.rows), info.device)
@@ -72,5 +77,5 @@ def draw_budget(info: BudgetInfo) -> go.Figure:
 
 def _colour(phase: str) -> str:
     if phase in _TRIAL_PHASES:
-        return OUTCOME_COLOURS[_TRIAL_PHASES[phase]]
+        return STATE_COLOURS[_TRIAL_PHASES[phase]]
     return "#d6dae1" if phase == _UNSPENT else MUTED if phase in ("start-up", "idle") else ACCENT

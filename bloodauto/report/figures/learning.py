@@ -1,72 +1,81 @@
-"""Learning curves with the pruner's rungs."""
+"""Figure: learning curves and the pruner's rungs."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-import plotly.graph_objects as go
-
-from bloodauto.report.figures.style import MUTED, OUTCOME_COLOURS, NoFigure, base_figure
-from bloodauto.report.info import OUTCOME_LABELS, OUTCOMES, Outcome, RunInfo
-from bloodauto.report.labels import percent
+from bloodauto.report.figures.style import MUTED, STATE_COLOURS, Figure, NoFigure, base_figure
+from bloodauto.report.formatting import percent
+from bloodauto.report.run_info import STATE_LABELS, TRIAL_STATES, RunInfo, TrialState
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """One trial's objective after each epoch that reported one."""
+    """One trial's objective after each epoch that reported one.
+
+    Attributes:
+        trial: its number.
+        state: how it ended.
+        epochs: ascending.
+        objectives: 0-1, one for each epoch.
+    """
 
     trial: int
-    outcome: Outcome
+    state: TrialState
     epochs: tuple[int, ...]
     objectives: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class LearningInfo:
-    """``rungs``: epochs after which trials were compared and weaker ones stopped, ascending."""
+    """Learning curves.
+
+    Attributes:
+        curves: one for each trial that finished an epoch.
+        rungs: epochs after which trials were pruned, ascending.
+    """
 
     curves: tuple[LearningCurve, ...]
     rungs: tuple[int, ...]
 
 
 def learning_info(run: RunInfo) -> LearningInfo | NoFigure:
-    """The rungs are where they have shown: ``rung_3`` is why a trial was pruned after epoch 3."""
+    """Curves of all trials. The rungs come from the reasons of pruned trials: ``rung_3`` is after epoch 3."""
     curves = tuple(
-        LearningCurve(trial.number, trial.outcome, *zip(*trial.intermediate, strict=True))
-        for trial in run.trials
-        if trial.intermediate
+        LearningCurve(trial.number, trial.state, *zip(*trial.curve, strict=True)) for trial in run.trials if trial.curve
     )
     if not curves:
         return NoFigure("No trial has finished an epoch yet.")
     rungs = {
         int(match[1])
         for trial in run.trials
-        if trial.outcome == "pruned" and (match := re.fullmatch(r"rung_(\d{1,6})", trial.reason))
+        if trial.state == "pruned" and (match := re.fullmatch(r"rung_(\d{1,6})", trial.attributes.reason))
     }
     return LearningInfo(curves, tuple(sorted(rungs)))
 
 
-def draw_learning(info: LearningInfo) -> go.Figure:
+def draw_learning(info: LearningInfo) -> Figure:
+    """Objective over epochs, coloured by state; rungs as vertical lines."""
     figure = base_figure(420, x_title="epoch", y_title="objective on validation images")
-    # One trace an outcome, its curves parted by gaps: thousands of traces would make the page crawl.
-    for rank, outcome in reversed(list(enumerate(OUTCOMES))):
-        curves = [curve for curve in info.curves if curve.outcome == outcome]
+    # One trace for each state, its curves separated by gaps: thousands of traces would make the page slow.
+    for rank, state in reversed(list(enumerate(TRIAL_STATES))):
+        curves = [curve for curve in info.curves if curve.state == state]
         if not curves:
             continue
-        word = OUTCOME_LABELS[outcome]
+        label = STATE_LABELS[state]
         figure.add_scatter(
             x=[epoch for curve in curves for epoch in (*curve.epochs, None)],
             y=[value for curve in curves for value in (*curve.objectives, None)],
             text=[
                 text
                 for curve in curves
-                for text in (*(f"<b>trial {curve.trial}</b> {word}<br>{percent(v)}" for v in curve.objectives), "")
+                for text in (*(f"<b>trial {curve.trial}</b> {label}<br>{percent(v)}" for v in curve.objectives), "")
             ],
             mode="lines+markers",
-            name=word,
+            name=label,
             legendrank=rank,
-            line={"color": OUTCOME_COLOURS[outcome], "width": 1.6},
+            line={"color": STATE_COLOURS[state], "width": 1.6},
             marker={"size": 6},
             opacity=0.75,
             hovertemplate="%{text} after epoch %{x}<extra></extra>",

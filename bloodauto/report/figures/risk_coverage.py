@@ -1,45 +1,49 @@
-"""What leaving the least sure images to a person buys."""
+"""Figure: error rate against the fraction of images that get a prediction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import plotly.graph_objects as go
-
-from bloodauto.report.figures.style import ACCENT, MUTED, NoFigure, base_figure
-from bloodauto.report.info import RunInfo, SelectiveResult
+from bloodauto.report.figures.style import ACCENT, MUTED, Figure, NoFigure, base_figure
+from bloodauto.report.run_info import RunInfo
+from bloodauto.run.artifacts import SelectiveAccuracy
 
 
 @dataclass(frozen=True)
 class RiskCoverageInfo:
-    """``parts``: (which images, their curve and the place of the exported threshold on it), plain images first."""
+    """Risk-coverage curves.
 
-    parts: tuple[tuple[str, SelectiveResult], ...]
+    Attributes:
+        curves: (which images, curve and exported threshold), in-domain images first.
+    """
+
+    curves: tuple[tuple[str, SelectiveAccuracy], ...]
 
 
 def risk_coverage_info(run: RunInfo) -> RiskCoverageInfo | NoFigure:
-    """Of the rule that ``predict`` goes by where it was exported, else of the line for answers alone."""
+    """Of the OOD detector that ``predict`` uses where it was exported, else of the abstention rule."""
     if run.ood is not None:
-        return RiskCoverageInfo((("own images", run.ood.in_domain), ("simulated sites", run.ood.external)))
-    abstention = None if run.ensemble is None else run.ensemble.abstention
-    if abstention is None:
-        return NoFigure("No ensemble has been made, so no threshold has been set.")
-    both = (("clean images", abstention.clean), ("shifted views", abstention.shifted))
-    parts = tuple((name, part) for name, part in both if part is not None and part.curve)
-    return RiskCoverageInfo(parts) if parts else NoFigure("The ensemble has no risk-coverage curve.")
+        return RiskCoverageInfo((("in-domain images", run.ood.in_domain), ("simulated sites", run.ood.external)))
+    if run.ensemble is None:
+        return NoFigure("No ensemble has been selected, so no abstention threshold has been set.")
+    abstention = run.ensemble.abstention
+    shifted = () if abstention.shifted is None else (("shifted images", abstention.shifted),)
+    return RiskCoverageInfo((("clean images", abstention.clean), *shifted))
 
 
-def draw_risk_coverage(info: RiskCoverageInfo) -> go.Figure:
-    """Share of wrong answers over the share of images that get one, the surest first; the threshold as a large point."""
-    figure = base_figure(400, x_title="images that get an answer, the surest first", y_title="wrong among the answers")
-    for colour, (name, part) in zip((MUTED, ACCENT), info.parts, strict=False):
+def draw_risk_coverage(info: RiskCoverageInfo) -> Figure:
+    """One curve for each kind of images, most confident first; the exported threshold as a large point."""
+    figure = base_figure(
+        400, x_title="coverage: fraction of images that get a prediction", y_title="risk: error rate among these"
+    )
+    for colour, (name, part) in zip((MUTED, ACCENT), info.curves, strict=False):
         figure.add_scatter(
-            x=[coverage for coverage, _ in part.curve],
-            y=[wrong for _, wrong in part.curve],
+            x=part.curve.coverage,
+            y=part.curve.risk,
             mode="lines",
             name=name,
             line={"color": colour, "width": 2},
-            hovertemplate="%{x:.1%} answered<br>%{y:.1%} of these wrong<extra>" + name + "</extra>",
+            hovertemplate="coverage %{x:.1%}<br>risk %{y:.1%}<extra>" + name + "</extra>",
         )
         if part.accuracy is not None:
             figure.add_scatter(
@@ -48,7 +52,7 @@ def draw_risk_coverage(info: RiskCoverageInfo) -> go.Figure:
                 mode="markers",
                 marker={"color": colour, "size": 13, "line": {"color": "white", "width": 1}},
                 showlegend=False,
-                hovertemplate="threshold: %{x:.1%} answered<br>%{y:.1%} of these wrong<extra>" + name + "</extra>",
+                hovertemplate="threshold: coverage %{x:.1%}<br>risk %{y:.1%}<extra>" + name + "</extra>",
             )
     figure.update_xaxes(tickformat=".0%", range=[0, 1.03])
     figure.update_yaxes(tickformat=".1~%", rangemode="tozero")

@@ -1,20 +1,23 @@
-"""What all figures share: colours, fonts, and the value that stands for a figure that cannot be drawn."""
+"""What all figures share: colours, the base layout, and the value that stands for a figure that cannot be drawn."""
 
 from __future__ import annotations
 
 import html
+import json
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
-from bloodauto.report.info import Outcome
+from bloodauto.report.run_info import TrialState
 
 ACCENT = "#a3123a"
 INK = "#1d2430"
 MUTED = "#8a93a3"
 GRID = "#e8eaee"
 
-OUTCOME_COLOURS: dict[Outcome, str] = {
+STATE_COLOURS: dict[TrialState, str] = {
     "complete": "#1c6dd0",
     "pruned": "#e09b2d",
     "failed": "#c62828",
@@ -23,8 +26,8 @@ OUTCOME_COLOURS: dict[Outcome, str] = {
     "waiting": MUTED,
 }
 
-#: Told apart without colour, too.
-OUTCOME_SYMBOLS: dict[Outcome, str] = {
+#: States differ without colour, too.
+STATE_SYMBOLS: dict[TrialState, str] = {
     "complete": "circle",
     "pruned": "triangle-down",
     "failed": "x",
@@ -33,21 +36,50 @@ OUTCOME_SYMBOLS: dict[Outcome, str] = {
     "waiting": "circle-open",
 }
 
+#: A drawn figure, for modules that do not import plotly.
+Figure: TypeAlias = go.Figure
+
 
 @dataclass(frozen=True)
 class NoFigure:
-    """A figure that cannot be drawn, and why, in words for the reader."""
+    """A figure that cannot be drawn.
+
+    Attributes:
+        reason: one sentence for the reader.
+    """
 
     reason: str
 
 
+def plotly_javascript() -> str:
+    """The program that draws figures in a browser."""
+    return str(get_plotlyjs())
+
+
+def plain_figure(figure: Figure) -> dict[str, Any]:
+    """A figure as plain values, which plotly's program draws."""
+    value: dict[str, Any] = json.loads(figure.to_json())
+    return value
+
+
 def escape_plotly(text: str) -> str:
-    """Text for plotly, which reads a small HTML of its own in titles, labels and hovers."""
+    """Escapes text for plotly, which reads a small HTML of its own in titles, labels and hovers.
+
+    Example:
+        >>> escape_plotly("a<b")
+        'a&lt;b'
+    """
     return html.escape(text, quote=False)
 
 
-def base_figure(height_px: int, *, x_title: str = "", y_title: str = "") -> go.Figure:
-    """An empty figure in the report's style: as wide as the page, legend above, labels never cut."""
+def base_figure(height_px: int, *, x_title: str = "", y_title: str = "") -> Figure:
+    """An empty figure in the report's style: as wide as the page, legend above, labels never cut.
+
+    Args:
+        height_px: its height in pixels.
+        x_title: of the horizontal axis.
+        y_title: of the vertical axis.
+    """
     figure = go.Figure()
     figure.update_layout(
         template="none",

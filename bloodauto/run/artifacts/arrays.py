@@ -39,13 +39,14 @@ class ArrayOf:
         return core_schema.no_info_plain_validator_function(self._checked)
 
     def _checked(self, value: Any) -> NDArray[Any]:
-        is_array = isinstance(value, np.ndarray) and value.dtype != np.object_
-        if not is_array or not np.issubdtype(value.dtype, self.dtype):
-            received = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-            raise ValueError(f"an array of {self.dtype.__name__}, not of {received}")
-        if self.dims is not None and value.ndim != len(self.dims.split()):
-            raise ValueError(f"an array of shape ({', '.join(self.dims.split())}), not {value.shape}")
-        return value
+        if not isinstance(value, np.ndarray):
+            raise ValueError(f"an array of {self.dtype.__name__}, not of {type(value).__name__}")
+        array: NDArray[Any] = value
+        if array.dtype == np.object_ or not np.issubdtype(array.dtype, self.dtype):
+            raise ValueError(f"an array of {self.dtype.__name__}, not of {array.dtype}")
+        if self.dims is not None and array.ndim != len(self.dims.split()):
+            raise ValueError(f"an array of shape ({', '.join(self.dims.split())}), not {array.shape}")
+        return array
 
 
 class ArrayRecord(Record):

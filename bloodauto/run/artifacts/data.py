@@ -13,6 +13,9 @@ from bloodauto.errors import RunError
 from bloodauto.run.artifacts.base import Artifact, Count, Record, problems_text
 from bloodauto.run.files import write_text
 
+#: Findings that say that nothing was found, or that nothing was searched for.
+_NO_FINDINGS = ("none", "not_cleaned")
+
 
 class Fingerprint(Artifact):
     """``fingerprint.json``: which images a run was started with.
@@ -58,6 +61,11 @@ class CleaningRow(Record):
     action: str
     cluster: int | None
     reason: str
+
+    @property
+    def has_finding(self) -> bool:
+        """Whether anything was found."""
+        return self.finding not in _NO_FINDINGS
 
 
 class CleaningReport(Record):

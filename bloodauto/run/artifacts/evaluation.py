@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from bloodauto.run.artifacts.arrays import ArrayArtifact, ArrayOf, ArrayRecord
 from bloodauto.run.artifacts.base import Artifact, Count, Fraction, Record
 
 ConfidenceScore = Literal["max_probability", "margin", "entropy"]
+
+
+def _check_square(rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    lengths = {len(row) for row in rows}
+    if lengths != {len(rows)}:
+        raise ValueError(f"a square matrix, not {len(rows)} rows of {sorted(lengths)} columns")
+    return rows
+
+
 #: Images by true class (row) and predicted class (column).
-ConfusionMatrix = tuple[tuple[Count, ...], ...]
+ConfusionMatrix = Annotated[tuple[tuple[Count, ...], ...], AfterValidator(_check_square)]
 
 
 class Metrics(Record):
@@ -151,6 +160,7 @@ class ExternalEstimate(Record):
     """The accuracy to expect at an external site.
 
     Attributes:
+        SCOPE: what the estimate covers and what it does not, for people.
         mean: mean accuracy of external sites, 0-1.
         low: lower bound of the prediction interval for the next site, 0-1.
         high: upper bound, 0-1.
@@ -169,6 +179,25 @@ class ExternalEstimate(Record):
     simulated_sites: Count
     shift_factors: Count
 
+    SCOPE: ClassVar[str] = (
+        "The external estimate is the accuracy at a site that is not in the data, estimated from simulated sites in which stain, "
+        "light, optics, camera, magnification and artefacts differ, three to nine such factors at once, each mild or severe. Not "
+        "covered: other patients, other labelling conventions, damaged slides, and cell types that were not trained on."
+    )
+
+    def coverage_text(self) -> str:
+        """How many sites the interval is meant to contain, and how many it was measured to contain."""
+        nominal = (
+            f"The prediction interval is meant to contain the accuracy of {self.nominal_coverage:.0%} of external sites; it is "
+            f"estimated from {self.simulated_sites} simulated ones."
+        )
+        if self.measured_coverage is None:
+            return nominal
+        return (
+            f"{nominal} With each of {self.shift_factors} shift factors left out of the estimate in turn, it contained "
+            f"{self.measured_coverage:.0%} of the simulated sites where that factor was at work."
+        )
+
 
 class SimulatedSiteResult(Record):
     """How a model did at one simulated site.
@@ -186,6 +215,11 @@ class SimulatedSiteResult(Record):
     severity: float
     correct: Count
     images: Annotated[int, Field(ge=1)]
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images that was predicted correctly, 0-1."""
+        return self.correct / self.images
 
 
 class HeldOutTest(Artifact):
@@ -230,6 +264,24 @@ class HeldOutTest(Artifact):
     shifted_images: Count
     external: ExternalEstimate | None
     simulated_sites: tuple[SimulatedSiteResult, ...]
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if len(self.classes) != len(self.confusion):
+            raise ValueError(
+                f"{len(self.confusion)} classes, as the confusion matrix has rows, not {len(self.classes)}"
+            )
+        return self
+
+    def accuracy_text(self) -> str:
+        """The accuracy at the training site and, if it was estimated, at an external one, each with its interval."""
+        in_domain = (
+            f"In-domain {100 * self.accuracy:.1f} % ({100 * self.accuracy_low:.1f}-{100 * self.accuracy_high:.1f})"
+        )
+        if self.external is None:
+            return in_domain
+        mean, low, high = (100 * value for value in (self.external.mean, self.external.low, self.external.high))
+        return f"{in_domain}; external site {mean:.0f} % ({low:.0f}-{high:.0f})"
 
 
 class SyntheticOodResult(Record):

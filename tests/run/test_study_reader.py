@@ -13,7 +13,9 @@ import optuna
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.report.study import (
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import file_digest
+from bloodauto.run.study_reader import (
     frozen_trials,
     mask_passwords,
     modification_stamp,
@@ -21,8 +23,6 @@ from bloodauto.report.study import (
     snapshot,
     sqlite_path,
 )
-from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import file_digest
 
 
 def rows(path: Path) -> int:
@@ -115,7 +115,7 @@ def test_a_writer_is_never_locked_out_by_snapshots(tmp_path: Path) -> None:
         import sys, time
         sys.path[:0] = sys.argv[2:]
         from pathlib import Path
-        from bloodauto.report.study import snapshot
+        from bloodauto.run.study_reader import snapshot
         until = time.monotonic() + 2
         done = 0
         while time.monotonic() < until:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bloodauto.report.labels import duration, percent, short_names, shorten, training_name
+from bloodauto.report.formatting import duration, percent, short_names, shorten, training_name
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""The study of a run, read so that the search that is writing it never notices.
+"""Reads the study of a run so that the search that writes it never waits.
 
-SQLite allows one writer, and a reader that holds its lock makes that writer wait or fail. So nothing here reads the
-live file at leisure, writes to it, or lets Optuna open it (Optuna creates tables and checks versions when it opens a
-database): the committed state is copied in one step and the copy is read.
+SQLite allows one writer, and a reader that holds its lock makes that writer wait or fail. So nothing here reads the live
+file at leisure, writes to it, or lets Optuna open it (Optuna creates tables and checks versions when it opens a database):
+the committed state is copied in one step and the copy is read.
 """
 
 from __future__ import annotations
@@ -24,14 +24,21 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _JOURNAL_SUFFIXES = ("-journal", "-wal")
+#: SQLite's own waits are short: the copying loop waits instead, and can be stopped.
+_SQLITE_WAIT_SECONDS = 0.05
 
 
 def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> None:
-    """Copies the committed state of the SQLite file ``source`` into ``target``, which readers may have open.
+    """Copies the committed state of a SQLite file, into a file that readers may have open.
 
-    ``source`` is opened read-only and locked (shared, so that other readers go on) only while its pages are copied.
-    A database that was killed in the middle of a commit has a journal to be rolled back, which a read-only connection
-    may not do; that happens in a private copy instead.
+    ``source`` is opened read-only and locked (shared, so that other readers are not delayed) only while its pages are copied.
+    A database that was killed in the middle of a commit has a journal to be rolled back, which a read-only connection cannot
+    do; that happens in a private copy instead.
+
+    Args:
+        source: the database.
+        target: the copy.
+        timeout_seconds: how long to wait for a lock.
 
     Raises:
         RunError: absent, no SQLite database, or locked for ``timeout_seconds``.
@@ -43,7 +50,7 @@ def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> No
             _backup(source, target, timeout_seconds)
         except sqlite3.OperationalError:
             with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
-                copy = Path(folder) / "study.db"
+                copy = Path(folder) / source.name
                 shutil.copyfile(source, copy)
                 for suffix in _JOURNAL_SUFFIXES:
                     journal = source.with_name(source.name + suffix)
@@ -53,60 +60,87 @@ def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> No
     except (sqlite3.Error, OSError) as error:
         raise RunError(
             f"{source}: expected a SQLite database, could not read it ({error}). "
-            "If the disk is sound, start a new run; the trials' own folders are still readable."
-        ) from None
+            "If the disk is sound, start a new run; the trials' own directories are still readable."
+        ) from error
 
 
 def _backup(source: Path, target: Path, timeout_seconds: float, mode: str = "ro") -> None:
     deadline = time.monotonic() + timeout_seconds
 
     def stop_when_late(status: int, remaining: int, total: int) -> None:
-        # Without this a source that stays locked would be asked again for ever.
+        # Without this the backup of a source that stays locked would be tried again for ever.
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
             raise RunError(f"{source}: still locked after {timeout_seconds:.0f} s by the process that writes it.")
 
+    uri = f"{source.resolve().as_uri()}?mode={mode}"
     with (
-        # Short waits of SQLite's own: the loop below waits, and can be stopped.
-        closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode={mode}", uri=True, timeout=0.05)) as reading,
-        closing(sqlite3.connect(target, timeout=0.05)) as writing,
+        closing(sqlite3.connect(uri, uri=True, timeout=_SQLITE_WAIT_SECONDS)) as reading,
+        closing(sqlite3.connect(target, timeout=_SQLITE_WAIT_SECONDS)) as writing,
     ):
-        reading.backup(writing, progress=stop_when_late, sleep=0.05)
+        reading.backup(writing, progress=stop_when_late, sleep=_SQLITE_WAIT_SECONDS)
 
 
 def modification_stamp(source: Path) -> tuple[tuple[int, int], ...]:
-    """Size and time of the database and its journals: differs after every commit, and costs no lock."""
-    mark = []
+    """Size and time of a database and its journals: differs after every commit, and needs no lock.
+
+    Args:
+        source: the SQLite file.
+
+    Returns:
+        (bytes, nanoseconds) of each file; zeros for one that is absent.
+    """
+    stamps = []
     for path in (source, *(source.with_name(source.name + suffix) for suffix in _JOURNAL_SUFFIXES)):
         try:
             state = path.stat()
-            mark.append((state.st_size, state.st_mtime_ns))
+            stamps.append((state.st_size, state.st_mtime_ns))
         except FileNotFoundError:
-            mark.append((0, 0))
-    return tuple(mark)
+            stamps.append((0, 0))
+    return tuple(stamps)
 
 
 def sqlite_path(storage_url: str, root: Path) -> Path | None:
-    """The file of a ``sqlite:///...`` URL (relative ones are relative to ``root``); ``None`` for any other storage."""
+    """The file of a ``sqlite:///...`` URL; None for any other storage.
+
+    Args:
+        storage_url: of an Optuna storage.
+        root: the run directory, to which a relative path is relative.
+
+    Raises:
+        RunError: it is no database URL.
+
+    Example:
+        >>> sqlite_path("sqlite:///other.db", Path("runs/first")).as_posix()
+        'runs/first/other.db'
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         url = make_url(storage_url)
-    except ArgumentError:
+    except ArgumentError as error:
         raise RunError(
-            f"settings.yaml: storage: expected a database URL such as postgresql://user@host/name, "
+            "the setting storage: expected a database URL such as postgresql://user@host/name, "
             f"got {mask_passwords(storage_url)!r}."
-        ) from None
+        ) from error
     return root / url.database if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def mask_passwords(text: str) -> str:
-    """Replaces the password of every ``scheme://user:password@host`` in ``text``."""
+    """Replaces the password in every URL of a text.
+
+    Example:
+        >>> mask_passwords("postgresql://ada:secret@host/studies")
+        'postgresql://ada:***@host/studies'
+    """
     return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
 
 
 def open_storage(url: str) -> RDBStorage:
     """Opens an existing Optuna database without creating tables in it.
+
+    Args:
+        url: of the database.
 
     Raises:
         RunError: no driver for it, unreachable, or of another Optuna version.
@@ -122,27 +156,18 @@ def open_storage(url: str) -> RDBStorage:
             f"{mask_passwords(url)}: expected an Optuna study there, could not open it "
             f"({mask_passwords(str(error)).splitlines()[0]}). Is the server reachable, and is its driver installed "
             "(pip install 'bloodauto[postgresql]')?"
-        ) from None
+        ) from error
 
 
-def _by_first_objective(trial: FrozenTrial) -> FrozenTrial:
-    """A trial of several objectives as one of its first, whose values after each epoch such a trial has as an attribute."""
-    if trial.values is not None and len(trial.values) > 1:
-        trial.values = trial.values[:1]
-    curve = trial.user_attrs.get("curve")
-    if curve and not trial.intermediate_values:
-        trial.intermediate_values = {int(epoch): float(value) for epoch, value in curve}
-    return trial
-
-
-def frozen_trials(url: str, name: str = "bloodauto") -> Sequence[FrozenTrial]:
+def frozen_trials(url: str, name: str) -> Sequence[FrozenTrial]:
     """All trials of a study, by number.
 
     Args:
-        name: the study's; that of a run is ``RunDirectory.study_name``.
+        url: of the database.
+        name: of the study; see ``RunDirectory.study_name``.
 
     Raises:
-        RunError: the database cannot be opened or holds no such study.
+        RunError: the database cannot be opened or read, or holds no such study.
     """
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
@@ -150,12 +175,11 @@ def frozen_trials(url: str, name: str = "bloodauto") -> Sequence[FrozenTrial]:
     storage = open_storage(url)
     try:
         study_id = storage.get_study_id_from_name(name)
-        trials = sorted(storage.get_all_trials(study_id, deepcopy=True), key=lambda trial: trial.number)
-        return [_by_first_objective(trial) for trial in trials]
-    except KeyError:
-        raise RunError(f"expected a study named {name!r} in the database, found none of that name.") from None
+        return sorted(storage.get_all_trials(study_id, deepcopy=True), key=lambda trial: trial.number)
+    except KeyError as error:
+        raise RunError(f"expected a study named {name!r} in the database, found none of that name.") from error
     except (SQLAlchemyError, OptunaError, ValueError) as error:
-        raise RunError(f"the study could not be read ({mask_passwords(str(error)).splitlines()[0]}).") from None
+        raise RunError(f"the study could not be read ({mask_passwords(str(error)).splitlines()[0]}).") from error
     finally:
         storage.remove_session()
         storage.engine.dispose()

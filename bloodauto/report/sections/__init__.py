@@ -1,0 +1,35 @@
+"""The report's chapters: text, tables and the places of figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bloodauto.report.markup import Markup
+from bloodauto.report.run_info import RunInfo
+from bloodauto.report.sections import results, run_record, search
+from bloodauto.report.sections.page import Chapter, FigureCollector
+
+#: (id, title, what writes it), in the order of the page.
+_CHAPTERS: tuple[tuple[str, str, Callable[[RunInfo, FigureCollector], Markup]], ...] = (
+    ("progress", "Progress", search.progress),
+    ("trials", "Trials", search.trials),
+    ("importance", "Hyperparameter importance", search.importance),
+    ("learning", "Learning curves", search.learning),
+    ("ensemble", "Ensemble", results.ensemble),
+    ("errors", "Errors and confidence", results.errors),
+    ("external", "External sites", results.external),
+    ("failures", "Failures", search.failures),
+    ("data", "Data", run_record.data),
+    ("settings", "Settings", run_record.settings),
+    ("next", "Next steps", run_record.next_steps),
+)
+
+
+def chapters(run: RunInfo) -> list[Chapter]:
+    """All chapters of a run's report."""
+    written = []
+    for name, title, write in _CHAPTERS:
+        figures = FigureCollector()
+        content = write(run, figures)
+        written.append(Chapter(name, title, content, tuple(figures.figures)))
+    return written

@@ -1,0 +1,66 @@
+"""Building blocks of the report's chapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bloodauto.report.figures.style import Figure, NoFigure
+from bloodauto.report.markup import Markup, absent, hint, join, tag
+
+Info = TypeVar("Info")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the page.
+
+    Attributes:
+        name: the id of its element.
+        title: its heading.
+        content: text, tables and the places of figures.
+        figures: (id of the element it is drawn into, figure).
+    """
+
+    name: str
+    title: str
+    content: Markup
+    figures: tuple[tuple[str, Figure], ...] = ()
+
+
+class FigureCollector:
+    """Collects the figures of one chapter while its text is written."""
+
+    def __init__(self) -> None:
+        self.figures: list[tuple[str, Figure]] = []
+
+    def add(self, name: str, info: Info | NoFigure, draw: Callable[[Info], Figure], explanation: str = "") -> Markup:
+        """Draws a figure.
+
+        Args:
+            name: unique in the page.
+            info: what to draw.
+            draw: draws it.
+            explanation: how to read it; shown above it.
+
+        Returns:
+            The figure's place, or the reason why there is none.
+        """
+        if isinstance(info, NoFigure):
+            return absent(info.reason)
+        self.figures.append((f"plot-{name}", draw(info)))
+        place = tag("div", "", class_="plot", id=f"plot-{name}")
+        return join([hint(explanation), place]) if explanation else place
+
+
+def two_columns(*columns: tuple[str, Markup]) -> Markup:
+    """(heading, content) beside each other, below each other on a narrow screen."""
+    return tag(
+        "div", *(tag("div", tag("h3", title), content, class_="half") for title, content in columns), class_="halves"
+    )
+
+
+def chips(items: list[tuple[str, str]]) -> Markup:
+    """(trial state, text) as a row of coloured labels."""
+    return tag("ul", *(tag("li", tag("i", "", class_=f"dot {state}"), text) for state, text in items), class_="chips")
