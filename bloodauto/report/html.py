@@ -99,7 +99,7 @@ def render(run: RunInfo, *, written_at: datetime) -> str:
         tag("script", figures, type="application/json", id="figures"),
         *(tag("script", script) for script in scripts),
     )
-    return join([Markup("<!DOCTYPE html>\n"), tag("html", head, body, lang="en"), Markup("\n")])
+    return str(join([Markup("<!DOCTYPE html>\n"), tag("html", head, body, lang="en"), Markup("\n")]))
 
 
 def _header(run: RunInfo) -> Markup:

@@ -17,14 +17,16 @@ from pathlib import Path
 import optuna
 import pytest
 
+from bloodauto.config.settings import SearchSettings, write_settings
 from bloodauto.errors import RunError
 from bloodauto.report.dashboard import HOST, StudyCopy, serve_dashboard
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import file_digest
-from bloodauto.run.yaml_files import dump_yaml
 from bloodauto.testing.run_factory import build_run
 
 from .browser import browser, console_errors, needs_browser
+
+SETTINGS = SearchSettings(space="tiny", budget="1h", workers=1, gpus_per_trial=0.0)
 
 SERVE = """
 import sys
@@ -165,13 +167,14 @@ def test_ports_that_are_none(finished_run: RunDirectory) -> None:
 def test_runs_without_a_study_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="expected a run directory"):
         serve_dashboard(tmp_path, 0, once=True)
-    (tmp_path / "settings.yaml").write_text(dump_yaml({"budget": "1h"}))
+    write_settings(RunDirectory(tmp_path), SETTINGS)
     with pytest.raises(RunError, match="Has the search begun"):
         serve_dashboard(tmp_path, 0, once=True)
 
 
 def test_an_unreachable_server_is_an_error_without_its_password(tmp_path: Path) -> None:
-    (tmp_path / "settings.yaml").write_text(dump_yaml({"storage": "postgresql://ada:s3cret@127.0.0.1:1/db"}))
+    settings = SETTINGS.model_copy(update={"storage": "postgresql://ada:s3cret@127.0.0.1:1/db"})
+    write_settings(RunDirectory(tmp_path), settings)
     with pytest.raises(RunError, match="expected an Optuna study") as refused:
         serve_dashboard(tmp_path, 0, once=True)
     assert "s3cret" not in str(refused.value)

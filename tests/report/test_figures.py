@@ -329,9 +329,8 @@ def test_an_empty_run_has_no_figures_but_reasons(empty: RunInfo, make) -> None:
 
 def test_names_cannot_smuggle_markup_into_plotly(finished_info: RunInfo) -> None:
     assert finished_info.held_out_test is not None
-    test = replace(
-        finished_info.test, classes=("<a href='javascript:alert(1)'>x</a>", *finished_info.held_out_test.classes[1:])
-    )
-    info = confusion.confusion_info(replace(finished_info, test=test))
+    test = finished_info.held_out_test
+    test = test.replace(classes=("<a href='javascript:alert(1)'>x</a>", *test.classes[1:]))
+    info = confusion.confusion_info(replace(finished_info, held_out_test=test))
     assert isinstance(info, confusion.ConfusionInfo)
     assert "<a href" not in confusion.draw_confusion(info).to_json().replace("\\u003c", "<")

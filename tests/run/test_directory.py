@@ -8,7 +8,7 @@ import pytest
 
 from bloodauto.errors import RunError
 from bloodauto.run.directory import RUN_FORMAT_VERSION, ExportDirectory, RunDirectory
-from bloodauto.run.training_directory import ArtifactFile, TrainingDirectory
+from bloodauto.run.training_directory import TrainingDirectory
 
 
 def _paths(directory: object) -> list[Path]:
@@ -18,7 +18,7 @@ def _paths(directory: object) -> list[Path]:
         if isinstance(value, property) and name not in ("single_training", "has_candidate_files")
     ]
     return [
-        value.path if isinstance(value, ArtifactFile) else value.root if isinstance(value, ExportDirectory) else value
+        value if isinstance(value, Path) else value.root if isinstance(value, ExportDirectory) else value.path
         for value in values
     ]
 
