@@ -28,7 +28,9 @@ def _file_names() -> set[str]:
             if isinstance(member, property):
                 value = getattr(directory, name)
                 if not isinstance(value, bool):
-                    paths.add(value if isinstance(value, Path) else getattr(value, "path", getattr(value, "root", None)))
+                    paths.add(
+                        value if isinstance(value, Path) else getattr(value, "path", getattr(value, "root", None))
+                    )
     return {path.name for path in paths if path.suffix}
 
 
@@ -105,7 +107,9 @@ def test_every_field_is_described(record: type[BaseModel]):
     if len(record.model_fields) < 2:
         assert text
         return
-    undescribed = [name for name in record.model_fields if f"\n        {name}: " not in text and f"\n    {name}: " not in text]
+    undescribed = [
+        name for name in record.model_fields if f"\n        {name}: " not in text and f"\n    {name}: " not in text
+    ]
     assert not undescribed, f"{record.__name__}: no description of {undescribed} under Attributes"
 
 

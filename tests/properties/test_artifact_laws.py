@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from bloodauto.errors import RunError
 from bloodauto.run.artifacts import (
-    Artifact,
     ArrayArtifact,
+    Artifact,
     AveragedEpochs,
     Checkpoint,
     CleaningReport,
@@ -28,9 +28,11 @@ from bloodauto.run.artifacts import (
     HeldOutTest,
     LedgerCharge,
     LedgerFile,
+    Metrics,
     NetworkWeights,
     OodDetector,
     ParetoFront,
+    ParetoTrial,
     SplitsFile,
     TrainingHistory,
     TrialResult,
@@ -45,8 +47,6 @@ COUNT = st.integers(0, 10**9)
 LAWS = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-
-
 EPOCHS = st.builds(
     EpochReport,
     epoch=st.integers(1, 999),
@@ -54,33 +54,38 @@ EPOCHS = st.builds(
     **dict.fromkeys(("seconds", "evaluation_seconds", "learning_rate", "data_wait_fraction"), st.floats(0, 1e6)),
     **dict.fromkeys(("train_loss", "loss"), NUMBER),
     **dict.fromkeys(
-        ("train_accuracy", "accuracy", "balanced_accuracy", "macro_f1", "shift", "objective", "stage_progress"), FRACTION
+        ("train_accuracy", "accuracy", "balanced_accuracy", "macro_f1", "shift", "objective", "stage_progress"),
+        FRACTION,
     ),
 )
 FINGERPRINTS = st.builds(
     Fingerprint, source=TEXT, digest=TEXT, classes=st.dictionaries(TEXT, COUNT), sites=st.dictionaries(TEXT, COUNT),
     **dict.fromkeys(("images", "height_px", "width_px", "excluded"), COUNT),
 )  # fmt: skip
+AVERAGED = st.builds(AveragedEpochs, epochs=st.integers(2, 9), objective=FRACTION, kept_objective=FRACTION)
+METRICS = st.builds(Metrics, loss=NUMBER, accuracy=FRACTION, balanced_accuracy=FRACTION, macro_f1=FRACTION)
+PARETO_TRIALS = st.builds(ParetoTrial, trial=COUNT, backbone=TEXT, recipe_id=TEXT, values=st.dictionaries(TEXT, NUMBER))
 ARTIFACTS = st.one_of(
     FINGERPRINTS,
     st.builds(TrainingHistory, epochs=st.lists(EPOCHS, max_size=4).map(tuple)),
     st.builds(
-        LedgerCharge, at_unix=NUMBER, phase=TEXT, device_seconds=st.floats(0, 1e9), spent_device_seconds=st.floats(0, 1e9)
+        LedgerCharge,
+        at_unix=NUMBER,
+        phase=TEXT,
+        device_seconds=st.floats(0, 1e9),
+        spent_device_seconds=st.floats(0, 1e9),
     ),
     st.from_type(SplitsFile),
-    st.from_type(ParetoFront),
-    st.from_type(AveragedEpochs).flatmap(
-        lambda averaged: st.builds(
-            TrialResult,
-            averaged_epochs=st.sampled_from([averaged, None]),
-            validation=st.none(),
-            objective=FRACTION,
-            seconds=st.floats(0, 1e6),
-            shift=FRACTION,
-            latency_ms=st.none() | st.floats(0, 1e3),
-            target_estimate=st.none() | FRACTION,
-            data_wait_fraction=FRACTION,
-        )
+    st.builds(ParetoFront, objectives=st.lists(TEXT).map(tuple), trials=st.lists(PARETO_TRIALS, max_size=3).map(tuple)),
+    st.builds(
+        TrialResult,
+        averaged_epochs=st.none() | AVERAGED,
+        metrics=METRICS,
+        validation=st.none(),
+        latency_ms=st.none() | FRACTION,
+        target_estimate=st.none() | FRACTION,
+        **dict.fromkeys(("objective", "seconds", "shift", "data_wait_fraction"), FRACTION),
+        **dict.fromkeys(("epochs", "parameters"), COUNT),
     ),
 )
 
@@ -130,7 +135,12 @@ def test_a_changed_field_is_an_error_that_names_it(
     path.write_text(json.dumps(value), encoding="utf-8")
     with pytest.raises(RunError) as caught:
         type(artifact).read(path)
-    expected = {"missing": f"{name}: ", "unknown": f"{name}_: ", "not finite": f"{name}: ", "version": "format_version: "}
+    expected = {
+        "missing": f"{name}: ",
+        "unknown": f"{name}_: ",
+        "not finite": f"{name}: ",
+        "version": "format_version: ",
+    }
     assert f"{path}: {expected[change]}expected" in str(caught.value)
 
 
@@ -232,9 +242,7 @@ def array_artifacts(draw: st.DrawFn) -> ArrayArtifact:
 
 @LAWS
 @given(artifact=array_artifacts())
-def test_arrays_come_back_with_their_dtypes(
-    tmp_path_factory: pytest.TempPathFactory, artifact: ArrayArtifact
-) -> None:
+def test_arrays_come_back_with_their_dtypes(tmp_path_factory: pytest.TempPathFactory, artifact: ArrayArtifact) -> None:
     path = tmp_path_factory.mktemp("artifact") / artifact.FILE
     artifact.write(path)
     assert _same(type(artifact).read(path), artifact)
@@ -276,7 +284,13 @@ def test_paths_are_stored_relative_to_the_run(tmp_path: Path) -> None:
 def test_the_held_out_test_is_described_in_a_sentence() -> None:
     fields = dict.fromkeys(("balanced_accuracy", "macro_f1", "ece", "ece_shifted", "shifted_accuracy"), 0.5)
     estimate = ExternalEstimate(
-        mean=0.843, low=0.71, high=0.92, nominal_coverage=0.9, measured_coverage=None, simulated_sites=40, shift_factors=0
+        mean=0.843,
+        low=0.71,
+        high=0.92,
+        nominal_coverage=0.9,
+        measured_coverage=None,
+        simulated_sites=40,
+        shift_factors=0,
     )
     test = HeldOutTest(
         ensemble="0", images=2, accuracy=0.982, accuracy_low=0.978, accuracy_high=0.986, loss=0.1, confusion=((2,),),

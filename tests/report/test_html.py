@@ -111,7 +111,9 @@ def test_every_chapter_is_there_with_its_content(report: Page) -> None:
     errors = report.sections["errors"].replace("\u202f", " ")
     assert "95.0 % of the clean images and 71.0 % of the shifted images get a prediction" in errors
     assert "held-out test set 1.7 % 6.1 %" in " ".join(errors.split())
-    assert re.search(r"In-domain 9\d\.\d % \(95\.1-97\.4\); external site 76 % \(41-95\)\.", report.sections["external"])
+    assert re.search(
+        r"In-domain 9\d\.\d % \(95\.1-97\.4\); external site 76 % \(41-95\)\.", report.sections["external"]
+    )
     assert "Not covered: other patients" in report.sections["external"]
     anchors = {attributes["href"] for name, attributes in report.elements if name == "a"}
     assert anchors == {f"#{name}" for name in report.sections if name not in ("", "summary")}

@@ -153,7 +153,9 @@ def test_trials_of_a_database_that_is_no_study(tmp_path: Path) -> None:
 
 def test_frozen_trials_come_by_number(own_run: RunDirectory, tmp_path: Path) -> None:
     shutil.copy(own_run.study, tmp_path / "copy.db")
-    assert [trial.number for trial in frozen_trials(f"sqlite:///{tmp_path / 'copy.db'}", "bloodauto")] == list(range(30))
+    assert [trial.number for trial in frozen_trials(f"sqlite:///{tmp_path / 'copy.db'}", "bloodauto")] == list(
+        range(30)
+    )
 
 
 @pytest.mark.parametrize(
