@@ -28,7 +28,8 @@ from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.synthetic.site import SYNTHETIC_SITES, Illumination, Optics, Sensor, Stain, SyntheticSite
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_batches
-from bloodauto.shift.external_estimate import ExternalEstimate, SiteOutcome, estimate_external_performance
+from bloodauto.run.artifacts import ExternalEstimate
+from bloodauto.shift.external_estimate import SiteOutcome, estimate_external_performance
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftSuite
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ from bloodauto.evaluation.metrics import (
     wilson_interval,
 )
 from bloodauto.evaluation.shift_score import score_shift
-from bloodauto.run.artifacts import ExternalEstimate, HeldOutTest, SimulatedSiteResult
+from bloodauto.run.artifacts import HeldOutTest, SimulatedSiteResult
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.corruptions import GROUPS
 from bloodauto.shift.external_estimate import SiteOutcome, estimate_external_performance
@@ -125,7 +125,7 @@ def evaluate_held_out_test(
             shift={group.name: group.accuracy for group in score_shift(labels, probabilities, plan, shifted).groups},
             shifted_accuracy=float((shifted.argmax(axis=1) == shifted_labels).mean()),
             shifted_images=len(plan),
-            external=None if external is None else ExternalEstimate(**asdict(external)),
+            external=external,
             simulated_sites=sites,
         )
     )

@@ -24,7 +24,6 @@ from bloodauto.run.artifacts import (
     SelectionBias,
 )
 from bloodauto.run.yaml_files import dump_yaml
-from bloodauto.shift.external_estimate import ESTIMATE_SCOPE, coverage_text, external_estimate_text
 
 _CONFIDENCE_SCORES: dict[ConfidenceScore, str] = {
     "max_probability": "highest probability",
@@ -275,8 +274,7 @@ def _external_text(test: HeldOutTest | None) -> str:
             "The accuracy to expect at an external site is not known: it is estimated on the held-out test set, which was not "
             "evaluated for this ensemble. Expect less than the figures above, and at an external site much less."
         )
-    fields = test.model_dump()
-    return f"**{external_estimate_text(fields)}.** {ESTIMATE_SCOPE} {coverage_text(fields['external'])}"
+    return f"**{test.accuracy_text()}.** {test.external.SCOPE} {test.external.coverage_text()}"
 
 
 def _calibration_text(calibration: Calibration) -> str:

@@ -6,7 +6,7 @@ It is fitted to simulated sites and widened until it also holds for shift factor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import betaln
 from scipy.stats import beta
 
+from bloodauto.run.artifacts import ExternalEstimate
 from bloodauto.types import Floats, Mask
 
 #: Fewer simulated sites than this say nothing of a tail.
@@ -47,30 +48,6 @@ class SiteOutcome:
         assert self.shift_factors, "shift_factors: expected at least one"
         assert 0 <= self.correct <= self.images, f"expected 0 <= correct <= images, got {self.correct} of {self.images}"
         assert self.images, "images: expected at least one"
-
-
-@dataclass(frozen=True)
-class ExternalEstimate:
-    """The accuracy to expect at a site that was not trained on.
-
-    Attributes:
-        mean: The mean accuracy of such sites, 0-1.
-        low: The lower bound of the prediction interval for the next site, 0-1.
-        high: The upper bound, 0-1.
-        nominal_coverage: The fraction of sites that the interval is meant to contain, 0-1.
-        measured_coverage: The fraction of sites that intervals contained when they were fitted without a factor that those
-            sites have, each factor counting once; None where no factor could be left out.
-        simulated_sites: The number of sites that it was fitted to.
-        shift_factors: The number of factors that were left out in turn.
-    """
-
-    mean: float
-    low: float
-    high: float
-    nominal_coverage: float
-    measured_coverage: float | None
-    simulated_sites: int
-    shift_factors: int
 
 
 def estimate_external_performance(
@@ -216,39 +193,3 @@ def _smallest_widening(suffices: Mask) -> float:
 def _shift_log_odds(probability: Any, by: Any) -> Any:
     """A probability of 0-1, exclusive, after its log-odds were changed."""
     return 1 / (1 + np.exp(-(np.log(probability / (1 - probability)) + by)))
-
-
-#: What the interval is about, for whoever reads it.
-ESTIMATE_SCOPE = (
-    "Elsewhere is the accuracy in a laboratory nobody has seen, estimated from simulated ones in which stain, light, optics, "
-    "camera, magnification and dirt differ, three to nine such causes at once, each mildly or harshly. Not covered: other "
-    "patients, other opinions on what a cell is called, damaged slides, and cells of types that were not trained on."
-)
-
-
-def external_estimate_text(test: Mapping[str, Any]) -> str:
-    """``same lab 98.2 % (97.8-98.6); elsewhere 84 % (71-92)``, from the fields of a run's ``test.json``.
-
-    Args:
-        test: with ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``elsewhere``, which has the fields of ``Expectation``.
-    """
-    accuracy, accuracy_low, accuracy_high = (
-        100 * float(test[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")
-    )
-    mean, low, high = (100 * float(test["external"][name]) for name in ("mean", "low", "high"))
-    return f"Same lab {accuracy:.1f} % ({accuracy_low:.1f}-{accuracy_high:.1f}); elsewhere {mean:.0f} % ({low:.0f}-{high:.0f})"
-
-
-def coverage_text(estimate: Mapping[str, Any]) -> str:
-    """What an interval's coverage is meant to be and was found to be, from the fields of ``Expectation``."""
-    measured = estimate["measured_coverage"]
-    meant = (
-        f"The interval is meant to hold in {estimate['nominal_coverage']:.0%} of laboratories; it comes from "
-        f"{estimate['simulated_sites']} simulated ones."
-    )
-    if measured is None:
-        return meant
-    return (
-        f"{meant} Made without one of {estimate['shift_factors']} kinds of cause at a time, it held in {measured:.0%} of those where "
-        "that kind was at work."
-    )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bloodauto.run.artifacts import ExternalEstimate
 from bloodauto.shift.external_estimate import (
     MIN_SIMULATED_SITES,
-    ExternalEstimate,
     SiteOutcome,
     _fit,
     _Sample,
@@ -129,7 +127,7 @@ def test_the_order_of_the_sites_does_not_matter() -> None:
     rng = np.random.default_rng(3)
     outcomes = _outcomes(rng, 30, np.full(len(SHIFT_FACTORS), 0.6))
     first, second = _estimate([outcomes[index] for index in rng.permutation(30)]), _estimate(outcomes)
-    assert astuple(first) == pytest.approx(astuple(second), abs=0.01)
+    assert first.model_dump() == pytest.approx(second.model_dump(), abs=0.01)
 
 
 def test_too_few_sites_give_no_interval() -> None:
