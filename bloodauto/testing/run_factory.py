@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 
 from bloodauto.config.settings import SearchSettings, write_settings
-from bloodauto.evaluation.metrics import compute_metrics, confusion_matrix, expected_calibration_error, reliability_bins
+from bloodauto.evaluation.metrics import compute_metrics, validation_figures
 from bloodauto.run.artifacts import (
     Abstention,
     AbstentionRule,
@@ -30,8 +30,6 @@ from bloodauto.run.artifacts import (
     Fingerprint,
     HeldOutTest,
     LedgerCharge,
-    Metrics,
-    ReliabilityBin,
     RiskCoverage,
     SelectionBias,
     SelectionStep,
@@ -42,7 +40,6 @@ from bloodauto.run.artifacts import (
     TrainedNetwork,
     TrainingHistory,
     TrialResult,
-    ValidationFigures,
     ValidationPredictions,
     ValidationScores,
 )
@@ -223,7 +220,7 @@ def make_result(predictions: ValidationPredictions, *, shift: float, epochs: int
     return TrialResult(
         finished=finished,
         objective=shift,
-        metrics=Metrics(**vars(compute_metrics(predictions.labels, predictions.clean))),
+        metrics=compute_metrics(predictions.labels, predictions.clean),
         shift=shift,
         latency_ms=1.25,
         target_estimate=None,
@@ -232,17 +229,7 @@ def make_result(predictions: ValidationPredictions, *, shift: float, epochs: int
         seconds=_EPOCH_SECONDS * epochs,
         averaged_epochs=None,
         data_wait_fraction=0.08,
-        validation=_validation_figures(predictions),
-    )
-
-
-def _validation_figures(predictions: ValidationPredictions) -> ValidationFigures:
-    labels, clean = predictions.labels, predictions.clean
-    confusion = confusion_matrix(labels, clean.argmax(axis=1), clean.shape[1])
-    return ValidationFigures(
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-        reliability=tuple(ReliabilityBin(**vars(entry)) for entry in reliability_bins(labels, clean)),
-        ece=expected_calibration_error(labels, clean),
+        validation=validation_figures(predictions.labels, predictions.clean),
     )
 
 
@@ -430,7 +417,7 @@ class _Factory:
                 trials=14, best=0.894, shrunk=0.883, noise=0.011, noise_degrees_of_freedom=3, refits=0.901
             ),
             candidate_counts=CandidateCounts(trials=8, refits=2, pruned=11, promising=4, evaluated=3),
-            validation=_validation_figures(predictions),
+            validation=validation_figures(predictions.labels, predictions.clean),
         )
 
     def _held_out_test(self, ensemble: Ensemble) -> HeldOutTest:
