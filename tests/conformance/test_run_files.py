@@ -113,7 +113,7 @@ def test_every_field_is_described(record: type[BaseModel]):
     assert not undescribed, f"{record.__name__}: no description of {undescribed} under Attributes"
 
 
-def test_no_two_artifacts_share_a_file_name():
+def test_artifacts_have_different_file_names():
     names = [
         record.FILE for record in RECORDS if issubclass(record, Artifact) and "FILE" in vars(record)
     ]  # fmt: skip

@@ -174,8 +174,8 @@ def test_a_ledger_keeps_all_charges_but_a_torn_last_one(
 ) -> None:
     file = LedgerFile(tmp_path_factory.mktemp("artifact") / LedgerCharge.FILE)
     charges = [
-        LedgerCharge(at_unix=float(index), phase=f"trial {index}", device_seconds=one, spent_device_seconds=one)
-        for index, one in enumerate(seconds)
+        LedgerCharge(at_unix=float(index), phase=f"trial {index}", device_seconds=charged, spent_device_seconds=charged)
+        for index, charged in enumerate(seconds)
     ]
     for charge in charges:
         file.append(charge)
