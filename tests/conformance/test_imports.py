@@ -219,8 +219,6 @@ PENDING_SHORT_MODULES = {
     #
 }
 PENDING_LONG_FUNCTIONS = {
-    "ensemble",
-    #
     "report",
     #
     "shift",
@@ -234,10 +232,6 @@ PENDING_LONG_FUNCTIONS = {
 }
 PENDING_FUNCTION_IMPORTS = {
     "config",
-    #
-    "ensemble",
-    #
-    "evaluation",
     #
     "models",
     #

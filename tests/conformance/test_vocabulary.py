@@ -22,10 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PENDING = {
     "bloodauto/config",
     #
-    "bloodauto/ensemble",
-    #
-    "bloodauto/evaluation",
-    #
     "bloodauto/models",
     #
     "bloodauto/report",
@@ -43,10 +39,6 @@ PENDING = {
     "tests/benchmarks",
     #
     "tests/config",
-    #
-    "tests/ensemble",
-    #
-    "tests/evaluation",
     #
     "tests/models",
     #

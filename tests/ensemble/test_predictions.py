@@ -119,7 +119,7 @@ def test_folds_that_are_sites_and_target_fractions_are_kept(networks: list[Train
     assert joined.truth.class_fractions == (0.5, 0.5)
 
 
-def test_tta_predictions_take_the_place_of_the_stored_ones(networks: list[TrainedNetwork]) -> None:
+def test_tta_predictions_replace_the_stored_ones(networks: list[TrainedNetwork]) -> None:
     with_tta = {
         network.name: TtaPredictions(
             clean=np.full((3, 2), network.fold, np.float32), shifted=np.full((1, 2), 7, np.float32)

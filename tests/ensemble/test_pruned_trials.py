@@ -1,4 +1,4 @@
-"""Trials that were stopped at a rung become candidates, judged on what everybody else is judged on."""
+"""Pruned trials become candidates, evaluated on the images of all other candidates."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ EPOCHS = 3
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """A run with one training that was stopped after its second epoch, and what it learnt from."""
+class PrunedTraining:
+    """A training that was pruned after its second epoch, and its images."""
 
     folder: Path
     fold_data: FoldData
@@ -52,7 +52,7 @@ def _recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> PrunedTraining:
     dataset = synthesize(160, seed=3, image_size_px=32)
     splits = make_splits(dataset, clean(dataset, enabled=False), seed=0)
     fold_data = prepare_fold(dataset, splits, ShiftSuite(seed=0, num_images=16), target=dataset.images[:20])
@@ -62,31 +62,31 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     )
     assert len(list(itertools.islice(epochs, 2))) == 2
     epochs.close()
-    return Stopped(folder, fold_data)
+    return PrunedTraining(folder, fold_data)
 
 
-def _trial(run: RunDirectory, stopped: Stopped, number: int, objective: float) -> None:
+def _trial(run: RunDirectory, pruned: PrunedTraining, number: int, objective: float) -> None:
     """A copy of the training, with another objective after its epochs."""
-    shutil.copytree(stopped.folder, run.trial(number).root)
+    shutil.copytree(pruned.folder, run.trial(number).root)
     file = run.trial(number).history
     file.write(TrainingHistory(epochs=tuple(epoch.replace(objective=objective) for epoch in file.read().epochs)))
 
 
 @pytest.fixture
-def run(tmp_path: Path, stopped: Stopped) -> RunDirectory:
+def run(tmp_path: Path, pruned: PrunedTraining) -> RunDirectory:
     directory = RunDirectory(tmp_path)
     for number, objective in enumerate((0.8, 0.76, 0.79, 0.3)):
-        _trial(directory, stopped, number, objective)
+        _trial(directory, pruned, number, objective)
     return directory
 
 
-def _judge(
-    run: RunDirectory, stopped: Stopped, *, seconds: float = 1e6, refits: Sequence[str] = ()
+def _evaluate(
+    run: RunDirectory, pruned: PrunedTraining, *, seconds: float = 1e6, refits: Sequence[str] = ()
 ) -> PrunedEvaluation:
     return evaluate_pruned(
         run,
         StoppedTrainings(pruned=(1, 2, 3, 7), completed=(0,), refits=tuple(refits)),
-        lambda: stopped.fold_data,
+        lambda: pruned.fold_data,
         objective="shift",
         seconds_left=lambda: seconds,
         start_seconds=1.0,
@@ -94,11 +94,11 @@ def _judge(
     )
 
 
-def test_the_promising_ones_answer_for_the_same_images_and_views_as_everybody(
-    run: RunDirectory, stopped: Stopped
+def test_promising_trials_are_evaluated_on_the_images_of_all_candidates(
+    run: RunDirectory, pruned: PrunedTraining
 ) -> None:
-    assert _judge(run, stopped) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
-    saved, fold_data = read_arrays(run.trial(2).root / "predictions.npz"), stopped.fold_data
+    assert _evaluate(run, pruned) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
+    saved, fold_data = read_arrays(run.trial(2).root / "predictions.npz"), pruned.fold_data
     np.testing.assert_array_equal(saved["index"], fold_data.validation_index)
     np.testing.assert_array_equal(saved["shifted_families"], fold_data.plan.family_names)
     assert saved["shifted"].shape == (len(fold_data.shifted_images), fold_data.num_classes)
@@ -111,53 +111,55 @@ def test_the_promising_ones_answer_for_the_same_images_and_views_as_everybody(
     assert not (run.trial(3).root / "predictions.npz").exists()
 
 
-def test_its_answers_are_those_of_the_weights_it_had(run: RunDirectory, stopped: Stopped, tmp_path: Path) -> None:
-    """A training that is gone on with at its end, and does no epoch more, gives the same."""
-    _judge(run, stopped)
-    whole = shutil.copytree(stopped.folder, tmp_path / "whole")
+def test_the_predictions_are_those_of_the_weights_when_it_was_pruned(
+    run: RunDirectory, pruned: PrunedTraining, tmp_path: Path
+) -> None:
+    """A training that is resumed and stopped before its next epoch predicts the same."""
+    _evaluate(run, pruned)
+    resumed = shutil.copytree(pruned.folder, tmp_path / "resumed")
     ended = train_epochs(
-        _recipe(), stopped.fold_data, seed=0, options=TrainOptions(), folder=whole, should_stop=lambda: True
+        _recipe(), pruned.fold_data, seed=0, options=TrainOptions(), folder=resumed, should_stop=lambda: True
     )
     with pytest.raises(StopIteration):
         next(ended)
     for name in ("clean", "shifted", "target"):
         np.testing.assert_allclose(
             read_arrays(run.trial(2).root / "predictions.npz")[name],
-            read_arrays(whole / "predictions.npz")[name],
+            read_arrays(resumed / "predictions.npz")[name],
             atol=1e-5,
         )
 
 
-def test_without_time_nothing_is_judged_and_what_an_earlier_session_judged_counts(
-    run: RunDirectory, stopped: Stopped
+def test_without_time_nothing_is_evaluated_but_what_an_earlier_session_evaluated_counts(
+    run: RunDirectory, pruned: PrunedTraining
 ) -> None:
-    assert _judge(run, stopped, seconds=0.5) == PrunedEvaluation(pruned=3, promising=2)
-    _judge(run, stopped)
-    assert _judge(run, stopped, seconds=0.5) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
+    assert _evaluate(run, pruned, seconds=0.5) == PrunedEvaluation(pruned=3, promising=2)
+    _evaluate(run, pruned)
+    assert _evaluate(run, pruned, seconds=0.5) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
 
 
-def test_weights_that_do_not_fit_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
+def test_weights_that_do_not_fit_are_skipped(run: RunDirectory, pruned: PrunedTraining) -> None:
     (run.trial(2).root / "best.npz").write_bytes(b"no archive")
-    assert _judge(run, stopped).trial_numbers == (1,)
+    assert _evaluate(run, pruned).trial_numbers == (1,)
 
 
-def test_with_nothing_to_compare_with_nothing_is_judged(run: RunDirectory, stopped: Stopped) -> None:
+def test_without_a_completed_trial_nothing_is_evaluated(run: RunDirectory, pruned: PrunedTraining) -> None:
     shutil.rmtree(run.trial(0).root)
-    assert _judge(run, stopped) == PrunedEvaluation(pruned=3)
+    assert _evaluate(run, pruned) == PrunedEvaluation(pruned=3)
 
 
-def test_answers_that_are_no_numbers_are_passed_over(run: RunDirectory, stopped: Stopped) -> None:
+def test_weights_that_predict_nothing_finite_are_skipped(run: RunDirectory, pruned: PrunedTraining) -> None:
     path = run.trial(2).root / "best.npz"
     weights = dict(np.load(path, allow_pickle=False))
     np.savez(path, **{name: np.full_like(value, np.nan) for name, value in weights.items()})
-    assert _judge(run, replace(stopped)).trial_numbers == (1,)
+    assert _evaluate(run, replace(pruned)).trial_numbers == (1,)
 
 
-def test_refits_that_were_ended_before_they_were_judged_come_first(run: RunDirectory, stopped: Stopped) -> None:
+def test_refits_that_ended_before_their_evaluation_come_first(run: RunDirectory, pruned: PrunedTraining) -> None:
     shutil.copytree(run.trial(1).root, run.refit("00001-fold0-seed5").root)
     (run.refit("00002-fold0-seed6").root).mkdir()  # ended before its first epoch
-    found = _judge(run, stopped, refits=["00001-fold0-seed5", "00002-fold0-seed6"])
-    assert found == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1), refits=("00001-fold0-seed5",))
+    evaluation = _evaluate(run, pruned, refits=["00001-fold0-seed5", "00002-fold0-seed6"])
+    assert evaluation == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1), refits=("00001-fold0-seed5",))
     result = read_json(run.refit("00001-fold0-seed5").root / "result.json")
     assert not result["finished"]
     assert (run.refit("00001-fold0-seed5").root / "predictions.npz").is_file()

@@ -98,7 +98,7 @@ def test_the_weighted_ensemble_of_a_selection_has_its_score() -> None:
     candidates = {f"m{i}": make_candidate(rng, truth, f"m{i}", 2.0 + i / 4) for i in range(5)}
     selection = select(list(candidates.values()), limits=SelectionLimits(log_loss_weight=0.02))
     ensemble = WeightedEnsemble(dict(zip(selection.names, selection.weights, strict=True)))
-    average = ensemble.predict_out_of_fold({name: one.predictions for name, one in candidates.items()})
+    average = ensemble.predict_out_of_fold({name: candidate.predictions for name, candidate in candidates.items()})
     scorer = EnsembleScorer(truth, metric="shift", num_classes=CLASSES, log_loss_weight=0.02)
     score = scorer.score(scorer.rows(average))
     assert score.metric == pytest.approx(selection.score.metric)

@@ -49,13 +49,13 @@ def test_an_evaluation_holds_the_scores_of_its_predictions(fold_data: FoldData, 
 def test_the_subset_is_predicted_as_in_the_whole_evaluation(fold_data: FoldData, network: keras.Model) -> None:
     every_second = replace(fold_data, subset_shifted_rows=fold_data.subset_shifted_rows[::2])
     evaluator = Evaluator(every_second, TickingClock())
-    subset, whole = evaluator.evaluate_subset(network), evaluator.evaluate(network)
+    subset, full = evaluator.evaluate_subset(network), evaluator.evaluate(network)
     rows = every_second.subset_shifted_rows
-    np.testing.assert_allclose(subset.predictions.shifted, whole.predictions.shifted[rows], atol=1e-6)
-    np.testing.assert_array_equal(subset.predictions.shifted_families, whole.predictions.shifted_families[rows])
-    np.testing.assert_array_equal(whole.predictions.shifted_weights, fold_data.plan.weights)
+    np.testing.assert_allclose(subset.predictions.shifted, full.predictions.shifted[rows], atol=1e-6)
+    np.testing.assert_array_equal(subset.predictions.shifted_families, full.predictions.shifted_families[rows])
+    np.testing.assert_array_equal(full.predictions.shifted_weights, fold_data.plan.weights)
     np.testing.assert_array_equal(subset.predictions.index, fold_data.validation_index[fold_data.subset_rows])
-    assert len(whole.predictions.shifted_severities) == len(whole.predictions.shifted) == len(fold_data.plan)
+    assert len(full.predictions.shifted_severities) == len(full.predictions.shifted) == len(fold_data.plan)
 
 
 def test_latency_is_measured_with_the_clock_and_not_for_a_subset(fold_data: FoldData, network: keras.Model) -> None:

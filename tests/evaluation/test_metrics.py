@@ -89,7 +89,9 @@ def test_recall_by_hand_leaves_absent_classes_out() -> None:
 
 def test_balanced_accuracy_of_stacked_confusions_is_that_of_each() -> None:
     confusions = np.random.default_rng(1).integers(0, 9, (5, 3, 3)) + np.eye(3, dtype=int)
-    np.testing.assert_allclose(balanced_accuracy(confusions), [balanced_accuracy(one) for one in confusions])
+    np.testing.assert_allclose(
+        balanced_accuracy(confusions), [balanced_accuracy(confusion) for confusion in confusions]
+    )
 
 
 def test_calibration_error_by_hand() -> None:

@@ -17,7 +17,7 @@ LABELS = np.array([0, 0, 0, 1, 1, 2] * 20)
 
 
 class Even(ShiftSuite):
-    """The suite with every view counting 1, so that scores can be worked out by hand."""
+    """The suite in which every shifted image has weight 1, so that scores can be worked out by hand."""
 
     def plan(self, labels: np.ndarray) -> ShiftPlan:
         plan = super().plan(labels)
@@ -27,8 +27,8 @@ class Even(ShiftSuite):
 SUITE = Even(seed=0)
 
 
-def one_hot(answers: np.ndarray, classes: int = 3) -> np.ndarray:
-    return np.eye(classes)[answers]
+def one_hot(predicted: np.ndarray, classes: int = 3) -> np.ndarray:
+    return np.eye(classes)[predicted]
 
 
 def rows_where(plan: ShiftPlan, *, group: str | None = None, family: str | None = None) -> np.ndarray:
@@ -47,12 +47,12 @@ def test_all_right_is_one_and_all_wrong_is_zero() -> None:
     assert worst.objective == worst.mean_balanced_accuracy == worst.clean_balanced_accuracy == 0
 
 
-def test_one_bad_group_costs_its_share_and_is_named() -> None:
+def test_one_bad_group_costs_its_weight_and_is_named() -> None:
     plan = SUITE.plan(LABELS)
-    answers = LABELS[plan.image_index].copy()
+    predicted = LABELS[plan.image_index].copy()
     stain = rows_where(plan, group="stain")
-    answers[stain] = (answers[stain] + 1) % 3
-    result = score_shift(LABELS, one_hot(LABELS), plan, one_hot(answers))
+    predicted[stain] = (predicted[stain] + 1) % 3
+    result = score_shift(LABELS, one_hot(LABELS), plan, one_hot(predicted))
     assert result.objective == pytest.approx(len(GROUPS) / (len(GROUPS) + 1))
     assert result.mean_balanced_accuracy == pytest.approx((len(GROUPS) - 1) / len(GROUPS))
     assert result.worst_group == "stain"
@@ -76,31 +76,31 @@ def weighted(plan: ShiftPlan, weights: dict[str, float]) -> ShiftPlan:
     return replace(plan, weights=np.array([weights.get(name, 1.0) for name in plan.family_names.tolist()]))
 
 
-def test_weight_zero_leaves_a_family_out_but_still_reports_it() -> None:
+def test_a_family_of_weight_zero_does_not_count_but_is_reported() -> None:
     plan = SUITE.plan(LABELS)
-    answers = LABELS[plan.image_index].copy()
+    predicted = LABELS[plan.image_index].copy()
     motion = rows_where(plan, family="motion")
-    answers[motion] = (answers[motion] + 1) % 3
-    assert score_shift(LABELS, one_hot(LABELS), plan, one_hot(answers)).objective < 1
-    left_out = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0}), one_hot(answers))
-    assert left_out.objective == 1
-    reported = next(family for family in left_out.families if family.name == "motion")
+    predicted[motion] = (predicted[motion] + 1) % 3
+    assert score_shift(LABELS, one_hot(LABELS), plan, one_hot(predicted)).objective < 1
+    excluded = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0}), one_hot(predicted))
+    assert excluded.objective == 1
+    reported = next(family for family in excluded.families if family.name == "motion")
     assert (reported.accuracy, reported.weight) == (0, 0)
     assert reported.num_shifted_images == motion.sum()
-    assert left_out.groups[0].num_shifted_images == len(LABELS) - motion.sum()
+    assert excluded.groups[0].num_shifted_images == len(LABELS) - motion.sum()
 
 
 def test_a_smaller_weight_counts_less_in_its_group_and_so_does_the_group() -> None:
     plan = SUITE.plan(LABELS)
-    answers = LABELS[plan.image_index].copy()
+    predicted = LABELS[plan.image_index].copy()
     motion, optics = rows_where(plan, family="motion"), rows_where(plan, group="optics")
-    answers[motion] = (answers[motion] + 1) % 3
-    result = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0.25}), one_hot(answers))
-    right, wrong = optics.sum() - motion.sum(), motion.sum()
-    assert result.groups[0].accuracy == pytest.approx(right / (right + 0.25 * wrong))
-    group_weight = (right + 0.25 * wrong) / optics.sum()
+    predicted[motion] = (predicted[motion] + 1) % 3
+    result = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0.25}), one_hot(predicted))
+    num_correct, num_wrong = optics.sum() - motion.sum(), motion.sum()
+    assert result.groups[0].accuracy == pytest.approx(num_correct / (num_correct + 0.25 * num_wrong))
+    group_weight = (num_correct + 0.25 * num_wrong) / optics.sum()
     assert result.groups[0].weight == pytest.approx(group_weight)
-    others = len(GROUPS)  # the six other groups and the clean images, all right
+    others = len(GROUPS)  # the other groups and the clean images, all correct
     assert result.objective == pytest.approx(
         (others + group_weight * result.groups[0].balanced_accuracy) / (others + group_weight)
     )
@@ -108,15 +108,15 @@ def test_a_smaller_weight_counts_less_in_its_group_and_so_does_the_group() -> No
 
 def test_a_group_without_weight_does_not_count() -> None:
     plan = SUITE.plan(LABELS)
-    answers = LABELS[plan.image_index].copy()
+    predicted = LABELS[plan.image_index].copy()
     optics = rows_where(plan, group="optics")
-    answers[optics] = (answers[optics] + 1) % 3
-    result = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0, "defocus": 0}), one_hot(answers))
+    predicted[optics] = (predicted[optics] + 1) % 3
+    result = score_shift(LABELS, one_hot(LABELS), weighted(plan, {"motion": 0, "defocus": 0}), one_hot(predicted))
     assert result.objective == 1
     assert [group.name for group in result.groups] == list(GROUPS[1:])
 
 
-def test_views_within_what_recipes_may_train_on_count_less_beyond_it_not() -> None:
+def test_shifts_within_what_recipes_may_train_on_count_less_and_beyond_it_fully() -> None:
     plan = ShiftSuite(seed=0, covered_by_training=(TrainingCoverage("defocus", 3.4),), covered_weight=0.1).plan(LABELS)
     trained = rows_where(plan, family="defocus") & (plan.severities <= 3)
     assert trained.any()
@@ -125,7 +125,7 @@ def test_views_within_what_recipes_may_train_on_count_less_beyond_it_not() -> No
     np.testing.assert_array_equal(plan.image_index, SUITE.plan(LABELS).image_index)
 
 
-def test_a_left_out_laboratory_counts_as_much_as_all_simulated_causes() -> None:
+def test_a_held_out_site_counts_as_much_as_all_simulated_shifts() -> None:
     plan = SUITE.plan(LABELS)
     wrong = one_hot((LABELS[plan.image_index] + 1) % 3)
     assert score_shift(LABELS, one_hot(LABELS), plan, wrong).objective == pytest.approx(1 / (len(GROUPS) + 1))
@@ -135,21 +135,21 @@ def test_a_left_out_laboratory_counts_as_much_as_all_simulated_causes() -> None:
 
 def test_bad_input_is_refused() -> None:
     plan = SUITE.plan(LABELS)
-    clean, shown = one_hot(LABELS), one_hot(LABELS[plan.image_index])
+    clean, shifted = one_hot(LABELS), one_hot(LABELS[plan.image_index])
     with pytest.raises(DataError, match="labels"):
-        score_shift(LABELS[:-1], clean, plan, shown)
+        score_shift(LABELS[:-1], clean, plan, shifted)
     with pytest.raises(DataError, match="clean probabilities"):
-        score_shift(LABELS, clean[:-1], plan, shown)
+        score_shift(LABELS, clean[:-1], plan, shifted)
     with pytest.raises(DataError, match="shifted probabilities"):
-        score_shift(LABELS, clean, plan, shown[:-1])
+        score_shift(LABELS, clean, plan, shifted[:-1])
     with pytest.raises(DataError, match="shifted probabilities"):
-        score_shift(LABELS, clean, plan, shown[:, :2])
+        score_shift(LABELS, clean, plan, shifted[:, :2])
     with pytest.raises(DataError, match=r"0\.\.1"):
-        score_shift(LABELS, clean[:, :2], plan, shown[:, :2])
+        score_shift(LABELS, clean[:, :2], plan, shifted[:, :2])
     with pytest.raises(DataError, match="finite"):
-        score_shift(LABELS, clean, plan, np.where(shown > 0, np.nan, shown))
+        score_shift(LABELS, clean, plan, np.where(shifted > 0, np.nan, shifted))
     with pytest.raises(RecipeError, match="positive weight"):
-        score_shift(LABELS, clean, replace(plan, weights=np.zeros(len(plan))), shown)
+        score_shift(LABELS, clean, replace(plan, weights=np.zeros(len(plan))), shifted)
     with pytest.raises(RecipeError, match="'motion'"):
         ShiftSuite(seed=0, covered_by_training=(TrainingCoverage("motoin", 1.0),))
     for weight in (-0.1, 1.1, float("nan")):
