@@ -38,7 +38,6 @@ from bloodauto.run.artifacts import (
     ValidationScores,
 )
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json
 
 #: Candidates with a network for each fold must not be worse than the best network on fold 0 by more than noise; otherwise
 #: the ensemble is made of single networks.
@@ -359,7 +358,7 @@ def _training_scores(run: RunDirectory, completed: Sequence[tuple[int, float]]) 
         trial_recipe = run.trial(int(trial)).recipe
         files = (refit.recipe, refit.result.path, trial_recipe)
         if fold == f"fold{HOLDOUT_FOLD}" and all(path.is_file() for path in files):
-            objective = float(read_json(refit.result.path)["objective"])
+            objective = refit.result.read().objective
             scores.append(TrainingScore(load_recipe(trial_recipe).id, is_refit=True, objective=objective))
     return scores
 

@@ -21,7 +21,6 @@ from bloodauto.run.artifacts import (
     ValidationPredictions,
 )
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json
 from bloodauto.types import Floats, Labels, Probabilities, Rows, Strings
 
 #: More trials than the best few would mostly add selection bias.
@@ -278,7 +277,7 @@ class Candidate:
         """
         networks = tuple(networks)
         predictions = OutOfFoldPredictions.load(networks, site_info, tta_predictions)
-        parameters = sum(int(read_json(network.files.result.path)["parameters"]) for network in networks)
+        parameters = sum(network.files.result.read().parameters for network in networks)
         return cls(name, networks, predictions, parameters)
 
 

@@ -17,7 +17,6 @@ from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.models.network import trained_network
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import write_json
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.epoch_history import kept_report
 from bloodauto.training.result import TrialResult, objective_of
@@ -149,6 +148,6 @@ def _evaluate_training(
         seconds=sum(report.seconds for report in epochs),
     )
     training.predictions.write(evaluation.predictions)
-    write_json(training.result.path, result.to_json())
+    training.result.write(result.to_artifact())
     keras.backend.clear_session()
     return True

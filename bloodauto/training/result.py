@@ -7,6 +7,8 @@ from typing import Any
 
 from bloodauto.config.objectives import Cost, Objective, Objectives
 from bloodauto.evaluation.evaluator import Evaluation
+from bloodauto.evaluation.metrics import validation_figures
+from bloodauto.run import artifacts
 from bloodauto.run.artifacts import EpochReport
 
 
@@ -60,11 +62,38 @@ class TrialResult:
             return float(self.parameters)
         return self.evaluation.score if name == "shift" else float(getattr(self.evaluation.clean, name))
 
-    def to_json(self) -> dict[str, Any]:
-        """What ``result.json`` holds; ``data_wait_fraction`` is the share of all training time spent waiting for images."""
-        metrics = {**self.evaluation.clean.model_dump(), "shift": self.evaluation.score}
+    def to_artifact(self) -> artifacts.TrialResult:
+        """What ``result.json`` holds."""
+        predictions = self.evaluation.predictions
+        return artifacts.TrialResult(
+            finished=self.finished,
+            objective=self.objective,
+            metrics=self.evaluation.clean,
+            shift=self.evaluation.score,
+            latency_ms=self.evaluation.latency_ms,
+            target_estimate=self.evaluation.target_estimate,
+            epochs=len(self.history),
+            parameters=self.parameters,
+            seconds=self.seconds,
+            averaged_epochs=None
+            if self.averaged_epochs is None
+            else artifacts.AveragedEpochs(**asdict(self.averaged_epochs)),
+            data_wait_fraction=self.data_wait_fraction,
+            validation=validation_figures(predictions.labels, predictions.clean),
+        )
+
+    @property
+    def data_wait_fraction(self) -> float:
+        """Fraction of all training time that was spent waiting for images, 0-1."""
         training = sum(report.seconds - report.evaluation_seconds for report in self.history)
-        waited = sum(one.data_wait_fraction * (one.seconds - one.evaluation_seconds) for one in self.history)
+        waited = sum(
+            report.data_wait_fraction * (report.seconds - report.evaluation_seconds) for report in self.history
+        )
+        return waited / training if training > 0 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores and costs as plain values, for the command line's JSON."""
+        metrics = {**self.evaluation.clean.model_dump(), "shift": self.evaluation.score}
         return {
             "finished": self.finished,
             "objective": self.objective,
@@ -74,7 +103,7 @@ class TrialResult:
             "target_estimate": self.evaluation.target_estimate,
             "seconds": self.seconds,
             "averaged_epochs": None if self.averaged_epochs is None else asdict(self.averaged_epochs),
-            "data_wait_fraction": waited / training if training > 0 else 0.0,
+            "data_wait_fraction": self.data_wait_fraction,
         }
 
 

@@ -18,7 +18,7 @@ from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.models.backbones import check_recipe
 from bloodauto.models.network import apply_unfreeze, build_network
 from bloodauto.run.artifacts import Checkpoint, EpochReport, NetworkWeights, TrainingHistory
-from bloodauto.run.files import write_json, write_text
+from bloodauto.run.files import write_text
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.averaging import WeightAverage, may_gain_from_averaging
@@ -361,5 +361,5 @@ def train(
             report(next(epochs))
         except StopIteration as end:
             result: TrialResult = end.value
-            write_json(folder / "result.json", result.to_json())
+            TrainingDirectory(folder).result.write(result.to_artifact())
             return result

@@ -29,10 +29,12 @@ from bloodauto.run.artifacts import (
     Calibration,
     CandidateCounts,
     EnsembleMetric,
+    Metrics,
     NetworkWeights,
     PerClassScaling,
     SiteInfo,
     TrainedNetwork,
+    TrialResult,
     TtaPredictions,
     ValidationPredictions,
 )
@@ -47,6 +49,23 @@ SCALED = Calibration(
     per_class=PerClassScaling(scales=(1.0, 2.0, 0.5, 1.0), biases=(0.0, 0.1, -0.1, 0.0)),
     cross_validated_nats=(0.4, 0.3),
 )
+
+
+def _result(objective: float) -> TrialResult:
+    """Of a network of 1,000 parameters."""
+    return TrialResult(
+        finished=True,
+        objective=objective,
+        metrics=Metrics(loss=0.5, accuracy=objective, balanced_accuracy=objective, macro_f1=objective),
+        shift=objective,
+        latency_ms=1.0,
+        target_estimate=None,
+        epochs=3,
+        parameters=1000,
+        seconds=10.0,
+        averaged_epochs=None,
+        data_wait_fraction=0.0,
+    )
 
 
 def _training(training: TrainingDirectory, *, fold: int, skill: float, seed: int) -> None:
@@ -71,7 +90,7 @@ def _training(training: TrainingDirectory, *, fold: int, skill: float, seed: int
         )
     )
     training.weights.write(NetworkWeights(weights=(np.zeros(3, np.float32),)))
-    write_json(training.result.path, {"parameters": 1000, "objective": 0.25 * skill})
+    training.result.write(_result(0.25 * skill))
     recipe = shipped_folder("trials") / "tiny_cnn.yaml"
     training.recipe.write_text(recipe.read_text(encoding="utf-8"), encoding="utf-8")
 
@@ -212,7 +231,7 @@ def test_the_best_trial_is_compared_with_its_refits_on_the_same_images(run: RunD
     for fold, objective in ((0, 0.76), (1, 0.1)):
         refit = run.refit(f"00001-fold{fold}-seed1")
         _training(refit, fold=fold, skill=3.0, seed=11 + fold)
-        write_json(refit.result.path, {"parameters": 1000, "objective": objective})
+        refit.result.write(_result(objective))
     _use_distinct_recipes(run)
     bias = assemble(run, COMPLETED, num_folds=FOLDS, metric="shift").selection_bias
     assert bias is not None

@@ -21,7 +21,7 @@ from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.run.artifacts import TrainingHistory
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_arrays, read_json
+from bloodauto.run.files import read_arrays
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train_epochs
 
@@ -104,11 +104,12 @@ def test_promising_trials_are_evaluated_on_the_images_of_all_candidates(
     assert saved["shifted"].shape == (len(fold_data.shifted_images), fold_data.num_classes)
     assert saved["target"].shape == (20, fold_data.num_classes)
     np.testing.assert_allclose(saved["clean"].sum(axis=1), 1, atol=1e-5)
-    result = read_json(run.trial(2).root / "result.json")
-    assert result["finished"] is False
-    assert result["parameters"] > 0
-    assert result["objective"] == pytest.approx((result["metrics"]["shift"] + result["target_estimate"]) / 2)
-    assert not (run.trial(3).root / "predictions.npz").exists()
+    result = run.trial(2).result.read()
+    assert not result.finished
+    assert result.parameters > 0
+    assert result.target_estimate is not None
+    assert result.objective == pytest.approx((result.shift + result.target_estimate) / 2)
+    assert not run.trial(3).predictions.exists
 
 
 def test_the_predictions_are_those_of_the_weights_when_it_was_pruned(
@@ -160,6 +161,6 @@ def test_refits_that_ended_before_their_evaluation_come_first(run: RunDirectory,
     (run.refit("00002-fold0-seed6").root).mkdir()  # ended before its first epoch
     evaluation = _evaluate(run, pruned, refits=["00001-fold0-seed5", "00002-fold0-seed6"])
     assert evaluation == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1), refits=("00001-fold0-seed5",))
-    result = read_json(run.refit("00001-fold0-seed5").root / "result.json")
-    assert not result["finished"]
-    assert (run.refit("00001-fold0-seed5").root / "predictions.npz").is_file()
+    refit = run.refit("00001-fold0-seed5")
+    assert not refit.result.read().finished
+    assert refit.predictions.exists

@@ -50,7 +50,7 @@ def test_it_learns_and_leaves_everything_behind(fold_data, recipe_of, stage_of, 
     assert len(TrainingHistory.read(tmp_path / "history.json").epochs) == 8
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["objective"] == result.objective
-    assert written["metrics"]["shift"] == result.evaluation.score
+    assert written["shift"] == result.evaluation.score
     assert all(0 <= report.shift <= 1 and 0 < report.evaluation_seconds < report.seconds for report in reports)
 
     saved = np.load(tmp_path / "predictions.npz", allow_pickle=False)

@@ -22,7 +22,6 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.errors import TrialAbort, TrialFailure, UserError
 from bloodauto.run.artifacts import TrainingFailure
-from bloodauto.run.files import write_json
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.tuning.executors.ray.processes import record_process
@@ -174,7 +173,7 @@ class Worker(tune.Trainable):
             return {"done": False, "name": self._assignment["name"], "report": report.model_dump_json()}
         except StopIteration as end:
             result = end.value
-            write_json(self._folder / "result.json", result.to_json())
+            TrainingDirectory(self._folder).result.write(result.to_artifact())
             kind = "finished" if result.finished else "stopped"
             secondary = result.secondary_values(self._options.objectives)
             return self._ended({"kind": kind, "objective": result.objective, "secondary": secondary})
