@@ -259,8 +259,10 @@ def _ratio(ratios: list[float]) -> str:
     return f"{np.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
-def compare_rand_augment(images: Images, num_ops: int, cores: int, num_batches: int, repeats: int) -> None:
-    """RandAugment by everybody."""
+def compare_rand_augment(
+    images: Images, num_ops: int, cores: int, num_batches: int, repeats: int, only: list[str] | None
+) -> None:
+    """RandAugment by everybody, or by bloodauto and those that ``only`` names."""
     policy = RandAugment(RandAugmentSettings(num_ops=num_ops, magnitude=MAGNITUDE))
     total = WARM_UP_BATCHES + num_batches
     every_core = BatchWorkers(num_processes=cores if cores > 1 else 0)
@@ -272,9 +274,10 @@ def compare_rand_augment(images: Images, num_ops: int, cores: int, num_batches: 
         "plain OpenCV": pipeline_of(images, PlainOpenCV(num_ops, MAGNITUDE), total, every_core),
         "lower bound": lower_bound(images, cores),
     }
+    competitors = {name: run for name, run in competitors.items() if only is None or name in ("bloodauto", *only)}
     forms = []
     for name, layer in (("keras-cv", keras_cv_layer(num_ops)), ("keras", keras_layer(num_ops))):
-        if layer is not None:
+        if layer is not None and (only is None or name in only):
             competitors[name], form = faster_tensorflow_pipeline(images, layer)
             forms.append(f"{name} maps {form}")
     title = (
@@ -322,7 +325,7 @@ def measure(arguments: argparse.Namespace) -> None:
         folder, distinct = arguments.images, arguments.distinct
         images = synthetic_images(distinct, side) if folder is None else read_images(folder, distinct, side)
         for num_ops in arguments.num_ops:
-            compare_rand_augment(images, num_ops, len(cores), num_batches, arguments.repeats)
+            compare_rand_augment(images, num_ops, len(cores), num_batches, arguments.repeats, arguments.only)
         if arguments.stacks:
             for name, policy in stacks().items():
                 compare_stack(images, name, policy, len(cores), num_batches, arguments.repeats)
@@ -337,6 +340,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[96, 224], help="pixels (default: 96 224)")
     parser.add_argument("--num-ops", type=int, nargs="+", default=[3], help="operations an image (default: 3)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each competitor (default: 5)")
+    parser.add_argument("--only", nargs="+", help="competitors to run beside bloodauto, by name; all when left out")
     parser.add_argument("--stacks", action="store_true", help="measure fusion on stacks of operations as well")
     parser.add_argument("--cores", type=int, help="how many cores everybody gets; first one, then all, when left out")
     arguments = parser.parse_args()
