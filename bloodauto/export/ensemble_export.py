@@ -29,7 +29,7 @@ from bloodauto.export.tta_evaluation import TtaGain
 from bloodauto.export.write import ExportResult, ModelPackage, write_export
 from bloodauto.run.artifacts import DistillationResult, Ensemble, HeldOutTest, OodEvaluation
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.types import Images
 
 #: Writing the model card again, as a fraction of building the model and writing its first format.
@@ -300,8 +300,8 @@ def _tta_of_members(built: BuiltEnsemble) -> list[tuple[TtaTransform, ...]]:
 def _describe(folders: Sequence[Path]) -> str:
     """The networks of a member in a few words."""
     recipe = load_recipe(folders[0] / "recipe.yaml")
-    averaged = [read_json(folder / "result.json").get("averaged_epochs") for folder in folders]
-    is_averaged = any(epochs is not None and epochs["adopted"] for epochs in averaged)
+    averaged = [TrainingDirectory(folder).result.read().averaged_epochs for folder in folders]
+    is_averaged = any(epochs is not None and epochs.adopted for epochs in averaged)
     weights = ", weights averaged over its last epochs" if is_averaged else ""
     per_fold = f", one network for each of {len(folders)} folds" if len(folders) > 1 else ""
     return f"{recipe.backbone.label} at {recipe.input.size_px} px{weights}{per_fold}"

@@ -25,7 +25,6 @@ from bloodauto.models.backbones import check_recipe, find_weights
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import DistillationResult, Ensemble, TrainedNetwork
 from bloodauto.run.directory import ExportDirectory, RunDirectory
-from bloodauto.run.files import read_json
 from bloodauto.training.distillation import Teacher, teacher_from_model
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.options import TrainOptions
@@ -86,14 +85,12 @@ def find_student(run: RunDirectory, name: str) -> Recipe:
     if name != SMALLEST:
         return load_recipe(find_recipe_file(name))
     ranked = []
-    for folder in sorted((run.root / "trials").glob("*")):
-        if (folder / "result.json").is_file() and (folder / "recipe.yaml").is_file():
-            result = read_json(folder / "result.json")
-            if result["finished"]:
-                ranked.append((int(result["parameters"]), -float(result["objective"]), folder))
+    for trial in run.trials():
+        if trial.recipe.is_file() and (result := trial.result.read_if_exists()) is not None and result.finished:
+            ranked.append((result.parameters, -result.objective, trial.recipe))
     if not ranked:
         raise RunError(f"{run.root}: --distill {SMALLEST}: expected a completed trial; name a recipe instead.")
-    return load_recipe(min(ranked)[2] / "recipe.yaml")
+    return load_recipe(min(ranked)[2])
 
 
 def student_recipe(recipe: Recipe) -> Recipe:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from bloodauto.config.recipe import tta_weights
+from bloodauto.ensemble.predictions import WeightedEnsemble
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.intervals import BootstrapResamples, Interval, bootstrap_resamples, percentile_interval
 from bloodauto.evaluation.metrics import rank_correlation, wilson_interval
 from bloodauto.evaluation.shift_score import score_shift
-from bloodauto.run.files import read_arrays
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.types import Floats, Scores
 from bloodauto.workflows.comparison.runner import ComparisonRunner, VariantResult
@@ -175,9 +173,11 @@ def _ensemble_row(
     scorer: _Scorer,
 ) -> ComparisonRow:
     members = {name: _best_predictions(results[name].directory) for name in ensemble.weights}
+    total = sum(ensemble.weights.values())
+    weighted = WeightedEnsemble({name: weight / total for name, weight in ensemble.weights.items()})
     average = _Predictions(
-        clean=_average(ensemble.weights, {name: member.clean for name, member in members.items()}),
-        shifted=_average(ensemble.weights, {name: member.shifted for name, member in members.items()}),
+        clean=weighted.average({name: member.clean for name, member in members.items()}),
+        shifted=weighted.average({name: member.shifted for name, member in members.items()}),
     )
     recipes = [variant.recipe for variant in variants if variant.name in ensemble.weights]
     return ComparisonRow(
@@ -192,15 +192,9 @@ def _ensemble_row(
     )
 
 
-def _average(weights: Mapping[str, float], probabilities: Mapping[str, Floats]) -> Floats:
-    total = sum(weights.values())
-    weighted = [weight / total * probabilities[name].astype(np.float64) for name, weight in weights.items()]
-    return np.asarray(np.sum(weighted, axis=0))
-
-
 def _predictions(training: TrainingDirectory) -> _Predictions:
-    arrays = read_arrays(training.predictions.path)
-    return _Predictions(arrays["clean"], arrays["shifted"])
+    predictions = training.predictions.read()
+    return _Predictions(predictions.clean, predictions.shifted)
 
 
 def _predictions_with_tta(training: TrainingDirectory) -> _Predictions:

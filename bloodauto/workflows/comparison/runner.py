@@ -25,7 +25,6 @@ from bloodauto.run.artifacts.comparison import ComparisonRecord, TimeAllocation
 from bloodauto.run.artifacts.evaluation import TtaPredictions
 from bloodauto.run.artifacts.training import VariantOutcome
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.limits import TimeLimits
@@ -340,7 +339,7 @@ class ComparisonRunner:
         outcome, device_seconds = training.outcome.read(), ledger.charged_for(variant.name)
         if outcome.status == "failed":
             return VariantResult(variant.name, training, False, outcome.message, 0, 0, device_seconds)
-        parameters = int(read_json(training.result.path)["parameters"])
+        parameters = training.result.read().parameters
         epochs = len(training.history.read().epochs)
         return VariantResult(
             variant.name, training, outcome.status == "finished", "", epochs, parameters, device_seconds
