@@ -260,12 +260,14 @@ class _ComparisonPrinter:
         if result is None:
             self._console.print(f"Stopped. Nothing is lost; go on with the same command and --run {run_dir}")
             raise typer.Exit(INTERRUPTED_EXIT_CODE)
+        from bloodauto.run.directory import RunDirectory
         from bloodauto.workflows.comparison import tables
 
         typer.echo(tables.plain(result.rows, result.published_metric))
         for note in result.notes:
             self._console.print(note, highlight=False, markup=False)
-        self._console.print(f"{result.run_dir / 'table.md'}  {result.run_dir / 'table.csv'}")
+        run = RunDirectory(result.run_dir)
+        self._console.print(f"{run.comparison_table}  {run.comparison_table_csv}")
         if as_json:
             typer.echo(json.dumps({"run": str(run_dir), **tables.as_json(result.rows, result.rank_correlations)}))
 

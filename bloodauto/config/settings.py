@@ -14,7 +14,7 @@ from bloodauto.config.objectives import Objectives, parse_objectives
 from bloodauto.config.validation import explain_validation_error
 from bloodauto.errors import RunError, UserError
 from bloodauto.run.artifacts.base import Artifact, Record
-from bloodauto.run.directory import RUN_FORMAT_VERSION, RunDirectory
+from bloodauto.run.directory import RUN_FORMAT_VERSION, SETTINGS_FILE, RunDirectory
 
 PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
 
@@ -60,7 +60,7 @@ class SearchSettings(EnsembleLimits, Artifact):
         144000.0
     """
 
-    FILE = "settings.yaml"
+    FILE = SETTINGS_FILE
     FORMAT_VERSION: ClassVar[int] = RUN_FORMAT_VERSION
 
     data: str = SYNTHETIC

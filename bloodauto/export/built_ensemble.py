@@ -105,7 +105,7 @@ def _load_members(
             recipe = recipes[trained.name]
             network = trained_network(
                 recipe,
-                trained.folder / "best.npz",
+                trained.files.weights.path,
                 num_classes=len(dataset.class_names),
                 image_shape_px=(height_px, width_px),
             )
@@ -122,9 +122,7 @@ def _load_members(
 
 def _load_recipes(ensemble: Ensemble) -> dict[str, Recipe]:
     return {
-        trained.name: load_recipe(trained.folder / "recipe.yaml")
-        for member in ensemble.members
-        for trained in member.networks
+        trained.name: load_recipe(trained.files.recipe) for member in ensemble.members for trained in member.networks
     }
 
 

@@ -139,7 +139,7 @@ def check_exportable(run: RunDirectory) -> None:
     """
     for member in read_ensemble(run).members:
         for trained in member.networks:
-            if not (trained.folder / "best.npz").is_file():
+            if not trained.files.weights.exists:
                 raise RunError(f"{trained.folder}: expected the weights of a member of the ensemble, found none.")
 
 

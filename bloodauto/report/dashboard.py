@@ -101,7 +101,7 @@ def _application(root: Path, refresh_seconds: float) -> Iterator[tuple[WSGIAppli
             storage.engine.dispose()
         return
     with tempfile.TemporaryDirectory(prefix="bloodauto-dashboard-") as folder:
-        copy = StudyCopy(path, Path(folder) / "study.db", refresh_seconds)
+        copy = StudyCopy(path, Path(folder) / path.name, refresh_seconds)
         storage = open_storage(f"sqlite:///{copy.target}")
         try:
             yield _ReadOnly(wsgi(storage), copy.refresh), "read-only, on a copy that follows the run's study"

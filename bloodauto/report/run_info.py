@@ -24,7 +24,7 @@ from bloodauto.run.artifacts import (
     SiteScore,
     SplitsFile,
     TargetEstimate,
-    TrialResult,
+    TrainingResult,
     ValidationFigures,
 )
 from bloodauto.run.study_attributes import TrialAttributes
@@ -100,7 +100,7 @@ class TrialInfo:
     curve: tuple[tuple[int, float], ...] = ()
     parameters: tuple[Parameter, ...] = ()
     attributes: TrialAttributes = _NO_ATTRIBUTES
-    result: TrialResult | None = None
+    result: TrainingResult | None = None
     history: tuple[EpochReport, ...] = ()
 
     @property

@@ -32,6 +32,8 @@ from bloodauto.run.yaml_files import read_yaml
 
 #: The format version of a run as a whole, which its settings carry.
 RUN_FORMAT_VERSION = 1
+#: Names of files whose classes or writers lie above ``run``.
+SETTINGS_FILE, KERAS_MODEL_FILE, SUBMISSION_FILE = "settings.yaml", "model.keras", "submission.zip"
 _TRIALS, _REFITS, _VARIANTS = "trials", "refits", "variants"
 
 
@@ -68,12 +70,12 @@ class ExportDirectory:
     @property
     def keras_model(self) -> Path:
         """The model in Keras' format."""
-        return self.root / "model.keras"
+        return self.root / KERAS_MODEL_FILE
 
     @property
     def submission(self) -> Path:
         """The competition's archive."""
-        return self.root / "submission.zip"
+        return self.root / SUBMISSION_FILE
 
     @property
     def model_card(self) -> Path:
@@ -107,7 +109,7 @@ class RunDirectory:
     @property
     def settings(self) -> Path:
         """The settings; read them with ``config.settings.read_settings``."""
-        return self.root / "settings.yaml"
+        return self.root / SETTINGS_FILE
 
     @property
     def space(self) -> Path:

@@ -12,7 +12,7 @@ from bloodauto.run.artifacts.training import (
     NetworkWeights,
     TrainingFailure,
     TrainingHistory,
-    TrialResult,
+    TrainingResult,
     VariantOutcome,
     WorkerProcess,
 )
@@ -122,9 +122,9 @@ class TrainingDirectory:
         return self._file(TtaPredictions)
 
     @property
-    def result(self) -> ArtifactFile[TrialResult]:
+    def result(self) -> ArtifactFile[TrainingResult]:
         """What the training came to."""
-        return self._file(TrialResult)
+        return self._file(TrainingResult)
 
     @property
     def failure(self) -> ArtifactFile[TrainingFailure]:

@@ -39,7 +39,7 @@ from bloodauto.run.artifacts import (
     SplitsFile,
     TrainedNetwork,
     TrainingHistory,
-    TrialResult,
+    TrainingResult,
     ValidationPredictions,
     ValidationScores,
 )
@@ -215,9 +215,11 @@ def make_epoch(epoch: int, *, objective: float = 0.8, accuracy: float = 0.9, sta
     )
 
 
-def make_result(predictions: ValidationPredictions, *, shift: float, epochs: int, finished: bool = True) -> TrialResult:
+def make_result(
+    predictions: ValidationPredictions, *, shift: float, epochs: int, finished: bool = True
+) -> TrainingResult:
     """The result of a training with these predictions."""
-    return TrialResult(
+    return TrainingResult(
         finished=finished,
         objective=shift,
         metrics=compute_metrics(predictions.labels, predictions.clean),

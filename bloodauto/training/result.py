@@ -1,45 +1,28 @@
-"""What a training gave."""
+"""What a training returns."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from bloodauto.config.objectives import Cost, Objective, Objectives
 from bloodauto.evaluation.evaluator import Evaluation
 from bloodauto.evaluation.metrics import validation_figures
-from bloodauto.run import artifacts
-from bloodauto.run.artifacts import EpochReport
-
-
-@dataclass(frozen=True)
-class AveragedEpochs:
-    """The average of the weights after the last epochs, beside the weights that were kept so far.
-
-    Attributes:
-        epochs: how many were averaged.
-        objective, kept_objective: of the average, and of the kept epoch, on the part that is judged after every epoch, 0-1.
-        taken: whether it was better, and took their place.
-    """
-
-    epochs: int
-    objective: float
-    kept_objective: float
-    adopted: bool
+from bloodauto.run.artifacts import AveragedEpochs, EpochReport, TrainingResult
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a training gave.
+    """What a training returns.
 
     Attributes:
-        finished: it ran its course (all stages, or ended by its own patience); False when it was told to stop.
+        finished: it completed all stages or ended by early stopping; False when it was told to stop.
         objective: of the kept weights on all validation images, 0-1.
-        judgement: all their scores.
+        evaluation: of the kept weights.
         history: every epoch's report.
         parameters: of the whole network.
-        seconds: training and evaluation, start-up excluded.
-        averaged_epochs: None where the recipe averages itself, too few epochs were in the last quarter, or it did not finish.
+        seconds: wall seconds of training and evaluation, start-up excluded.
+        averaged_epochs: None where the recipe averages weights itself, too few epochs were in the last quarter, or the
+            training did not finish.
     """
 
     finished: bool
@@ -62,10 +45,10 @@ class TrialResult:
             return float(self.parameters)
         return self.evaluation.score if name == "shift" else float(getattr(self.evaluation.clean, name))
 
-    def to_artifact(self) -> artifacts.TrialResult:
-        """What ``result.json`` holds."""
+    def to_artifact(self) -> TrainingResult:
+        """What is kept of it in ``result.json``."""
         predictions = self.evaluation.predictions
-        return artifacts.TrialResult(
+        return TrainingResult(
             finished=self.finished,
             objective=self.objective,
             metrics=self.evaluation.clean,
@@ -75,36 +58,18 @@ class TrialResult:
             epochs=len(self.history),
             parameters=self.parameters,
             seconds=self.seconds,
-            averaged_epochs=None
-            if self.averaged_epochs is None
-            else artifacts.AveragedEpochs(**asdict(self.averaged_epochs)),
-            data_wait_fraction=self.data_wait_fraction,
+            averaged_epochs=self.averaged_epochs,
+            data_wait_fraction=self._data_wait_fraction(),
             validation=validation_figures(predictions.labels, predictions.clean),
         )
 
-    @property
-    def data_wait_fraction(self) -> float:
-        """Fraction of all training time that was spent waiting for images, 0-1."""
-        training = sum(report.seconds - report.evaluation_seconds for report in self.history)
+    def _data_wait_fraction(self) -> float:
+        training_seconds = [report.seconds - report.evaluation_seconds for report in self.history]
         waited = sum(
-            report.data_wait_fraction * (report.seconds - report.evaluation_seconds) for report in self.history
+            report.data_wait_fraction * seconds for report, seconds in zip(self.history, training_seconds, strict=True)
         )
-        return waited / training if training > 0 else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """The scores and costs as plain values, for the command line's JSON."""
-        metrics = {**self.evaluation.clean.model_dump(), "shift": self.evaluation.score}
-        return {
-            "finished": self.finished,
-            "objective": self.objective,
-            "metrics": metrics,
-            "parameters": self.parameters,
-            "latency_ms": self.evaluation.latency_ms,
-            "target_estimate": self.evaluation.target_estimate,
-            "seconds": self.seconds,
-            "averaged_epochs": None if self.averaged_epochs is None else asdict(self.averaged_epochs),
-            "data_wait_fraction": self.data_wait_fraction,
-        }
+        total = sum(training_seconds)
+        return waited / total if total > 0 else 0.0
 
 
 def objective_of(evaluation: Evaluation, objective: Objective) -> float:

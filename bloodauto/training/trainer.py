@@ -17,7 +17,7 @@ from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.models.backbones import check_recipe
 from bloodauto.models.network import apply_unfreeze, build_network
-from bloodauto.run.artifacts import Checkpoint, EpochReport, NetworkWeights, TrainingHistory
+from bloodauto.run.artifacts import AveragedEpochs, Checkpoint, EpochReport, NetworkWeights, TrainingHistory
 from bloodauto.run.files import write_text
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
@@ -38,7 +38,7 @@ from bloodauto.training.layerwise_rates import learning_rate_multipliers
 from bloodauto.training.limits import stage_ends
 from bloodauto.training.optimizers import build_loss, build_optimizer, check_loss
 from bloodauto.training.options import TrainOptions
-from bloodauto.training.result import AveragedEpochs, TrialResult, objective_of
+from bloodauto.training.result import TrialResult, objective_of
 from bloodauto.training.stage_control import ProgressClock, StageControl
 
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
@@ -307,7 +307,7 @@ class _Training:
             objective = objective_of(evaluation, self.options.objective)
             if objective > kept:
                 self.files.weights.write(NetworkWeights(weights=tuple(network.get_weights())))
-        return AveragedEpochs(last.steps, objective, kept, objective > kept)
+        return AveragedEpochs(epochs=last.steps, objective=objective, kept_objective=kept, adopted=objective > kept)
 
 
 def train_epochs(

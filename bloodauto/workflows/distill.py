@@ -278,14 +278,14 @@ class _Job:
         """Weights of a member with the student's architecture that was trained on the same images; None without one."""
         for member in self.ensemble.members:
             for network in member.networks:
-                recipe = load_recipe(network.folder / "recipe.yaml")
+                recipe = load_recipe(network.files.recipe)
                 same_architecture = (recipe.backbone, recipe.head, recipe.input) == (
                     self.recipe.backbone,
                     self.recipe.head,
                     self.recipe.input,
                 )
                 if same_architecture and network.fold == _FOLD:
-                    return network.folder / "best.npz"
+                    return network.files.weights.path
         return None
 
     def _predicted_evaluation_seconds(self, fold_data: FoldData) -> float:

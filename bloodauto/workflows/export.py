@@ -27,7 +27,6 @@ from bloodauto.workflows.process_state import restored_process_state
 from bloodauto.workflows.session import locked, open_study
 
 DEFAULT_FORMATS = ("keras", "codabench")
-_TRAINING_FILES = ("recipe.yaml", "best.npz", "predictions.npz", "result.json", "splits.json")
 
 
 @dataclass(frozen=True)
@@ -248,9 +247,20 @@ def _check_trainings(folders: Sequence[Path], weights: Sequence[float]) -> None:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError("expected different trainings, got one twice; give it a larger weight.")
     for folder in folders:
-        for name in _TRAINING_FILES:
-            if not (folder / name).is_file():
-                raise RunError(f"{folder}: expected a training of bloodauto train that has ended, found no {name}.")
+        run = RunDirectory(folder)
+        training = run.single_training
+        files = (
+            training.recipe,
+            training.weights.path,
+            training.predictions.path,
+            training.result.path,
+            run.splits.path,
+        )
+        for file in files:
+            if not file.is_file():
+                raise RunError(
+                    f"{folder}: expected a training of bloodauto train that has ended, found no {file.name}."
+                )
 
 
 def predict(model: str | Path, images: str | Path, output: str | Path) -> Path:

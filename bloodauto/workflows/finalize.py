@@ -166,10 +166,10 @@ def _evaluate_pruned(
         return PrunedEvaluation()
     trials = study.get_trials(deepcopy=False)
     pruned = [trial.number for trial in trials if trial.user_attrs.get("outcome") in ("pruned", "out_of_budget")]
-    folders = sorted((plan.run.root / "refits").glob("*-fold0-*"))
-    refits = [folder.name for folder in folders if not (folder / "result.json").is_file()]
+    trainings = [training for training in plan.run.refits() if "-fold0-" in training.root.name]
+    refits = [training.root.name for training in trainings if not training.result.exists]
     best = max(completed, key=lambda trial: trial[1])[0]
-    likely_members = sorted({best, *(int(folder.name.split("-")[0]) for folder in folders)})
+    likely_members = sorted({best, *(int(training.root.name.split("-")[0]) for training in trainings)})
     costs = cost_model_from_study(study, plan.space)
     export_seconds = costs.finalization_slot_seconds(
         [recipe_from_parameters(plan.space, trials[number].params) for number in likely_members], 0
@@ -229,8 +229,7 @@ def _eligible_trials(plan: SearchPlan, study: optuna.Study) -> list[tuple[int, f
 def _delete_unneeded_weights(run: RunDirectory) -> None:
     """Deletes checkpoints of all trainings and the weights of those that are not in the ensemble: they fill disks."""
     members = {network.folder.resolve() for network in read_ensemble(run).networks}
-    for parent in (run.root / "trials", run.root / "refits"):
-        for folder in parent.iterdir() if parent.is_dir() else []:
-            (folder / "checkpoint.npz").unlink(missing_ok=True)
-            if folder.resolve() not in members:
-                (folder / "best.npz").unlink(missing_ok=True)
+    for training in (*run.trials(), *run.refits()):
+        training.checkpoint.delete()
+        if training.root.resolve() not in members:
+            training.weights.delete()

@@ -220,7 +220,7 @@ def resolve_weights(space: SearchSpace, weights_dir: Path | None) -> WeightsFile
 
 def run_space_path(run: RunDirectory) -> Path:
     """The run's own copy of its space: a resume does not depend on a file that may change."""
-    return run.root / "space.yaml"
+    return run.space
 
 
 def save_space(run: RunDirectory, path: Path) -> None:

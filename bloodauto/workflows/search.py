@@ -296,7 +296,7 @@ def _execute(plan: SearchPlan, study: optuna.Study, address: str | None, progres
         save_run_data(run, plan.data)
         ledger = open_ledger(run, settings)
         progress.planned(plan, ledger)
-        finished = run.ensemble.path.is_file() and (run.export.root / "labels.json").is_file()
+        finished = run.ensemble.exists and run.export.labels.exists
         if not finished:
             write_text(run.next_steps, _next_steps(run, finished=False))
             _log.info(
@@ -349,7 +349,7 @@ def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: floa
         trials={outcome: counts.get(outcome, 0) for outcome in _OUTCOMES},
         best=best,
         ensemble={} if ensemble is None else ensemble.scores.known(),
-        export=run.export.root if (run.export.root / "labels.json").is_file() else None,
+        export=run.export.root if run.export.labels.exists else None,
         pareto_front=() if front is None else front.trials,
         external_estimate=None if held_out_test is None else held_out_test.external,
     )
@@ -362,5 +362,5 @@ def _next_steps(run: RunDirectory, *, finished: bool) -> str:
         f"bloodauto report --run {run.root}\n"
         f"bloodauto dashboard --run {run.root}\n"
         f"bloodauto export-best --run {run.root} --output best\n"
-        f"bloodauto predict {run.export.root / 'model.keras'} IMAGES --output predictions.csv\n"
+        f"bloodauto predict {run.export.keras_model} IMAGES --output predictions.csv\n"
     )

@@ -25,6 +25,7 @@ from bloodauto.models.device import cached_device_settings, claim_device_if_unus
 from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.input_pipeline import num_augmentation_processes
 from bloodauto.training.options import TrainOptions
 from bloodauto.training.result import TrialResult
@@ -66,7 +67,7 @@ class TrainResult:
         tta = self.with_tta
         return {
             "run": str(self.run_dir),
-            **self.result.to_json(),
+            **self.result.to_artifact().model_dump(mode="json", exclude={"validation"}),
             "with_tta": None if tta is None else {"accuracy": tta.clean.accuracy, "shift": tta.score},
             "forward_passes": self.forward_passes,
         }
@@ -117,7 +118,7 @@ def train(
     loaded = load_recipe(find_recipe_file(recipe), smoke=smoke)
     check_recipe(loaded)
     run = RunDirectory(Path(run_dir))
-    previous = run.root / "recipe.yaml"
+    previous = run.single_training.recipe
     if previous.is_file() and load_recipe(previous).id != loaded.id:
         raise RunError(f"{run.root}: another recipe was trained there; take another --run.")
     with restored_process_state():
@@ -174,7 +175,10 @@ def _dataset(data: str, image_size_px: int | None, *, smoke: bool) -> CellDatase
 
 def _evaluate_with_tta(recipe: Recipe, fold_data: FoldData, folder: Path) -> Evaluation:
     network = trained_network(
-        recipe, folder / "best.npz", num_classes=fold_data.num_classes, image_shape_px=fold_data.image_shape_px
+        recipe,
+        TrainingDirectory(folder).weights.path,
+        num_classes=fold_data.num_classes,
+        image_shape_px=fold_data.image_shape_px,
     )
     network_with_tta = with_tta(network, tta_weights(recipe.tta_transforms))
     return Evaluator(fold_data, SYSTEM_CLOCK).evaluate(network_with_tta)

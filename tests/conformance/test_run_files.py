@@ -16,7 +16,8 @@ from bloodauto.run.study_attributes import StudyAttributes, TrialAttributes
 from bloodauto.run.training_directory import TrainingDirectory
 
 PACKAGE = Path(artifacts.__file__).resolve().parents[2]
-#: Names that are also those of files outside a run: a settings file is named in messages about it.
+#: Copied into an archive that must work without this project.
+_STANDALONE = {"codabench_model.py"}
 _ATTRIBUTE_METHODS = {"user_attrs", "set_user_attr"}
 
 
@@ -41,7 +42,7 @@ def _modules() -> list[Path]:
     return [
         path
         for path in sorted(PACKAGE.rglob("*.py"))
-        if "_shipped" not in path.parts and path.relative_to(PACKAGE).parts[0] != "run"
+        if "_shipped" not in path.parts and path.relative_to(PACKAGE).parts[0] != "run" and path.name not in _STANDALONE
     ]
 
 

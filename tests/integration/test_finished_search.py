@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 
 from bloodauto.data.load import load_dataset
 from bloodauto.run.artifacts import WorkerProcess
-from bloodauto.run.files import read_json
 from tests.command_line import all_files, bloodauto_here, charges, study_trials
 from tests.search_fixtures import FinishedSearch, Inputs
 
@@ -60,9 +59,7 @@ def test_the_study_records_how_every_trial_ended(finished_search: FinishedSearch
     for trial in complete:
         history = finished_search.run.trial(trial.number).history.read().epochs
         assert trial.intermediate_values == {report.epoch: report.objective for report in history}
-        assert trial.value == pytest.approx(
-            read_json(finished_search.run.trial(trial.number).root / "result.json")["objective"]
-        )
+        assert trial.value == pytest.approx(finished_search.run.trial(trial.number).result.read().objective)
         assert trial.user_attrs["outcome"] == "complete"
         assert trial.user_attrs["device_seconds"] > 0
     for trial in trials:
@@ -182,7 +179,7 @@ def test_export_best_with_tta_reports_its_cost_and_does_not_change_the_run(
         "export-best", "--run", finished_search.run.root, "--output", output, "--format", "keras", "--tta"
     )
     assert command.code == 0, command.err
-    networks = sum(len(member["networks"]) for member in read_json(finished_search.run.ensemble.path)["members"])
+    networks = len(finished_search.run.ensemble.read().networks)
     # The recipes of this space name no TTA transforms: identity, both flips and the half turn are the standard.
     assert f"{4 * networks} passes an image instead of {networks}" in command.err
     card = (output / "README.md").read_text()

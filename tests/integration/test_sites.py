@@ -18,7 +18,6 @@ import pytest
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.write import write_dataset
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json
 from tests.command_line import Completed, bloodauto, bloodauto_here, charges
 from tests.search_fixtures import Inputs
 
@@ -108,24 +107,24 @@ def test_the_ensemble_is_made_of_the_pareto_front(sites_search: SitesSearch) -> 
     assert summary["spent_device_seconds"] <= summary["budget_device_seconds"]
     # Its other members are refits of these trials.
     on_pareto_front = {row["trial"] for row in summary["front"]}
-    members = read_json(sites_search.run.ensemble.path)["members"]
-    assert {member["trial"] for member in members if member["kind"] == "trial"} <= on_pareto_front
+    members = sites_search.run.ensemble.read().members
+    assert {member.trial for member in members if member.kind == "trial"} <= on_pareto_front
 
 
 def test_sites_are_folds_and_each_has_its_score(sites_search: SitesSearch) -> None:
-    parts = {part["name"] for part in read_json(sites_search.run.splits.path)["parts"]}
+    parts = {part.name for part in sites_search.run.splits.read().parts}
     assert {"near", "far"} <= parts
-    scores = {row["site"]: row for row in read_json(sites_search.run.root / "site_scores.json")}
+    scores = {score.site: score for score in sites_search.run.site_scores.read().sites}
     assert scores
     assert set(scores) <= {"near", "far"}
-    assert all(row["images"] > 100 and 0 <= row["accuracy"] <= 1 for row in scores.values())
+    assert all(score.images > 100 and 0 <= score.accuracy <= 1 for score in scores.values())
 
 
 def test_every_training_predicts_the_target_images(sites_search: SitesSearch) -> None:
-    estimate = read_json(sites_search.run.root / "target.json")
-    assert estimate["images"] == 120
-    assert 0 < estimate["accuracy"] < 1
-    results = [read_json(path) for path in sorted((sites_search.run.root / "trials").glob("*/result.json"))]
+    estimate = sites_search.run.target_estimate.read()
+    assert estimate.images == 120
+    assert 0 < estimate.accuracy < 1
+    results = [training.result.read() for training in sites_search.run.trials() if training.result.exists]
     assert results
     for result in results:
         both = (result["shift"] + result["target_estimate"]) / 2

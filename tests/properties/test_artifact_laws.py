@@ -35,7 +35,7 @@ from bloodauto.run.artifacts import (
     ParetoTrial,
     SplitsFile,
     TrainingHistory,
-    TrialResult,
+    TrainingResult,
     ValidationPredictions,
 )
 from bloodauto.run.artifacts.base import VERSION_KEY
@@ -78,7 +78,7 @@ ARTIFACTS = st.one_of(
     st.from_type(SplitsFile),
     st.builds(ParetoFront, objectives=st.lists(TEXT).map(tuple), trials=st.lists(PARETO_TRIALS, max_size=3).map(tuple)),
     st.builds(
-        TrialResult,
+        TrainingResult,
         averaged_epochs=st.none() | AVERAGED,
         metrics=METRICS,
         validation=st.none(),

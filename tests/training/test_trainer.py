@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -48,9 +47,9 @@ def test_it_learns_and_leaves_everything_behind(fold_data, recipe_of, stage_of, 
     assert tuple(reports) == result.history
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
     assert len(TrainingHistory.read(tmp_path / "history.json").epochs) == 8
-    written = json.loads((tmp_path / "result.json").read_text())
-    assert written["objective"] == result.objective
-    assert written["shift"] == result.evaluation.score
+    written = TrainingDirectory(tmp_path).result.read()
+    assert written == result.to_artifact()
+    assert (written.objective, written.shift) == (result.objective, result.evaluation.score)
     assert all(0 <= report.shift <= 1 and 0 < report.evaluation_seconds < report.seconds for report in reports)
 
     saved = np.load(tmp_path / "predictions.npz", allow_pickle=False)
@@ -219,7 +218,7 @@ def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(fold_data, rec
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * 99])
 def test_a_damaged_checkpoint_is_a_clear_error(fold_data, recipe_of, tmp_path, damage):
     (tmp_path / "checkpoint.npz").write_bytes(damage(b"PK\x03\x04" + bytes(400)))
-    with pytest.raises(RunError, match=r"checkpoint\.npz: expected a checkpoint.*Delete it to start over"):
+    with pytest.raises(RunError, match=r"checkpoint\.npz: could not read it.*Delete it to start this training over"):
         run(recipe_of(), fold_data, tmp_path)
 
 

@@ -86,7 +86,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
 
 def test_the_smallest_network_of_the_run_is_the_student_and_is_trained_without_labels(searched: Searched) -> None:
     sizes = {
-        number: read_json(searched.run.trial(number).root / "result.json")["parameters"]
+        number: searched.run.trial(number).result.read().parameters
         for number in range(len(list((searched.run.root / "trials").iterdir())))
     }
     recipe = find_student(searched.run, "smallest")

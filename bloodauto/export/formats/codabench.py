@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bloodauto.export.parity import ParitySample, check_labels
 from bloodauto.run.artifacts import Labels as LabelsFile
+from bloodauto.run.directory import SUBMISSION_FILE
 from bloodauto.run.files import atomic_path
 from bloodauto.types import Images, Labels
 
@@ -31,7 +32,7 @@ class CodabenchExporter:
     """
 
     name = "codabench"
-    file_name = "submission.zip"
+    file_name = SUBMISSION_FILE
 
     def write(self, model: keras.Model, labels: LabelsFile, path: Path) -> None:
         """Writes the archive."""

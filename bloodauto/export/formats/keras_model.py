@@ -8,6 +8,7 @@ import keras
 
 from bloodauto.export.parity import ParitySample, check_probabilities
 from bloodauto.run.artifacts import Labels
+from bloodauto.run.directory import KERAS_MODEL_FILE
 from bloodauto.run.files import atomic_path
 
 
@@ -15,7 +16,7 @@ class KerasExporter:
     """Writes ``model.keras``; see ``Exporter``."""
 
     name = "keras"
-    file_name = "model.keras"
+    file_name = KERAS_MODEL_FILE
 
     def write(self, model: keras.Model, labels: Labels, path: Path) -> None:
         """Writes the model without an optimizer; the class names are in ``labels.json`` beside it."""

@@ -55,7 +55,7 @@ from bloodauto.run.artifacts.training import (
     NetworkWeights,
     TrainingFailure,
     TrainingHistory,
-    TrialResult,
+    TrainingResult,
     VariantOutcome,
     WorkerProcess,
 )
@@ -118,7 +118,7 @@ __all__ = [
     "TrainedNetwork",
     "TrainingFailure",
     "TrainingHistory",
-    "TrialResult",
+    "TrainingResult",
     "TtaPredictions",
     "ValidationFigures",
     "ValidationPredictions",

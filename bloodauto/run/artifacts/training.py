@@ -73,7 +73,7 @@ class AveragedEpochs(Record):
     adopted: bool
 
 
-class TrialResult(Artifact):
+class TrainingResult(Artifact):
     """``result.json``: what a training came to.
 
     Attributes:

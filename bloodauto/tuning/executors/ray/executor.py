@@ -115,7 +115,7 @@ class _Bridge:
             "train_until_unix": None if within is None else time.time() + within,
             "start_weights": None
             if start is None
-            else str((self.run.trial(start).root / "best.npz").relative_to(self.run.root)),
+            else str((self.run.trial(start).weights.path).relative_to(self.run.root)),
             "hard_limit_unix": time.time() + self.scheduler.seconds_until_hard_limit(assignment),
         }
 
