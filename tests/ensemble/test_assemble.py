@@ -34,7 +34,7 @@ from bloodauto.run.artifacts import (
     PerClassScaling,
     SiteInfo,
     TrainedNetwork,
-    TrialResult,
+    TrainingResult,
     TtaPredictions,
     ValidationPredictions,
 )
@@ -51,9 +51,9 @@ SCALED = Calibration(
 )
 
 
-def _result(objective: float) -> TrialResult:
+def _result(objective: float) -> TrainingResult:
     """Of a network of 1,000 parameters."""
-    return TrialResult(
+    return TrainingResult(
         finished=True,
         objective=objective,
         metrics=Metrics(loss=0.5, accuracy=objective, balanced_accuracy=objective, macro_f1=objective),

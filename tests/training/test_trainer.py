@@ -9,6 +9,7 @@ from bloodauto.config.recipe import load_recipe
 from bloodauto.errors import RecipeError, RunError, TrialRejected, WeightsError
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import Checkpoint, NetworkWeights, TrainingHistory
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.trainer import TrainOptions, train, train_epochs
 
