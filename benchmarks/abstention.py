@@ -23,7 +23,7 @@ import numpy as np
 from single_training import train_network
 
 from bloodauto.config.recipe import Recipe, load_recipe
-from bloodauto.config.recipe.experiments import find_recipe_file
+from bloodauto.config.shipped import find_recipe_file
 from bloodauto.data.clean import clean
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.load import load_dataset

@@ -43,7 +43,7 @@ import psutil
 from augment_policies import PlainOpenCV, StepByStep
 
 from bloodauto.config.recipe import OperationStep, RandAugmentSettings, load_recipe
-from bloodauto.config.recipe.experiments import find_recipe_file
+from bloodauto.config.shipped import find_recipe_file
 from bloodauto.transforms import (
     ApplyOperation,
     BatchAugmenter,

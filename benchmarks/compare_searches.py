@@ -22,6 +22,7 @@ import numpy as np
 from single_training import train_network
 from site_evaluator import Predict, SiteEvaluator, markdown_header, markdown_row
 
+from bloodauto.config.machine import available_cores
 from bloodauto.config.recipe import load_recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.data.dataset import CellDataset
@@ -32,12 +33,12 @@ from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.export.model import load_model
 from bloodauto.models.backbones import find_weights
-from bloodauto.models.device import limit_native_threads
+from bloodauto.models.device import Device, limit_native_threads
 from bloodauto.models.network import trained_network
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.limits import TimeLimits
-from bloodauto.training.options import TrainOptions
+from bloodauto.training.trainer import TrainOptions
 from bloodauto.tuning.refits import with_extended_epochs
 
 #: More epochs than fit into any time limit.
@@ -73,7 +74,7 @@ def single_recipe(
     options = TrainOptions(
         weights_file=find_weights(recipe.backbone.name, recipe.backbone.weights, weights_dir),
         limits=TimeLimits(training_seconds=seconds),
-        num_threads=os.cpu_count() or 1,
+        device=Device(available_cores()),
     )
     fold_data = prepare_fold(dataset, splits, ShiftSuite(seed=0, num_images=128), max_subset_images=256)
     network = train_network(with_extended_epochs(recipe, _EPOCH_FACTOR), fold_data, seed=0, options=options)

@@ -21,7 +21,7 @@ from single_training import train_network
 from site_evaluator import Predict, SiteEvaluator, markdown_header, markdown_row
 
 from bloodauto.config.recipe import load_recipe
-from bloodauto.config.recipe.experiments import find_recipe_file
+from bloodauto.config.shipped import find_recipe_file
 from bloodauto.data.clean import clean
 from bloodauto.data.load import load_dataset
 from bloodauto.data.split import make_splits

@@ -13,8 +13,7 @@ from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.models.backbones import find_weights
 from bloodauto.models.network import trained_network
-from bloodauto.training.options import TrainOptions
-from bloodauto.training.trainer import train
+from bloodauto.training.trainer import TrainOptions, train
 
 
 def train_network(

@@ -63,7 +63,8 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
 
     from bloodauto.models.device import cached_device_settings
     from bloodauto.models.network import apply_unfreeze, build_network
-    from bloodauto.training.optimizers import build_loss, build_optimizer
+    from bloodauto.training.losses import build_loss
+    from bloodauto.training.optimizers import build_optimizer
 
     choice = cached_device_settings(on_gpu=False)
     keras.config.set_dtype_policy(choice.precision)
@@ -156,7 +157,7 @@ def main() -> None:
     os.sched_setaffinity(0, cores)
 
     from bloodauto.config.recipe import load_recipe
-    from bloodauto.config.recipe.experiments import find_recipe_file
+    from bloodauto.config.shipped import find_recipe_file
     from bloodauto.models.device import claim_device
 
     claim_device(cores=len(cores), gpu_fraction=0.0)

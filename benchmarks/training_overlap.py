@@ -32,8 +32,8 @@ from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.models.batch_norm import adapted_batch_norm_weights
-from bloodauto.training.options import TrainOptions
 from bloodauto.training.suite_weights import shift_suite_for
+from bloodauto.training.trainer import TrainOptions
 from bloodauto.types import Mask, Probabilities
 
 EXTERNAL_SITES = ("lab_b", "lab_c")

@@ -210,7 +210,7 @@ def augment(
     import numpy as np
 
     from bloodauto.config.recipe import load_recipe
-    from bloodauto.config.recipe.experiments import find_recipe_file
+    from bloodauto.config.shipped import find_recipe_file
     from bloodauto.training.augmentation_preview import augmentation_preview, augmentation_sheet
     from bloodauto.workflows.datasets import read_dataset
 

@@ -71,8 +71,8 @@ def spaces(
     ] = None,
 ) -> None:
     """List and check the search spaces."""
-    from bloodauto.config.shipped import shipped_folder
-    from bloodauto.workflows.planning import find_space, load_checked_space
+    from bloodauto.config.shipped import find_space, shipped_folder
+    from bloodauto.workflows.planning import load_checked_space
 
     paths = sorted(shipped_folder("search_spaces").glob("*.yaml")) if space is None else [find_space(space)]
     for path in paths:

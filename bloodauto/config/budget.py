@@ -1,4 +1,4 @@
-"""What a search may spend, as people write it: ``40gpu-h``, ``30cpu-min``, ``2h``."""
+"""Budgets as people write them: ``40gpu-h``, ``30cpu-min``, ``2h``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _FORM = re.compile(r"(?P<amount>\d+(?:\.\d+)?|\.\d+)\s*(?:(?P<device>cpu|gpu)-)?
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget as given.
+    """A budget.
 
     Attributes:
-        text: as typed.
+        text: As typed.
         kind: ``cpu`` and ``gpu`` count device-seconds (devices reserved x seconds reserved), ``wall`` counts seconds.
-        seconds: the amount, in device-seconds or wall seconds.
+        seconds: The amount, in device-seconds or wall-clock seconds.
     """
 
     text: str
@@ -27,15 +27,26 @@ class Budget:
     seconds: float
 
     def device_seconds(self, devices: float) -> float:
-        """The budget in device-seconds when ``devices`` are reserved throughout."""
+        """The budget in device-seconds.
+
+        Args:
+            devices: Devices that are reserved throughout.
+        """
         return self.seconds * devices if self.kind == "wall" else self.seconds
 
 
 def parse_budget(text: str) -> Budget:
     """Reads a budget.
 
+    Args:
+        text: An amount and a unit: ``s``, ``min``, ``h`` or ``d`` for wall-clock time, after ``cpu-`` or ``gpu-`` for device time.
+
     Raises:
-        BudgetError: not of the form, or nothing.
+        BudgetError: Not of this form, or nothing.
+
+    Example:
+        >>> parse_budget("1.5gpu-h").seconds, parse_budget("2h").device_seconds(4)
+        (5400.0, 28800.0)
     """
     match = _FORM.fullmatch(text.strip().lower())
     if match is None:

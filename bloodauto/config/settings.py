@@ -153,7 +153,7 @@ class SearchSettings(EnsembleLimits, Artifact):
 
     Unit: trials. Default: as many as the budget affords. Example: ``--max-trials 50``."""
 
-    max_members: Annotated[int, Field(ge=1)] = 4  # type: ignore[assignment]  # a search always has a limit
+    max_members: Annotated[int, Field(ge=1)] = 4
     """Largest number of ensemble members; see ``EnsembleLimits``.
 
     Unit: members. Default: 4. Example: ``--max-members 1``."""

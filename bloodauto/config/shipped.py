@@ -1,18 +1,26 @@
-"""The search spaces and recipes that come with the package."""
+"""The search spaces and recipes that are shipped with the package, by name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from bloodauto.errors import UserError
+from bloodauto.config.validation import did_you_mean
+from bloodauto.errors import RecipeError, UserError
+
+_YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def shipped_folder(kind: Literal["search_spaces", "trials"]) -> Path:
-    """The folder of declared spaces or recipes that came with the package.
+    """The folder of shipped search spaces or recipes.
 
-    A wheel carries them inside the package; an editable install or a checkout has them beside it. This is the one
-    place that knows both.
+    A wheel has them inside the package, an editable install or a checkout beside it. No other module knows this.
+
+    Args:
+        kind: Name of the folder.
+
+    Raises:
+        UserError: The installation has no such folder.
     """
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "_shipped" / kind, package.parent / kind):
@@ -21,3 +29,52 @@ def shipped_folder(kind: Literal["search_spaces", "trials"]) -> Path:
     raise UserError(
         f"{kind}: not found in {package}/_shipped or beside it; the installation is incomplete, reinstall bloodauto."
     )
+
+
+def find_space(name: str) -> Path:
+    """The file of a search space.
+
+    Args:
+        name: A path, or the name of a shipped search space.
+
+    Raises:
+        RecipeError: Neither; the message names the nearest shipped one.
+
+    Example:
+        >>> find_space("tiny").name
+        'tiny.yaml'
+    """
+    path = Path(name)
+    if path.suffix in _YAML_SUFFIXES or path.is_file():
+        return path
+    shipped = {file.stem: file for file in shipped_folder("search_spaces").glob("*.yaml")}
+    if name not in shipped:
+        raise RecipeError(
+            f"--space: expected a shipped space or a .yaml file, got {name!r}; {did_you_mean(name, shipped)}"
+        )
+    return shipped[name]
+
+
+def find_recipe_file(name: str | Path) -> Path:
+    """The file of a recipe or an ablation.
+
+    Args:
+        name: A path, or the name of a shipped recipe or ablation.
+
+    Raises:
+        RecipeError: Neither; the message names the nearest shipped one.
+
+    Example:
+        >>> find_recipe_file("tiny_cnn").name
+        'tiny_cnn.yaml'
+    """
+    path = Path(name)
+    if path.suffix in _YAML_SUFFIXES or path.exists():
+        return path
+    folder = shipped_folder("trials")
+    shipped = {file.stem: file for file in [*folder.glob("*.yaml"), *folder.glob("ablations/*.yaml")]}
+    if str(name) not in shipped:
+        raise RecipeError(
+            f"expected a recipe's file or a shipped one, got {str(name)!r}; {did_you_mean(str(name), shipped)}"
+        )
+    return shipped[str(name)]

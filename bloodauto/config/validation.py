@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from bloodauto.run.yaml_files import YamlDocument
 
@@ -51,6 +51,8 @@ def did_you_mean(word: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str
     return "valid: " + ", ".join(names) if names else ""
 
 
+#: A field that takes a list for a tuple: YAML has no tuples. Everything else stays strict.
+ListField: Any = Field(strict=False)
 _MAX_REPR_CHARACTERS = 80
 #: What pydantic's types of errors expected, in the words of our messages.
 _EXPECTED_PHRASES = {
@@ -216,7 +218,7 @@ def _is_inside(location: tuple[int | str, ...], outer: tuple[int | str, ...]) ->
     return len(location) > len(outer) and location[: len(outer)] == outer
 
 
-def place_in(origin: YamlDocument | str) -> Callable[[str], str]:
+def location_in(origin: YamlDocument | str) -> Callable[[str], str]:
     """Names the place of a dotted path by file, line and path.
 
     Args:
@@ -226,14 +228,14 @@ def place_in(origin: YamlDocument | str) -> Callable[[str], str]:
         A function of a dotted path, for ``explain_validation_error``.
     """
 
-    def place(dotted: str) -> str:
+    def locate(dotted: str) -> str:
         where = origin.location(dotted) if isinstance(origin, YamlDocument) else origin
         return f"{where}: {dotted}" if dotted else where
 
-    return place
+    return locate
 
 
-def explain_validation_error(error: ValidationError, root: type[BaseModel], place: Callable[[str], str]) -> str:
+def explain_validation_error(error: ValidationError, root: type[BaseModel], locate: Callable[[str], str]) -> str:
     """Explains a validation error, one line for each problem.
 
     Of the alternatives of a union, only those that share the shape of the value are explained.
@@ -241,7 +243,7 @@ def explain_validation_error(error: ValidationError, root: type[BaseModel], plac
     Args:
         error: raised by ``root``.
         root: the model that was validated.
-        place: names the place of a dotted path, for example ``place_in(document)``. The path is empty where a problem concerns
+        locate: names the location of a dotted path, for example ``location_in(document)``. The path is empty where a problem concerns
             the whole value; an empty name leaves the sentence alone.
     """
     items = error.errors()
@@ -252,18 +254,18 @@ def explain_validation_error(error: ValidationError, root: type[BaseModel], plac
         # Of a list that is too short because its members were wrong, each member has its own line.
         if not (details["type"] == "too_short" and any(_is_inside(location, details["loc"]) for location in locations))
     ]
-    by_place: dict[tuple[str, bool], list[_Problem]] = {}
+    by_location: dict[tuple[str, bool], list[_Problem]] = {}
     for problem in _keep_closest_members(problems):
         in_union = bool(problem.unions)
         location = problem.unions[-1][0] if in_union else problem.dotted
-        by_place.setdefault((location, in_union), []).append(problem)
+        by_location.setdefault((location, in_union), []).append(problem)
     lines: dict[str, None] = {}
-    for (location, _), group in by_place.items():
+    for (location, _), group in by_location.items():
         together = _union_sentence(group, root)
         sentences = (
             [(location, together)] if together else [(problem.dotted, _sentence(problem, root)) for problem in group]
         )
         for dotted, sentence in sentences:
-            where = place(dotted)
+            where = locate(dotted)
             lines[f"{where}: {sentence}" if where else sentence] = None
     return "\n".join(lines)

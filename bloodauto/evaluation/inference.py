@@ -51,7 +51,7 @@ def predict_outputs(
 
     With ``rows`` one batch at a time is read from ``images``, which saves a copy. The last batch is padded, so that a graph
     is traced for one batch size only. Keras' own ``predict`` feeds through ``tf.data`` and may pause at its end; see
-    ``training.epoch_runner.as_tf_dataset``.
+    ``training.epoch.as_tf_dataset``.
 
     Args:
         model: Takes uint8 images (n, height, width, 3).

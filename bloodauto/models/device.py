@@ -1,4 +1,4 @@
-"""The device of this process: what it may use of it, and which compilation and precision are fastest on it."""
+"""The device of a process: what it may use of it, and the compilation and precision that are fastest on it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import cv2
-import numpy as np
 from pydantic import Field
 
-from bloodauto.clock import SYSTEM_CLOCK, Clock
-from bloodauto.config.machine import first_gpu_property
+from bloodauto.config.machine import available_cores, count_local_gpus, first_gpu_property
 from bloodauto.errors import RunError
 from bloodauto.models.tensorflow import import_tensorflow_quietly
 from bloodauto.run.artifacts.base import Artifact, Record
 
-if TYPE_CHECKING:
-    import keras
-
 #: Fraction of a shared GPU's memory that is left to the CUDA context and cuDNN's workspaces.
 _GPU_HEADROOM = 0.1
-_PROBE_SIZE_PX = 96
-_PROBE_BATCH = 32
 
 
 class TrainingSpeed(Record):
@@ -61,6 +55,30 @@ class DeviceSettings(Record):
     jit_compile: bool = False
     precision: str = "float32"
     measured: tuple[TrainingSpeed, ...] = ()
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a process trains on.
+
+    Attributes:
+        cores: CPU cores, at least 1.
+        gpu_fraction: Of the first visible GPU, 0 to 1; 0 trains on the CPU.
+        settings: Compilation and precision.
+
+    Example:
+        >>> Device(cores=4).on_gpu
+        False
+    """
+
+    cores: int = 1
+    gpu_fraction: float = 0.0
+    settings: DeviceSettings = field(default_factory=DeviceSettings)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is a GPU or a part of one."""
+        return self.gpu_fraction > 0
 
 
 class _DeviceCache(Artifact):
@@ -100,8 +118,7 @@ def limit_native_threads(cores: int) -> None:
     Raises:
         RunError: TensorFlow has already started its pools with other sizes.
     """
-    import tensorflow as tf
-
+    tf = import_tensorflow_quietly()
     assert cores >= 1, f"expected at least one core, got {cores}"
     cv2.setNumThreads(1)
     threading = tf.config.threading
@@ -131,9 +148,7 @@ def claim_device(*, cores: int, gpu_fraction: float) -> None:
     Raises:
         RunError: TensorFlow has already started with other threads, or the GPU's memory is unknown.
     """
-    import_tensorflow_quietly()
-    import tensorflow as tf
-
+    tf = import_tensorflow_quietly()
     limit_native_threads(cores)
     if gpu_fraction <= 0:
         tf.config.set_visible_devices([], "GPU")
@@ -160,9 +175,7 @@ def claim_device_if_unused(*, cores: int, gpu_fraction: float) -> None:
 
 def free_networks() -> None:
     """Frees the networks of ended trainings, which Keras' global state and reference cycles keep alive."""
-    import keras
-
-    keras.backend.clear_session()
+    import_tensorflow_quietly().keras.backend.clear_session()
     gc.collect()
 
 
@@ -172,81 +185,13 @@ def restored_device_state() -> Iterator[None]:
 
     What TensorFlow was told about devices and threads stays: it accepts that once in a process.
     """
-    import keras
-
+    keras = import_tensorflow_quietly().keras
     policy, threads = keras.config.dtype_policy(), cv2.getNumThreads()
     try:
         yield
     finally:
         keras.config.set_dtype_policy(policy)
         cv2.setNumThreads(threads)
-
-
-def _probe_network() -> keras.Model:
-    """A network with each kind of layer that backbones have, once: XLA's compile time is a part of what a probe costs."""
-    import keras
-    from keras import layers
-
-    inputs = keras.Input((_PROBE_SIZE_PX, _PROBE_SIZE_PX, 3))
-    x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(inputs)
-    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.ReLU(6.0)(x)
-    x = layers.Conv2D(64, 1, strides=2, use_bias=False)(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(8, dtype="float32")(x))
-
-
-def _steps_per_second(*, jit_compile: bool, precision: str, seconds: float, clock: Clock) -> float:
-    import keras
-
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        network = _probe_network()
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        network.compile(optimizer="adam", loss=loss, jit_compile=jit_compile)
-        images = np.zeros((_PROBE_BATCH, _PROBE_SIZE_PX, _PROBE_SIZE_PX, 3), dtype=np.float32)
-        labels = np.zeros(_PROBE_BATCH, dtype=np.int32)
-        # The first step traces and compiles.
-        network.train_on_batch(images, labels)
-        started, steps = clock.now(), 0
-        while steps < 1 or clock.now() - started < seconds:
-            network.train_on_batch(images, labels)
-            steps += 1
-        return steps / (clock.now() - started)
-    finally:
-        keras.config.set_dtype_policy(previous)
-
-
-def measure_device_settings(
-    *, on_gpu: bool, seconds_per_variant: float = 0.5, clock: Clock = SYSTEM_CLOCK
-) -> DeviceSettings:
-    """Measures a small network's training step with and without XLA, on a GPU also in half precision.
-
-    On a CPU half precision is not tried: its kernels exist for few layers, and converting costs more than it gains.
-
-    Args:
-        on_gpu: Whether the device is a GPU.
-        seconds_per_variant: How long each variant is measured, at least one step.
-        clock: Tells the time.
-    """
-    import keras
-
-    measured = []
-    for precision in ("float32", "mixed_float16") if on_gpu else ("float32",):
-        for jit_compile in (False, True):
-            try:
-                speed = _steps_per_second(
-                    jit_compile=jit_compile, precision=precision, seconds=seconds_per_variant, clock=clock
-                )
-            except Exception:
-                # Whatever a driver or a compiler raises: a variant that does not run is not chosen.
-                speed = 0.0
-            measured.append(TrainingSpeed(jit_compile=jit_compile, precision=precision, steps_per_second=speed))
-    keras.backend.clear_session()
-    fastest = max(measured, key=lambda speed: speed.steps_per_second)
-    return DeviceSettings(jit_compile=fastest.jit_compile, precision=fastest.precision, measured=tuple(measured))
 
 
 def _cache_path() -> Path:
@@ -263,8 +208,22 @@ def _device_key(*, on_gpu: bool) -> str:
     return f"tensorflow {version}, {model}"
 
 
+def local_device(*, measure: bool = True) -> Device:
+    """All cores that this process may run on, and the first GPU where there is one.
+
+    Args:
+        measure: Whether compilation and precision are measured, once per machine; otherwise they are the defaults.
+
+    Raises:
+        RunError: The measurement failed.
+    """
+    on_gpu = count_local_gpus() > 0
+    settings = cached_device_settings(on_gpu=on_gpu) if measure else DeviceSettings()
+    return Device(available_cores(), 1.0 if on_gpu else 0.0, settings)
+
+
 def cached_device_settings(*, on_gpu: bool) -> DeviceSettings:
-    """The settings of ``measure_device_settings``, measured once per device and TensorFlow version.
+    """The settings of ``device_speed.measure_device_settings``, measured once per device and TensorFlow version.
 
     A process of its own measures, which leaves the caller's threads and GPU memory alone. The settings are kept in a file in the
     user's cache folder.
@@ -281,7 +240,7 @@ def cached_device_settings(*, on_gpu: bool) -> DeviceSettings:
     with contextlib.suppress(RunError):
         devices = dict(_DeviceCache.read(path).devices)
     if key not in devices:
-        command = [sys.executable, "-m", "bloodauto.models.device", "gpu" if on_gpu else "cpu"]
+        command = [sys.executable, "-m", "bloodauto.models.device_speed", "gpu" if on_gpu else "cpu"]
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         if process.returncode != 0:
             raise RunError(f"the device could not be measured: {process.stderr.strip()[-300:]}")
@@ -289,9 +248,3 @@ def cached_device_settings(*, on_gpu: bool) -> DeviceSettings:
         with contextlib.suppress(OSError):
             _DeviceCache(devices=devices).write(path)
     return devices[key]
-
-
-if __name__ == "__main__":
-    gpu = sys.argv[1] == "gpu"
-    claim_device(cores=1, gpu_fraction=1.0 if gpu else 0.0)
-    sys.stdout.write(measure_device_settings(on_gpu=gpu).model_dump_json() + "\n")

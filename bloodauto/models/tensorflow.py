@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 
 from bloodauto.errors import UserError
 
@@ -14,7 +15,7 @@ from bloodauto.errors import UserError
 _START_UP_ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
-def import_tensorflow_quietly() -> None:
+def import_tensorflow_quietly() -> ModuleType:
     """Imports TensorFlow and Keras and lets TensorFlow find its devices, without its messages on standard error.
 
     TensorFlow's start-up messages come from compiled code, before any log level is read, and say on every machine without a
@@ -22,25 +23,28 @@ def import_tensorflow_quietly() -> None:
 
     Call it before the first import of a module that imports Keras: the command line and ``bloodauto.__getattr__`` do.
 
+    Returns:
+        The module ``tensorflow``.
+
     Raises:
         UserError: Keras was imported before, or is configured, with another backend than TensorFlow.
     """
-    if "tensorflow" not in sys.modules or "keras" not in sys.modules:
-        with _environment(_START_UP_ENVIRONMENT), _stderr_shown_on_failure():
-            import keras
-            import tensorflow as tf
+    is_new = "tensorflow" not in sys.modules or "keras" not in sys.modules
+    with _environment(_START_UP_ENVIRONMENT), _stderr_shown_on_failure() if is_new else contextlib.nullcontext():
+        import keras
+        import tensorflow as tf
 
-            tf.config.list_physical_devices()
-            # It warns of graphs that are built anew; every stage of a training does that, on purpose.
-            tf.get_logger().setLevel("ERROR")
-    import keras
-
+        tf.config.list_physical_devices()
+    if is_new:
+        # It warns of graphs that are built anew; every stage of a training does that, on purpose.
+        tf.get_logger().setLevel("ERROR")
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise UserError(
             f"expected Keras with the backend tensorflow, got {backend}. Set KERAS_BACKEND=tensorflow, or import bloodauto "
             "before keras."
         )
+    return tf
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What follows from the epochs so far: which is the best, whether patience is over, what a plateau does to the rate.
+"""Decisions from the epochs so far: which is the best, whether patience is exhausted, the learning rate after a plateau.
 
 All are functions of the history, so that a resumed training decides as one that was never interrupted.
 """
@@ -10,28 +10,28 @@ from collections.abc import Sequence
 from bloodauto.config.recipe import EpochMetric, Schedule, Stage
 from bloodauto.run.artifacts import EpochReport
 
-#: Shares of a stage are sums of steps; they do not reach a whole number exactly.
+#: Fractions of a stage are sums of steps, which do not reach a whole number exactly.
 _SLACK = 1e-6
 
 
 def score_of(report: EpochReport, metric: EpochMetric) -> float:
-    """The metric, turned so that more is better."""
+    """The value of a metric, with the sign of the loss turned so that larger is better."""
     return -report.loss if metric == "loss" else float(getattr(report, metric))
 
 
 def is_best(reports: Sequence[EpochReport], metric: EpochMetric) -> bool:
-    """Whether no earlier epoch was better than the last."""
+    """Whether no earlier epoch was better than the last one."""
     scores = [score_of(report, metric) for report in reports]
     return scores[-1] >= max(scores)
 
 
 def stage_metric(stage: Stage) -> EpochMetric:
-    """What decides which epoch of a stage is its best."""
+    """The metric that decides which epoch of a stage is its best."""
     return stage.early_stopping.metric if stage.early_stopping is not None else "objective"
 
 
 def patience_exhausted(reports: Sequence[EpochReport], stage: Stage) -> bool:
-    """Whether early stopping ends the stage whose epochs these are."""
+    """Whether early stopping ends the stage with these epochs."""
     if stage.early_stopping is None:
         return False
     scores = [score_of(report, stage.early_stopping.metric) for report in reports]
@@ -56,20 +56,25 @@ def keeps_last(history: Sequence[EpochReport], stages: Sequence[Stage]) -> bool:
 
 
 def plateau_factor(schedule: Schedule, epochs: int, reports: Sequence[EpochReport]) -> float:
-    """The factor on the learning rate after these epochs of a stage that has ``epochs`` of them.
+    """The factor of a plateau schedule on the learning rate.
 
-    Keras' ReduceLROnPlateau without a cool-down and without a smallest improvement, but patience is counted in the stage's
-    progress, of which an epoch is ``1 / epochs``. Where no time limit cuts the stage short that is the same; where one does,
-    as in a refit, patience is the same share of the stage.
+    As Keras' ReduceLROnPlateau without a cool-down and without a smallest improvement. Deviation: patience is counted in the
+    stage's progress, of which an epoch is ``1 / epochs``. Without a time limit that is the same; under one, as in a refit,
+    patience stays the same fraction of the stage.
+
+    Args:
+        schedule: A plateau.
+        epochs: The epochs of the whole stage.
+        reports: The stage's epochs so far.
     """
     assert schedule.metric is not None
     assert schedule.factor is not None
     assert schedule.patience_epochs is not None
-    factor, best, since = 1.0, -float("inf"), 0.0
+    factor, best, best_at = 1.0, -float("inf"), 0.0
     for report in reports:
         score = score_of(report, schedule.metric)
         if score > best:
-            best, since = score, report.stage_progress
-        elif report.stage_progress - since + _SLACK >= schedule.patience_epochs / epochs:
-            factor, since = factor * schedule.factor, report.stage_progress
+            best, best_at = score, report.stage_progress
+        elif report.stage_progress - best_at + _SLACK >= schedule.patience_epochs / epochs:
+            factor, best_at = factor * schedule.factor, report.stage_progress
     return max(factor, schedule.final_factor)

@@ -7,7 +7,7 @@ import numpy as np
 from bloodauto.config.recipe import Augmentation, Engine, Offline, Recipe
 from bloodauto.training.augmentation import engine_policy_of, mixing_of, offline_policy_of
 from bloodauto.training.imbalance import TrainingSet, cyclic_epoch_order
-from bloodauto.training.optimizers import class_weights, weight_targets
+from bloodauto.training.losses import class_weights, weight_targets
 from bloodauto.transforms import BatchAugmenter, BatchPipeline, BatchWorkers, make_synthetic_images, repeated_choice
 
 #: Augmenting takes a CPU about a tenth of what training the smallest shipped network on the same image does.

@@ -1,4 +1,4 @@
-"""Losses, class weights, optimizers and schedules of a recipe."""
+"""The optimizer of a stage: learning-rate schedule, decoupled weight decay, and learning rates by depth."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
-from bloodauto.config.recipe import Loss, Optimizer, Schedule
-from bloodauto.errors import RecipeError
-from bloodauto.training.layerwise_rates import with_rate_multipliers
+from bloodauto.config.recipe import Backbone, Optimizer, Schedule
+from bloodauto.models.backbones import block_of_layers, num_blocks
+from bloodauto.models.network import backbone_of
 
 _OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -22,100 +21,119 @@ _OPTIMIZERS = {
     "rmsprop": keras.optimizers.RMSprop,
 }
 _SGD_MOMENTUM = 0.9
-#: Names of variables that weight decay spares, as is usual: biases, and scale and shift of normalisation.
+#: Parts of the names of variables that do not decay, as is usual: biases, and scale and shift of normalisation.
 _NO_WEIGHT_DECAY = ("bias", "gamma", "beta")
-#: A geometric fall needs an end above zero.
+#: Smallest end of a geometric decay, which cannot reach 0.
 _SMALLEST_FACTOR = 1e-6
+#: Factor at the first step of a warm-up, which must not be 0.
+_FIRST_WARMUP_FACTOR = 0.01
 
 
-def check_loss(loss: Loss, num_classes: int) -> None:
-    """Checks what the grammar cannot.
-
-    Raises:
-        RecipeError: the focal loss' alpha is not for as many classes as there are.
-    """
-    if isinstance(loss.alpha, tuple) and len(loss.alpha) != num_classes:
-        raise RecipeError(
-            f"loss.alpha: expected {num_classes} factors, one for each class, got {len(loss.alpha)}; "
-            "class_weights: balanced finds factors itself."
-        )
-
-
-def build_loss(loss: Loss) -> keras.losses.Loss:
-    """The loss of logits (n, c) against one-hot or mixed targets (n, c)."""
-    if loss.name == "focal":
-        assert loss.gamma is not None
-        return keras.losses.CategoricalFocalCrossentropy(
-            alpha=1.0 if loss.alpha is None else loss.alpha,
-            gamma=loss.gamma,
-            from_logits=True,
-            label_smoothing=loss.label_smoothing,
-        )
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=loss.label_smoothing)
-
-
-def class_weights(loss: Loss, counts: np.ndarray) -> np.ndarray:
-    """One weight per class, float32 (c,), whose mean over the images is 1.
-
-    ``effective_number`` takes beta = 0.999 (Cui et al., arXiv:1901.05555).
+def learning_rate_factor(schedule: Schedule, progress: float) -> float:
+    """The factor on the learning rate at a point of a stage; of a plateau, its warm-up alone.
 
     Args:
-        counts: (c,), images of each class.
+        schedule: The stage's schedule.
+        progress: The fraction of the stage that is done; below 0 counts as 0, above 1 as 1.
+
+    Example:
+        >>> learning_rate_factor(Schedule(name="cosine", final_factor=0.0), 0.5)
+        0.5
     """
-    counts = np.maximum(counts, 1).astype(np.float64)
-    if loss.class_weights == "none":
-        return np.ones(len(counts), dtype=np.float32)
-    weights = 1 / counts if loss.class_weights == "balanced" else (1 - 0.999) / (1 - 0.999**counts)
-    return (weights / np.average(weights, weights=counts)).astype(np.float32)
-
-
-def weight_targets(targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class weights as sample weights: float32 targets (n, c) and weights (n,) with the same cross-entropy.
-
-    A target that mixes classes of different weights moves towards the heavier one; a one-hot target stays.
-    """
-    weighted = targets * weights
-    total = weighted.sum(axis=1)
-    return weighted / total[:, None], total
+    progress = min(max(progress, 0.0), 1.0)
+    if progress < schedule.warmup_fraction:
+        return max(progress / schedule.warmup_fraction, _FIRST_WARMUP_FACTOR)
+    if schedule.name in ("constant", "plateau"):
+        return 1.0
+    after_warmup = (progress - schedule.warmup_fraction) / (1 - schedule.warmup_fraction)
+    if schedule.name == "cosine":
+        return schedule.final_factor + (1 - schedule.final_factor) * 0.5 * (1 + math.cos(math.pi * after_warmup))
+    if schedule.name == "step":
+        assert schedule.steps is not None
+        after_warmup = min(math.floor(after_warmup * (schedule.steps + 1)), schedule.steps) / schedule.steps
+    return max(schedule.final_factor, _SMALLEST_FACTOR) ** after_warmup
 
 
 def build_optimizer(
     optimizer: Optimizer, rate_multipliers: Sequence[float] | None = None
 ) -> keras.optimizers.Optimizer:
-    """The optimizer; its weight decay is decoupled and spares biases and normalisation.
+    """The optimizer; its weight decay is decoupled and skips biases and normalisation.
 
     Args:
-        shares: of the learning rate, one for each variable it will be built for; None: the whole for all.
+        optimizer: The settings of a stage.
+        rate_multipliers: Factor on the learning rate of each variable that it will be built for, in their order; None: 1 for
+            all.
     """
     settings: dict[str, Any] = {"learning_rate": optimizer.learning_rate, "global_clipnorm": optimizer.clip_norm}
     if optimizer.name == "sgd":
         settings |= {"momentum": _SGD_MOMENTUM if optimizer.momentum is None else optimizer.momentum, "nesterov": True}
     if optimizer.name == "rmsprop" and optimizer.momentum is not None:
         settings["momentum"] = optimizer.momentum
-    # Keras' AdamW is its Adam with weight decay, and refuses to go without.
+    # Keras' AdamW is its Adam with weight decay, and refuses to work without.
     kind = _OPTIMIZERS["adam" if optimizer.name == "adamw" else optimizer.name]
     if rate_multipliers is not None:
-        return with_rate_multipliers(
-            kind, rate_multipliers, weight_decay=optimizer.weight_decay, no_decay=_NO_WEIGHT_DECAY, **settings
-        )
+        return _with_rate_multipliers(kind, rate_multipliers, weight_decay=optimizer.weight_decay, **settings)
     built = kind(weight_decay=optimizer.weight_decay if optimizer.weight_decay > 0 else None, **settings)
     if optimizer.weight_decay > 0:
         built.exclude_from_weight_decay(var_names=list(_NO_WEIGHT_DECAY))
     return built
 
 
-def learning_rate_factor(schedule: Schedule, progress: float) -> float:
-    """The factor on the learning rate when ``progress`` (0-1) of the stage is done; of a plateau, its warm-up alone."""
-    progress = min(max(progress, 0.0), 1.0)
-    if progress < schedule.warmup_fraction:
-        # Never zero: the first step should move.
-        return max(progress / schedule.warmup_fraction, 0.01)
-    if schedule.name in ("constant", "plateau"):
-        return 1.0
-    after = (progress - schedule.warmup_fraction) / (1 - schedule.warmup_fraction)
-    if schedule.name == "cosine":
-        return schedule.final_factor + (1 - schedule.final_factor) * 0.5 * (1 + math.cos(math.pi * after))
-    if schedule.name == "step":
-        assert schedule.steps is not None
-        after = min(math.floor(after * (schedule.steps + 1)), schedule.steps) / schedule.steps
-    return max(schedule.final_factor, _SMALLEST_FACTOR) ** after
+def learning_rate_multipliers(network: keras.Model, backbone: Backbone, layer_decay: float) -> list[float]:
+    """Factors on the learning rate by depth: discriminative learning rates (Howard & Ruder, arXiv:1801.06146).
+
+    Deviation: they give each layer its rate; we give each block one, since the layers of a block differ in kind more than in
+    depth. The head has the factor 1, the last block ``layer_decay``, the block before it ``layer_decay`` squared.
+
+    Args:
+        network: Made by ``build_network``; unfreeze before.
+        backbone: Its backbone.
+        layer_decay: Above 0 and up to 1.
+
+    Returns:
+        One factor for each of ``network.trainable_variables``, in their order.
+    """
+    base = backbone_of(network)
+    blocks = block_of_layers(backbone, [layer.name for layer in base.layers])
+    factors = {
+        id(variable): layer_decay ** max(num_blocks(backbone) - block, 1)
+        for layer, block in zip(base.layers, blocks, strict=True)
+        for variable in layer.trainable_variables
+    }
+    return [factors.get(id(variable), 1.0) for variable in network.trainable_variables]
+
+
+class _PerVariableLearningRate:
+    """Mixed into a Keras optimizer: each variable is updated, and decayed, at its own multiple of the learning rate.
+
+    A multiple of the gradient would not do: Adam and its kin divide a gradient by its own running size, Lion by its absolute
+    value. All of Keras' optimizers multiply an update by the learning rate that ``update_step`` is given. Decay is done here
+    as well, since Keras' own uses the optimizer's rate, not the variable's.
+    """
+
+    rate_multipliers: tuple[float, ...]
+    decay: float
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        assert len(variables) == len(self.rate_multipliers), (
+            f"{len(self.rate_multipliers)} multipliers for {len(variables)} variables"
+        )
+        no_decay = [any(part in variable.name for part in _NO_WEIGHT_DECAY) for variable in variables]
+        self._decays = tuple(0.0 if is_excluded else self.decay for is_excluded in no_decay)
+        super().build(variables)  # type: ignore[misc]  # the Keras optimizer it is mixed into
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        index = self._get_variable_index(variable)  # type: ignore[attr-defined]
+        rate = keras.ops.cast(learning_rate, variable.dtype) * self.rate_multipliers[index]
+        if self._decays[index] > 0:
+            self.assign_sub(variable, variable * (self._decays[index] * rate))  # type: ignore[attr-defined]
+        super().update_step(gradient, variable, rate)  # type: ignore[misc]
+
+
+def _with_rate_multipliers(
+    kind: type[keras.optimizers.Optimizer], rate_multipliers: Sequence[float], *, weight_decay: float, **settings: Any
+) -> keras.optimizers.Optimizer:
+    """An optimizer of a Keras class with per-variable learning rates; its state is that of the class, so it resumes alike."""
+    built = type(f"Discriminative{kind.__name__}", (_PerVariableLearningRate, kind), {})(**settings)
+    built.rate_multipliers, built.decay = tuple(rate_multipliers), weight_decay
+    return built

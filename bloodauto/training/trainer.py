@@ -5,24 +5,30 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from bloodauto.clock import SYSTEM_CLOCK, Clock
+from bloodauto.config.objectives import Objective
 from bloodauto.config.recipe import Recipe
 from bloodauto.errors import TrialRejected
 from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.models.backbones import check_recipe
+from bloodauto.models.device import Device
 from bloodauto.models.network import apply_unfreeze, build_network
 from bloodauto.run.artifacts import AveragedEpochs, Checkpoint, EpochReport, NetworkWeights, TrainingHistory
 from bloodauto.run.files import write_text
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.averaging import WeightAverage, may_gain_from_averaging
-from bloodauto.training.distillation import Batches, DistillationBatches
+from bloodauto.training.distillation import Batches, DistillationBatches, Teacher
+from bloodauto.training.epoch import StageControl, TrainingProgress, first_images, fit_epoch
 from bloodauto.training.epoch_history import (
     is_best,
     keeps_last,
@@ -31,312 +37,370 @@ from bloodauto.training.epoch_history import (
     plateau_factor,
     stage_metric,
 )
-from bloodauto.training.epoch_runner import first_images, fit_epoch
 from bloodauto.training.imbalance import TrainingSet, training_set
-from bloodauto.training.input_pipeline import stage_pipeline
-from bloodauto.training.layerwise_rates import learning_rate_multipliers
-from bloodauto.training.limits import stage_ends
-from bloodauto.training.optimizers import build_loss, build_optimizer, check_loss
-from bloodauto.training.options import TrainOptions
+from bloodauto.training.input_pipeline import num_augmentation_processes, stage_pipeline
+from bloodauto.training.limits import TimeLimits, stage_ends
+from bloodauto.training.losses import build_loss, check_loss
+from bloodauto.training.optimizers import build_optimizer, learning_rate_multipliers
 from bloodauto.training.result import TrialResult, objective_of
-from bloodauto.training.stage_control import ProgressClock, StageControl
+
+#: Values of the variables of a network or an optimizer.
+Weights: TypeAlias = list[NDArray[Any]]
 
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
 #: of ImageNet's after a thousand steps.
-_LARGEST_BATCH_NORM_MOMENTUM = 0.9
+_MAX_BATCH_NORM_MOMENTUM = 0.9
+_MIN_SECONDS = 1e-9
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a recipe is trained, beside what it says itself.
+
+    Attributes:
+        objective: The score that decides which epoch is kept and when patience is exhausted.
+        weights_file: Pre-trained weights of the backbone; None: random weights.
+        start_weights: Weights of the whole network to start from, of a training of the same network; None: none.
+        device: Cores, compilation and precision. A ``TrainingSession`` sets its own.
+        limits: Until when the training may run, on the training's clock.
+        average_last_epochs: Whether the average of the last epochs' weights is kept where it is better than the best epoch, in
+            stages that may gain from it (``may_gain_from_averaging``). A search does so; a training by itself follows its recipe.
+        teacher: Gives the targets instead of the labels; see ``DistillationBatches``. None: the labels.
+    """
+
+    objective: Objective = "shift"
+    weights_file: Path | None = None
+    start_weights: Path | None = None
+    device: Device = field(default_factory=Device)
+    limits: TimeLimits = field(default_factory=TimeLimits)
+    average_last_epochs: bool = False
+    teacher: Teacher | None = None
+
+
+def never() -> bool:
+    """The ``should_stop`` of a training that nobody stops."""
+    return False
+
+
+def ignore(report: EpochReport) -> None:
+    """The ``report`` of a training whose epochs nobody follows."""
 
 
 class _Training:
-    """One training in progress."""
+    """One training in progress.
+
+    A stage has at most one weight average. ``_step_average`` is the recipe's: it follows every step, and every epoch is
+    evaluated and kept with it. ``_epoch_average`` is the search's: it follows the epochs of the last stage's last quarter, and is
+    evaluated once at the end. The checkpoint has one slot for whichever the stage has.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
         fold_data: FoldData,
         *,
+        folder: Path,
         seed: int,
         options: TrainOptions,
-        folder: Path,
         should_stop: Callable[[], bool],
         clock: Clock,
     ) -> None:
         check_recipe(recipe)
         check_loss(recipe.loss, fold_data.num_classes)
         check_augmentation(recipe)
-        self.recipe, self.fold_data, self.seed = recipe, fold_data, seed
-        self.options, self.files, self.clock = options, TrainingDirectory(folder), clock
-        self.should_stop = lambda: should_stop() or options.limits.is_past_deadline(clock.now())
+        self._recipe, self._fold_data, self._seed = recipe, fold_data, seed
+        self._options, self._files, self._clock = options, TrainingDirectory(folder), clock
+        self._should_stop = lambda: should_stop() or options.limits.is_past_deadline(clock.now())
         self._evaluator = Evaluator(fold_data, clock)
-        self._average: WeightAverage | None = None
-        self._last_epochs_average: WeightAverage | None = None
+        self._history: list[EpochReport] = []
+        self._stage = 0
+        self._stage_best: Weights = []
+        self._complete = False
+        self._compiled_stage = -1
+        self._step_average: WeightAverage | None = None
+        self._epoch_average: WeightAverage | None = None
 
-    def _progress_clock(self, saved: Checkpoint | None) -> ProgressClock:
-        steps_per_epoch = max(len(self.fold_data.train_index) // self.recipe.batch_size, 1)
-        return ProgressClock(
-            steps_per_epoch * self.recipe.total_epochs,
-            stage_ends(self.recipe),
-            training_seconds=self.options.limits.training_seconds_from(self.clock.now()),
-            done=saved.progress if saved is not None else 0.0,
-            seconds=saved.seconds if saved is not None else 0.0,
-            clock=self.clock,
-        )
-
-    def _training_set(self) -> TrainingSet:
-        fold_data = self.fold_data
-        labels = fold_data.labels[fold_data.train_index]
-        imbalance = self.recipe.imbalance
-        return training_set(fold_data.train_images, labels, fold_data.num_classes, imbalance, seed=self.seed)
-
-    def _pipeline(self, train_set: TrainingSet, stage: int) -> Batches:
-        pipeline = stage_pipeline(
-            self.recipe,
-            stage,
-            train_set,
-            images_per_epoch=len(self.fold_data.train_index),
-            seed=self.seed,
-            num_threads=self.options.num_threads,
-            num_processes=self.options.num_processes,
-        )
-        return pipeline if self.options.teacher is None else DistillationBatches(pipeline, self.options.teacher)
+    def epochs(self) -> Generator[EpochReport, None, TrialResult]:
+        """Trains; yields after every epoch, when its checkpoint is written."""
+        self._network: keras.Model = self._build()
+        saved = self._restore()
+        write_text(self._files.recipe, self._recipe.to_yaml())
+        if self._complete:
+            apply_unfreeze(self._network, self._recipe.backbone, self._recipe.stages[-1])
+            self._start_averages(saved)
+            return self._finish()
+        train_set = self._training_set()
+        while not self._complete:
+            if self._compiled_stage != self._stage:
+                self._begin_stage(train_set, saved if self._compiled_stage < 0 else None)
+            outcome = self._epoch()
+            if outcome is None:
+                break
+            report, weights = outcome
+            self._end_epoch(report, weights)
+            yield report
+        return self._finish()
 
     def _build(self) -> keras.Model:
-        keras.utils.set_random_seed(self.seed)
-        keras.config.set_dtype_policy(self.options.precision)
-        shape = self.fold_data.images.shape
+        keras.utils.set_random_seed(self._seed)
+        keras.config.set_dtype_policy(self._options.device.settings.precision)
         network = build_network(
-            self.recipe,
-            num_classes=self.fold_data.num_classes,
-            image_shape_px=(shape[1], shape[2]),
-            weights_file=self.options.weights_file,
+            self._recipe,
+            num_classes=self._fold_data.num_classes,
+            image_shape_px=self._fold_data.image_shape_px,
+            weights_file=self._options.weights_file,
         )
         for layer in network._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = min(layer.momentum, _LARGEST_BATCH_NORM_MOMENTUM)
+                layer.momentum = min(layer.momentum, _MAX_BATCH_NORM_MOMENTUM)
+        if self._options.start_weights is not None:
+            network.set_weights(NetworkWeights.read(self._options.start_weights).weights)
         return network
 
-    def _compile(self, network: keras.Model, stage: int, saved: Checkpoint | None) -> None:
-        settings = self.recipe.stages[stage]
-        apply_unfreeze(network, self.recipe.backbone, settings)
-        rate_multipliers = None
+    def _restore(self) -> Checkpoint | None:
+        """Continues from the checkpoint if there is one, and starts the clock."""
+        saved = self._files.checkpoint.read_if_exists()
+        if saved is not None:
+            self._network.set_weights(saved.weights)
+            self._history, self._stage_best = list(saved.history), list(saved.stage_best)
+            self._stage, self._complete = saved.stage, saved.complete
+        steps_per_epoch = max(len(self._fold_data.train_index) // self._recipe.batch_size, 1)
+        self._progress = TrainingProgress(
+            steps_per_epoch * self._recipe.total_epochs,
+            stage_ends(self._recipe),
+            training_seconds=self._options.limits.training_seconds_from(self._clock.now()),
+            done=0.0 if saved is None else saved.progress,
+            seconds=0.0 if saved is None else saved.seconds,
+            clock=self._clock,
+        )
+        return saved
+
+    def _training_set(self) -> TrainingSet:
+        data = self._fold_data
+        return training_set(
+            data.train_images, data.train_labels, data.num_classes, self._recipe.imbalance, seed=self._seed
+        )
+
+    def _begin_stage(self, train_set: TrainingSet, saved: Checkpoint | None) -> None:
+        """Unfreezes, compiles and prepares the batches; ``saved``: a checkpoint within the stage, or at its start."""
+        settings, network = self._recipe.stages[self._stage], self._network
+        apply_unfreeze(network, self._recipe.backbone, settings)
+        multipliers = None
         if settings.layer_decay < 1:
-            rate_multipliers = learning_rate_multipliers(network, self.recipe.backbone, settings.layer_decay)
+            multipliers = learning_rate_multipliers(network, self._recipe.backbone, settings.layer_decay)
         network.compile(
-            optimizer=build_optimizer(settings.optimizer, rate_multipliers),
-            loss=build_loss(self.recipe.loss),
+            optimizer=build_optimizer(settings.optimizer, multipliers),
+            loss=build_loss(self._recipe.loss),
             weighted_metrics=["accuracy"],
-            jit_compile=self.options.jit_compile,
+            jit_compile=self._options.device.settings.jit_compile,
         )
         if saved is not None and saved.optimizer:
             # Not the optimizer that was built: half precision wraps it in one that scales the loss.
             network.optimizer.build(network.trainable_variables)
             for variable, value in zip(network.optimizer.variables, saved.optimizer, strict=True):
                 variable.assign(value)
-        self._average = None
-        if settings.weight_averaging != "none":
-            averages, steps = (saved.averages, saved.average_steps) if saved is not None else ([], 0)
-            self._average = WeightAverage(network, settings.weight_averaging, averages=averages, steps=steps)
-        self._start_last_epochs_average(network, stage, saved)
+        self._start_averages(saved)
+        self._pipeline = self._stage_pipeline(train_set)
+        self._compiled_stage = self._stage
 
-    def _start_last_epochs_average(self, network: keras.Model, stage: int, saved: Checkpoint | None) -> None:
-        """Averages the epochs of the recipe's last quarter where nothing else does, and where it may gain anything."""
-        self._last_epochs_average = None
-        is_last = stage + 1 == len(self.recipe.stages)
-        if self.options.average_last_epochs and is_last and may_gain_from_averaging(self.recipe.stages[stage]):
-            averages, steps = (saved.averages, saved.average_steps) if saved is not None else ([], 0)
-            self._last_epochs_average = WeightAverage(network, "swa", averages=averages, steps=steps)
+    def _start_averages(self, saved: Checkpoint | None) -> None:
+        stage = min(self._stage, len(self._recipe.stages) - 1)
+        settings = self._recipe.stages[stage]
+        averages, steps = ((), 0) if saved is None else (saved.averages, saved.average_steps)
+        self._step_average = self._epoch_average = None
+        if settings.weight_averaging != "none" and not self._complete:
+            self._step_average = WeightAverage(self._network, settings.weight_averaging, averages=averages, steps=steps)
+        is_last = stage + 1 == len(self._recipe.stages)
+        if self._options.average_last_epochs and is_last and may_gain_from_averaging(settings):
+            self._epoch_average = WeightAverage(self._network, "swa", averages=averages, steps=steps)
 
-    def epochs(self) -> Generator[EpochReport, None, TrialResult]:
-        """Trains; yields after every epoch, its checkpoint written."""
-        network = self._build()
-        if self.options.start_weights is not None:
-            network.set_weights(NetworkWeights.read(self.options.start_weights).weights)
-        saved = self.files.checkpoint.read_if_exists()
-        if saved is not None:
-            network.set_weights(saved.weights)
-        history = list(saved.history) if saved is not None else []
-        stage = saved.stage if saved is not None else 0
-        stage_best = list(saved.stage_best) if saved is not None else []
-        clock = self._progress_clock(saved)
-        write_text(self.files.recipe, self.recipe.to_yaml())
-        complete = saved is not None and saved.complete
-        if complete:
-            apply_unfreeze(network, self.recipe.backbone, self.recipe.stages[-1])
-            self._start_last_epochs_average(network, len(self.recipe.stages) - 1, saved)
-            return self._finish(network, history, clock, complete=True)
-        compiled_stage = -1
-        train_set = self._training_set()
-        while not complete:
-            settings = self.recipe.stages[stage]
-            if compiled_stage != stage:
-                self._compile(network, stage, saved if compiled_stage < 0 else None)
-                pipeline = self._pipeline(train_set, stage)
-                compiled_stage = stage
-            report, judged = self._epoch(network, pipeline, clock, history, stage)
-            if report is None:
-                break
-            history.append(report)
-            if self._last_epochs_average is not None:
-                self._last_epochs_average.add_step(report.stage_progress)
-            in_stage = [one for one in history if one.stage == stage]
-            if keeps_last(history, self.recipe.stages):
-                self.files.weights.write(NetworkWeights(weights=tuple(judged)))
-            is_last_stage = stage + 1 == len(self.recipe.stages)
-            if settings.restore_best and not is_last_stage and is_best(in_stage, stage_metric(settings)):
-                stage_best = judged
-            if clock.stage_progress(stage) >= 1.0 or patience_exhausted(in_stage, settings):
-                network.set_weights(stage_best if stage_best else judged)
-                stage_best = []
-                clock.end_stage(stage)
-                stage += 1
-                complete = is_last_stage
-            self._save(
-                network, history, clock, stage, stage_best, complete=complete, same_stage=stage == compiled_stage
-            )
-            yield report
-        return self._finish(network, history, clock, complete=complete)
+    def _stage_pipeline(self, train_set: TrainingSet) -> Batches:
+        device = self._options.device
+        pipeline = stage_pipeline(
+            self._recipe,
+            min(self._stage, len(self._recipe.stages) - 1),
+            train_set,
+            images_per_epoch=len(self._fold_data.train_index),
+            seed=self._seed,
+            num_threads=1,
+            num_processes=num_augmentation_processes(device.cores, on_gpu=device.on_gpu),
+        )
+        return pipeline if self._options.teacher is None else DistillationBatches(pipeline, self._options.teacher)
 
-    def _epoch(
-        self, network: keras.Model, pipeline: Batches, clock: ProgressClock, history: list[EpochReport], stage: int
-    ) -> tuple[EpochReport | None, list[np.ndarray]]:
-        """Trains and judges; returns the report and the weights that were judged. No report: it was told to stop."""
-        started = self.clock.now()
-        settings, epoch = self.recipe.stages[stage], len(history) + 1
-        in_stage = [one for one in history if one.stage == stage]
-        plateau = settings.schedule.name == "plateau"
+    def _epoch(self) -> tuple[EpochReport, Weights] | None:
+        """Trains and evaluates; returns the report and the weights that were evaluated, None when a stop was requested."""
+        started = self._clock.now()
+        settings, epoch = self._recipe.stages[self._stage], len(self._history) + 1
+        is_plateau = settings.schedule.name == "plateau"
         control = StageControl(
             settings,
-            stage,
-            clock=clock,
-            average=self._average,
-            rate_factor=plateau_factor(settings.schedule, settings.epochs, in_stage) if plateau else 1.0,
-            should_stop=self.should_stop,
+            self._stage,
+            progress=self._progress,
+            average=self._step_average,
+            rate_factor=(
+                plateau_factor(settings.schedule, settings.epochs, self._stage_history) if is_plateau else 1.0
+            ),
+            should_stop=self._should_stop,
         )
-        waited_before = pipeline.wait_seconds
-        train_loss, train_accuracy = fit_epoch(network, pipeline, control, epoch)
-        trained = self.clock.now()
+        waited_before = self._pipeline.wait_seconds
+        train_loss, train_accuracy = fit_epoch(self._network, self._pipeline, control, epoch)
+        trained = self._clock.now()
         if control.stop_requested:
-            return None, []
+            return None
         if not math.isfinite(train_loss):
             raise TrialRejected(
                 "nan", f"the loss is {train_loss} after epoch {epoch}; a smaller learning rate may help"
             )
-        waited = pipeline.wait_seconds - waited_before
-        average = self._average
-        with (
-            average.applied(lambda: first_images(pipeline, epoch)) if average is not None else contextlib.nullcontext()
-        ):
-            evaluation = self._evaluator.evaluate_subset(network)
-            judged = network.get_weights()
-        ended = self.clock.now()
+        waited = self._pipeline.wait_seconds - waited_before
+        with self._averaged_weights(self._step_average, epoch):
+            evaluation = self._evaluator.evaluate_subset(self._network)
+            weights = self._network.get_weights()
+        ended = self._clock.now()
         report = EpochReport(
             epoch=epoch,
-            stage=stage,
+            stage=self._stage,
             seconds=ended - started,
             evaluation_seconds=ended - trained,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            learning_rate=float(network.optimizer.learning_rate.numpy()),
+            learning_rate=float(self._network.optimizer.learning_rate.numpy()),
             loss=evaluation.clean.loss,
             accuracy=evaluation.clean.accuracy,
             balanced_accuracy=evaluation.clean.balanced_accuracy,
             macro_f1=evaluation.clean.macro_f1,
             shift=evaluation.score,
-            objective=objective_of(evaluation, self.options.objective),
-            data_wait_fraction=waited / max(trained - started, 1e-9),
-            stage_progress=min(clock.stage_progress(stage), 1.0),
+            objective=objective_of(evaluation, self._options.objective),
+            data_wait_fraction=waited / max(trained - started, _MIN_SECONDS),
+            stage_progress=min(self._progress.stage_fraction(self._stage), 1.0),
         )
-        return report, judged
+        return report, weights
 
-    def _save(
-        self,
-        network: keras.Model,
-        history: list[EpochReport],
-        clock: ProgressClock,
-        stage: int,
-        stage_best: list[np.ndarray],
-        *,
-        complete: bool,
-        same_stage: bool,
-    ) -> None:
-        # Whether the average of the last epochs is any better is found out when nothing is left to train.
-        average = self._last_epochs_average if complete or self._average is None else self._average
-        if not (same_stage or complete):
+    @property
+    def _stage_history(self) -> list[EpochReport]:
+        """The epochs of the present stage."""
+        return [report for report in self._history if report.stage == self._stage]
+
+    def _averaged_weights(self, average: WeightAverage | None, epoch: int) -> contextlib.AbstractContextManager[None]:
+        if average is None:
+            return contextlib.nullcontext()
+        return average.applied(lambda: first_images(self._pipeline, epoch))
+
+    def _end_epoch(self, report: EpochReport, weights: Weights) -> None:
+        """Keeps what the epoch is good for, ends the stage if it is over, and writes the checkpoint."""
+        self._history.append(report)
+        settings = self._recipe.stages[self._stage]
+        is_last_stage = self._stage + 1 == len(self._recipe.stages)
+        if self._epoch_average is not None:
+            self._epoch_average.add_step(report.stage_progress)
+        if keeps_last(self._history, self._recipe.stages):
+            self._files.weights.write(NetworkWeights(weights=tuple(weights)))
+        if settings.restore_best and not is_last_stage and is_best(self._stage_history, stage_metric(settings)):
+            self._stage_best = weights
+        if self._progress.stage_fraction(self._stage) >= 1.0 or patience_exhausted(self._stage_history, settings):
+            self._network.set_weights(self._stage_best if self._stage_best else weights)
+            self._stage_best = []
+            self._progress.end_stage(self._stage)
+            self._stage += 1
+            self._complete = is_last_stage
+        self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
+        within_stage = self._stage == self._compiled_stage
+        average = self._step_average if within_stage and self._step_average is not None else self._epoch_average
+        if not (within_stage or self._complete):
             average = None
-        self.files.history.write(TrainingHistory(epochs=tuple(history)))
+        self._files.history.write(TrainingHistory(epochs=tuple(self._history)))
+        optimizer = self._network.optimizer.variables if within_stage else ()
         checkpoint = Checkpoint(
-            weights=tuple(network.get_weights()),
-            optimizer=tuple(np.asarray(variable) for variable in network.optimizer.variables) if same_stage else (),
-            history=tuple(history),
-            seconds=clock.seconds,
-            progress=clock.progress,
-            stage=stage,
-            complete=complete,
-            averages=tuple(average.values) if average is not None else (),
-            average_steps=average.steps if average is not None else 0,
-            stage_best=tuple(stage_best),
+            weights=tuple(self._network.get_weights()),
+            optimizer=tuple(np.asarray(variable) for variable in optimizer),
+            history=tuple(self._history),
+            seconds=self._progress.seconds,
+            progress=self._progress.fraction,
+            stage=self._stage,
+            complete=self._complete,
+            averages=() if average is None else tuple(average.values),
+            average_steps=0 if average is None else average.steps,
+            stage_best=tuple(self._stage_best),
         )
-        self.files.checkpoint.write(checkpoint)
+        self._files.checkpoint.write(checkpoint)
 
-    def _finish(
-        self, network: keras.Model, history: list[EpochReport], clock: ProgressClock, *, complete: bool
-    ) -> TrialResult:
-        averaged = self._evaluate_last_epochs_average(network, history) if complete else None
-        if self.files.weights.exists:
-            network.set_weights(self.files.weights.read().weights)
-        evaluation = self._evaluator.evaluate(network)
-        evaluation.predictions.write(self.files.predictions.path)
+    def _finish(self) -> TrialResult:
+        averaged = self._evaluate_epoch_average() if self._complete else None
+        if self._files.weights.exists:
+            self._network.set_weights(self._files.weights.read().weights)
+        evaluation = self._evaluator.evaluate(self._network)
+        evaluation.predictions.write(self._files.predictions.path)
         return TrialResult(
-            finished=complete,
-            objective=objective_of(evaluation, self.options.objective),
+            finished=self._complete,
+            objective=objective_of(evaluation, self._options.objective),
             evaluation=evaluation,
-            history=tuple(history),
-            parameters=network.count_params(),
-            seconds=clock.seconds,
+            history=tuple(self._history),
+            parameters=self._network.count_params(),
+            seconds=self._progress.seconds,
             averaged_epochs=averaged,
         )
 
-    def _evaluate_last_epochs_average(self, network: keras.Model, history: list[EpochReport]) -> AveragedEpochs | None:
-        """Keeps the average of the last epochs' weights if it is better than what was kept; the network has the last ones."""
-        last = self._last_epochs_average
-        if last is None or last.steps < 2:
+    def _evaluate_epoch_average(self) -> AveragedEpochs | None:
+        """Keeps the average of the last epochs' weights if it is better than the kept epoch."""
+        average = self._epoch_average
+        if average is None or average.steps < 2:
             return None
-        pipeline = self._pipeline(self._training_set(), len(self.recipe.stages) - 1)
-        kept = kept_report(history, self.recipe.stages).objective
-        with last.applied(lambda: first_images(pipeline, len(history))):
-            evaluation = self._evaluator.evaluate_subset(network)
-            objective = objective_of(evaluation, self.options.objective)
-            if objective > kept:
-                self.files.weights.write(NetworkWeights(weights=tuple(network.get_weights())))
-        return AveragedEpochs(epochs=last.steps, objective=objective, kept_objective=kept, adopted=objective > kept)
+        self._pipeline = self._stage_pipeline(self._training_set())
+        kept_objective = kept_report(self._history, self._recipe.stages).objective
+        with self._averaged_weights(average, len(self._history)):
+            evaluation = self._evaluator.evaluate_subset(self._network)
+            objective = objective_of(evaluation, self._options.objective)
+            is_better = objective > kept_objective
+            if is_better:
+                self._files.weights.write(NetworkWeights(weights=tuple(self._network.get_weights())))
+        return AveragedEpochs(
+            epochs=average.steps, objective=objective, kept_objective=kept_objective, adopted=is_better
+        )
 
 
 def train_epochs(
     recipe: Recipe,
     fold_data: FoldData,
     *,
-    seed: int,
-    options: TrainOptions,
     folder: Path,
-    should_stop: Callable[[], bool],
+    seed: int,
+    options: TrainOptions | None = None,
+    should_stop: Callable[[], bool] = never,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Generator[EpochReport, None, TrialResult]:
     """Trains a recipe epoch by epoch; the generator's return value is the result.
 
-    A checkpoint found in ``folder`` is gone on from. After every epoch ``folder`` holds ``recipe.yaml``, ``history.json``,
-    ``checkpoint.npz`` and ``best.npz`` (the weights that are kept, of the best epoch as a rule); at the end also
-    ``predictions.npz``.
+    The training continues from a checkpoint in ``folder``. After every epoch ``folder`` has the files ``recipe.yaml``,
+    ``history.json``, ``checkpoint.npz`` and ``best.npz`` (the weights that are kept, of the best epoch as a rule); at the end also
+    ``predictions.npz``. Keras' dtype policy and the global random generators are set; a ``TrainingSession`` or the caller
+    restores them.
 
     Args:
-        should_stop: Called after every batch; when it returns True the unfinished epoch is dropped and the training ends.
+        recipe: What is trained.
+        fold_data: Training and validation images.
+        folder: The training's directory.
+        seed: Of initial weights, sampling, order and augmentation.
+        options: How it is trained; None: the defaults.
+        should_stop: Called after every batch; when it returns True, the unfinished epoch is dropped and the training ends.
         clock: Measures time; ``options.limits`` are on it.
 
+    Yields:
+        A report after every epoch.
+
     Raises:
-        RecipeError: the recipe asks for what its backbone or the classes have not.
-        WeightsError: the weights do not fit.
-        TrialRejected: the loss is no number.
+        RecipeError: The recipe does not fit its backbone or the classes.
+        WeightsError: The pre-trained weights do not fit the network.
+        TrialRejected: The loss or an output is not finite.
     """
     training = _Training(
-        recipe, fold_data, seed=seed, options=options, folder=folder, should_stop=should_stop, clock=clock
+        recipe,
+        fold_data,
+        folder=folder,
+        seed=seed,
+        options=TrainOptions() if options is None else options,
+        should_stop=should_stop,
+        clock=clock,
     )
     return training.epochs()
 
@@ -345,17 +409,52 @@ def train(
     recipe: Recipe,
     fold_data: FoldData,
     *,
-    seed: int,
-    options: TrainOptions,
     folder: Path,
-    report: Callable[[EpochReport], None],
-    should_stop: Callable[[], bool],
+    seed: int,
+    options: TrainOptions | None = None,
+    report: Callable[[EpochReport], None] = ignore,
+    should_stop: Callable[[], bool] = never,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TrialResult:
-    """As ``train_epochs``, reporting to a function; also writes ``result.json``."""
+    """Trains a recipe as ``train_epochs`` does and writes ``result.json``.
+
+    Args:
+        recipe: As of ``train_epochs``.
+        fold_data: As of ``train_epochs``.
+        folder: As of ``train_epochs``.
+        seed: As of ``train_epochs``.
+        options: As of ``train_epochs``.
+        report: Called after every epoch, when its checkpoint is written.
+        should_stop: As of ``train_epochs``.
+        clock: As of ``train_epochs``.
+
+    Returns:
+        The result; ``finished`` is False where the training was stopped.
+
+    Raises:
+        UserError: As ``train_epochs``.
+        TrialRejected: As ``train_epochs``.
+
+    Example:
+        result = train(recipe, fold_data, folder=Path("runs/one"), seed=0)
+        print(result.objective)
+    """
     epochs = train_epochs(
-        recipe, fold_data, seed=seed, options=options, folder=folder, should_stop=should_stop, clock=clock
+        recipe, fold_data, folder=folder, seed=seed, options=options, should_stop=should_stop, clock=clock
     )
+    return finish_training(epochs, folder, report)
+
+
+def finish_training(
+    epochs: Generator[EpochReport, None, TrialResult], folder: Path, report: Callable[[EpochReport], None]
+) -> TrialResult:
+    """Runs a training to its end and writes ``result.json``.
+
+    Args:
+        epochs: The training.
+        folder: Its directory.
+        report: Called after every epoch.
+    """
     while True:
         try:
             report(next(epochs))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bloodauto.config.recipe import load_recipe
-from bloodauto.config.recipe.experiments import find_recipe_file, load_ensemble_recipes
-from bloodauto.config.shipped import shipped_folder
+from bloodauto.config.recipe.experiments import load_ensemble_recipes
+from bloodauto.config.shipped import find_recipe_file, shipped_folder
 from bloodauto.errors import RecipeError
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.run.artifacts import EpochReport

@@ -10,8 +10,8 @@ from pathlib import Path
 from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.budget import parse_budget
 from bloodauto.config.recipe import Imbalance, Loss, Recipe, load_recipe
-from bloodauto.config.recipe.experiments import find_recipe_file
 from bloodauto.config.settings import SearchSettings
+from bloodauto.config.shipped import find_recipe_file
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.assemble import combine
@@ -22,13 +22,14 @@ from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.export.built_ensemble import build_ensemble
 from bloodauto.export.ensemble_export import Exported, ExportSettings, export_run
 from bloodauto.models.backbones import check_recipe, find_weights
+from bloodauto.models.device import Device
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import DistillationResult, Ensemble, TrainedNetwork
 from bloodauto.run.directory import ExportDirectory, RunDirectory
 from bloodauto.training.distillation import Teacher, teacher_from_model
 from bloodauto.training.limits import TimeLimits
-from bloodauto.training.options import TrainOptions
-from bloodauto.training.trainer import train
+from bloodauto.training.session import TrainingSession
+from bloodauto.training.trainer import TrainOptions
 from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.refits import with_extended_epochs
@@ -254,21 +255,23 @@ class _Job:
         folder = self.run.root / "distilled"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        result = train(
-            student_recipe(self.recipe),
-            fold_data,
-            seed=self.settings.seed,
-            options=TrainOptions(
-                objective=self.settings.objectives.primary,
-                weights_file=weights,
-                start_weights=self._member_weights(),
-                limits=TimeLimits(training_seconds=limit, schedule_until=time.monotonic() + limit),
-                teacher=teacher,
-            ),
-            folder=folder,
-            report=lambda epoch: self.ledger.heartbeat(),
-            should_stop=lambda: self.seconds_left() < after / _MARGIN,
+        options = TrainOptions(
+            objective=self.settings.objectives.primary,
+            weights_file=weights,
+            start_weights=self._member_weights(),
+            limits=TimeLimits(training_seconds=limit, schedule_until=SYSTEM_CLOCK.now() + limit),
+            teacher=teacher,
         )
+        device = Device(max(int(self.settings.cpus_per_trial), 1), self.settings.gpus_per_trial)
+        with TrainingSession.open(fold_data, device=device) as session:
+            result = session.train(
+                student_recipe(self.recipe),
+                folder,
+                seed=self.settings.seed,
+                options=options,
+                report=lambda epoch: self.ledger.heartbeat(),
+                should_stop=lambda: self.seconds_left() < after / _MARGIN,
+            )
         if not result.history:
             raise _budget_too_small(self.ledger)
         network = TrainedNetwork(name="student", kind="distilled", trial=None, fold=_FOLD, folder=folder)

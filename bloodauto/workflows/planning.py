@@ -12,7 +12,6 @@ from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.settings import SearchSettings
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import NotInSpace, SearchSpace, covering_recipes, load_space, parameters_of
-from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import RecipeError, WeightsError
 from bloodauto.models.backbones import check_recipe, find_weights, num_parameters
 from bloodauto.run.directory import RunDirectory
@@ -105,29 +104,6 @@ def suite_of_space(space: SearchSpace, *, seed: int) -> ShiftSuite:
     """
     recipes = itertools.chain(covering_recipes(space), covering_recipes(space, use_last_values=True))
     return shift_suite_for(recipes, seed=seed)
-
-
-def find_space(name: str) -> Path:
-    """The file of a shipped space, or the path itself.
-
-    Args:
-        name: Name of a shipped space, or a path.
-
-    Returns:
-        The path.
-
-    Raises:
-        RecipeError: Neither; the message names the nearest shipped space.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return path
-    shipped = {file.stem: file for file in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
-    if name not in shipped:
-        raise RecipeError(
-            f"--space: expected a shipped space or a .yaml file, got {name!r}; {did_you_mean(name, shipped)}"
-        )
-    return shipped[name]
 
 
 def load_checked_space(path: Path) -> SearchSpace:

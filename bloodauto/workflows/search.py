@@ -19,6 +19,7 @@ from bloodauto.config.settings import (
     resolve_settings,
     write_settings,
 )
+from bloodauto.config.shipped import find_space
 from bloodauto.errors import RunError
 from bloodauto.run.artifacts import ExternalEstimate, ParetoTrial
 from bloodauto.run.directory import RunDirectory
@@ -27,7 +28,7 @@ from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.scheduler import Scheduler
 from bloodauto.workflows.datasets import save_run_data
 from bloodauto.workflows.finalize import complete_trials, finalize
-from bloodauto.workflows.planning import SearchPlan, find_space, plan_search, run_space_path, save_space
+from bloodauto.workflows.planning import SearchPlan, plan_search, run_space_path, save_space
 from bloodauto.workflows.process_state import restored_process_state
 from bloodauto.workflows.run_log import run_log
 from bloodauto.workflows.session import locked, open_ledger, open_study, run_trainings

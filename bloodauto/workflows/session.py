@@ -15,7 +15,7 @@ import optuna
 
 from bloodauto.config.settings import SearchSettings
 from bloodauto.errors import RunError
-from bloodauto.models.device import cached_device_settings
+from bloodauto.models.device import Device, cached_device_settings
 from bloodauto.run.directory import RunDirectory
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.ray.executor import WorkerResources, execute, start_ray, stop_ray
@@ -108,7 +108,7 @@ def run_trainings(
         False when the user interrupted.
     """
     settings = plan.settings
-    choice = cached_device_settings(on_gpu=settings.gpus_per_trial > 0)
+    device_settings = cached_device_settings(on_gpu=settings.gpus_per_trial > 0)
     resources = WorkerResources(settings.workers, settings.cpus_per_trial, settings.gpus_per_trial, address)
     slots = tuple(f"worker {index}" for index in range(settings.workers))
     for slot in slots:
@@ -151,11 +151,8 @@ def run_trainings(
             target=plan.data.target,
             options=WorkerOptions(
                 run=str(plan.run.root.resolve()),
-                cores=max(math.floor(settings.cpus_per_trial), 1),
-                gpu_fraction=settings.gpus_per_trial,
+                device=Device(max(math.floor(settings.cpus_per_trial), 1), settings.gpus_per_trial, device_settings),
                 objectives=settings.objectives,
-                jit_compile=choice.jit_compile,
-                precision=choice.precision,
                 weights_files=plan.weights_files,
                 memory_limit_bytes=_memory_limit_bytes(settings.workers),
             ),

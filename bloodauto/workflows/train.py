@@ -8,29 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from bloodauto.clock import SYSTEM_CLOCK
-from bloodauto.config.machine import available_cores, count_local_gpus
 from bloodauto.config.objectives import Objective
 from bloodauto.config.recipe import Recipe, load_recipe, tta_weights
-from bloodauto.config.recipe.experiments import find_recipe_file
+from bloodauto.config.shipped import find_recipe_file
 from bloodauto.data.clean import clean, write_cleaning_csv
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import default_splits, read_splits, write_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.errors import RunError
 from bloodauto.evaluation.evaluator import Evaluation, Evaluator
-from bloodauto.evaluation.fold_data import FoldData, prepare_fold
+from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.tta import with_tta
 from bloodauto.models.backbones import check_recipe, find_weights
-from bloodauto.models.device import cached_device_settings, claim_device_if_unused
+from bloodauto.models.device import local_device
 from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
-from bloodauto.training.input_pipeline import num_augmentation_processes
-from bloodauto.training.options import TrainOptions
 from bloodauto.training.result import TrialResult
+from bloodauto.training.session import TrainingData, TrainingSession
 from bloodauto.training.suite_weights import shift_suite_for
-from bloodauto.training.trainer import train as train_recipe
+from bloodauto.training.trainer import TrainOptions, ignore, never
 from bloodauto.workflows.datasets import SYNTHETIC, read_dataset
 from bloodauto.workflows.process_state import restored_process_state
 from bloodauto.workflows.run_log import run_log
@@ -134,37 +132,22 @@ def train(
             if not has_splits:
                 write_cleaning_csv(run.cleaning.path, dataset, cleaned)
                 write_splits(run.splits.path, dataset, splits)
-            options = _options(dataset, weights, objective, measure_device=not smoke)
-            fold_data = prepare_fold(dataset, splits, shift_suite_for([loaded], seed=seed))
-            result = train_recipe(
-                loaded,
-                fold_data,
-                seed=seed,
-                options=options,
-                folder=run.root,
-                report=(lambda epoch: None) if report is None else report,
-                should_stop=(lambda: False) if should_stop is None else should_stop,
-            )
-            passes = max(len(loaded.tta_transforms), 1)
-            tta = _evaluate_with_tta(loaded, fold_data, run.root) if result.finished and passes > 1 else None
+            training_data = TrainingData(dataset, splits, shift_suite_for([loaded], seed=seed))
+            # Measuring the device takes longer than a smoke training.
+            with TrainingSession.open(training_data, device=local_device(measure=not smoke)) as session:
+                result = session.train(
+                    loaded,
+                    run.root,
+                    seed=seed,
+                    options=TrainOptions(objective=objective, weights_file=weights),
+                    report=ignore if report is None else report,
+                    should_stop=never if should_stop is None else should_stop,
+                )
+                passes = max(len(loaded.tta_transforms), 1)
+                tta = None
+                if result.finished and passes > 1:
+                    tta = _evaluate_with_tta(loaded, session.fold(), run.root)
     return TrainResult(run.root, result, tta, passes)
-
-
-def _options(dataset: CellDataset, weights: Path | None, objective: Objective, *, measure_device: bool) -> TrainOptions:
-    """Claims the device and chooses the settings that are fastest on it; measuring takes longer than a smoke training."""
-    on_gpu = count_local_gpus() > 0
-    device = None
-    if measure_device:
-        device = cached_device_settings(on_gpu=on_gpu)
-    cores = available_cores()
-    claim_device_if_unused(cores=cores, gpu_fraction=1.0 if on_gpu else 0.0)
-    return TrainOptions(
-        objective=objective,
-        weights_file=weights,
-        jit_compile=False if device is None else device.jit_compile,
-        precision="float32" if device is None else device.precision,
-        num_processes=num_augmentation_processes(cores, on_gpu=on_gpu),
-    )
 
 
 def _dataset(data: str, image_size_px: int | None, *, smoke: bool) -> CellDataset:

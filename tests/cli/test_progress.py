@@ -6,7 +6,8 @@ import pytest
 
 from bloodauto.cli.progress import incompatible_recipe_lines
 from bloodauto.config.objectives import parse_objectives
-from bloodauto.workflows.planning import find_space, load_checked_space, load_initial_configurations
+from bloodauto.config.shipped import find_space
+from bloodauto.workflows.planning import load_checked_space, load_initial_configurations
 
 
 def test_recipes_that_differ_in_one_field_are_on_one_line() -> None:

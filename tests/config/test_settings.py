@@ -42,7 +42,7 @@ def test_defaults_follow_the_machine() -> None:
     assert (cpu_budget.workers, cpu_budget.gpus_per_trial, cpu_budget.space) == (16, 0.0, "small")
 
 
-def test_requested_values_take_the_place_of_defaults() -> None:
+def test_requested_values_replace_defaults() -> None:
     settings = resolve_settings(
         {"budget": "2h", "workers": 3, "gpus_per_trial": 0.5, "space": "tiny", "seed": None}, GPU_MACHINE
     )

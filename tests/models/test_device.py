@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.models.device import cached_device_settings, gpu_memory_limit_mib, measure_device_settings
+from bloodauto.models.device import cached_device_settings, gpu_memory_limit_mib
+from bloodauto.models.device_speed import measure_device_settings
 
 
 def put_nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

@@ -9,7 +9,7 @@ from bloodauto.config.recipe import Augmentation, ClassSynthesis, MixingSettings
 from bloodauto.errors import RecipeError
 from bloodauto.training.augmentation import mixing_of, synthesised_images
 from bloodauto.training.augmentation_preview import augmentation_preview
-from bloodauto.training.epoch_runner import as_tf_dataset
+from bloodauto.training.epoch import as_tf_dataset
 from bloodauto.training.imbalance import TrainingSet, one_hot
 from bloodauto.training.input_pipeline import (
     augmentation_of_stage,

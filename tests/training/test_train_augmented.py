@@ -9,7 +9,7 @@ import pytest
 from bloodauto.errors import RecipeError
 from bloodauto.training.trainer import TrainOptions, train
 
-OPTIONS = TrainOptions(objective="accuracy", num_threads=1)
+OPTIONS = TrainOptions(objective="accuracy")
 
 
 def losses(recipe, fold_data, folder, *, stop_after_batches: int = 10**9) -> list[float]:

@@ -1,3 +1,5 @@
+"""Trains small recipes: learning, files, stop and resume, stages, failures, time limits, mixed precision."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -5,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bloodauto.clock import SimulatedClock
 from bloodauto.config.recipe import load_recipe
 from bloodauto.errors import RecipeError, RunError, TrialRejected, WeightsError
+from bloodauto.models.device import Device, DeviceSettings
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import Checkpoint, NetworkWeights, TrainingHistory
 from bloodauto.run.training_directory import TrainingDirectory
@@ -16,18 +20,17 @@ from bloodauto.training.trainer import TrainOptions, train, train_epochs
 OPTIONS = TrainOptions(objective="accuracy")
 
 
-def run(recipe, fold_data, folder, *, seed=0, options=OPTIONS, should_stop=lambda: False):
-    """The result, and the epochs that were reported."""
+def run(recipe, fold_data, folder, *, options=OPTIONS, **arguments):
+    """The result, and the reports."""
     reports = []
     folder.mkdir(parents=True, exist_ok=True)
-    result = train(
-        recipe, fold_data, seed=seed, options=options, folder=folder, report=reports.append, should_stop=should_stop
-    )
+    arguments = {"seed": 0, **arguments}
+    result = train(recipe, fold_data, folder=folder, options=options, report=reports.append, **arguments)
     return result, reports
 
 
 class AfterCalls:
-    """True from the nth time it is asked."""
+    """Returns True from the nth call on."""
 
     def __init__(self, calls: int) -> None:
         self.left = calls
@@ -37,12 +40,13 @@ class AfterCalls:
         return self.left <= 0
 
 
-def test_it_learns_and_leaves_everything_behind(fold_data, recipe_of, stage_of, tmp_path):
+def test_a_training_learns_and_writes_its_files(fold_data, recipe_of, stage_of, tmp_path):
     # Many small batches: batch normalisation's statistics need a hundred steps to follow.
     recipe = recipe_of([stage_of(epochs=8, learning_rate=2e-3)], batch_size=4)
     result, reports = run(recipe, fold_data, tmp_path)
     assert result.finished
-    assert result.objective == result.evaluation.clean.accuracy > 0.5
+    assert result.objective == result.evaluation.clean.accuracy
+    assert result.objective > 0.3, "chance is 0.125"
     assert reports[-1].train_loss < 0.6 * reports[0].train_loss
     assert [report.epoch for report in reports] == list(range(1, 9))
     assert tuple(reports) == result.history
@@ -66,15 +70,15 @@ def test_it_learns_and_leaves_everything_behind(fold_data, recipe_of, stage_of, 
 
 @pytest.mark.slow
 def test_the_kept_weights_are_the_best_epochs(fold_data, recipe_of, stage_of, tmp_path):
-    """All validation images are judged after each epoch here, so the result must be the best epoch's score."""
-    whole = replace(fold_data, subset_rows=np.arange(len(fold_data.validation_index)))
-    whole = replace(whole, plan=replace(whole.plan, num_validation_images=len(whole.validation_index)))
-    result, reports = run(recipe_of([stage_of(epochs=4, learning_rate=0.03)]), whole, tmp_path)
+    """All validation images are evaluated after each epoch here, so the result must be the best epoch's score."""
+    full = replace(fold_data, subset_rows=np.arange(len(fold_data.validation_index)))
+    full = replace(full, plan=replace(full.plan, num_validation_images=len(full.validation_index)))
+    result, reports = run(recipe_of([stage_of(epochs=4, learning_rate=0.03)]), full, tmp_path)
     assert result.objective == max(report.objective for report in reports)
 
 
 @pytest.mark.slow
-def test_two_stages_unfreeze_and_schedule_each_for_itself(fold_data, recipe_of, stage_of, tmp_path):
+def test_each_stage_has_its_own_unfreezing_and_schedule(fold_data, recipe_of, stage_of, tmp_path):
     stages = [
         stage_of(epochs=1, unfreeze="none", learning_rate=1e-2),
         stage_of(epochs=2, unfreeze={"blocks": 1}, learning_rate=1e-3, schedule={"name": "cosine"}),
@@ -106,41 +110,45 @@ def test_a_seed_gives_the_same_training_again(fold_data, recipe_of, tmp_path):
     recipe = recipe_of(head={"dropout": 0.3}, augmentation={"orientation": True, "stain_jitter": 0.3})
     losses = [
         [report.train_loss for report in run(recipe, fold_data, tmp_path / name, seed=seed, options=options)[1]]
-        for name, seed, options in (("a", 1, OPTIONS), ("b", 1, replace(OPTIONS, num_threads=2)), ("c", 2, OPTIONS))
+        for name, seed, options in (
+            ("a", 1, OPTIONS),
+            ("b", 1, replace(OPTIONS, device=Device(cores=8))),
+            ("c", 2, OPTIONS),
+        )
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
 
 
-def test_stopped_in_mid_epoch_it_goes_on_to_the_same_end(fold_data, recipe_of, stage_of, tmp_path):
+def test_a_training_stopped_within_an_epoch_resumes_to_the_same_end(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of(
         [stage_of(epochs=3, schedule={"name": "cosine"})], head={"dropout": 0.3}, augmentation={"orientation": True}
     )
     straight, straight_reports = run(recipe, fold_data, tmp_path / "straight")
     steps = len(fold_data.train_index) // 16
 
-    folder = tmp_path / "broken"
-    part, part_reports = run(recipe, fold_data, folder, should_stop=AfterCalls(2 * steps + 3))
-    assert not part.finished
-    assert [report.epoch for report in part_reports] == [1, 2]
+    folder = tmp_path / "stopped"
+    first, first_reports = run(recipe, fold_data, folder, should_stop=AfterCalls(2 * steps + 3))
+    assert not first.finished
+    assert [report.epoch for report in first_reports] == [1, 2]
     assert not Checkpoint.read(folder / "checkpoint.npz").complete
-    rest, rest_reports = run(recipe, fold_data, folder)
+    resumed, resumed_reports = run(recipe, fold_data, folder)
 
-    assert rest.finished
-    assert [report.epoch for report in rest_reports] == [3]
-    assert [report.epoch for report in rest.history] == [1, 2, 3]
-    for one, other in zip(rest.history, straight.history, strict=True):
-        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
-        assert one.learning_rate == pytest.approx(other.learning_rate, rel=1e-4)
-    ends = [Checkpoint.read(tmp_path / name / "checkpoint.npz").weights for name in ("straight", "broken")]
-    for one, other in zip(*ends, strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-3)
-    assert rest.objective == pytest.approx(straight.objective, abs=1 / 44 + 1e-9)
+    assert resumed.finished
+    assert [report.epoch for report in resumed_reports] == [3]
+    assert [report.epoch for report in resumed.history] == [1, 2, 3]
+    for report, straight_report in zip(resumed.history, straight.history, strict=True):
+        assert report.train_loss == pytest.approx(straight_report.train_loss, rel=1e-3)
+        assert report.learning_rate == pytest.approx(straight_report.learning_rate, rel=1e-4)
+    ends = [Checkpoint.read(tmp_path / name / "checkpoint.npz").weights for name in ("straight", "stopped")]
+    for straight_weights, resumed_weights in zip(*ends, strict=True):
+        np.testing.assert_allclose(straight_weights, resumed_weights, atol=2e-3)
+    assert resumed.objective == pytest.approx(straight.objective, abs=1 / 44 + 1e-9)
     assert len(straight_reports) == 3
 
 
 @pytest.mark.slow
-def test_stopped_before_the_first_epoch_it_still_answers(fold_data, recipe_of, tmp_path):
+def test_a_training_stopped_before_its_first_epoch_still_has_predictions(fold_data, recipe_of, tmp_path):
     result, reports = run(recipe_of(), fold_data, tmp_path, should_stop=lambda: True)
     assert not result.finished
     assert reports == []
@@ -151,8 +159,8 @@ def test_stopped_before_the_first_epoch_it_still_answers(fold_data, recipe_of, t
     assert len(reports) == 2
 
 
-def test_after_a_kill_it_goes_on_from_the_last_epoch(fold_data, recipe_of, stage_of, tmp_path):
-    """A generator that is dropped is what a kill leaves: no word is written after the last epoch."""
+def test_a_killed_training_resumes_after_its_last_epoch(fold_data, recipe_of, stage_of, tmp_path):
+    """A closed generator leaves what a kill leaves: nothing is written after the last epoch."""
     recipe = recipe_of([stage_of(epochs=2)])
     steps = train_epochs(recipe, fold_data, seed=0, options=OPTIONS, folder=tmp_path, should_stop=lambda: False)
     first = next(steps)
@@ -162,13 +170,13 @@ def test_after_a_kill_it_goes_on_from_the_last_epoch(fold_data, recipe_of, stage
     assert result.history[0] == first
     assert result.seconds > first.seconds
     again, reports = run(recipe, fold_data, tmp_path)
-    assert reports == [], "what is finished is not trained again"
+    assert reports == [], "a finished training is not trained again"
     assert (again.finished, again.objective, again.history) == (True, result.objective, result.history)
 
 
 @pytest.mark.slow
 def test_patience_ends_a_stage_and_the_next_begins(fold_data, recipe_of, stage_of, tmp_path):
-    """Without anything to learn (a vanishing rate) no epoch is better than the first."""
+    """With a vanishing learning rate no epoch is better than the first."""
     stages = [
         stage_of(epochs=20, learning_rate=1e-12, unfreeze="none", early_stopping={"patience_epochs": 2}),
         stage_of(epochs=1),
@@ -178,13 +186,13 @@ def test_patience_ends_a_stage_and_the_next_begins(fold_data, recipe_of, stage_o
     assert [report.stage for report in reports] == [0, 0, 0, 1]
 
 
-def test_a_loss_that_is_no_number_rejects_the_trial(fold_data, recipe_of, stage_of, tmp_path):
+def test_a_loss_that_is_not_finite_rejects_the_trial(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of([stage_of(epochs=3, optimizer={"name": "sgd", "learning_rate": 1.0})])
-    poisoned = tmp_path / "nan.npz"
+    nan_weights = tmp_path / "nan.npz"
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
-    NetworkWeights(weights=tuple([np.full_like(value, np.nan) for value in network.get_weights()])).write(poisoned)
+    NetworkWeights(weights=tuple([np.full_like(value, np.nan) for value in network.get_weights()])).write(nan_weights)
     with pytest.raises(TrialRejected, match="smaller learning rate") as caught:
-        run(recipe, fold_data, tmp_path / "second", options=replace(OPTIONS, start_weights=poisoned))
+        run(recipe, fold_data, tmp_path / "second", options=replace(OPTIONS, start_weights=nan_weights))
     assert caught.value.reason == "nan"
     assert not (tmp_path / "second" / "result.json").exists()
 
@@ -204,14 +212,15 @@ def test_weights_ruined_by_the_last_step_reject_the_trial(fold_data, recipe_of, 
 
 
 @pytest.mark.slow
-def test_a_time_limit_ends_in_time_with_the_learning_rate_decayed(fold_data, recipe_of, stage_of, tmp_path):
+def test_a_time_limit_ends_the_training_with_its_learning_rate_decayed(fold_data, recipe_of, stage_of, tmp_path):
     recipe = recipe_of([stage_of(epochs=1000, schedule={"name": "cosine", "final_factor": 0.0})])
+    clock, options = SimulatedClock(), replace(OPTIONS, limits=TimeLimits(training_seconds=30.0))
     result, reports = run(
-        recipe, fold_data, tmp_path, options=replace(OPTIONS, limits=TimeLimits(training_seconds=30.0))
+        recipe, fold_data, tmp_path, options=options, should_stop=lambda: clock.advance(1.0) is not None, clock=clock
     )
     assert result.finished
-    assert 30 <= result.seconds < 40
-    assert 2 <= len(reports) < 1000
+    assert 30 <= result.seconds <= 31, "the batch that reaches the limit is the last"
+    assert len(reports) == 3
     assert reports[-1].learning_rate < 0.1 * 5e-3
     assert Checkpoint.read(tmp_path / "checkpoint.npz").complete
 
@@ -224,7 +233,7 @@ def test_a_damaged_checkpoint_is_a_clear_error(fold_data, recipe_of, tmp_path, d
 
 
 @pytest.mark.slow
-def test_it_starts_from_the_weights_it_is_given(fold_data, recipe_of, stage_of, tmp_path):
+def test_a_training_starts_from_given_weights(fold_data, recipe_of, stage_of, tmp_path):
     first, _ = run(recipe_of([stage_of(epochs=6)]), fold_data, tmp_path / "a")
     options = replace(OPTIONS, start_weights=tmp_path / "a" / "best.npz")
     frozen = recipe_of([stage_of(epochs=1, learning_rate=1e-9, unfreeze="none")])
@@ -232,13 +241,13 @@ def test_it_starts_from_the_weights_it_is_given(fold_data, recipe_of, stage_of, 
     assert second.objective == pytest.approx(first.objective, abs=1e-6)
 
 
-def test_more_blocks_than_there_are_is_told_before_anything_is_written(fold_data, recipe_of, stage_of, tmp_path):
+def test_too_many_blocks_are_an_error_before_anything_is_written(fold_data, recipe_of, stage_of, tmp_path):
     with pytest.raises(RecipeError, match=r"stages.0.unfreeze.blocks: expected 1 to 4 for own_cnn_4x16, got 5"):
         run(recipe_of([stage_of(unfreeze={"blocks": 5})]), fold_data, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_holds_no_weights(fold_data, recipe_of, tmp_path):
+def test_a_file_without_weights_is_an_error(fold_data, recipe_of, tmp_path):
     (tmp_path / "no.weights.h5").write_bytes(b"no weights")
     with pytest.raises(WeightsError, match="expected weights of own_cnn_4x16"):
         run(recipe_of(), fold_data, tmp_path, options=replace(OPTIONS, weights_file=tmp_path / "no.weights.h5"))
@@ -255,7 +264,7 @@ def test_a_batch_larger_than_the_data_still_trains(fold_data, recipe_of, tmp_pat
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_and_resumes(fold_data, recipe_of, stage_of, tmp_path, precision):
     recipe = recipe_of([stage_of(epochs=2)])
-    options = replace(OPTIONS, precision=precision)
+    options = replace(OPTIONS, device=Device(settings=DeviceSettings(precision=precision)))
     steps = train_epochs(recipe, fold_data, seed=0, options=options, folder=tmp_path, should_stop=lambda: False)
     next(steps)
     steps.close()

@@ -10,6 +10,7 @@ import pytest
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.settings import resolve_settings
+from bloodauto.config.shipped import find_space
 from bloodauto.config.space import covering_recipes, parameters_of
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.data.write import write_dataset
@@ -20,7 +21,7 @@ from bloodauto.tuning.budget.cost_model import Timing
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.executors.shutdown import DRIVER
 from bloodauto.workflows.finalize import _evaluate_pruned, _failures, finalize, trainings_are_done
-from bloodauto.workflows.planning import SearchPlan, find_space, plan_search
+from bloodauto.workflows.planning import SearchPlan, plan_search
 
 
 def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:

@@ -6,32 +6,37 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bloodauto.config.base_model import ListField, StrictModel
+from bloodauto.config.validation import ListField
+from bloodauto.run.artifacts.base import Record
 
 Filter = Literal["grey", "sobel", "remove_background", "normalise_stain", "standardise", "standardise_density"]
 
 
-class Input(StrictModel):
+class Input(Record):
     """What the network sees. Images of another size are resized inside the network.
 
-    ``filters``: run on the resized images in this order, inside the network and so in the exported model. ``grey``: luma
-    alone; ``sobel``: edges; ``remove_background``: white but for what absorbs red, as nuclei do; ``normalise_stain``: the
-    empty slide's colour and the strength of the stain brought to one reference; ``standardise``, ``standardise_density``: each
-    channel of each image brought to one mean and deviation, of its grey levels or of its optical density.
+    Attributes:
+        size_px: Side of the square input in pixels.
+        filters: Applied to the resized images in this order, inside the network and so in the exported model. ``grey``: luma
+            in all channels; ``sobel``: edges; ``remove_background``: white but for what absorbs red, as nuclei do;
+            ``normalise_stain``: the empty slide's colour and the strength of the stain brought to one reference;
+            ``standardise``: per-channel standardisation of each image; ``standardise_density``: the same of its optical density.
     """
 
     size_px: Annotated[int, Field(ge=32, le=640)] = 96
     filters: Annotated[tuple[Filter, ...], ListField] = ()
 
 
-class Backbone(StrictModel):
-    """The pre-trained part.
+class Backbone(Record):
+    """The part of the network that turns images into features.
 
-    ``weights``: ``imagenet``, ``none`` (random), or the path of a weights file.
-    ``batch_norm``: what unfrozen batch normalisation does in fine-tuning. ``train``: learns scale, shift and statistics;
-    ``freeze_statistics``: learns scale and shift, keeps the pre-trained statistics; ``freeze``: learns nothing.
-    ``blocks``, ``width``: of ``own_cnn`` alone (4 and 16 unless said otherwise): how often the image is halved, and the
-    filters of the first block, doubled from block to block.
+    Attributes:
+        name: ``own_cnn`` or a network of ``keras.applications``; the reference lists them.
+        weights: ``imagenet``, ``none`` (random), or the path of a weights file.
+        batch_norm: What unfrozen batch normalisation does in fine-tuning. ``train``: scale, shift and statistics are trained;
+            ``freeze_statistics``: scale and shift are trained, the pre-trained statistics are kept; ``freeze``: all are kept.
+        blocks: Of ``own_cnn`` alone: how often the image is halved; absent: 4.
+        width: Of ``own_cnn`` alone: filters of the first block, doubled from block to block; absent: 16.
     """
 
     name: str
@@ -42,13 +47,13 @@ class Backbone(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_cnn_has_a_size(cls, value: Any) -> Any:
+    def _fill_own_cnn_size(cls, value: Any) -> Any:
         if isinstance(value, dict) and value.get("name") == "own_cnn":
             return {"blocks": 4, "width": 16, **value}
         return value
 
     @model_validator(mode="after")
-    def _a_size_belongs_to_own_cnn(self) -> Backbone:
+    def _check_own_cnn_size(self) -> Backbone:
         size = (self.blocks, self.width)
         if self.name == "own_cnn" and None in size:
             raise ValueError("own_cnn needs blocks and width, not null; leave them out for 4 and 16")
@@ -58,19 +63,22 @@ class Backbone(StrictModel):
 
     @property
     def label(self) -> str:
-        """What tells architectures apart: the name, and the size of an own CNN."""
+        """The name, with the size of an ``own_cnn``: what distinguishes architectures."""
         return f"{self.name}_{self.blocks}x{self.width}" if self.name == "own_cnn" else self.name
 
 
-class Head(StrictModel):
+class Head(Record):
     """From the backbone's features to the classes: pooling, normalisation, dropout, dense layers, logits.
 
-    ``pooling``: ``avg``, ``max``, or ``gem``, the generalised mean (Radenovic et al., arXiv:1711.02512) with its power fixed
-    at 3, where the paper's learning starts and about where it ends.
-    ``normalisation``: of the pooled features.
-    ``dense_units``: one dense layer each, with ``activation``, followed by dropout.
-    ``dropout``: before the first dense layer. ``dense_dropout``: after each; null: as ``dropout``.
-    ``l2``: on the kernels of all dense layers, the logits' included: what is added to the loss for each squared weight.
+    Attributes:
+        pooling: ``avg``, ``max``, or ``gem``, the generalised mean (Radenovic et al., arXiv:1711.02512). Deviation: its power is
+            fixed at 3, where the paper's training starts and about where it ends.
+        normalisation: Of the pooled features.
+        dropout: Before the first dense layer.
+        dense_units: Units of each dense layer; each is followed by dropout.
+        activation: Of the dense layers.
+        dense_dropout: After each dense layer; absent: as ``dropout``.
+        l2: Factor of the squared kernel weights of all dense layers, the logits' included, in the loss.
     """
 
     pooling: Literal["avg", "max", "gem"] = "avg"

@@ -6,7 +6,6 @@ drawn twice as often. A ``rate`` is the chance that a part is applied to an imag
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from bloodauto.config.base_model import ListField, StrictModel
 from bloodauto.config.recipe.operations import OPERATION_SETS, OPERATION_SPECS
-from bloodauto.config.validation import did_you_mean
+from bloodauto.config.validation import ListField, did_you_mean, nearest_name
+from bloodauto.run.artifacts.base import Record
 
 Engine = Literal["bloodauto", "keras_cv"]
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -47,7 +46,7 @@ OperationName = Annotated[str, AfterValidator(_operation)]
 Operations = Annotated[str | Annotated[tuple[OperationName, ...], ListField], AfterValidator(_operation_set)]
 
 
-class RandAugmentSettings(StrictModel):
+class RandAugmentSettings(Record):
     """RandAugment: a few operations of one magnitude for each image (Cubuk et al., arXiv:1909.13719).
 
     Attributes:
@@ -65,7 +64,7 @@ class RandAugmentSettings(StrictModel):
     operations: Operations = "standard"
 
 
-class TrivialAugmentSettings(StrictModel):
+class TrivialAugmentSettings(Record):
     """TrivialAugment: one operation of a random magnitude for each image (Müller and Hutter, arXiv:2103.10158).
 
     Attributes:
@@ -77,7 +76,7 @@ class TrivialAugmentSettings(StrictModel):
     operations: Operations = "paper"
 
 
-class AugMixSettings(StrictModel):
+class AugMixSettings(Record):
     """AugMix: an image blended with augmented versions of itself (Hendrycks et al., arXiv:1912.02781).
 
     The paper's consistency loss is not a part of it.
@@ -97,7 +96,7 @@ class AugMixSettings(StrictModel):
     operations: Operations = "aug_mix"
 
 
-class OperationStep(StrictModel):
+class OperationStep(Record):
     """One operation on a fraction of the images, its strength drawn for each image.
 
     The strength is either a ``magnitude``, which means what it means in RandAugment, or an interval that it is drawn from
@@ -167,28 +166,28 @@ class OperationStep(StrictModel):
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
-class RandAugmentStep(StrictModel):
+class RandAugmentStep(Record):
     """RandAugment on a fraction of the images, ``rate``."""
 
     rand_augment: RandAugmentSettings
     rate: UnitInterval = 1.0
 
 
-class TrivialAugmentStep(StrictModel):
+class TrivialAugmentStep(Record):
     """TrivialAugment on a fraction of the images, ``rate``."""
 
     trivial_augment: TrivialAugmentSettings
     rate: UnitInterval = 1.0
 
 
-class AugMixStep(StrictModel):
+class AugMixStep(Record):
     """AugMix on a fraction of the images, ``rate``."""
 
     aug_mix: AugMixSettings
     rate: UnitInterval = 1.0
 
 
-class OneOfStep(StrictModel):
+class OneOfStep(Record):
     """One of several steps, drawn for each image.
 
     Attributes:
@@ -210,14 +209,14 @@ class OneOfStep(StrictModel):
         return self
 
 
-class SequenceStep(StrictModel):
+class SequenceStep(Record):
     """Several steps in turn: all of them, with the chance ``rate``, or none."""
 
     sequence: Annotated[tuple[Step, ...], Field(strict=False, min_length=1)]
     rate: UnitInterval = 1.0
 
 
-_STEPS: dict[str, type[StrictModel]] = {
+_STEPS: dict[str, type[Record]] = {
     "operation": OperationStep,
     "rand_augment": RandAugmentStep,
     "trivial_augment": TrivialAugmentStep,
@@ -232,11 +231,11 @@ def _step_kind(value: Any) -> str:
 
     A mapping without such a key is taken for the kind whose key is nearest, so that the error lists that kind's fields.
     """
-    if isinstance(value, StrictModel):
+    if isinstance(value, Record):
         return type(value).__name__
     keys = [key for key in value if isinstance(key, str)] if isinstance(value, dict) else []
     named = [key for key in keys if key in _STEPS]
-    close = [match for key in keys for match in difflib.get_close_matches(key, _STEPS, n=1, cutoff=0.6)]
+    close = [name for key in keys if (name := nearest_name(key, _STEPS)) is not None]
     return _STEPS[[*named, *close, "operation"][0]].__name__
 
 
@@ -262,7 +261,7 @@ OneOfStep.model_rebuild()
 SequenceStep.model_rebuild()
 
 
-class MixingSettings(StrictModel):
+class MixingSettings(Record):
     """How images of a batch are joined with each other, and their labels alike.
 
     Attributes:
@@ -277,7 +276,7 @@ class MixingSettings(StrictModel):
     rate: UnitInterval = 1.0
 
 
-class Offline(StrictModel):
+class Offline(Record):
     """Augmented images that are made once, before training or before the stage, and then used like any others.
 
     Attributes:
@@ -302,7 +301,7 @@ class Offline(StrictModel):
         return self
 
 
-class ClassSynthesis(StrictModel):
+class ClassSynthesis(Record):
     """How images are made that fill up small classes.
 
     Two images of one class are joined, so that the result keeps the label, and then augmented.
@@ -316,7 +315,7 @@ class ClassSynthesis(StrictModel):
     steps: Steps = (RandAugmentStep(rand_augment=RandAugmentSettings(num_ops=2, magnitude=0.3)),)
 
 
-class Augmentation(StrictModel):
+class Augmentation(Record):
     """What happens to a training image each time it is used, in this order.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Declared experiments beside single recipes: ablations, and ensembles whose members somebody chose."""
+"""Declared experiments beside single recipes: ablations, and ensembles of given members."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from bloodauto.config.base_model import StrictModel
 from bloodauto.config.recipe.recipe import Source
-from bloodauto.config.shipped import shipped_folder
-from bloodauto.config.validation import did_you_mean, explain_validation_error, place_in
+from bloodauto.config.validation import explain_validation_error, location_in
 from bloodauto.errors import RecipeError
+from bloodauto.run.artifacts.base import Record
 from bloodauto.run.yaml_files import YamlDocument, read_yaml
 
-_Declared = TypeVar("_Declared", bound=StrictModel)
+_Experiment = TypeVar("_Experiment", bound=Record)
 
 
-class AblationVariant(StrictModel):
+class AblationVariant(Record):
     """One row of an ablation.
 
-    ``overrides``: new values by dotted path, see ``with_overrides``; none is the base itself. ``published``: what the source
-    reports for it.
+    Attributes:
+        name: Letters, digits and ``_.+-``.
+        overrides: New values by dotted path; see ``with_overrides``. Empty: the base itself.
+        published: What the source reports for it.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.+-]+$")]
@@ -29,11 +30,15 @@ class AblationVariant(StrictModel):
     published: float | None = None
 
 
-class Ablation(StrictModel):
+class Ablation(Record):
     """Variants of one recipe.
 
-    ``base``: a recipe's file, relative to this one. ``published_metric``: what the variants' ``published`` is.
-    ``cumulative``: each variant changes the one before it rather than the base.
+    Attributes:
+        source: What is reproduced.
+        base: File of the recipe, relative to this one.
+        published_metric: What the variants' ``published`` values are.
+        cumulative: Whether each variant overrides fields of the variant before it instead of the base.
+        variants: At least two, of different names.
     """
 
     source: Source
@@ -49,64 +54,62 @@ class Ablation(StrictModel):
         if repeated:
             raise ValueError(f"variants: expected different names, got {', '.join(repeated)} more than once")
         if any(variant.published is not None for variant in self.variants) and not self.published_metric:
-            raise ValueError("published_metric: expected what the published figures are, for example hidden_accuracy")
+            raise ValueError("published_metric: expected the name of the published metric, for example hidden_accuracy")
         return self
 
 
-class EnsembleMemberRecipe(StrictModel):
-    """A recipe's file, relative to the ensemble's, and how much its answers count beside the others'."""
+class EnsembleMemberRecipe(Record):
+    """A member of an ensemble.
+
+    Attributes:
+        recipe: File of the recipe, relative to the ensemble's.
+        weight: Of its predictions, relative to the others.
+    """
 
     recipe: str
     weight: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
 
 
-class EnsembleRecipes(StrictModel):
-    """Recipes that are trained on the same images and whose probabilities are averaged."""
+class EnsembleRecipes(Record):
+    """Recipes that are trained on the same images and whose probabilities are averaged.
+
+    Attributes:
+        source: What is reproduced.
+        members: At least two.
+    """
 
     source: Source
     members: Annotated[tuple[EnsembleMemberRecipe, ...], Field(strict=False, min_length=2)]
 
 
-def find_recipe_file(name: str | Path) -> Path:
-    """The file of a shipped recipe's or ablation's name, or the path itself.
-
-    Raises:
-        RecipeError: neither; the message names the nearest shipped one.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    folder = shipped_folder("trials")
-    shipped = {file.stem: file for file in sorted([*folder.glob("*.yaml"), *folder.glob("ablations/*.yaml")])}
-    if str(name) not in shipped:
-        raise RecipeError(
-            f"expected a recipe's file or a shipped one, got {str(name)!r}; {did_you_mean(str(name), shipped)}"
-        )
-    return shipped[str(name)]
-
-
-def _load(path: Path, kind: type[_Declared]) -> tuple[_Declared, YamlDocument]:
+def _load(path: Path, kind: type[_Experiment]) -> tuple[_Experiment, YamlDocument]:
     document = read_yaml(path)
     try:
         return kind.model_validate(document.value), document
     except ValidationError as error:
-        raise RecipeError(explain_validation_error(error, kind, place_in(document))) from error
+        raise RecipeError(explain_validation_error(error, kind, location_in(document))) from error
 
 
 def load_ablation(path: Path) -> tuple[Ablation, YamlDocument]:
-    """Reads one ablation, with the file's lines for messages about its changes.
+    """Reads an ablation, with the file's lines for messages about its overrides.
+
+    Args:
+        path: The file.
 
     Raises:
-        RecipeError: as ``read_yaml``; every problem found, with its place.
+        RecipeError: As ``read_yaml``; or every problem, with its place.
     """
     return _load(path, Ablation)
 
 
 def load_ensemble_recipes(path: Path) -> EnsembleRecipes:
-    """Reads one ensemble.
+    """Reads an ensemble of recipes.
+
+    Args:
+        path: The file.
 
     Raises:
-        RecipeError: as ``load_ablation``, or a member's file that is not there.
+        RecipeError: As ``load_ablation``; or a member's file does not exist.
     """
     ensemble, document = _load(path, EnsembleRecipes)
     for index, member in enumerate(ensemble.members):

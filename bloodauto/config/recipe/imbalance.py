@@ -6,23 +6,25 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from bloodauto.config.base_model import StrictModel
 from bloodauto.config.recipe.augmentation import ClassSynthesis
+from bloodauto.run.artifacts.base import Record
 
 Sampling = Literal["none", "oversample", "undersample", "smote", "borderline_smote", "synthesise"]
 
 
-class Imbalance(StrictModel):
-    """How often the images of rare classes are seen.
+class Imbalance(Record):
+    """How often the images of each class are used.
 
-    ``oversample``: images of smaller classes are repeated until all classes are as large as the largest; ``undersample``: of
-    larger classes only as many as the smallest has are used. Which ones is drawn once, from the training's seed.
-    ``smote`` (Chawla et al., arXiv:1106.1813) and ``borderline_smote`` (Han et al., doi:10.1007/11538059_91): smaller classes
-    are filled up with blends of two similar images of the class, made once. ``synthesise``: they are filled up with images made
-    as ``synthesise`` says, once as well; its default where it is absent.
+    An epoch has the same number of steps whatever the sampling: it uses as many images as there are before sampling, and the
+    next epoch continues where it stopped. So epochs cost the same, and learning curves can be compared.
 
-    An epoch has as many steps whatever the sampling: it visits as many images as there are before sampling, and the next
-    one goes on where it left off. So epochs cost the same, and learning curves compare.
+    Attributes:
+        sampling: ``oversample``: images of smaller classes are repeated until all classes are as large as the largest.
+            ``undersample``: of larger classes only as many images as the smallest class has are used. Which ones is drawn once,
+            from the training's seed. ``smote`` (Chawla et al., arXiv:1106.1813) and ``borderline_smote`` (Han et al.,
+            doi:10.1007/11538059_91): smaller classes are filled with blends of two similar images of the class, made once.
+            ``synthesise``: they are filled with synthetic images, made once.
+        synthesise: How synthetic images are made; absent: the defaults. Only with ``sampling: synthesise``.
     """
 
     sampling: Sampling = "none"

@@ -6,33 +6,47 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bloodauto.config.base_model import ListField, StrictModel
 from bloodauto.config.recipe.augmentation import Augmentation
+from bloodauto.config.validation import ListField
+from bloodauto.run.artifacts.base import Record
 
-#: What an epoch can be told by, on the validation images; ``objective`` is what the search maximises.
+#: A score of an epoch on the validation images; ``objective`` is what the search maximises.
 EpochMetric = Literal["objective", "accuracy", "loss", "balanced_accuracy", "macro_f1"]
 
 
-class LastBlocks(StrictModel):
-    """Unfreezes the backbone's last ``blocks`` blocks; a block is a stretch of layers the registry names."""
+class LastBlocks(Record):
+    """Unfreezes the backbone's last blocks.
+
+    Attributes:
+        blocks: How many; a block is a group of layers that the table of backbones defines.
+        kinds: Only layers of these kinds; empty: all.
+    """
 
     blocks: Annotated[int, Field(ge=1, le=32)]
     kinds: Annotated[tuple[Literal["conv", "dense"], ...], ListField] = ()
 
 
-class LastLayers(StrictModel):
-    """Unfreezes the backbone's last ``layers`` layers; ``kinds`` restricts it to convolution and dense layers."""
+class LastLayers(Record):
+    """Unfreezes the backbone's last layers.
+
+    Attributes:
+        layers: How many.
+        kinds: Only layers of these kinds; empty: all.
+    """
 
     layers: Annotated[int, Field(ge=1, le=2000)]
     kinds: Annotated[tuple[Literal["conv", "dense"], ...], ListField] = ()
 
 
-class Optimizer(StrictModel):
+class Optimizer(Record):
     """How a step follows from a gradient.
 
-    ``weight_decay`` is decoupled (Loshchilov & Hutter, arXiv:1711.05101) for every optimizer. ``momentum`` is for sgd
-    (Nesterov's; 0.9 when absent) and rmsprop (none when absent). ``clip_norm``: the longest gradient over all weights
-    together; a longer one is shortened to it.
+    Attributes:
+        name: Which optimizer.
+        learning_rate: The peak of the schedule.
+        weight_decay: Decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer.
+        momentum: Of sgd (Nesterov's; absent: 0.9) and rmsprop (absent: none).
+        clip_norm: Largest norm of the gradient over all weights together; a larger gradient is scaled down to it.
     """
 
     name: Literal["adam", "adamw", "nadam", "lion", "sgd", "rmsprop"] = "adamw"
@@ -48,15 +62,21 @@ class Optimizer(StrictModel):
         return self
 
 
-class Schedule(StrictModel):
+class Schedule(Record):
     """The learning rate over one stage, as a factor of the optimizer's ``learning_rate``.
 
-    ``warmup_fraction``: share of the stage with a linear rise. After it ``constant`` stays; ``cosine`` falls to
-    ``final_factor`` along a half cosine, ``exponential`` geometrically, ``step`` in ``steps`` equal ratios at equal distances.
-    All these follow the stage's progress, whether epochs or a time limit end it.
+    All but ``plateau`` follow the stage's progress, whether epochs or a time limit end it.
 
-    ``plateau`` multiplies by ``factor`` whenever ``metric`` has not improved for ``patience_epochs`` epochs, down to
-    ``final_factor``.
+    Attributes:
+        name: ``constant``; ``cosine``: to ``final_factor`` along a half cosine; ``exponential``: geometrically; ``step``: in
+            ``steps`` equal ratios at equal distances; ``plateau``: times ``factor`` whenever ``metric`` has not improved for
+            ``patience_epochs`` epochs, down to ``final_factor``.
+        warmup_fraction: Fraction of the stage in which the rate rises linearly.
+        final_factor: The factor at the end of the stage.
+        steps: Of ``step`` alone.
+        metric: Of ``plateau`` alone.
+        factor: Of ``plateau`` alone.
+        patience_epochs: Of ``plateau`` alone.
     """
 
     name: Literal["constant", "cosine", "exponential", "step", "plateau"] = "cosine"
@@ -71,32 +91,45 @@ class Schedule(StrictModel):
     def _check_dependent_fields(self) -> Schedule:
         for owner, fields in (("step", ("steps",)), ("plateau", ("metric", "factor", "patience_epochs"))):
             for field in fields:
-                given = getattr(self, field) is not None
-                if self.name == owner and not given:
+                is_set = getattr(self, field) is not None
+                if self.name == owner and not is_set:
                     raise ValueError(f"the schedule {owner} needs {field}")
-                if self.name != owner and given:
+                if self.name != owner and is_set:
                     raise ValueError(f"{field} belongs to the schedule {owner}, not to {self.name}; leave it out")
         return self
 
 
-class EarlyStopping(StrictModel):
-    """Ends the stage when ``metric`` has not improved for ``patience_epochs`` epochs."""
+class EarlyStopping(Record):
+    """Ends the stage when a metric has not improved for some epochs.
+
+    Attributes:
+        metric: The metric.
+        patience_epochs: The epochs.
+    """
 
     metric: EpochMetric = "objective"
     patience_epochs: Annotated[int, Field(ge=1, le=1000)]
 
 
-class Stage(StrictModel):
-    """One stretch of training: what is unfrozen, how it is optimised, for how long.
+class Stage(Record):
+    """One part of a training: what is unfrozen, how it is optimised, for how long.
 
-    ``layer_decay``: discriminative learning rates (Howard & Ruder, arXiv:1801.06146): the head learns at the full rate, the
-    backbone's last block at ``layer_decay`` times it, the block before at ``layer_decay`` squared, and so on; 1 is off.
-    ``early_stopping``: see there; absent means never.
-    ``restore_best``: what follows starts from the stage's best epoch by the metric of its early stopping, or by the objective
-    without one; otherwise from its last. After the last stage the trial keeps its best epoch by the objective, or the last.
-    ``weight_averaging``: what is judged and kept is an average of the weights over the stage's steps. ``ema``: all steps, the
-    later the more; ``swa``: the steps of the stage's last quarter, evenly. See ``trial/averaging.py``.
-    ``augmentation``: a whole block that takes the place of the recipe's for this stage alone.
+    After the last stage the trial keeps its best epoch by the objective, or the last where ``restore_best`` is false.
+
+    Attributes:
+        epochs: The most epochs.
+        unfreeze: What of the backbone is trained; the head always is.
+        layer_decay: Discriminative learning rates (Howard and Ruder, arXiv:1801.06146): the head is trained at the full rate,
+            the backbone's last block at ``layer_decay`` times it, the block before at ``layer_decay`` squared, and so on; 1 is
+            off.
+        optimizer: The optimizer.
+        schedule: The learning rate over the stage.
+        early_stopping: When the stage ends early; absent: never.
+        restore_best: Whether the next stage starts from the stage's best epoch, by the metric of its early stopping or by the
+            objective without one; otherwise from its last.
+        weight_averaging: Whether an average of the weights over the stage's steps is evaluated and kept. ``ema``: all steps, later
+            ones weighted more; ``swa``: the steps of the stage's last quarter, weighted equally.
+        augmentation: Replaces the recipe's augmentation in this stage.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the views of an image whose answers are averaged."""
+"""Test-time augmentation (TTA): the transforms of an image whose predictions are averaged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from bloodauto.config.base_model import StrictModel
+from bloodauto.run.artifacts.base import Record
 
 TransformName = Literal[
     "identity",
@@ -25,28 +25,38 @@ TransformName = Literal[
 TRANSFORM_NAMES: tuple[TransformName, ...] = get_args(TransformName)
 
 
-class WeightedTransform(StrictModel):
-    """One look at the image, and how much its answer counts beside the others'; weights need not sum to 1.
+class WeightedTransform(Record):
+    """One transform of an image, and the weight of its prediction.
 
-    ``turn_90``, ``turn_180``, ``turn_270``: counter-clockwise, exact. ``transpose``: mirrored along the diagonal.
-    ``rotate_left``, ``rotate_right``: by 10 degrees, the corners filled by reflection. ``brighter``, ``darker``: every value
-    times 1.1 or 0.9, cut at 255.
+    Attributes:
+        transform: ``turn_90``, ``turn_180``, ``turn_270``: counter-clockwise, exact. ``transpose``: mirrored along the diagonal.
+            ``rotate_left``, ``rotate_right``: by 10 degrees, the corners filled by reflection. ``brighter``, ``darker``: every
+            value times 1.1 or 0.9, clipped at 255.
+        weight: Relative to the others; weights need not sum to 1.
     """
 
     transform: TransformName
     weight: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
 
 
-#: What a recipe that names no views is looked at with when views are asked for: a smear has no left and right and no up
-#: and down. All eight symmetries cost twice as much.
+#: The transforms of a recipe that names none, where TTA is requested: a smear has no left and right and no up and down. All
+#: eight symmetries cost twice as much.
 DEFAULT_TTA_TRANSFORMS = tuple(
     WeightedTransform(transform=name) for name in ("identity", "flip_left_right", "flip_up_down", "turn_180")
 )
 
 
-def tta_weights(views: Sequence[WeightedTransform]) -> dict[TransformName, float]:
-    """The share of each view in the average; shares sum to 1. No views are the image itself."""
-    if not views:
+def tta_weights(transforms: Sequence[WeightedTransform]) -> dict[TransformName, float]:
+    """The weight of each transform in the average; the weights sum to 1.
+
+    Args:
+        transforms: Of a recipe; none are the image itself.
+
+    Example:
+        >>> tta_weights([WeightedTransform(transform="identity", weight=3.0), WeightedTransform(transform="turn_90")])
+        {'identity': 0.75, 'turn_90': 0.25}
+    """
+    if not transforms:
         return {"identity": 1.0}
-    total = sum(one.weight for one in views)
-    return {one.transform: one.weight / total for one in views}
+    total = sum(transform.weight for transform in transforms)
+    return {transform.transform: transform.weight / total for transform in transforms}

@@ -1,4 +1,4 @@
-"""Spaces: the grammar, a space and an Optuna trial -> a recipe, and whether a space contains a recipe."""
+"""Search spaces: their grammar, sampling of recipes, local perturbation, and whether a space contains a recipe."""
 
 from bloodauto.config.space.grammar import Choice, FloatRange, IntRange, SearchSpace, load_space
 from bloodauto.config.space.local_perturbation import local_perturbation

@@ -1,15 +1,14 @@
-"""The grammar of spaces: a recipe's tree in which any value may be a domain.
+"""The grammar of search spaces: a recipe in which any value may be a domain.
 
-    {choice: [a, b, ...]}                 one of these; a member may be a subtree with domains of its own
-    {int: [low, high]}                    a whole number, both ends included; optional ``log: true``, ``step: 2``
-    {float: [low, high]}                  a number; optional ``log: true``
+    {choice: [a, b, ...]}    one of these; a member may be a subtree with domains of its own
+    {int: [low, high]}       a whole number, both ends included; optional ``log: true``, ``step: 2``
+    {float: [low, high]}     a number; optional ``log: true``
 
-A domain inside a member of a choice is sampled only when that member is chosen; that is how conditions are said.
+A domain inside a member of a choice is sampled only when that member is chosen: that is a conditional parameter.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bloodauto.config.validation import nearest_name
 from bloodauto.errors import RecipeError
 from bloodauto.run.yaml_files import YamlDocument, read_yaml
 
@@ -25,7 +25,15 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class IntRange:
-    """Whole numbers from ``low`` to ``high``, both included, in steps of ``step``."""
+    """Whole numbers from ``low`` to ``high``, both included, in steps of ``step``.
+
+    Attributes:
+        parameter: Its name in the study.
+        low: The smallest value.
+        high: The largest value.
+        log: Whether it is sampled uniformly in the logarithm.
+        step: Distance of neighbouring values.
+    """
 
     parameter: str
     low: int
@@ -34,14 +42,21 @@ class IntRange:
     step: int
 
     def describe(self) -> str:
-        """One line for people."""
+        """The domain in one line of text."""
         step = f" in steps of {self.step}" if self.step > 1 else ""
         return f"{self.parameter}: whole number {self.low} to {self.high}{step}{', log' if self.log else ''}"
 
 
 @dataclass(frozen=True)
 class FloatRange:
-    """Numbers from ``low`` to ``high``, both included; ``log``: uniform in the logarithm."""
+    """Numbers from ``low`` to ``high``, both included.
+
+    Attributes:
+        parameter: Its name in the study.
+        low: The smallest value.
+        high: The largest value.
+        log: Whether it is sampled uniformly in the logarithm.
+    """
 
     parameter: str
     low: float
@@ -49,33 +64,39 @@ class FloatRange:
     log: bool
 
     def describe(self) -> str:
-        """One line for people."""
+        """The domain in one line of text."""
         return f"{self.parameter}: {self.low:g} to {self.high:g}{', log' if self.log else ''}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of ``members``, each under its label; a member is any node."""
+    """One of several members.
+
+    Attributes:
+        parameter: Its name in the study.
+        labels: The label of each member in the study, all different.
+        members: Values, or subtrees with domains of their own.
+    """
 
     parameter: str
     labels: tuple[Scalar, ...]
     members: tuple[Node, ...]
 
     def describe(self) -> str:
-        """One line for people."""
+        """The domain in one line of text."""
         return f"{self.parameter}: one of {', '.join(str(label) for label in self.labels)}"
 
 
 @dataclass(frozen=True)
 class MappingNode:
-    """A mapping with the file path of each child."""
+    """A mapping."""
 
     children: Mapping[str, Node]
 
 
 @dataclass(frozen=True)
 class ListNode:
-    """A list of nodes."""
+    """A list."""
 
     items: tuple[Node, ...]
 
@@ -96,9 +117,9 @@ class SearchSpace:
     """A declared space.
 
     Attributes:
-        name: the file's stem.
-        tree: the recipe with holes.
-        document: the file, for places in messages.
+        name: The file's name without its ending.
+        tree: The recipe with domains.
+        document: The file, for lines in messages.
 
     Example:
         >>> from bloodauto.config.shipped import shipped_folder
@@ -132,6 +153,8 @@ def _domains(node: Node) -> Iterator[Domain]:
 
 
 _LONGEST_LABEL = 24
+#: A key that is so similar to a keyword, with a list as its value, is a misspelt keyword.
+_MISSPELT_KEYWORD = 0.7
 _KEYWORDS = ("choice", "int", "float")
 
 
@@ -143,16 +166,16 @@ class _Parser:
         return RecipeError(f"{self._document.location(path)}: {path}: {message}")
 
     def node(self, value: Any, path: str, parameter: str) -> Node:
-        """``path``: where it stands in the file; ``parameter``: its name in the study."""
+        """Parses a value at ``path`` of the file, named ``parameter`` in the study."""
         if isinstance(value, dict):
-            keyword = next((word for word in _KEYWORDS if word in value), None)
+            keyword = next((keyword for keyword in _KEYWORDS if keyword in value), None)
             if keyword is not None:
                 return self._domain(keyword, value, path, parameter)
-            words = [word for word in value if word not in ("log", "step")]
-            if len(words) == 1 and isinstance(value[words[0]], list):
-                close = difflib.get_close_matches(words[0].lower(), _KEYWORDS, n=1, cutoff=0.7)
-                if close:
-                    raise self.fail(_join(path, words[0]), f"no such domain; did you mean '{close[0]}'?")
+            keys = [key for key in value if key not in ("log", "step")]
+            if len(keys) == 1 and isinstance(value[keys[0]], list):
+                nearest = nearest_name(keys[0].lower(), _KEYWORDS, cutoff=_MISSPELT_KEYWORD)
+                if nearest is not None:
+                    raise self.fail(_join(path, keys[0]), f"no such domain; did you mean '{nearest}'?")
             return MappingNode(
                 {key: self.node(child, _join(path, key), _join(parameter, key)) for key, child in value.items()}
             )
@@ -164,7 +187,7 @@ class _Parser:
             return ListNode(tuple(items))
         if value is None or isinstance(value, str | int | float | bool):
             return ValueNode(value)
-        raise self.fail(path, f"expected a number, a word, a list or a mapping, got {value!r}")
+        raise self.fail(path, f"expected a number, text, a list or a mapping, got {value!r}")
 
     def _domain(self, keyword: str, value: dict[str, Any], path: str, parameter: str) -> Domain:
         allowed = {"choice": set(), "int": {"log", "step"}, "float": {"log"}}[keyword]
@@ -200,9 +223,9 @@ class _Parser:
 
     def _range(self, keyword: str, value: dict[str, Any], path: str, parameter: str) -> IntRange | FloatRange:
         where, bounds = _join(path, keyword), value[keyword]
-        whole = keyword == "int"
-        kinds: tuple[type, ...] = (int,) if whole else (int, float)
-        kind = "whole numbers" if whole else "numbers"
+        is_int = keyword == "int"
+        kinds: tuple[type, ...] = (int,) if is_int else (int, float)
+        kind = "whole numbers" if is_int else "numbers"
         if not (
             isinstance(bounds, list)
             and len(bounds) == 2
@@ -218,7 +241,7 @@ class _Parser:
             raise self.fail(_join(path, "log"), f"expected true or false, got {log!r}")
         if log and low <= 0:
             raise self.fail(where, f"expected low > 0 with log: true, got {low!r}")
-        if not whole:
+        if not is_int:
             return FloatRange(parameter, float(low), float(high), log)
         step = value.get("step", 1)
         if not isinstance(step, int) or isinstance(step, bool) or step < 1:
@@ -234,7 +257,7 @@ class _Parser:
 
 
 def _label(member: Any) -> Scalar:
-    """What stands for a member in the study: itself when it is plain, else its name, else its first key, else its text."""
+    """The label of a member in the study: a plain member itself, otherwise its name, its first key, or its text."""
     if member is None or isinstance(member, str | int | float | bool):
         return member
     if isinstance(member, dict) and member:
@@ -249,10 +272,20 @@ def _join(path: str, part: str) -> str:
 
 
 def load_space(path: str | Path) -> SearchSpace:
-    """Reads one space file; ``covering_recipes`` then checks it against the grammar of recipes.
+    """Reads a search space; ``covering_recipes`` then checks it against the grammar of recipes.
+
+    Args:
+        path: The file.
 
     Raises:
-        RecipeError: no YAML, or a domain that is not well formed; file, line, dotted path, what was expected, what came.
+        RecipeError: No YAML, or a domain that is not well formed; with file, line, dotted path, what was expected and what was
+            received.
+
+    Example:
+        >>> from bloodauto.config.shipped import shipped_folder
+        >>> space = load_space(shipped_folder("search_spaces") / "tiny.yaml")
+        >>> print(next(iter(space.domains())).describe())
+        backbone.width: one of 16, 32
 
     Example:
         >>> from bloodauto.config.shipped import shipped_folder
@@ -272,6 +305,6 @@ def load_space(path: str | Path) -> SearchSpace:
         if domain.parameter.partition(".")[0].partition("[")[0] == "tta_transforms":
             raise parser.fail(
                 "tta_transforms",
-                "expected plain values, got a domain: views do not change what is trained; export-best --tta measures them",
+                "expected plain values, got a domain: test-time augmentation does not change what is trained; export-best --tta measures it",
             )
     return space

@@ -1,4 +1,4 @@
-"""Suggestions near a recipe that is known to be good."""
+"""Local perturbation: a recipe near a good one, as a suggestion."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ from bloodauto.config.recipe import Recipe
 from bloodauto.config.space.grammar import Choice, Domain, FloatRange, IntRange, Scalar, SearchSpace
 from bloodauto.config.space.sampling import sample_with
 
-#: Standard deviation of a step, in shares of a range (of its logarithm where that is what is uniform).
+#: Standard deviation of a step as a fraction of the range (of its logarithm where the range is logarithmic).
 _STEP = 0.2
-#: How many of a parent's values change on average; at least one does.
+#: Mean number of values that change; at least one does.
 _MEAN_CHANGES = 2.5
 
 
 def local_perturbation(
     space: SearchSpace, parent: Mapping[str, Scalar], rng: np.random.Generator
 ) -> tuple[Recipe, dict[str, Scalar]]:
-    """A recipe that differs from a good one in a few values, and the values of the domains that make it.
+    """A recipe that differs from a good one in a few values.
 
-    A number moves by a normal step of a fifth of its range, a choice goes to another member, whose own domains are drawn
-    evenly. After the local part of PriorBand (Mallik et al., arXiv:2306.12370); deviation: only some values change, as in
-    evolution strategies, since one bad value out of twenty is enough to spoil a recipe.
+    A number moves by a normal step of a fifth of its range; a choice changes to another member, whose own domains are sampled
+    uniformly. After the local part of PriorBand (Mallik et al., arXiv:2306.12370). Deviation: only some values change, as in
+    evolution strategies, since one bad value out of twenty is enough to make a recipe bad.
 
     Args:
-        parent: values of the domains that make the parent, by parameter.
+        space: The search space.
+        parent: Values of the domains that give the parent, by parameter.
+        rng: Draws which values change, and how.
+
+    Returns:
+        The recipe, and the values of the domains that give it.
 
     Raises:
-        RecipeError: the values make no valid recipe.
+        RecipeError: The values give no valid recipe.
     """
     movable = [domain for domain in space.domains() if domain.parameter in parent and _can_vary(domain)]
     fraction = min(_MEAN_CHANGES / max(len(movable), 1), 1.0)
@@ -69,7 +74,7 @@ def _perturbed(domain: Domain, value: Scalar, rng: np.random.Generator) -> Scala
         return others[int(rng.integers(len(others)))]
     assert isinstance(value, int | float)
     fraction = _range_fraction(domain, value) + _STEP * float(rng.standard_normal())
-    # Reflected at the ends, so that these are not drawn more often than what lies between.
+    # Reflected at the ends, so that these are not drawn more often than values between them.
     fraction = abs(fraction) % 2.0
     perturbed = _value_at(domain, fraction if fraction <= 1.0 else 2.0 - fraction)
     if perturbed == value and isinstance(domain, IntRange):
@@ -84,9 +89,9 @@ def _range_fraction(domain: IntRange | FloatRange, value: float) -> float:
 
 
 def _value_at(domain: IntRange | FloatRange, fraction: float) -> Scalar:
-    """The domain's value at a share, 0-1, of its range."""
-    even = domain.low + (domain.high - domain.low) * fraction
-    value = domain.low * (domain.high / domain.low) ** fraction if domain.log else even
+    """The domain's value at a fraction, 0-1, of its range."""
+    linear = domain.low + (domain.high - domain.low) * fraction
+    value = domain.low * (domain.high / domain.low) ** fraction if domain.log else linear
     value = min(max(value, domain.low), domain.high)
     if isinstance(domain, FloatRange):
         return value

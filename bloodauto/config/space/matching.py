@@ -1,8 +1,8 @@
-"""Does a space contain a recipe? If so, with which values of its domains; if not, why not."""
+"""Whether a search space contains a recipe: the values of its domains that give the recipe, or the reason why none do."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from bloodauto.config.recipe import NON_TRAINING_FIELDS, Recipe
 from bloodauto.config.space.grammar import (
@@ -19,52 +19,69 @@ from bloodauto.config.space.grammar import (
 from bloodauto.config.space.sampling import recipe_from_parameters
 from bloodauto.errors import RecipeError
 
-#: Choices that a message lists.
+#: Most choices that a message lists.
 _MAX_LISTED_CHOICES = 4
 
 
 class NotInSpace(RecipeError):
-    """A space does not contain a recipe; ``path`` is the field at which it does not, the message also says why."""
+    """A search space does not contain a recipe.
 
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"{path if path else 'the recipe'}: {why}")
-        self.path, self.why = path, why
+    Args:
+        path: Dotted path of the field that differs; empty: the whole recipe.
+        difference: What the space has there, and what the recipe has.
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.path, self.why)
+    Attributes:
+        path: The same.
+        difference: The same.
+    """
+
+    def __init__(self, path: str, difference: str) -> None:
+        super().__init__(f"{path if path else 'the recipe'}: {difference}")
+        self.path, self.difference = path, difference
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (self.path, self.difference)
 
 
 def parameters_of(space: SearchSpace, recipe: Recipe) -> dict[str, Scalar]:
-    """The values of the space's domains that make this very recipe.
+    """The values of a space's domains that give a recipe.
+
+    Args:
+        space: The search space.
+        recipe: The recipe.
+
+    Returns:
+        Values by parameter; of a choice, the member's label.
 
     Raises:
-        NotInSpace: no values do; names the first field that differs.
+        NotInSpace: No values do; names the first field that differs.
     """
     tree = MappingNode({key: child for key, child in space.tree.children.items() if key not in NON_TRAINING_FIELDS})
-    wanted = recipe.canonical()
+    target = recipe.canonical()
     matching = _Matching()
     while True:
-        parameters = matching.parameters(tree, wanted)
-        # What a chosen member leaves out has the recipe's defaults there; the recipe must have them too.
-        difference = _first_difference(recipe_from_parameters(space, parameters).canonical(), wanted, "")
+        parameters = matching.parameters(tree, target)
+        # Fields that a chosen member leaves out have the defaults; the recipe must have these too.
+        difference = _first_difference(recipe_from_parameters(space, parameters).canonical(), target, "")
         if difference is None:
             return parameters
-        path, here, there = difference
-        matching.rule_out(NotInSpace(path, f"the space has {here!r}, the recipe {there!r}"))
+        path, in_space, in_recipe = difference
+        matching.rule_out(NotInSpace(path, f"the space has {in_space!r}, the recipe {in_recipe!r}"))
 
 
 class _Matching:
-    """Finds values member by member, without those members that were found to leave a needed field out."""
+    """Finds values member by member, without the members that turned out to lack a field of the recipe."""
 
     def __init__(self) -> None:
         self._ruled_out: dict[tuple[str, Scalar], NotInSpace] = {}
         self._chosen: list[tuple[str, str, Scalar]] = []
 
     def parameters(self, tree: MappingNode, value: Any) -> dict[str, Scalar]:
+        """The values that give ``value``; raises ``NotInSpace`` where there are none."""
         self._chosen = []
-        found: dict[str, Scalar] = {}
-        self._match(tree, value, "", found)
-        return found
+        parameters: dict[str, Scalar] = {}
+        self._match(tree, value, "", parameters)
+        return parameters
 
     def rule_out(self, reason: NotInSpace) -> None:
         """Rules out the innermost chosen member around the reason's path; raises the reason where there is none."""
@@ -75,11 +92,11 @@ class _Matching:
         ]
         if not around:
             raise reason
-        # Of a choice that is itself a member of a choice at the same path, the inner one was noted first.
-        _, parameter, label = max(around, key=lambda one: one[0])
+        # Of a choice that is itself a member of a choice at the same path, the inner one was recorded first.
+        _, parameter, label = max(around, key=lambda entry: entry[0])
         self._ruled_out[parameter, label] = reason
 
-    def _match(self, node: Node, value: Any, path: str, found: dict[str, Scalar]) -> None:
+    def _match(self, node: Node, value: Any, path: str, parameters: dict[str, Scalar]) -> None:
         if isinstance(node, ValueNode):
             if not _same(node.value, value):
                 raise NotInSpace(path, f"the space has {node.value!r}, the recipe {value!r}")
@@ -89,44 +106,44 @@ class _Matching:
             for key, child in node.children.items():
                 if key not in value:
                     raise NotInSpace(path, f"the space has the field '{key}', the recipe has not")
-                self._match(child, value[key], f"{path}.{key}" if path else key, found)
+                self._match(child, value[key], f"{path}.{key}" if path else key, parameters)
         elif isinstance(node, ListNode):
             if not isinstance(value, list) or len(value) != len(node.items):
                 length = f"{len(value)}" if isinstance(value, list) else repr(value)
                 raise NotInSpace(path, f"the space has {len(node.items)} items, the recipe {length}")
             for index, (item, child) in enumerate(zip(node.items, value, strict=True)):
-                self._match(item, child, f"{path}.{index}", found)
+                self._match(item, child, f"{path}.{index}", parameters)
         elif isinstance(node, Choice):
-            self._match_choice(node, value, path, found)
+            self._match_choice(node, value, path, parameters)
         else:
             _match_range(node, value, path)
-            # A range of whole numbers may stand in a field that takes any number, and then the recipe has 2.0 for 2.
-            found[node.parameter] = int(value) if isinstance(node, IntRange) else value
+            # An integer range may stand in a field of floats, where the recipe has 2.0 for 2.
+            parameters[node.parameter] = int(value) if isinstance(node, IntRange) else value
 
-    def _match_choice(self, node: Choice, value: Any, path: str, found: dict[str, Scalar]) -> None:
+    def _match_choice(self, node: Choice, value: Any, path: str, parameters: dict[str, Scalar]) -> None:
         reasons = []
         for label, member in zip(node.labels, node.members, strict=True):
             if (node.parameter, label) in self._ruled_out:
                 reasons.append(self._ruled_out[node.parameter, label])
                 continue
             inner: dict[str, Scalar] = {}
-            noted = len(self._chosen)
+            num_chosen = len(self._chosen)
             try:
                 self._match(member, value, path, inner)
             except NotInSpace as error:
                 reasons.append(error)
-                del self._chosen[noted:]
+                del self._chosen[num_chosen:]
                 continue
             self._chosen.append((path, node.parameter, label))
-            found[node.parameter] = label
-            found.update(inner)
+            parameters[node.parameter] = label
+            parameters.update(inner)
             return
         if all(isinstance(member, ValueNode) for member in node.members):
             few = len(node.labels) <= _MAX_LISTED_CHOICES
             choices = f"one of {list(node.labels)}" if few else f"one of {len(node.labels)} others"
             raise NotInSpace(path, f"the space has {choices}, the recipe {value!r}")
-        # The member that fits in name and furthest tells most.
-        raise max(reasons, key=lambda one: (not one.path.endswith(".name"), one.path.count(".")))
+        # The most informative reason is that of the member that fits in name, and as far down as possible.
+        raise max(reasons, key=lambda reason: (not reason.path.endswith(".name"), reason.path.count(".")))
 
 
 def _match_range(node: IntRange | FloatRange, value: Any, path: str) -> None:
@@ -149,14 +166,14 @@ def _same(left: Any, right: Any) -> bool:
 def _first_difference(left: Any, right: Any, path: str) -> tuple[str, Any, Any] | None:
     if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
         for key in left:
-            found = _first_difference(left[key], right[key], f"{path}.{key}" if path else key)
-            if found is not None:
-                return found
+            difference = _first_difference(left[key], right[key], f"{path}.{key}" if path else key)
+            if difference is not None:
+                return difference
         return None
     if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
         for index, (a, b) in enumerate(zip(left, right, strict=True)):
-            found = _first_difference(a, b, f"{path}.{index}")
-            if found is not None:
-                return found
+            difference = _first_difference(a, b, f"{path}.{index}")
+            if difference is not None:
+                return difference
         return None
     return None if _same(left, right) else (path, left, right)

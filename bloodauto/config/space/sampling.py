@@ -1,4 +1,4 @@
-"""A space and values for its domains -> a recipe."""
+"""A search space and values for its domains give a recipe."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from bloodauto.run.yaml_files import YamlDocument
 if TYPE_CHECKING:
     import optuna
 
-#: Gives the value of a domain; for a choice, the label of the member.
+#: Returns the value of a domain; for a choice, the label of the member.
 Chooser = Callable[[Domain], Scalar]
 
 
 @dataclass(frozen=True)
 class _Origin(YamlDocument):
-    """Places of a realised recipe in the space's file, where choices put further steps into the path."""
+    """Lines of a recipe in the file of its space, whose paths also have the members of choices in them."""
 
     file_paths: Mapping[str, str]
 
@@ -66,10 +66,14 @@ def _join(path: str, part: str) -> str:
 
 
 def sample_with(space: SearchSpace, choose: Chooser) -> Recipe:
-    """Asks ``choose`` for the value of each domain that is reached, outer ones first, and returns the recipe.
+    """The recipe with the values that a function chooses.
+
+    Args:
+        space: The search space.
+        choose: Called for each domain that is reached, outer ones first.
 
     Raises:
-        RecipeError: the values make no valid recipe.
+        RecipeError: The values give no valid recipe.
     """
     file_paths: dict[str, str] = {}
     value = _fill(space.tree, choose, "", "", file_paths)
@@ -79,20 +83,28 @@ def sample_with(space: SearchSpace, choose: Chooser) -> Recipe:
 
 
 def recipe_from_parameters(space: SearchSpace, parameters: Mapping[str, Scalar]) -> Recipe:
-    """The recipe of a space with these values for its domains (of a choice: the member's label).
+    """The recipe with given values.
+
+    Args:
+        space: The search space.
+        parameters: Values by parameter; of a choice, the member's label.
 
     Raises:
-        RecipeError: the values make no valid recipe.
-        KeyError: a domain that is reached has no value.
+        RecipeError: The values give no valid recipe.
+        KeyError: A domain that is reached has no value.
     """
     return sample_with(space, lambda domain: parameters[domain.parameter])
 
 
 def sample(space: SearchSpace, trial: optuna.trial.BaseTrial) -> Recipe:
-    """Asks Optuna for the value of each domain that is reached and returns the recipe.
+    """The recipe with the values that Optuna suggests.
+
+    Args:
+        space: The search space.
+        trial: Suggests a value for each domain that is reached, outer ones first.
 
     Raises:
-        RecipeError: the values make no valid recipe.
+        RecipeError: The values give no valid recipe.
     """
 
     def choose(domain: Domain) -> Scalar:
@@ -114,24 +126,35 @@ def _extremes(domain: Domain) -> tuple[Scalar, ...]:
 def covering_recipes(space: SearchSpace, *, use_last_values: bool = False) -> Iterator[Recipe]:
     """Recipes in which every member of every choice and both ends of every range occur at least once.
 
-    One domain is varied at a time, the others at their first value (``use_last_values``: at their last), so their number grows with
-    the space's length, not exponentially. Reading them all is how a space is checked against the grammar of recipes.
+    One domain is varied at a time, so the number of recipes grows with the number of domains, not exponentially. Building them
+    all checks a space against the grammar of recipes.
+
+    Args:
+        space: The search space.
+        use_last_values: Whether the other domains have their last value instead of their first.
+
+    Yields:
+        Recipes, all different.
 
     Raises:
-        RecipeError: a value that no recipe may have, with its place in the file.
+        RecipeError: A value that no recipe may have, with its line in the file.
     """
-    others = -1 if use_last_values else 0
-    seen: set[str] = set()
-    for path in _paths_to_domains(space.tree, {}):
-        fixed, domain = path
+    ids: set[str] = set()
+    for labels, domain in _paths_to_domains(space.tree, {}):
         for value in _extremes(domain):
-            wanted = {**fixed, domain.parameter: value}
-            recipe = sample_with(space, lambda d, wanted=wanted: wanted.get(d.parameter, _extremes(d)[others]))  # type: ignore[misc]
-            if recipe.id not in seen:
-                seen.add(recipe.id)
+            fixed = {**labels, domain.parameter: value}
+            recipe = _recipe_with_fixed(space, fixed, use_last_values=use_last_values)
+            if recipe.id not in ids:
+                ids.add(recipe.id)
                 yield recipe
-    if not seen:
-        yield sample_with(space, lambda domain: _extremes(domain)[others])
+    if not ids:
+        yield _recipe_with_fixed(space, {}, use_last_values=use_last_values)
+
+
+def _recipe_with_fixed(space: SearchSpace, fixed: Mapping[str, Scalar], *, use_last_values: bool) -> Recipe:
+    """The recipe with some fixed values and the first or last value everywhere else."""
+    index = -1 if use_last_values else 0
+    return sample_with(space, lambda domain: fixed.get(domain.parameter, _extremes(domain)[index]))
 
 
 def _paths_to_domains(node: Node, fixed: Mapping[str, Scalar]) -> Iterator[tuple[dict[str, Scalar], Domain]]:

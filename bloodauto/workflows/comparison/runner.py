@@ -18,7 +18,7 @@ from bloodauto.errors import RunError, TrialRejected
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.models.backbones import check_recipe, find_weights
-from bloodauto.models.device import DeviceSettings, cached_device_settings, claim_device_if_unused, free_networks
+from bloodauto.models.device import Device, DeviceSettings, cached_device_settings
 from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.artifacts.comparison import ComparisonRecord, TimeAllocation
@@ -28,9 +28,9 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.limits import TimeLimits
-from bloodauto.training.options import TrainOptions
+from bloodauto.training.session import TrainingSession
 from bloodauto.training.suite_weights import shift_suite_for
-from bloodauto.training.trainer import train
+from bloodauto.training.trainer import TrainOptions
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.workflows.comparison.settings import (
     ComparisonSettings,
@@ -95,14 +95,14 @@ class _Execution:
 
     Attributes:
         ledger: Charges the comparison.
-        device: Compilation and precision.
+        session: Trains the variants.
         allocation: Time of each variant; None without a budget.
         listener: Receives the progress.
         should_stop: Whether the caller ends the comparison.
     """
 
     ledger: Ledger
-    device: DeviceSettings
+    session: TrainingSession
     allocation: TimeAllocation | None
     listener: ComparisonListener
     should_stop: Callable[[], bool]
@@ -207,9 +207,9 @@ class ComparisonRunner:
         Raises:
             BudgetError: Too small for any training.
         """
-        with locked(self.run):
-            device = cached_device_settings(on_gpu=self._gpu_fraction > 0)
-            claim_device_if_unused(cores=self._cores, gpu_fraction=self._gpu_fraction)
+        settings = cached_device_settings(on_gpu=self._gpu_fraction > 0)
+        device = Device(self._cores, self._gpu_fraction, settings)
+        with locked(self.run), TrainingSession.open(self.fold_data, device=device, clock=self._clock) as session:
             ledger = Ledger(
                 self.run.ledger,
                 budget_device_seconds=math.inf if self._budget_seconds is None else self._budget_seconds,
@@ -218,8 +218,8 @@ class ComparisonRunner:
             )
             ledger.reserve(_SLOT, self._devices, "measuring")
             try:
-                allocation = self._time_allocation(device)
-                execution = _Execution(ledger, device, allocation, listener, should_stop)
+                allocation = self._time_allocation(settings)
+                execution = _Execution(ledger, session, allocation, listener, should_stop)
                 listener.planned(
                     self.variants, self.fold_data, None if allocation is None else allocation.training_seconds
                 )
@@ -269,26 +269,22 @@ class ComparisonRunner:
     def _train(self, index: int, execution: _Execution) -> VariantOutcome | None:
         """How the training ended; None when the caller stopped it before its end."""
         variant, training = self.variants[index], self.run.variant(self.variants[index].name)
-        stop_at = self._stop_at(index, execution)
 
         def report(epoch: EpochReport) -> None:
             execution.ledger.heartbeat()
             execution.listener.epoch(variant.name, epoch)
 
         try:
-            result = train(
+            result = execution.session.train(
                 variant.recipe,
-                self.fold_data,
+                training.root,
                 seed=self.settings.seed,
-                options=self._options(variant, execution),
-                folder=training.root,
+                options=self._options(index, execution),
                 report=report,
-                should_stop=lambda: execution.should_stop() or self._clock.now() > stop_at,
+                should_stop=execution.should_stop,
             )
         except TrialRejected as failure:
             return VariantOutcome(status="failed", message=str(failure))
-        finally:
-            free_networks()
         if execution.should_stop() and not result.finished:
             return None
         if not result.history:
@@ -297,8 +293,8 @@ class ComparisonRunner:
             self._predict_with_tta(variant)
         return VariantOutcome(status="finished" if result.finished else "stopped")
 
-    def _options(self, variant: Variant, execution: _Execution) -> TrainOptions:
-        seconds = None
+    def _options(self, index: int, execution: _Execution) -> TrainOptions:
+        variant, seconds = self.variants[index], None
         if execution.allocation is not None:
             history = self.run.variant(variant.name).history.read_if_exists()
             trained = 0.0 if history is None else sum(epoch.seconds for epoch in history.epochs)
@@ -306,12 +302,10 @@ class ComparisonRunner:
         return TrainOptions(
             objective="shift",
             weights_file=self._weights[variant.name],
-            jit_compile=execution.device.jit_compile,
-            precision=execution.device.precision,
-            limits=TimeLimits(training_seconds=seconds),
+            limits=TimeLimits(training_seconds=seconds, hard_deadline=self._hard_deadline(index, execution)),
         )
 
-    def _stop_at(self, index: int, execution: _Execution) -> float:
+    def _hard_deadline(self, index: int, execution: _Execution) -> float:
         """When a training must stop, on the clock: the variants so far may not take longer than their part of the budget."""
         allocation = execution.allocation
         if allocation is None:

@@ -9,11 +9,11 @@ import pytest
 import bloodauto
 from bloodauto.config.objectives import parse_objectives
 from bloodauto.config.recipe import Recipe, load_recipe
-from bloodauto.config.shipped import shipped_folder
+from bloodauto.config.shipped import find_space, shipped_folder
 from bloodauto.config.space import parameters_of
 from bloodauto.config.space.sampling import recipe_from_parameters
 from bloodauto.models.backbones import check_recipe, num_parameters
-from bloodauto.workflows.planning import find_space, load_checked_space, load_initial_configurations
+from bloodauto.workflows.planning import load_checked_space, load_initial_configurations
 
 TRIALS = shipped_folder("trials")
 PUBLISHED = {
@@ -105,7 +105,7 @@ def test_what_the_reports_say_of_training_is_what_the_recipes_say() -> None:
     assert ynwa.stages[1].unfreeze.blocks == 7 - 5  # type: ignore[union-attr]
     assert (ynwa.head.activation, len(ynwa.head.dense_units)) == ("leaky_relu", 3)
     assert [stage.optimizer.name for stage in dai.stages] == ["lion"] + ["nadam"] * 5
-    fractions = [one.offline.fraction for stage in dai.stages if (one := stage.augmentation) and one.offline]
+    fractions = [block.offline.fraction for stage in dai.stages if (block := stage.augmentation) and block.offline]
     assert fractions == sorted(fractions)
     assert len(set(fractions)) == 5
     assert len(dai.tta_transforms) > 1

@@ -1,3 +1,5 @@
+"""Recipes: reading, writing, ids, variants, and what messages say about mistakes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -36,7 +38,7 @@ stages:
 
 
 def loaded(folder: Path, text: str) -> Recipe:
-    path = folder / "given.yaml"
+    path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
     return load_recipe(path)
 
@@ -74,8 +76,8 @@ def test_the_id_does_not_depend_on_order_name_or_source(path):
     renamed = {**plain, "name": "other", "source": {"title": "other", "published": {"accuracy": 0.5}}}
     assert parse(renamed, origin="x").id == recipe.id
     assert parse({**plain, "batch_size": recipe.batch_size + 1}, origin="x").id != recipe.id
-    seen_otherwise = {**plain, "tta_transforms": [{"transform": "turn_90"}, {"transform": "darker", "weight": 3}]}
-    assert parse(seen_otherwise, origin="x").id == recipe.id
+    with_tta = {**plain, "tta_transforms": [{"transform": "turn_90"}, {"transform": "darker", "weight": 3}]}
+    assert parse(with_tta, origin="x").id == recipe.id
 
 
 def test_the_id_does_not_depend_on_how_a_number_is_written(tmp_path):
@@ -115,7 +117,7 @@ def test_a_recipe_does_not_change_after_creation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("added", "line", "told"),
+    ("added", "line", "message"),
     [
         ("haed: {dropout: 0.1}", 6, "haed: no such field; did you mean 'head'?"),
         ("head:\n  dropuot: 0.1", 7, "head.dropuot: no such field; did you mean 'dropout'?"),
@@ -163,18 +165,18 @@ def test_a_recipe_does_not_change_after_creation(tmp_path):
         ("source: {title: x, published: {a: b}}", 6, "source.published.a: expected a number, got 'b'"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(tmp_path, added, line, told):
+def test_a_mistake_is_reported_with_its_line(tmp_path, added, line, message):
     with pytest.raises(RecipeError) as caught:
         loaded(tmp_path, MINIMAL + added + "\n")
-    message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'given.yaml'}:{line}: ")
-    assert told in message
-    assert "\n" not in message, "one mistake, one line"
-    assert_plain(message)
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'recipe.yaml'}:{line}: ")
+    assert message in text
+    assert "\n" not in text, "one mistake, one line"
+    assert_plain(text)
 
 
 @pytest.mark.parametrize(
-    ("unfreeze", "told"),
+    ("unfreeze", "message"),
     [
         ("non", "stages.0.unfreeze: expected 'none' or 'all', got 'non'; did you mean 'none'?"),
         ("3", "stages.0.unfreeze: expected 'none' or 'all' or a group of fields, got 3"),
@@ -190,21 +192,21 @@ def test_a_mistake_is_told_with_its_place(tmp_path, added, line, told):
         ("{blocks: 1, kind: conv}", "stages.0.unfreeze.kind: no such field; did you mean 'kinds'?"),
     ],
 )
-def test_unfreezing_is_told_for_the_shape_that_came(tmp_path, unfreeze, told):
+def test_unfreezing_is_explained_for_the_shape_that_was_received(tmp_path, unfreeze, message):
     with pytest.raises(RecipeError) as caught:
         loaded(tmp_path, MINIMAL.replace("  - epochs", f"  - unfreeze: {unfreeze}\n    epochs"))
-    assert str(caught.value).startswith(f"{tmp_path / 'given.yaml'}:3: {told}")
+    assert str(caught.value).startswith(f"{tmp_path / 'recipe.yaml'}:3: {message}")
     assert "\n" not in str(caught.value)
     assert_plain(str(caught.value))
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_reported_at_once(tmp_path):
     text = (
         "backbone: {nam: x}\nbatch_size: 0\nstages:\n  - epochs: 1\n  - optimizer: {learning_rate: 0}\n    epochs: 1\n"
     )
     with pytest.raises(RecipeError) as caught:
         loaded(tmp_path, text)
-    path = tmp_path / "given.yaml"
+    path = tmp_path / "recipe.yaml"
     assert str(caught.value).splitlines() == [
         f"{path}:1: backbone.name: missing; it has no default and must be given",
         f"{path}:1: backbone.nam: no such field; did you mean 'name'?",
@@ -215,75 +217,75 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("", "given.yaml: expected a group of fields, got None"),
-        ("- a\n", "given.yaml: expected a group of fields, got ['a']"),
-        ("hello\n", "given.yaml: expected a group of fields, got 'hello'"),
+        ("", "recipe.yaml: expected a group of fields, got None"),
+        ("- a\n", "recipe.yaml: expected a group of fields, got ['a']"),
+        ("hello\n", "recipe.yaml: expected a group of fields, got 'hello'"),
         ("{}\n", "backbone: missing"),
-        ("backbone: {name: x}\nstages: []\n", "given.yaml:2: stages: expected at least 1 of them, got []"),
-        ("backbone: {name: x}\nstages: [3]\n", "given.yaml:2: stages.0: expected a group of fields, got 3"),
+        ("backbone: {name: x}\nstages: []\n", "recipe.yaml:2: stages: expected at least 1 of them, got []"),
+        ("backbone: {name: x}\nstages: [3]\n", "recipe.yaml:2: stages.0: expected a group of fields, got 3"),
     ],
 )
-def test_what_is_no_recipe_at_all(tmp_path, text, told):
+def test_a_file_that_is_no_recipe(tmp_path, text, message):
     with pytest.raises(RecipeError) as caught:
         loaded(tmp_path, text)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert_plain(str(caught.value))
 
 
-def test_a_view_is_named_once(tmp_path):
-    with pytest.raises(RecipeError, match="expected each view once, got identity more often"):
+def test_a_transform_is_named_once(tmp_path):
+    with pytest.raises(RecipeError, match="expected each transform once, got identity more often"):
         loaded(tmp_path, MINIMAL + "tta_transforms: [{transform: identity}, {transform: identity, weight: 2}]\n")
 
 
-def test_shares_of_views_sum_to_one():
-    views = [
+def test_tta_weights_sum_to_one():
+    transforms = [
         WeightedTransform(transform="identity", weight=2),
         WeightedTransform(transform="turn_180"),
         WeightedTransform(transform="darker"),
     ]
-    assert tta_weights(views) == {"identity": 0.5, "turn_180": 0.25, "darker": 0.25}
+    assert tta_weights(transforms) == {"identity": 0.5, "turn_180": 0.25, "darker": 0.25}
     assert tta_weights(()) == {"identity": 1.0}
 
 
-def test_a_smoke_variant_changes_what_it_names_and_nothing_else(tmp_path):
-    path = tmp_path / "given.yaml"
+def test_a_smoke_variant_overrides_only_the_fields_it_names(tmp_path):
+    path = tmp_path / "recipe.yaml"
     path.write_text(MINIMAL + "batch_size: 16\nsmoke:\n  head.dropout: 0.5\n  stages.0.epochs: 3\n  batch_size: 4\n")
-    declared, quick = load_recipe(path), load_recipe(path, smoke=True)
-    assert (declared.batch_size, declared.head, declared.total_epochs) == (16, Head(), 1)
-    assert (quick.batch_size, quick.head, quick.total_epochs) == (4, Head(dropout=0.5), 3)
-    assert quick.stages[0].optimizer == declared.stages[0].optimizer
+    recipe, smoke = load_recipe(path), load_recipe(path, smoke=True)
+    assert (recipe.batch_size, recipe.head, recipe.total_epochs) == (16, Head(), 1)
+    assert (smoke.batch_size, smoke.head, smoke.total_epochs) == (4, Head(dropout=0.5), 3)
+    assert smoke.stages[0].optimizer == recipe.stages[0].optimizer
     path.write_text(MINIMAL)
     with pytest.raises(RecipeError, match="expected a group 'smoke'"):
         load_recipe(path, smoke=True)
 
 
-def test_a_same_lab_variant_is_taken_where_there_is_one(tmp_path):
-    path = tmp_path / "given.yaml"
+def test_an_in_domain_variant_is_used_where_there_is_one(tmp_path):
+    path = tmp_path / "recipe.yaml"
     path.write_text(MINIMAL + "smoke:\n  batch_size: 4\nin_domain:\n  head.dropout: 0.5\n")
-    declared, light, quick = load_recipe(path), load_recipe(path, in_domain=True), load_recipe(path, smoke=True)
-    assert (declared.head, light.head, quick.head) == (Head(), Head(dropout=0.5), Head())
-    assert (declared.batch_size, light.batch_size, quick.batch_size) == (64, 64, 4)
+    recipe, in_domain, smoke = load_recipe(path), load_recipe(path, in_domain=True), load_recipe(path, smoke=True)
+    assert (recipe.head, in_domain.head, smoke.head) == (Head(), Head(dropout=0.5), Head())
+    assert (recipe.batch_size, in_domain.batch_size, smoke.batch_size) == (64, 64, 4)
     path.write_text(MINIMAL)
     assert load_recipe(path, in_domain=True) == load_recipe(path)
 
 
 @pytest.mark.parametrize("group", ["smoke", "in_domain"])
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [(" 3\n", "expected new values by dotted path, got 3"), ("\n  head.dropuot: 0.5\n", "did you mean 'dropout'")],
 )
-def test_variants_are_checked_also_where_nobody_asks_for_them(tmp_path, group, value, told):
-    path = tmp_path / "given.yaml"
+def test_variants_are_checked_even_when_not_requested(tmp_path, group, value, message):
+    path = tmp_path / "recipe.yaml"
     path.write_text(MINIMAL + f"{group}:{value}")
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert f"{path}:" in str(caught.value)
 
 
-def test_changes_act_in_their_order_on_a_copy():
+def test_overrides_apply_in_their_order_to_a_copy():
     value = {"stages": [{"epochs": 1}], "loss": None}
     overrides = {"stages.1": {"epochs": 2}, "stages.1.epochs": 5, "loss.name": "focal", "head.dense_units": [8]}
     changed = with_overrides(value, overrides, origin="x")
@@ -294,17 +296,17 @@ def test_changes_act_in_their_order_on_a_copy():
     }
     assert value == {"stages": [{"epochs": 1}], "loss": None}
     assert overrides["stages.1"] == {"epochs": 2}
-    with pytest.raises(RecipeError, match=r"x: stages\.3: expected the number of one of 1 items.*or 1 to add one"):
+    with pytest.raises(RecipeError, match=r"x: stages\.3: expected the number of one of 1 items.*or 1 to append one"):
         with_overrides(value, {"stages.3": {}}, origin="x")
 
 
-def test_long_values_are_cut_in_messages():
+def test_long_values_are_shortened_in_messages():
     with pytest.raises(RecipeError) as caught:
         parse({"backbone": {"name": list(range(1000))}, "stages": []}, origin="x")
     assert len(str(caught.value).splitlines()[0]) < 200
 
 
-def test_models_say_their_defaults():
+def test_defaults_of_the_models():
     assert Head() == Head(pooling="avg", dense_units=(), activation="relu", dropout=0.2)
     assert Loss(name="focal", gamma=0.0).gamma == 0.0
     assert Augmentation(rand_augment=RandAugmentSettings(num_ops=1, magnitude=0.0)).orientation is True
@@ -312,6 +314,6 @@ def test_models_say_their_defaults():
 
 
 def assert_plain(message: str) -> None:
-    """Told in the words of the file, not in those of the library that checks it."""
+    """The message uses the words of the file, not those of the library that validates it."""
     for word in ("pydantic", "instance of", "Input should", "tuple", "Tuple", "dictionary", "validation", "LastBlocks"):
         assert word not in message, message

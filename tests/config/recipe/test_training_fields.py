@@ -1,4 +1,4 @@
-"""Stages, loss and imbalance: what the grammar takes, what it refuses and in which words, and what a space makes of them."""
+"""Stages, loss and imbalance: what the grammar accepts and refuses, with which messages, and as domains of a space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bloodauto.errors import RecipeError
 
 def recipe_with(stage: dict | None = None, **fields: object) -> Recipe:
     first = {"epochs": 2, "optimizer": {"learning_rate": 1e-3}, **(stage or {})}
-    return parse_recipe({"backbone": {"name": "mobilenet_0.25"}, "stages": [first], **fields}, origin="given")
+    return parse_recipe({"backbone": {"name": "mobilenet_0.25"}, "stages": [first], **fields}, origin="recipe")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_losses_combine(loss):
         ({"class_weight": "balanced"}, "did you mean 'class_weights'"),
     ],
 )
-def test_losses_that_cannot_be(loss, message):
+def test_invalid_losses(loss, message):
     with pytest.raises(RecipeError, match=message):
         recipe_with(loss=loss)
 
@@ -73,17 +73,18 @@ def test_losses_that_cannot_be(loss, message):
         ({"optimizer": {"name": "sgd", "learning_rate": 1e-3, "momentum": 1.0}}, "optimizer.momentum: expected"),
     ],
 )
-def test_stages_that_cannot_be(stage, message):
+def test_invalid_stages(stage, message):
     with pytest.raises(RecipeError, match=message):
         recipe_with(stage)
 
 
-def test_a_recipe_without_stages_or_a_stage_without_epochs():
+def test_a_recipe_needs_stages_and_a_stage_epochs():
     with pytest.raises(RecipeError, match="stages"):
-        parse_recipe({"backbone": {"name": "mobilenet_0.25"}, "stages": []}, origin="given")
+        parse_recipe({"backbone": {"name": "mobilenet_0.25"}, "stages": []}, origin="recipe")
     with pytest.raises(RecipeError, match=r"stages\.0\.epochs: missing"):
         parse_recipe(
-            {"backbone": {"name": "mobilenet_0.25"}, "stages": [{"optimizer": {"learning_rate": 1e-3}}]}, origin="given"
+            {"backbone": {"name": "mobilenet_0.25"}, "stages": [{"optimizer": {"learning_rate": 1e-3}}]},
+            origin="recipe",
         )
 
 
@@ -95,7 +96,7 @@ def test_a_recipe_without_stages_or_a_stage_without_epochs():
         ({"sampling": "smote", "synthesise": {}}, "synthesise belongs to sampling: synthesise, not to sampling: smote"),
     ],
 )
-def test_imbalance_that_cannot_be(imbalance, message):
+def test_invalid_imbalance(imbalance, message):
     with pytest.raises(RecipeError, match=message):
         recipe_with(imbalance=imbalance)
 

@@ -1,3 +1,5 @@
+"""The grammar of search spaces: domains, labels, and messages about malformed ones."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,7 +16,7 @@ HEAD = "backbone: {name: mobilenet_0.25}\nstages:\n  - epochs: 1\n    optimizer:
 
 
 def space_of(folder: Path, text: str) -> SearchSpace:
-    path = folder / "given.yaml"
+    path = folder / "space.yaml"
     path.write_text(text, encoding="utf-8")
     return load_space(path)
 
@@ -47,7 +49,7 @@ def test_domains_are_read_as_they_are_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("domain", "place", "message"),
+    ("domain", "key", "message"),
     [
         ("{float: [1, 2, 3]}", "float", "expected two numbers, [low, high], got [1, 2, 3]"),
         ("{float: 3}", "float", "expected two numbers"),
@@ -78,10 +80,10 @@ def test_domains_are_read_as_they_are_written(tmp_path):
         ("{Int: [1, 2]}", "Int", "no such domain; did you mean 'int'?"),
     ],
 )
-def test_a_malformed_domain_is_reported_with_its_place(tmp_path, domain, place, message):
+def test_a_malformed_domain_is_reported_with_its_line(tmp_path, domain, key, message):
     with pytest.raises(RecipeError) as caught:
         space_of(tmp_path, HEAD + f"head:\n  dropout: {domain}\n")
-    assert str(caught.value).startswith(f"{tmp_path / 'given.yaml'}:6: head.dropout.{place}: ")
+    assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:6: head.dropout.{key}: ")
     assert message in str(caught.value)
 
 
@@ -115,15 +117,15 @@ def test_an_invalid_value_is_found_by_the_covering_recipes(tmp_path, added, line
     space = space_of(tmp_path, HEAD + added + "\n")
     with pytest.raises(RecipeError) as caught:
         list(covering_recipes(space))
-    places = [text for text in str(caught.value).splitlines() if message in text]
-    assert places, str(caught.value)
-    assert places[0].startswith(f"{tmp_path / 'given.yaml'}:{line}: ")
+    lines = [text for text in str(caught.value).splitlines() if message in text]
+    assert lines, str(caught.value)
+    assert lines[0].startswith(f"{tmp_path / 'space.yaml'}:{line}: ")
 
 
 @pytest.mark.parametrize(
-    "views", ["{choice: [[], [{transform: darker}]]}", "[{transform: darker, weight: {float: [1, 2]}}]"]
+    "transforms", ["{choice: [[], [{transform: darker}]]}", "[{transform: darker, weight: {float: [1, 2]}}]"]
 )
-def test_views_cannot_be_searched(tmp_path, views):
-    with pytest.raises(RecipeError, match=r"given\.yaml:5: tta_transforms: expected plain values, got a domain"):
-        space_of(tmp_path, HEAD + f"tta_transforms: {views}\n")
+def test_tta_transforms_cannot_be_searched(tmp_path, transforms):
+    with pytest.raises(RecipeError, match=r"space\.yaml:5: tta_transforms: expected plain values, got a domain"):
+        space_of(tmp_path, HEAD + f"tta_transforms: {transforms}\n")
     space_of(tmp_path, HEAD + "tta_transforms: [{transform: darker}]\n")

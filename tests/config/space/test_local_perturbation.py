@@ -1,3 +1,5 @@
+"""Local perturbation: close to its parent, inside the space, and able to reach every value."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Sampling, matching and covering recipes of a search space."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bloodauto.config.recipe import parse_recipe
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import (
     Choice,
@@ -46,7 +49,7 @@ stages:
 
 
 def space_of(folder: Path, text: str) -> SearchSpace:
-    path = folder / "given.yaml"
+    path = folder / "space.yaml"
     path.write_text(text, encoding="utf-8")
     return load_space(path)
 
@@ -57,7 +60,7 @@ def base(tmp_path_factory) -> SearchSpace:
 
 
 def draw(space: SearchSpace, seed: int):
-    """A recipe and the parameters that Optuna gave for it, drawn without any study."""
+    """A random recipe, and the parameters that Optuna suggested for it."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     trial = study.ask()
     return sample(space, trial), trial.params
@@ -88,10 +91,10 @@ def test_the_parameters_of_a_sampled_recipe_are_those_it_was_sampled_with(name, 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_same_holds_for_nested_choices_and_members_of_one_name(base, seed):
     recipe, parameters = draw(base, seed)
-    found = parameters_of(base, recipe)
-    assert found == parameters
-    assert {key: type(value) for key, value in found.items()} == {k: type(v) for k, v in parameters.items()}
-    assert recipe_from_parameters(base, found).id == recipe.id
+    matched = parameters_of(base, recipe)
+    assert matched == parameters
+    assert {key: type(value) for key, value in matched.items()} == {k: type(v) for k, v in parameters.items()}
+    assert recipe_from_parameters(base, matched).id == recipe.id
 
 
 def test_members_that_differ_in_omitted_fields_are_matched(tmp_path):
@@ -111,9 +114,9 @@ def test_members_that_differ_in_omitted_fields_are_matched(tmp_path):
             unfreeze.parameter: label,
             "stages.0.optimizer.learning_rate": 1e-3,
         }
-        found = parameters_of(space, recipe_from_parameters(space, parameters))
-        assert found == {name: value for name, value in parameters.items() if name in found}
-        assert found[unfreeze.parameter] == label
+        matched = parameters_of(space, recipe_from_parameters(space, parameters))
+        assert matched == {name: value for name, value in parameters.items() if name in matched}
+        assert matched[unfreeze.parameter] == label
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -165,8 +168,8 @@ def assert_all_values_covered(space: SearchSpace) -> None:
         for parameter, value in parameters_of(space, recipe).items():
             seen.setdefault(parameter, set()).add(value)
     for domain in space.domains():
-        wanted = set(domain.labels) if isinstance(domain, Choice) else {domain.low, domain.high}
-        assert wanted <= seen[domain.parameter], domain.parameter
+        expected = set(domain.labels) if isinstance(domain, Choice) else {domain.low, domain.high}
+        assert expected <= seen[domain.parameter], domain.parameter
     assert len({recipe.id for recipe in recipes}) == len(recipes)
     assert len(recipes) <= sum(len(d.labels) if isinstance(d, Choice) else 2 for d in space.domains())
 
@@ -217,8 +220,6 @@ def test_name_and_source_are_ignored_in_matching(base):
     ],
 )
 def test_why_a_recipe_is_not_in_a_space(base, change, message):
-    from bloodauto.config.recipe import parse_recipe
-
     plain = draw(base, 0)[0].model_dump(mode="json")
     recipe = parse_recipe({**plain, **change}, origin="x")
     with pytest.raises(NotInSpace) as caught:

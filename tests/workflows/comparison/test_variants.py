@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bloodauto.config.recipe import load_recipe
-from bloodauto.config.recipe.experiments import find_recipe_file, load_ablation, load_ensemble_recipes
-from bloodauto.config.shipped import shipped_folder
+from bloodauto.config.recipe.experiments import load_ablation, load_ensemble_recipes
+from bloodauto.config.shipped import find_recipe_file, shipped_folder
 from bloodauto.errors import RecipeError
 from bloodauto.models.backbones import check_recipe
 from bloodauto.workflows.comparison.variants import (

@@ -310,7 +310,7 @@ def execute(
         run,
         slots,
         show,
-        devices_per_worker=options.gpu_fraction if options.gpu_fraction > 0 else resources.cpus_per_trial,
+        devices_per_worker=options.device.gpu_fraction if options.device.gpu_fraction > 0 else resources.cpus_per_trial,
         is_cluster=resources.address is not None,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import json
 import os
 import time
@@ -21,9 +21,12 @@ from bloodauto.config.recipe import parse_recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.errors import TrialAbort, TrialFailure, UserError
+from bloodauto.models.device import Device
+from bloodauto.models.tensorflow import import_tensorflow_quietly
 from bloodauto.run.artifacts import TrainingFailure
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.shift.suite import ShiftSuite
+from bloodauto.training.limits import TimeLimits
 from bloodauto.tuning.executors.ray.processes import record_process
 
 #: Exit code of a worker that ends itself because its memory has grown; Ray starts a new one for the same training.
@@ -40,19 +43,14 @@ class WorkerOptions:
 
     Attributes:
         run: the run directory; every path in an assignment is relative to it.
-        cores: CPU cores of this worker.
-        gpu_fraction: of one GPU; 0: CPU only.
-        jit_compile, precision: chosen by measurement (``bloodauto.models.device``).
+        device: what each worker trains on.
         weights_files: backbone name and ``weights`` of a recipe -> file, resolved before the search began.
         memory_limit_bytes: resident memory beyond which a worker is replaced before its next training.
     """
 
     run: str
-    cores: int
-    gpu_fraction: float
+    device: Device
     objectives: Objectives
-    jit_compile: bool
-    precision: str
     weights_files: dict[tuple[str, str], str | None]
     memory_limit_bytes: int
 
@@ -75,13 +73,17 @@ class Worker(tune.Trainable):
         assert suite is not None
         assert target is not None
         assert options is not None
-        # Process-wide settings must precede everything that TensorFlow runs.
-        from bloodauto.models.device import claim_device
+        # Before any other import of Keras: it keeps TensorFlow's messages out of the worker's log.
+        import_tensorflow_quietly()
+        from bloodauto.training.session import TrainingData, TrainingSession
 
-        claim_device(cores=options.cores, gpu_fraction=options.gpu_fraction)
-        self._cells, self._splits, self._suite, self._options = dataset, splits, suite, options
-        self._target = target
-        self._fold_data_cache: dict[int, Any] = {}
+        self._options = options
+        self._session_stack = contextlib.ExitStack()
+        self._session = self._session_stack.enter_context(
+            TrainingSession.open(
+                TrainingData(dataset, splits, suite, target), device=options.device, dedicated_process=True
+            )
+        )
         self._epochs: Generator[Any, None, Any] | None = None
         self._begin(config)
 
@@ -95,13 +97,12 @@ class Worker(tune.Trainable):
 
     def cleanup(self) -> None:
         self._end_training()
+        self._session_stack.close()
 
     def _end_training(self) -> None:
-        import keras
-
+        if self._epochs is not None:
+            self._epochs.close()
         self._epochs = None
-        keras.backend.clear_session()
-        gc.collect()
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._assignment = config
@@ -109,24 +110,8 @@ class Worker(tune.Trainable):
         self._folder.mkdir(parents=True, exist_ok=True)
         record_process(self._folder)
 
-    def _fold_data(self, fold: int) -> Any:
-        from bloodauto.evaluation.fold_data import prepare_fold
-
-        if fold not in self._fold_data_cache:
-            try:
-                # One fold at a time: its training images are a copy.
-                self._fold_data_cache = {
-                    fold: prepare_fold(self._cells, self._splits, self._suite, fold=fold, target=self._target)
-                }
-            except UserError as error:
-                # Images that fail here fail for every training alike.
-                raise TrialAbort("abort", str(error)) from None
-        return self._fold_data_cache[fold]
-
     def _start(self) -> Generator[Any, None, Any]:
-        from bloodauto.training.input_pipeline import num_augmentation_processes
-        from bloodauto.training.limits import TimeLimits
-        from bloodauto.training.trainer import TrainOptions, train_epochs
+        from bloodauto.training.trainer import TrainOptions
 
         config, options = self._assignment, self._options
         recipe = parse_recipe(config["recipe"], origin=f"assignment {config['name']}")
@@ -134,24 +119,26 @@ class Worker(tune.Trainable):
         start = Path(options.run) / config["start_weights"] if config["start_weights"] is not None else None
         self._hard_limit_unix, self._heartbeat_at = config["hard_limit_unix"], 0.0
         until = config["train_until_unix"]
-        return train_epochs(
+        try:
+            self._session.fold(config["fold"])
+        except UserError as error:
+            # Images that fail here fail for every training alike.
+            raise TrialAbort("abort", str(error)) from error
+        return self._session.epochs(
             recipe,
-            self._fold_data(config["fold"]),
+            self._folder,
             seed=config["seed"],
+            fold=config["fold"],
             options=TrainOptions(
                 objective=options.objectives.primary,
                 weights_file=Path(weights) if weights is not None else None,
                 start_weights=start if start is not None and start.is_file() else None,
-                jit_compile=options.jit_compile,
-                precision=options.precision,
-                num_processes=num_augmentation_processes(options.cores, on_gpu=options.gpu_fraction > 0),
                 limits=TimeLimits(
                     training_seconds=config["time_limit_seconds"],
                     schedule_until=None if until is None else until - time.time() + time.monotonic(),
                 ),
                 average_last_epochs=True,
             ),
-            folder=self._folder,
             should_stop=self._should_stop,
         )
 
