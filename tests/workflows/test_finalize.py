@@ -56,6 +56,8 @@ def test_however_slow_a_step_is_the_budget_is_kept_and_what_is_missing_is_said(
 ) -> None:
     """Six seconds of a budget of ten are spent, or almost all, or more than all by an earlier session."""
     charge = LedgerCharge(at_unix=0.0, phase="trial 0", device_seconds=spent, spent_device_seconds=spent)
+    plan.run.root.mkdir(exist_ok=True)
+    plan.run.ledger.path.unlink(missing_ok=True)
     plan.run.ledger.append(charge)
     ledger = Ledger(plan.run.ledger, budget_device_seconds=10, now=time.monotonic, wall_clock=time.time)
     study, said = optuna.create_study(), []
