@@ -1,1 +1,1 @@
-"""Which models to average and with what weights, and how far the average's probabilities can be believed."""
+"""The ensemble of a run: out-of-fold predictions of its networks, selection of members and weights, selection bias."""
