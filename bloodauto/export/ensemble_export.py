@@ -299,7 +299,7 @@ def _tta_of_members(built: BuiltEnsemble) -> list[tuple[TtaTransform, ...]]:
 
 def _describe(folders: Sequence[Path]) -> str:
     """The networks of a member in a few words."""
-    recipe = load_recipe(folders[0] / "recipe.yaml")
+    recipe = load_recipe(TrainingDirectory(folders[0]).recipe)
     averaged = [TrainingDirectory(folder).result.read().averaged_epochs for folder in folders]
     is_averaged = any(epochs is not None and epochs.adopted for epochs in averaged)
     weights = ", weights averaged over its last epochs" if is_averaged else ""

@@ -394,6 +394,7 @@ class _Factory:
 
     def _ensemble(self) -> Ensemble:
         predictions = make_predictions(self.rng, len(self.classes), 0.972)
+        figures = validation_figures(predictions.labels, predictions.clean)
         members = (
             self._member(REFITS[0], "refit", 0.5),
             self._member(REFITS[1], "refit", 0.3),
@@ -408,7 +409,7 @@ class _Factory:
                 clean=make_selective(self.rng, _VALIDATION_IMAGES, coverage=0.95, accuracy=0.99),
                 shifted=make_selective(self.rng, _SHIFTED_IMAGES, coverage=0.71, accuracy=0.93),
             ),
-            scores=make_scores(accuracy=0.972, shift=0.881),
+            scores=make_scores(accuracy=0.972, shift=0.881, ece=figures.ece),
             best_single=BestSingle(name=REFITS[0], scores=members[0].scores),
             trace=tuple(
                 SelectionStep(step=step, added=name, score=0.95 + 0.01 * step) for step, name in enumerate(REFITS, 1)
@@ -419,7 +420,7 @@ class _Factory:
                 trials=14, best=0.894, shrunk=0.883, noise=0.011, noise_degrees_of_freedom=3, refits=0.901
             ),
             candidate_counts=CandidateCounts(trials=8, refits=2, pruned=11, promising=4, evaluated=3),
-            validation=validation_figures(predictions.labels, predictions.clean),
+            validation=figures,
         )
 
     def _held_out_test(self, ensemble: Ensemble) -> HeldOutTest:

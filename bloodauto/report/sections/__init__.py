@@ -13,7 +13,7 @@ from bloodauto.report.sections.page import Chapter, FigureCollector
 _CHAPTERS: tuple[tuple[str, str, Callable[[RunInfo, FigureCollector], Markup]], ...] = (
     ("progress", "Progress", search.progress),
     ("trials", "Trials", search.trials),
-    ("importance", "Hyperparameter importance", search.importance),
+    ("importance", "Importance", search.importance),
     ("learning", "Learning curves", search.learning),
     ("ensemble", "Ensemble", results.ensemble),
     ("errors", "Errors and confidence", results.errors),

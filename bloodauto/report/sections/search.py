@@ -103,7 +103,7 @@ def trial_table(run: RunInfo) -> Markup:
     started = [trial for trial in run.trials if not trial.never_started]
     rows = [_trial_row(trial, run.device) for trial in ranked(started)[:MAX_TRIALS]]
     headings = (
-        "trial", "state", "objective", "clean accuracy", "shift score", "epochs", "cost", "parameters", "backbone", "origin",
+        "trial", "state", "objective", "clean", "shift", "epochs", "cost", "parameters", "backbone", "origin",
         "recipe",
     )  # fmt: skip
     shown = table(headings, rows, numeric=(0, 2, 3, 4, 5, 6, 7))

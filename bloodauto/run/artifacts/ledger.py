@@ -96,7 +96,8 @@ class LedgerFile:
         return self.path.with_suffix(".heartbeat.json")
 
     def append(self, charge: LedgerCharge) -> None:
-        """Appends a charge and forces it to disk."""
+        """Appends a charge and forces it to disk; creates the directory."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         append_line(self.path, charge.to_line())
 
     def read(self) -> tuple[LedgerCharge, ...]:
