@@ -190,7 +190,7 @@ def keras_cv_layer(num_ops: int) -> Any | None:
 
 
 def keras_layer(num_ops: int) -> Any:
-    """keras' RandAugment."""
+    """Keras' RandAugment."""
     import keras
 
     return keras.layers.RandAugment(value_range=(0, 255), num_ops=num_ops, factor=MAGNITUDE)

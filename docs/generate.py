@@ -374,7 +374,7 @@ def scheduler_page() -> str:
         rows = list(_documented_constants(path))
         if rows:
             parts.append(
-                f"## {path.relative_to(package).as_posix()}\n\n"
+                f"## tuning/{path.relative_to(package).as_posix()}\n\n"
                 + _table(["constant", "value", "meaning and reason"], ([f"`{name}`", *rest] for name, *rest in rows))
             )
     return text + "\n".join(parts)

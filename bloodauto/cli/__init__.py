@@ -1,1 +1,1 @@
-""""""
+"""Commands, options and progress of the command line."""

@@ -1,1 +1,1 @@
-""""""
+"""Networks: backbones, heads, input filters, unfreezing, and the device they run on."""

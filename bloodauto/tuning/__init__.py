@@ -1,0 +1,1 @@
+"""The search: a scheduler that decides, and executors that run trainings for it."""

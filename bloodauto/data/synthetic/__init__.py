@@ -1,1 +1,1 @@
-""""""
+"""Synthetic cells: morphology, film, and how a site images them."""

@@ -1,1 +1,1 @@
-""""""
+"""The budget: ledger, allocation, cost model and time limits."""
