@@ -68,7 +68,8 @@ class SimulatedSite:
         """
         check_images(images, "simulated site")
         rendered = np.empty_like(images)
-        for index, image in enumerate(images):
+        for index, original in enumerate(images):
+            image = original
             for family, severity in zip(self.families, self.severities, strict=True):
                 key = [self.seed, family.random_key]
                 rng = np.random.default_rng([*key, 1 + index] if family.group in _GROUPS_DRAWN_PER_IMAGE else key)

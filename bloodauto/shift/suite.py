@@ -54,12 +54,12 @@ class ShiftPlan:
 
     @property
     def family_names(self) -> NDArray[np.str_]:
-        """str (m,), the family of each row."""
+        """Name of the family of each row, str (m,)."""
         return np.array([family.name for family in self.families])[self.family_index]
 
     @property
     def group_names(self) -> NDArray[np.str_]:
-        """str (m,), the group of each row."""
+        """Name of the group of each row, str (m,)."""
         return np.array([family.group for family in self.families])[self.family_index]
 
     def select(self, rows: Rows | NDArray[np.bool_]) -> ShiftPlan:

@@ -379,7 +379,7 @@ class _Factory:
         )
 
     def _member(self, name: str, kind: NetworkKind, weight: float) -> EnsembleMember:
-        trial = int(name.split("-")[0])
+        trial = int(name.split("-", maxsplit=1)[0])
         folder = self.run.trial(trial).root if kind == "trial" else self.run.refit(name).root
         return EnsembleMember(
             name=name,

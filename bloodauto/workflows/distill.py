@@ -269,7 +269,7 @@ class _Job:
                 folder,
                 seed=self.settings.seed,
                 options=options,
-                report=lambda epoch: self.ledger.heartbeat(),
+                report=lambda _: self.ledger.heartbeat(),
                 should_stop=lambda: self.seconds_left() < after / _MARGIN,
             )
         if not result.history:

@@ -52,7 +52,7 @@ def run_log(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except BloodautoError as error:
-        _LOGGER.error("%s", error)
+        _LOGGER.error("%s", error)  # noqa: TRY400 -- raised on purpose: its message says all.
         raise
     except Exception as error:
         _LOGGER.exception("unexpected error")
