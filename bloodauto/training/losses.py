@@ -61,7 +61,8 @@ def class_weights(loss: Loss, counts: Floats) -> NDArray[np.float32]:
         float32, shape (classes,).
 
     Example:
-        >>> class_weights(Loss(class_weights="balanced"), np.array([10.0, 30.0])).round(3).tolist()
+        >>> weights = class_weights(Loss(class_weights="balanced"), np.array([10.0, 30.0]))
+        >>> [round(float(weight), 3) for weight in weights]
         [2.0, 0.667]
     """
     counts = np.maximum(counts, 1).astype(np.float64)

@@ -133,7 +133,7 @@ def parse_recipe(value: Any, *, origin: YamlDocument | str) -> Recipe:
         raise RecipeError(explain_validation_error(error, Recipe, location_in(origin))) from error
 
 
-def load_recipe(path: Path, *, smoke: bool = False, in_domain: bool = False) -> Recipe:
+def load_recipe(path: str | Path, *, smoke: bool = False, in_domain: bool = False) -> Recipe:
     """Reads a recipe file.
 
     Beside a recipe's fields the file may have groups of overrides by dotted path: ``smoke`` makes a training of seconds of it,
@@ -146,8 +146,14 @@ def load_recipe(path: Path, *, smoke: bool = False, in_domain: bool = False) -> 
 
     Raises:
         RecipeError: As ``read_yaml`` and ``parse_recipe``; or ``smoke`` is requested and the file has no such group.
+
+    Example:
+        >>> from bloodauto.config.shipped import shipped_folder
+        >>> load_recipe(shipped_folder("trials") / "tiny_cnn.yaml").backbone.name
+        'own_cnn'
     """
     assert not (smoke and in_domain), "expected smoke or in_domain, got both"
+    path = Path(path)
     document = read_yaml(path)
     groups = [name for name in _OVERRIDE_GROUPS if isinstance(document.value, dict) and name in document.value]
     if smoke and "smoke" not in groups:
