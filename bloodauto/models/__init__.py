@@ -1,1 +1,1 @@
-"""Networks: backbones, heads, input filters, unfreezing, and the device they run on."""
+"""Backbones, heads, input filters and networks; the device of a process and the start-up of TensorFlow."""

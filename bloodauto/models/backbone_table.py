@@ -1,4 +1,4 @@
-"""What is known of each backbone of ``keras.applications``, one row each."""
+"""The table of backbones: one row for each supported network of ``keras.applications``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 PixelScaling = Literal["in_network", "in_network_except_sqrt_std", "signed", "imagenet_statistics", "caffe"]
 
-#: Of our own network; ``recipe.Backbone`` gives its blocks and width.
+#: The small CNN of our own; ``recipe.Backbone`` has its blocks and width.
 OWN_CNN = "own_cnn"
 
 
@@ -16,20 +16,20 @@ class BackboneInfo:
     """One backbone.
 
     Attributes:
-        constructor: its name in ``keras.applications``.
-        alpha: its width multiplier, where it has one.
-        scaling: how 0-255 becomes what it was trained on. ``in_network``: the network does it; ``in_network_except_sqrt_std``: it does,
-            but for a division by the root of ImageNet's standard deviation, a layer that Keras adds only to an
-            EfficientNet that it loads the weights of itself; ``signed``: to -1..1; ``imagenet_statistics``: to 0..1,
-            then by ImageNet's mean and standard deviation per channel; ``caffe``: BGR less ImageNet's mean grey levels.
-        block_starts: prefixes of layer names; each begins a block at its first layer. What lies before the first is
-            the first block's.
-        block_ends: used instead where layers within blocks are numbered by process: names of the layers that end a block.
-            What lies after the last is one more block.
-        weights_file: the official name of the ImageNet weights without the top, at 224 px where there are several.
-        parameters: of the backbone alone, without a head.
-        num_layers: as ``len(model.layers)`` counts them, the input included.
-        smallest_px: the smallest side it can be built for.
+        constructor: Its name in ``keras.applications``.
+        alpha: Its width multiplier, where it has one.
+        pixel_scaling: How pixels of 0-255 become what it was pre-trained on. ``in_network``: the network does it.
+            ``in_network_except_sqrt_std``: it does, but for a division by the root of ImageNet's standard deviation, a layer that
+            Keras adds only to an EfficientNet whose weights it loads itself. ``signed``: to -1..1. ``imagenet_statistics``: to
+            0..1, then by ImageNet's mean and standard deviation per channel. ``caffe``: BGR minus ImageNet's mean grey levels.
+        block_starts: Prefixes of layer names; each begins a block at its first layer. Layers before the first one belong to the
+            first block.
+        block_ends: Used instead where layers within blocks are numbered per process: names of the layers that end a block.
+            Layers after the last one are one more block.
+        weights_file: The official name of the ImageNet weights without the top, at 224 px where there are several.
+        parameters: Of the backbone without a head.
+        num_layers: As ``len(model.layers)`` counts them, the input included.
+        smallest_px: The smallest side it can be built for.
     """
 
     constructor: str

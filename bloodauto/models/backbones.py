@@ -1,4 +1,4 @@
-"""The backbones: functions that check, build, load and cut them into blocks, from the table of what is known of each."""
+"""Backbones: checked, built, loaded and divided into blocks, by the table of backbones; and the small CNN of our own."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe
 from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import RecipeError, WeightsError
 from bloodauto.models.backbone_table import BACKBONES, OWN_CNN, BackboneInfo, PixelScaling
-from bloodauto.models.own_cnn import LAYERS_PER_BLOCK, build_own_cnn, own_cnn_parameters
 from bloodauto.models.tensorflow import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     import keras
 
 BACKBONE_NAMES = (OWN_CNN, *BACKBONES)
+#: Of ``own_cnn``: convolution, batch normalisation and activation, twice.
+_LAYERS_PER_BLOCK = 6
+_LARGEST_REASON = 200
 
 
 def backbone_info(name: str) -> BackboneInfo:
     """The table's row of a backbone of ``keras.applications``.
 
+    Args:
+        name: As a recipe has it.
+
     Raises:
-        RecipeError: no such backbone; the message names the nearest.
+        RecipeError: No such backbone; the message names the nearest.
     """
     if name not in BACKBONES:
         raise RecipeError(
@@ -39,19 +44,19 @@ def _own_cnn_size(backbone: Backbone) -> tuple[int, int]:
 
 
 def num_blocks(backbone: Backbone) -> int:
-    """How many blocks the backbone has for unfreezing."""
+    """How many blocks a backbone has for unfreezing."""
     return _own_cnn_size(backbone)[0] if backbone.name == OWN_CNN else backbone_info(backbone.name).num_blocks
 
 
 def num_layers(backbone: Backbone) -> int:
-    """How many layers the backbone has for unfreezing, its input included, as ``len(model.layers)`` counts them."""
+    """How many layers a backbone has for unfreezing, its input included, as ``len(model.layers)`` counts them."""
     if backbone.name == OWN_CNN:
-        return 1 + LAYERS_PER_BLOCK * _own_cnn_size(backbone)[0]
+        return 1 + _LAYERS_PER_BLOCK * _own_cnn_size(backbone)[0]
     return backbone_info(backbone.name).num_layers
 
 
 def num_parameters(backbone: Backbone) -> int:
-    """Parameters of the backbone alone, without building it."""
+    """Parameters of a backbone without a head, without building it."""
     if backbone.name == OWN_CNN:
         blocks, width = _own_cnn_size(backbone)
         return own_cnn_parameters(blocks=blocks, width=width)
@@ -59,33 +64,36 @@ def num_parameters(backbone: Backbone) -> int:
 
 
 def pixel_scaling(backbone: Backbone) -> PixelScaling:
-    """How 0-255 becomes what the backbone expects."""
+    """How pixels of 0-255 are scaled to what a backbone expects."""
     return "signed" if backbone.name == OWN_CNN else backbone_info(backbone.name).pixel_scaling
 
 
 def built_size_px(backbone: Backbone, size_px: int) -> int:
-    """The side the backbone is built for: ``size_px``, or its smallest where that is larger."""
+    """The side a backbone is built for: ``size_px``, or its smallest side where that is larger."""
     return size_px if backbone.name == OWN_CNN else max(size_px, backbone_info(backbone.name).smallest_px)
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Checks what the grammar cannot: the backbone is known, and has what the stages unfreeze. Builds nothing.
+    """Checks a recipe against the table of backbones, which the grammar does not know. Builds nothing.
+
+    Args:
+        recipe: The recipe.
 
     Raises:
-        RecipeError: no such backbone, or more blocks or layers than it has.
+        RecipeError: No such backbone, or a stage unfreezes more blocks or layers than it has.
     """
     blocks, layers = num_blocks(recipe.backbone), num_layers(recipe.backbone)
     for index, stage in enumerate(recipe.stages):
         if isinstance(stage.unfreeze, LastBlocks):
-            kind, asked, available = "blocks", stage.unfreeze.blocks, blocks
+            kind, requested, available = "blocks", stage.unfreeze.blocks, blocks
         elif isinstance(stage.unfreeze, LastLayers):
-            kind, asked, available = "layers", stage.unfreeze.layers, layers
+            kind, requested, available = "layers", stage.unfreeze.layers, layers
         else:
             continue
-        if asked > available:
+        if requested > available:
             raise RecipeError(
                 f"stages.{index}.unfreeze.{kind}: expected 1 to {available} for {recipe.backbone.label}, "
-                f"got {asked}; write 'all' to unfreeze everything."
+                f"got {requested}; write 'all' to unfreeze everything."
             )
 
 
@@ -98,9 +106,15 @@ def _keras_application(info: BackboneInfo, weights: str | None, size_px: int) ->
 
 
 def build_backbone(backbone: Backbone, size_px: int) -> keras.Model:
-    """The backbone with random weights: float images (n, side, side, 3), scaled as ``scaling`` says -> feature maps.
+    """A backbone with random weights.
 
-    The side is ``built_size_px``, which is ``size_px`` for all but the few that cannot take small images.
+    Args:
+        backbone: As a recipe has it.
+        size_px: Side of the images; the model's side is ``built_size_px``, which is larger for the few backbones that cannot
+            take small images.
+
+    Returns:
+        A model of float images (batch, side, side, 3), scaled as ``pixel_scaling`` says, that returns feature maps.
     """
     if backbone.name == OWN_CNN:
         blocks, width = _own_cnn_size(backbone)
@@ -109,7 +123,15 @@ def build_backbone(backbone: Backbone, size_px: int) -> keras.Model:
 
 
 def block_of_layers(backbone: Backbone, layer_names: list[str]) -> list[int]:
-    """For each layer, in order, the index of the block it belongs to (0 is nearest to the image)."""
+    """The block of each layer.
+
+    Args:
+        backbone: As a recipe has it.
+        layer_names: The layers of the built backbone, in their order.
+
+    Returns:
+        Indices, one per layer; block 0 is nearest to the image.
+    """
     starts: tuple[str, ...] = tuple(f"block{index + 1}a_" for index in range(num_blocks(backbone)))
     ends: tuple[str, ...] = ()
     if backbone.name != OWN_CNN:
@@ -130,13 +152,21 @@ def _keras_models_folder() -> Path:
 
 
 def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | None:
-    """The file with the pre-trained weights, or None for random ones.
+    """The file of the pre-trained weights.
 
-    ``imagenet`` is looked for in ``weights_dir`` (official name, then ``<name>_224_no_top.weights.h5``), then in Keras' own
-    cache, then downloaded by Keras into that cache. Anything but ``imagenet`` and ``none`` is a path.
+    ``imagenet`` is searched in ``weights_dir`` (official name, then ``<name>_224_no_top.weights.h5``), then in Keras' own cache,
+    and otherwise downloaded by Keras into that cache.
+
+    Args:
+        name: Of the backbone.
+        weights: ``imagenet``, ``none``, or a path.
+        weights_dir: Folder that is searched first; None: none.
+
+    Returns:
+        The file; None for random weights.
 
     Raises:
-        WeightsError: not found and not to be had; the message says where it was looked for.
+        WeightsError: Neither found nor downloaded; the message lists where it was searched.
     """
     if weights == "none":
         return None
@@ -148,38 +178,88 @@ def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | No
     if name == OWN_CNN:
         raise WeightsError(f"backbone.weights: {name} has no ImageNet weights; write weights: none.")
     info = backbone_info(name)
-    places = [_keras_models_folder() / info.weights_file]
+    candidates = [_keras_models_folder() / info.weights_file]
     if weights_dir is not None:
-        places = [weights_dir / info.weights_file, weights_dir / f"{name}_224_no_top.weights.h5", *places]
-    for place in places:
-        if place.is_file():
-            return place
-    return _download(name, info, places)
+        candidates = [weights_dir / info.weights_file, weights_dir / f"{name}_224_no_top.weights.h5", *candidates]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    return _download(name, info, candidates)
 
 
-def _download(name: str, info: BackboneInfo, places: list[Path]) -> Path:
+def _download(name: str, info: BackboneInfo, candidates: list[Path]) -> Path:
     import_tensorflow_quietly()
     try:
         _keras_application(info, "imagenet", 224)
     except Exception as error:
-        looked = "\n".join(f"  {place}" for place in places)
+        searched = "\n".join(f"  {candidate}" for candidate in candidates)
         raise WeightsError(
-            f"{name}: expected its ImageNet weights, found no file at\n{looked}\n"
-            f"and they could not be downloaded ({str(error).splitlines()[0][:200]}). "
+            f"{name}: expected its ImageNet weights, found no file at\n{searched}\n"
+            f"and they could not be downloaded ({str(error).splitlines()[0][:_LARGEST_REASON]}). "
             "Put the file into a folder and pass --weights-dir, or use weights: none."
-        ) from None
+        ) from error
     return _keras_models_folder() / info.weights_file
 
 
 def load_weights(backbone: keras.Model, name: str, path: Path) -> None:
-    """Loads a weights file into a backbone built by ``build_backbone``.
+    """Loads a weights file into a backbone.
+
+    Args:
+        backbone: Built by ``build_backbone``.
+        name: Of the backbone, for messages.
+        path: The file.
 
     Raises:
-        WeightsError: the file is no weights file or belongs to another network.
+        WeightsError: The file is no weights file, or belongs to another network.
     """
     try:
         backbone.load_weights(path)
     except Exception as error:
         raise WeightsError(
-            f"{path}: expected weights of {name} without its top, could not load them ({str(error).splitlines()[0][:200]})."
-        ) from None
+            f"{path}: expected weights of {name} without its top, could not load them ({str(error).splitlines()[0][:_LARGEST_REASON]})."
+        ) from error
+
+
+def build_own_cnn(size_px: int, *, blocks: int, width: int) -> keras.Model:
+    """A small CNN without residual connections, for tests, small images and published systems that trained their own.
+
+    Each block is a 3 x 3 convolution with stride 2 and a separable convolution, both with batch normalisation and ReLU.
+
+    Args:
+        size_px: Side of the images.
+        blocks: How many blocks.
+        width: Filters of the first block, doubled from block to block.
+
+    Returns:
+        A model of float images (batch, size_px, size_px, 3) that returns feature maps.
+    """
+    import keras
+    from keras import layers
+
+    inputs = layers.Input((size_px, size_px, 3))
+    x = inputs
+    for block in range(1, blocks + 1):
+        filters = width * 2 ** (block - 1)
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, name=f"block{block}a_conv")(x)
+        x = layers.BatchNormalization(name=f"block{block}a_bn")(x)
+        x = layers.ReLU(name=f"block{block}a_relu")(x)
+        x = layers.SeparableConv2D(filters, 3, padding="same", use_bias=False, name=f"block{block}b_conv")(x)
+        x = layers.BatchNormalization(name=f"block{block}b_bn")(x)
+        x = layers.ReLU(name=f"block{block}b_relu")(x)
+    return keras.Model(inputs, x, name=f"own_cnn_{blocks}x{width}")
+
+
+def own_cnn_parameters(*, blocks: int, width: int) -> int:
+    """Parameters of ``build_own_cnn``, without building it.
+
+    Args:
+        blocks: How many blocks.
+        width: Filters of the first block.
+    """
+    total, channels = 0, 3
+    for block in range(blocks):
+        filters = width * 2**block
+        # Convolution, depthwise and pointwise part of the separable one, and four numbers for each normalised channel.
+        total += 9 * channels * filters + 9 * filters + filters**2 + 2 * 4 * filters
+        channels = filters
+    return total

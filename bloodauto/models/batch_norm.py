@@ -1,4 +1,4 @@
-"""Batch-normalisation statistics taken anew: of another laboratory from its images alone, or of averaged weights."""
+"""Batch-normalisation statistics computed again: for another site from its unlabelled images, or for averaged weights."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 from keras import layers
+from numpy.typing import NDArray
 
 from bloodauto.errors import DataError
+from bloodauto.types import Images
 
 _BATCH = 128
 
 
 class _BatchStatisticsNormalization(layers.BatchNormalization):
-    """Batch normalisation by the batch's own statistics, always; with a momentum of 0 it stores them as they are."""
+    """Batch normalisation that always uses the batch's statistics; with a momentum of 0 it stores them unchanged."""
 
     def call(self, inputs: object, training: bool | None = None, mask: object = None) -> object:
         return super().call(inputs, training=True, mask=mask)
 
 
 class BatchNormStatisticsReader:
-    """Finds the statistics of a network's activations as training would, but without dropout and without changing it.
+    """Computes the statistics of a network's activations as training does, but without dropout and without changing it.
 
-    Made once for a network, since it builds and traces a second one; reading then costs a forward pass.
+    Create it once per network, since it builds and traces a second one; reading then costs a forward pass.
 
     Args:
-        network: as ``build_network`` makes it.
-        normalisations: the layers whose statistics are wanted; the others go by those they have stored.
+        network: Made by ``build_network``.
+        normalisations: The layers whose statistics are computed; the others use their stored statistics.
     """
 
     def __init__(self, network: keras.Model, normalisations: Sequence[layers.BatchNormalization]) -> None:
-        wanted = {id(layer) for layer in normalisations}
+        selected = {id(layer) for layer in normalisations}
 
         def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
             config = layer.get_config()
-            if id(layer) not in wanted:
+            if id(layer) not in selected:
                 return type(layer).from_config(config)
-            # A frozen layer would go by its stored statistics.
+            # A frozen layer would use its stored statistics.
             return _BatchStatisticsNormalization.from_config({**config, "momentum": 0.0, "trainable": True})
 
         self._network = network
@@ -49,11 +51,15 @@ class BatchNormStatisticsReader:
         ]
         assert [layer.name for layer in self._cloned_normalisations] == [layer.name for layer in normalisations]
 
-    def read(self, batches: Iterable[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Mean and variance, float64 (channels,), for each wanted layer, with the network's weights as they are now.
+    def read(self, batches: Iterable[Images]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """The statistics with the present weights of the network.
 
         Args:
-            batches: uint8 (b, h, w, 3), at least one; each is normalised by itself, and all images count alike.
+            batches: uint8, shape (batch, height, width, 3), at least one; each is normalised by itself, and all images count
+                equally.
+
+        Returns:
+            Mean and variance of each layer, shape (channels,).
         """
         self._clone.set_weights(self._network.get_weights())
         first = [np.zeros(layer.moving_mean.shape) for layer in self._cloned_normalisations]
@@ -73,27 +79,29 @@ class BatchNormStatisticsReader:
 
 
 def adapted_batch_norm_weights(
-    network: keras.Model, images: np.ndarray, *, source_pseudo_count: int = 0, batch_size: int = _BATCH
-) -> list[np.ndarray]:
+    network: keras.Model, images: Images, *, source_pseudo_count: int = 0, batch_size: int = _BATCH
+) -> list[NDArray[np.float32]]:
     """The network's weights with its batch-normalisation statistics replaced by those of unlabelled images.
 
-    Adaptive batch normalisation (Li et al., arXiv:1603.04779): what a laboratory's colours and optics do to mean and spread
-    of each channel is taken out where it arises. The images go through the network once, each batch normalised by itself, as
-    in training but without dropout; mean and variance are those of all batches together. The result depends on which classes
-    the images show and in which shares: one class alone would be normalised away. A few hundred images of all kinds will do.
+    Adaptive batch normalisation (Li et al., arXiv:1603.04779): shifts of mean and variance of a channel that come from a site's
+    colours and optics are removed in the layer where they occur. The images pass the network once, each batch normalised by
+    itself, as in training but without dropout; mean and variance are those of all batches together. The result depends on the
+    class proportions of the images: with one class alone its features would be normalised away. A few hundred images of all
+    classes are enough.
 
     Args:
-        network: as ``build_network`` makes it; not changed. One without batch normalisation keeps all its weights.
-        images: uint8 (n, h, w, 3), at least 2; they are dealt into batches of like size in the order given, so shuffle
-            images that are sorted.
-        source_pseudo_count: the stored statistics count as those of so many images (Schneider et al., arXiv:2006.16971), which
-            steadies small sets; 0 replaces them.
+        network: Made by ``build_network``; not changed. A network without batch normalisation keeps all its weights.
+        images: uint8, shape (n, height, width, 3), at least 2; they are divided into batches of similar size in their order, so
+            shuffle sorted images.
+        source_pseudo_count: The stored statistics count as those of this many images (Schneider et al., arXiv:2006.16971), which
+            stabilises small sets; 0 replaces them.
+        batch_size: Largest batch.
 
     Returns:
         Weights for ``network.set_weights``, in its order.
 
     Raises:
-        DataError: fewer than 2 images.
+        DataError: Fewer than 2 images.
     """
     if len(images) < 2:
         raise DataError(
@@ -103,10 +111,10 @@ def adapted_batch_norm_weights(
     if not normalisations:
         return network.get_weights()
     parts = np.array_split(np.arange(len(images)), math.ceil(len(images) / batch_size))
-    found = BatchNormStatisticsReader(network, normalisations).read(images[part] for part in parts)
+    statistics = BatchNormStatisticsReader(network, normalisations).read(images[part] for part in parts)
     kept = source_pseudo_count / (source_pseudo_count + len(images))
     adapted = {}
-    for layer, (mean, variance) in zip(normalisations, found, strict=True):
+    for layer, (mean, variance) in zip(normalisations, statistics, strict=True):
         adapted[id(layer.moving_mean)] = kept * layer.moving_mean.numpy() + (1 - kept) * mean
         adapted[id(layer.moving_variance)] = kept * layer.moving_variance.numpy() + (1 - kept) * variance
-    return [np.asarray(adapted.get(id(one), one.numpy()), dtype=np.float32) for one in network.weights]
+    return [np.asarray(adapted.get(id(variable), variable.numpy()), dtype=np.float32) for variable in network.weights]

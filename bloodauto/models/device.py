@@ -195,8 +195,8 @@ def restored_device_state() -> Iterator[None]:
 
 
 def _cache_path() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")))
-    return home / "bloodauto" / _DeviceCache.FILE
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")))
+    return cache_home / "bloodauto" / _DeviceCache.FILE
 
 
 def _device_key(*, on_gpu: bool) -> str:

@@ -1,4 +1,4 @@
-"""The head: from a backbone's feature maps to logits, in standard Keras layers."""
+"""The head of a network: from a backbone's feature maps to logits, in standard Keras layers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from keras import layers, ops, regularizers
 from bloodauto.config.recipe import Head
 
 _GEM_POWER = 3.0
-#: Features below this count as this, so that the root has a slope.
+#: Lower bound of features, so that the root has a finite gradient.
 _GEM_SMALLEST = 1e-6
 
 
 def _generalised_mean(features: Any) -> Any:
-    # In 16 bits the third power of 41 is infinite already.
+    # In 16 bits the third power of 41 is already infinite.
     features = ops.maximum(ops.cast(features, "float32"), _GEM_SMALLEST)
     mean = layers.GlobalAveragePooling2D(dtype="float32", name="pool")(ops.power(features, _GEM_POWER))
     return ops.power(mean, 1 / _GEM_POWER)
@@ -28,7 +28,16 @@ def _pooled(head: Head, features: Any) -> Any:
 
 
 def build_head(head: Head, features: Any, num_classes: int) -> Any:
-    """Feature maps (n, h, w, c) -> float32 logits (n, num_classes), both symbolic."""
+    """Adds a head to a symbolic tensor of features.
+
+    Args:
+        head: As a recipe has it.
+        features: Feature maps, shape (batch, height, width, channels).
+        num_classes: Number of logits.
+
+    Returns:
+        float32 logits, shape (batch, num_classes).
+    """
     x = _pooled(head, features)
     if head.normalisation == "batch":
         x = layers.BatchNormalization(name="head_norm")(x)

@@ -1,6 +1,6 @@
-"""Filters between the image and the backbone, as parts of the network: standard Keras operations, nothing learnt.
+"""Filters between the image and the backbone, as parts of the network: standard Keras operations, nothing trained.
 
-Each takes and gives float32 images (n, side, side, 3), RGB, 0-255. They run on whatever device the network runs on, and the
+Each takes and returns float32 images (n, side, side, 3), RGB, 0-255. They run on whatever device the network runs on, and the
 exported model carries them.
 """
 
@@ -20,7 +20,7 @@ _LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 #: quantile costs no longer depends on the image's size.
 _GRID_SIDE = 24
 #: The empty slide is at least so bright that a tenth of the grid shows it, in each channel.
-_BRIGHTEST_SHARE = 0.1
+_BRIGHTEST_FRACTION = 0.1
 #: A slide darker than this is taken for this dark; nothing is divided by black.
 _DARKEST_SLIDE = 16.0
 
@@ -34,8 +34,8 @@ LARGEST_GAIN = 2.0
 #: Sobel's weights sum to 4 on either side of the middle, so that 4 would make the steepest edge 255; cells have soft ones.
 _SOBEL_SCALE = 2.0
 
-#: Of ``remove_background``: where a cell ends, as a share of the densest red; how fast; and how dense a cell is at least.
-_CELL_DENSITY_SHARE = 0.2
+#: Of ``remove_background``: where a cell ends, as a fraction of the densest red; how fast; and how dense a cell is at least.
+_CELL_DENSITY_FRACTION = 0.2
 _CELL_EDGE_STEEPNESS = 40.0
 _LEAST_CELL_DENSITY = 0.3
 
@@ -57,7 +57,7 @@ def _slide_colour(grid: Any) -> Any:
     """Grey level that the brightest tenth of each channel reaches, (n, 1, 1, 3)."""
     num_pixels = grid.shape[1] * grid.shape[2]
     by_channel = ops.transpose(ops.reshape(grid, (-1, num_pixels, 3)), (0, 2, 1))
-    brightest = ops.top_k(by_channel, math.ceil(_BRIGHTEST_SHARE * num_pixels))[0]
+    brightest = ops.top_k(by_channel, math.ceil(_BRIGHTEST_FRACTION * num_pixels))[0]
     return ops.maximum(ops.reshape(brightest[:, :, -1], (-1, 1, 1, 3)), _DARKEST_SLIDE)
 
 
@@ -112,8 +112,8 @@ def remove_background(images: Any) -> Any:
     """Turns what is as pale as red blood cells and plasma white, and leaves the stained cell as it is.
 
     The cell is what absorbs red, as azure does and haemoglobin and eosin hardly do: where the red density, averaged over
-    neighbouring pixels, is above a share of the image's own densest part. The edge is soft. Pale cytoplasm goes with
-    the background; that is the price of telling cell from background by colour alone.
+    neighbouring pixels, is above a fraction of the image's own densest part. The edge is soft. Pale cytoplasm goes with
+    the background; that is the price of separating cell and background by colour alone.
     """
     grid = _grid(images)
     slide = _slide_colour(grid)
@@ -121,7 +121,9 @@ def remove_background(images: Any) -> Any:
     red = ops.maximum(_density(images, slide)[..., :1], 0.0)
     red = layers.AveragePooling2D(side, strides=1, padding="same", dtype="float32")(red)
     densest = ops.max(red, axis=(1, 2), keepdims=True)
-    cell = ops.sigmoid(_CELL_EDGE_STEEPNESS * (red / ops.maximum(densest, _LEAST_CELL_DENSITY) - _CELL_DENSITY_SHARE))
+    cell = ops.sigmoid(
+        _CELL_EDGE_STEEPNESS * (red / ops.maximum(densest, _LEAST_CELL_DENSITY) - _CELL_DENSITY_FRACTION)
+    )
     return 255.0 + (images - 255.0) * cell
 
 
@@ -135,15 +137,15 @@ def _standard(values: Any, least_deviation: float) -> Any:
 def standardise(images: Any) -> Any:
     """Brings each channel of each image to one mean and one standard deviation: out go lamp, exposure and contrast.
 
-    Instance normalisation (Ulyanov et al., arXiv:1607.08022) of the image itself. Its price: how much of the image the cell
-    fills moves the colours, and so does whatever hides a part of it.
+    Instance normalisation (Ulyanov et al., arXiv:1607.08022) of the image itself. Its price: the fraction of the image that the cell
+    fills changes the colours, and so does whatever covers a part of it.
     """
     standard = _standard(images, _LEAST_DEVIATION)
     return ops.clip(_STANDARD_MEAN + _STANDARD_DEVIATION * standard, 0.0, 255.0)
 
 
 def standardise_density(images: Any) -> Any:
-    """As ``standardise``, in optical density, turned round so that what is dense stays dark.
+    """As ``standardise``, in optical density, inverted so that dense pixels stay dark.
 
     There a lamp's colour and an exposure are added and the strength of a stain multiplies, so that mean and deviation take out
     just these. Pale cytoplasm and red cells come out flatter, nuclei with more detail.
@@ -164,7 +166,15 @@ _FILTERS: dict[str, Callable[[Any], Any]] = {
 
 
 def apply_filters(names: Sequence[str], images: Any) -> Any:
-    """Puts the named filters behind a symbolic tensor of images (n, side, side, 3), in their order."""
+    """Applies filters to a symbolic tensor of images.
+
+    Args:
+        names: The filters, in their order.
+        images: RGB 0-255, shape (batch, side, side, 3).
+
+    Returns:
+        float32 images of the same shape.
+    """
     if names:
         images = ops.cast(images, "float32")
     for name in names:

@@ -1,4 +1,4 @@
-"""A recipe -> a Keras network that takes plain uint8 images and answers with logits."""
+"""The network of a recipe: uint8 images in, logits out; normalisation, filters and resizing are inside."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _scaled_pixels(how: PixelScaling, images: Any) -> Any:
-    """0-255 -> what the backbone was trained on."""
+    """Scales pixels of 0-255 to what the backbone was pre-trained on."""
     scale: Any = 1.0
     offset: Any = 0.0
     if how == "signed":
@@ -47,7 +47,7 @@ def _scaled_pixels(how: PixelScaling, images: Any) -> Any:
         scale = [1 / (255 * std) for std in _IMAGENET_STD]
         offset = [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]
     elif how == "in_network_except_sqrt_std":
-        # The network computes (x / 255 - mean) / a for some a; what goes in makes this (x / 255 - mean) / (a * root).
+        # The network computes (x / 255 - mean) / a for some a; with this input it is (x / 255 - mean) / (a * root).
         roots = [math.sqrt(std) for std in _IMAGENET_STD]
         scale = [1 / root for root in roots]
         offset = [255 * mean * (1 - 1 / root) for mean, root in zip(_IMAGENET_MEAN, roots, strict=True)]
@@ -58,10 +58,10 @@ def _scaled_pixels(how: PixelScaling, images: Any) -> Any:
 
 
 class _FrozenStatisticsNormalization(layers.BatchNormalization):
-    """Batch normalisation by its stored statistics for ever, while scale and shift still learn.
+    """Batch normalisation that always uses its stored statistics, while scale and shift are trained.
 
-    Calling a plain layer with ``training=False`` inside a model does not do: ``fit`` calls the whole model with
-    ``training=True``, and Keras hands that on to every layer.
+    Calling a plain layer with ``training=False`` inside a model has no effect: ``fit`` calls the model with ``training=True``,
+    and Keras passes that on to every layer.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -89,15 +89,22 @@ def build_network(
     weights_file: Path | None,
     for_training: bool = True,
 ) -> keras.Model:
-    """Builds the network of a recipe, its backbone loaded from ``weights_file`` (None: random).
+    """Builds the network of a recipe.
 
     Args:
+        recipe: The recipe.
+        num_classes: Number of logits.
+        image_shape_px: Height and width of the images.
+        weights_file: Pre-trained weights of the backbone; None: random weights.
         for_training: False builds it of standard layers only; only training needs others, and the weights are the same.
 
     Returns:
-        A functional model: uint8 RGB images (n, height, width, 3), 0-255 -> float32 logits (n, num_classes). Resizing (when
-        ``image_shape_px`` is not the recipe's input size, or when that is too small for the backbone), filters and
-        normalisation are inside.
+        A functional model of uint8 RGB images (batch, height, width, 3), 0-255, that returns float32 logits
+        (batch, num_classes). Resizing (where ``image_shape_px`` is not the recipe's input size, or that is too small for the
+        backbone), filters and normalisation are inside.
+
+    Raises:
+        WeightsError: The weights do not fit the backbone.
     """
     size = recipe.input.size_px
     backbone = build_backbone(recipe.backbone, size)
@@ -120,7 +127,17 @@ def build_network(
 
 
 def trained_network(recipe: Recipe, weights: Path, *, num_classes: int, image_shape_px: tuple[int, int]) -> keras.Model:
-    """The network of a recipe with the weights that a training kept, of standard layers only; see ``build_network``."""
+    """The network of a recipe with the weights that a training kept, of standard layers only.
+
+    Args:
+        recipe: The recipe that was trained.
+        weights: The training's ``best.npz``.
+        num_classes: Number of logits.
+        image_shape_px: Height and width of the images.
+
+    Raises:
+        RunError: The weights cannot be read.
+    """
     network = build_network(
         recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None, for_training=False
     )
@@ -129,21 +146,21 @@ def trained_network(recipe: Recipe, weights: Path, *, num_classes: int, image_sh
 
 
 def backbone_of(network: keras.Model) -> keras.Model:
-    """The backbone inside a network made by ``build_network``."""
+    """The backbone inside a network that ``build_network`` made."""
     return next(layer for layer in network.layers if isinstance(layer, keras.Model))
 
 
 def reseed_dropout(network: keras.Model, epoch: int) -> None:
-    """Makes dropout depend on the seed and the epoch alone, so that a training that is resumed drops what it would have."""
+    """Makes dropout depend on seed and epoch alone, so that a resumed training continues as an uninterrupted one."""
     for variable in network.variables:
         if variable.name == "seed_generator_state":
-            # The first number tells the layers apart; the second counts calls, far fewer than this in one epoch.
+            # The first number distinguishes the layers; the second counts calls, far fewer than this in one epoch.
             key, _ = np.asarray(variable)
             variable.assign(np.array([key, epoch * 2**20], dtype=variable.dtype))
 
 
 def _flat_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """The layer, or, where it is a model of its own as ConvNeXt's downsampling is, those inside it."""
+    """The layer itself, or the layers inside it where it is a model, as ConvNeXt's downsampling is."""
     if isinstance(layer, keras.Model):
         for inner in layer.layers:
             yield from _flat_layers(inner)
@@ -152,14 +169,20 @@ def _flat_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
 
 
 def apply_unfreeze(network: keras.Model, backbone: Backbone, stage: Stage) -> None:
-    """Sets which layers of the network learn in this stage. The head always does; compile afterwards."""
+    """Sets which layers of a network are trained in a stage. Compile afterwards.
+
+    Args:
+        network: Made by ``build_network``; its head is always trained.
+        backbone: Its backbone.
+        stage: Says what is unfrozen.
+    """
     base = backbone_of(network)
-    # All of it first: a layer inside a frozen one does not learn, whatever it says itself.
+    # The whole backbone first: a layer inside a frozen model is not trained, whatever its own flag says.
     base.trainable = True
     blocks = block_of_layers(backbone, [layer.name for layer in base.layers])
     unfreeze = stage.unfreeze
     first_block, first_layer = 0, 0
-    wanted: tuple[type, ...] = (layers.Layer,)
+    selected: tuple[type, ...] = (layers.Layer,)
     if unfreeze == "none":
         first_layer = len(base.layers)
     elif isinstance(unfreeze, LastBlocks):
@@ -167,9 +190,9 @@ def apply_unfreeze(network: keras.Model, backbone: Backbone, stage: Stage) -> No
     elif isinstance(unfreeze, LastLayers):
         first_layer = len(base.layers) - unfreeze.layers
     if isinstance(unfreeze, LastBlocks | LastLayers) and unfreeze.kinds:
-        wanted = tuple(kind for name in unfreeze.kinds for kind in _KINDS[name])
+        selected = tuple(kind for name in unfreeze.kinds for kind in _KINDS[name])
     for index, (layer, block) in enumerate(zip(base.layers, blocks, strict=True)):
         reached = block >= first_block and index >= first_layer
         for inner in _flat_layers(layer):
             frozen_norm = backbone.batch_norm == "freeze" and isinstance(inner, layers.BatchNormalization)
-            inner.trainable = reached and isinstance(inner, wanted) and not frozen_norm
+            inner.trainable = reached and isinstance(inner, selected) and not frozen_norm
