@@ -32,7 +32,7 @@ from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.shift_score import score_shift
 from bloodauto.models.batch_norm import adapted_batch_norm_weights
-from bloodauto.training.suite_weights import shift_suite_for
+from bloodauto.training.augmentation import shift_suite_for
 from bloodauto.training.trainer import TrainOptions
 from bloodauto.types import Mask, Probabilities
 

@@ -1,13 +1,16 @@
-"""A recipe's augmentation -> policies, mixing and offline augmentation of the engine it names."""
+"""A recipe's augmentation as policies and mixing of its engine, and the shift suite that follows from it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as SequenceOf
 from typing import assert_never
 
 import numpy as np
 
 import bloodauto.config.recipe as grammar
+from bloodauto.shift.overlap import training_coverage
+from bloodauto.shift.suite import ShiftSuite
 from bloodauto.transforms import (
     ApplyOperation,
     AugMix,
@@ -22,10 +25,15 @@ from bloodauto.transforms import (
     TrivialAugment,
     class_balancing_images,
 )
+from bloodauto.types import Images, Labels
 
 
 def policy_of(augmentation: grammar.Augmentation) -> Policy:
-    """What our engine does to each image each time it is seen, mixing left out, whatever engine the block names."""
+    """The policy of our own engine, whatever engine the recipe names; without mixing.
+
+    Args:
+        augmentation: Of a recipe or a stage.
+    """
     policies: list[Policy] = []
     # Before the geometric ones, so that these become one warp with those that RandAugment draws first.
     if augmentation.stain_jitter > 0:
@@ -41,10 +49,13 @@ def policy_of(augmentation: grammar.Augmentation) -> Policy:
 
 
 def engine_policy_of(augmentation: grammar.Augmentation) -> BatchPolicy:
-    """What the engine that the block names does to each image each time it is seen.
+    """The policy of the engine that the recipe names; without mixing.
+
+    Args:
+        augmentation: Of a recipe or a stage.
 
     Raises:
-        RecipeError: the engine is not installed, or has not what the block asks of it.
+        RecipeError: The engine is not installed, or lacks an operation.
     """
     if augmentation.engine == "bloodauto":
         return policy_of(augmentation)
@@ -54,21 +65,25 @@ def engine_policy_of(augmentation: grammar.Augmentation) -> BatchPolicy:
 
 
 def offline_policy_of(offline: grammar.Offline, engine: grammar.Engine) -> BatchPolicy:
-    """How offline images are made, mixing left out.
+    """The policy of offline augmentation; without mixing.
+
+    Args:
+        offline: Of a recipe or a stage.
+        engine: Applies the steps.
 
     Raises:
-        RecipeError: as ``engine_policy_of``.
+        RecipeError: As ``engine_policy_of``.
     """
     return engine_policy_of(grammar.Augmentation(orientation=False, steps=offline.steps, engine=engine))
 
 
 def policy_of_steps(steps: SequenceOf[grammar.Step]) -> Policy:
-    """Steps in their order."""
+    """The policy that applies steps in their order."""
     return Sequence(tuple(_step(step) for step in steps))
 
 
 def with_probability(policy: Policy, rate: float) -> Policy:
-    """The policy on a share of the images, drawn anew each time; the others stay as they are."""
+    """The policy on a random fraction ``rate`` of the images."""
     return policy if rate == 1.0 else OneOf((policy, Sequence(())), (rate, 1.0 - rate))
 
 
@@ -93,7 +108,7 @@ def _step(step: grammar.Step) -> Policy:
 
 
 def mixing_of(settings: grammar.MixingSettings | None, engine: grammar.Engine = "bloodauto") -> BatchMixing | None:
-    """How images of a batch are joined; None for not at all."""
+    """How images of a batch are mixed; None: not at all."""
     if settings is None:
         return None
     if engine == "keras_cv":
@@ -104,18 +119,21 @@ def mixing_of(settings: grammar.MixingSettings | None, engine: grammar.Engine = 
 
 
 def synthesised_images(
-    images: np.ndarray, labels: np.ndarray, settings: grammar.ClassSynthesis, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels that fill up each class to the size of the largest; see ``bloodauto.transforms.class_balancing_images``."""
+    images: Images, labels: Labels, settings: grammar.ClassSynthesis, rng: np.random.Generator
+) -> tuple[Images, Labels]:
+    """Synthetic images and labels that fill each class to the size of the largest; see ``class_balancing_images``."""
     policy, mixing = policy_of_steps(settings.steps), mixing_of(settings.mixing)
     return class_balancing_images(images, labels, policy=policy, mixing=mixing, rng=rng)
 
 
 def check_augmentation(recipe: grammar.Recipe) -> None:
-    """Checks what the grammar cannot: that the engine a block names is installed and has what the block asks of it.
+    """Checks that the engines of a recipe are installed and have its operations, which the grammar does not know.
+
+    Args:
+        recipe: The recipe.
 
     Raises:
-        RecipeError: it is not, or has not.
+        RecipeError: An engine is not installed, or lacks an operation.
     """
     blocks = {"augmentation": recipe.augmentation}
     for index, stage in enumerate(recipe.stages):
@@ -126,3 +144,25 @@ def check_augmentation(recipe: grammar.Recipe) -> None:
             from bloodauto.transforms.keras_cv_engine import check_keras_cv
 
             check_keras_cv(block, path)
+
+
+def shift_suite_for(recipes: Iterable[grammar.Recipe], *, seed: int) -> ShiftSuite:
+    """The shift suite that compares recipes fairly: corruptions that any of them trains on count less for all of them.
+
+    Args:
+        recipes: All recipes that are compared.
+        seed: Of the suite.
+    """
+    policies = [policy for recipe in recipes for policy in _policies(recipe)]
+    return ShiftSuite(seed=seed, covered_by_training=training_coverage(policies))
+
+
+def _policies(recipe: grammar.Recipe) -> Iterator[Policy]:
+    """All policies of a recipe: online, of single stages, offline, and of class synthesis."""
+    for block in (recipe.augmentation, *(stage.augmentation for stage in recipe.stages)):
+        if block is not None:
+            yield policy_of(block)
+            if block.offline is not None:
+                yield policy_of_steps(block.offline.steps)
+    if recipe.imbalance.synthesise is not None:
+        yield policy_of_steps(recipe.imbalance.synthesise.steps)

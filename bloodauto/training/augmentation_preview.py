@@ -56,15 +56,16 @@ def augmentation_sheet(
 def augmentation_preview(
     recipe: Recipe, stage: int, part: Literal["online", "offline", "synthesised"]
 ) -> ImageTransform:
-    """What happens to images in one stage of a recipe.
+    """The transform of images in one stage of a recipe.
 
     Args:
-        stage: its index.
-        part: ``seen``: what the network is shown, of each image a made version as often as an epoch visits one;
-            ``offline``: what is made before training; ``equalising``: what is made to fill up a class, the images being of one.
+        recipe: The recipe.
+        stage: The stage's index.
+        part: ``online``: the images that the network sees, offline images among them in their proportion; ``offline``: the images
+            of offline augmentation; ``synthesised``: the images that fill a small class, from images of one class.
 
     Raises:
-        RecipeError: the recipe has no such stage, or no such part; as ``check_augmentation``.
+        RecipeError: The recipe has no such stage, or no such part; or as ``check_augmentation``.
     """
     check_augmentation(recipe)
     if stage >= len(recipe.stages):
@@ -102,11 +103,12 @@ def _online(augmentation: Augmentation) -> ImageTransform:
     offline = augmentation.offline
     if offline is None:
         return lambda images, rng: join(policy(images, rng), rng)
-    share = offline.fraction / (1.0 + offline.fraction) if offline.keep_originals else offline.fraction
-    make = _offline(augmentation)
+    fraction = offline.fraction / (1.0 + offline.fraction) if offline.keep_originals else offline.fraction
+    augment_offline = _offline(augmentation)
 
-    def change(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        made = rng.random(len(images)) < share
-        return join(policy(np.where(made[:, None, None, None], make(images, rng), images), rng), rng)
+    def transform(images: Images, rng: np.random.Generator) -> Images:
+        is_offline = rng.random(len(images)) < fraction
+        mixed_in = np.where(is_offline[:, None, None, None], augment_offline(images, rng), images)
+        return join(policy(mixed_in, rng), rng)
 
-    return change
+    return transform

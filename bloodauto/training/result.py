@@ -73,7 +73,14 @@ class TrialResult:
 
 
 def objective_of(evaluation: Evaluation, objective: Objective) -> float:
-    """The one number a search maximises, 0-1; with unlabelled target images, half of ``shift`` is what they say."""
+    """The value of the primary objective, 0-1.
+
+    With unlabelled target images, ``shift`` is the mean of the shift score and the accuracy estimated on them.
+
+    Args:
+        evaluation: Of a network.
+        objective: Which score.
+    """
     if objective != "shift":
         return float(getattr(evaluation.clean, objective))
     if evaluation.target_estimate is None:

@@ -17,8 +17,7 @@ from bloodauto.models.backbones import check_recipe, find_weights, num_parameter
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import atomic_path
 from bloodauto.shift.suite import ShiftSuite
-from bloodauto.training.augmentation import check_augmentation
-from bloodauto.training.suite_weights import shift_suite_for
+from bloodauto.training.augmentation import check_augmentation, shift_suite_for
 from bloodauto.tuning.pruning import Pruning, plan_pruning
 from bloodauto.workflows.datasets import RunData, load_run_data
 

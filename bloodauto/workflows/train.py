@@ -25,9 +25,9 @@ from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
+from bloodauto.training.augmentation import shift_suite_for
 from bloodauto.training.result import TrialResult
 from bloodauto.training.session import TrainingData, TrainingSession
-from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, ignore, never
 from bloodauto.workflows.datasets import SYNTHETIC, read_dataset
 from bloodauto.workflows.process_state import restored_process_state

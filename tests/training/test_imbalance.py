@@ -117,14 +117,16 @@ def test_nearest_rows_are_those_of_scikit_learn(count):
     rng = np.random.default_rng(count)
     points = rng.normal(size=(700, 4)).astype(np.float32)
     own = rng.permutation(700)[:600]
-    found = nearest_neighbours(points[own], points, count, own=own)
+    found = nearest_neighbours(points[own], points, count, self_index=own)
     reference = NearestNeighbors(n_neighbors=count + 1).fit(points).kneighbors(points[own])[1][:, 1:]
     np.testing.assert_array_equal(found, reference)
 
 
 def test_no_more_neighbours_than_there_are():
     points = np.array([[0.0], [1.0], [3.0]], np.float32)
-    np.testing.assert_array_equal(nearest_neighbours(points, points, 5, own=np.arange(3)), [[1, 2], [0, 2], [1, 0]])
+    np.testing.assert_array_equal(
+        nearest_neighbours(points, points, 5, self_index=np.arange(3)), [[1, 2], [0, 2], [1, 0]]
+    )
 
 
 @given(length=st.integers(1, 30), rows=st.lists(st.integers(0, 50), min_size=1, max_size=40), seed=st.integers(0, 99))

@@ -25,7 +25,7 @@ from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.run.artifacts import LedgerCharge
 from bloodauto.run.directory import ExportDirectory, RunDirectory
 from bloodauto.run.files import read_json
-from bloodauto.training.suite_weights import shift_suite_for
+from bloodauto.training.augmentation import shift_suite_for
 from bloodauto.training.trainer import TrainOptions, train
 from bloodauto.workflows.datasets import read_dataset
 from bloodauto.workflows.distill import find_student, student_recipe

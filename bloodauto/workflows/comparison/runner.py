@@ -26,10 +26,9 @@ from bloodauto.run.artifacts.evaluation import TtaPredictions
 from bloodauto.run.artifacts.training import VariantOutcome
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
-from bloodauto.training.augmentation import check_augmentation
+from bloodauto.training.augmentation import check_augmentation, shift_suite_for
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.session import TrainingSession
-from bloodauto.training.suite_weights import shift_suite_for
 from bloodauto.training.trainer import TrainOptions
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.workflows.comparison.settings import (

@@ -6,7 +6,7 @@ import numpy as np
 
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import covering_recipes, load_space
-from bloodauto.training.suite_weights import shift_suite_for
+from bloodauto.training.augmentation import shift_suite_for
 
 LABELS = np.repeat(np.arange(4), 30)
 
