@@ -211,7 +211,7 @@ def augment(
 
     from bloodauto.config.recipe import load_recipe
     from bloodauto.config.shipped import find_recipe_file
-    from bloodauto.training.augmentation_preview import augmentation_preview, augmentation_sheet
+    from bloodauto.training.augmentation_preview import augmentation_contact_sheet, augmentation_preview
     from bloodauto.workflows.datasets import read_dataset
 
     preview = augmentation_preview(load_recipe(find_recipe_file(recipe)), stage - 1, part.value)
@@ -221,7 +221,7 @@ def augment(
         # Images are mixed within a class, so the sheet shows one class: the smallest.
         counts = np.bincount(dataset.labels)
         order = order[dataset.labels[order] == np.argmin(np.where(counts > 0, counts, len(dataset) + 1))]
-    _write_png(output, augmentation_sheet(dataset.images[order[:rows]], preview, seed=seed))
+    _write_png(output, augmentation_contact_sheet(dataset.images[order[:rows]], preview, seed=seed))
     typer.echo(output)
 
 

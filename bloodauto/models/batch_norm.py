@@ -109,7 +109,8 @@ def adapted_batch_norm_weights(
         )
     normalisations = [layer for layer in network._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
     if not normalisations:
-        return network.get_weights()
+        weights: list[NDArray[np.float32]] = network.get_weights()
+        return weights
     parts = np.array_split(np.arange(len(images)), math.ceil(len(images) / batch_size))
     statistics = BatchNormStatisticsReader(network, normalisations).read(images[part] for part in parts)
     kept = source_pseudo_count / (source_pseudo_count + len(images))

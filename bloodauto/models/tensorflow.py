@@ -32,8 +32,9 @@ def import_tensorflow_quietly() -> ModuleType:
     is_new = "tensorflow" not in sys.modules or "keras" not in sys.modules
     with _environment(_START_UP_ENVIRONMENT), _stderr_shown_on_failure() if is_new else contextlib.nullcontext():
         import keras
-        import tensorflow as tf
+        import tensorflow
 
+        tf: ModuleType = tensorflow
         tf.config.list_physical_devices()
     if is_new:
         # It warns of graphs that are built anew; every stage of a training does that, on purpose.

@@ -25,6 +25,7 @@ from bloodauto.transforms import (
     TrivialAugment,
     class_balancing_images,
 )
+from bloodauto.transforms.keras_cv_engine import KerasCVMixing, KerasCVPolicy, check_keras_cv
 from bloodauto.types import Images, Labels
 
 
@@ -59,8 +60,6 @@ def engine_policy_of(augmentation: grammar.Augmentation) -> BatchPolicy:
     """
     if augmentation.engine == "bloodauto":
         return policy_of(augmentation)
-    from bloodauto.transforms.keras_cv_engine import KerasCVPolicy
-
     return KerasCVPolicy(augmentation)
 
 
@@ -112,8 +111,6 @@ def mixing_of(settings: grammar.MixingSettings | None, engine: grammar.Engine = 
     if settings is None:
         return None
     if engine == "keras_cv":
-        from bloodauto.transforms.keras_cv_engine import KerasCVMixing
-
         return KerasCVMixing(settings)
     return PairMixing(settings)
 
@@ -141,8 +138,6 @@ def check_augmentation(recipe: grammar.Recipe) -> None:
             blocks[f"stages.{index}.augmentation"] = stage.augmentation
     for path, block in blocks.items():
         if block.engine == "keras_cv":
-            from bloodauto.transforms.keras_cv_engine import check_keras_cv
-
             check_keras_cv(block, path)
 
 

@@ -25,7 +25,7 @@ from bloodauto.types import Image, Images, check_images
 ImageTransform = Callable[[Images, np.random.Generator], Images]
 
 
-def augmentation_sheet(
+def augmentation_contact_sheet(
     images: Images, transform: ImageTransform, *, seed: int, columns: int = 8, tile_size_px: int = 96
 ) -> Image:
     """A contact sheet with one row for each image: the image, a wider gap, then augmented versions of it.

@@ -51,7 +51,7 @@ def learning_rate_factor(schedule: Schedule, progress: float) -> float:
     if schedule.name == "step":
         assert schedule.steps is not None
         after_warmup = min(math.floor(after_warmup * (schedule.steps + 1)), schedule.steps) / schedule.steps
-    return max(schedule.final_factor, _SMALLEST_FACTOR) ** after_warmup
+    return float(max(schedule.final_factor, _SMALLEST_FACTOR) ** after_warmup)
 
 
 def build_optimizer(

@@ -25,6 +25,10 @@ class Imbalance(Record):
             doi:10.1007/11538059_91): smaller classes are filled with blends of two similar images of the class, made once.
             ``synthesise``: they are filled with synthetic images, made once.
         synthesise: How synthetic images are made; absent: the defaults. Only with ``sampling: synthesise``.
+
+    Example:
+        >>> Imbalance(sampling="oversample").synthesise is None
+        True
     """
 
     sampling: Sampling = "none"
