@@ -14,7 +14,6 @@ import argparse
 import math
 import statistics
 import tempfile
-import warnings
 import zlib
 from pathlib import Path
 
@@ -26,12 +25,13 @@ from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import Choice, NotInSpace, SearchSpace, load_space, parameters_of
 from bloodauto.config.space.grammar import Domain, Scalar
 from bloodauto.run.artifacts import LedgerCharge, LedgerFile
-from bloodauto.testing.learning_curves import CurvePoint
-from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.executors.simulated import Simulator
-from bloodauto.tuning.messages import SchedulerSettings
+from bloodauto.tuning.budget.ledger import BudgetAccount
+from bloodauto.tuning.constants import SchedulerConstants
+from bloodauto.tuning.executors.simulated import CurvePoint, SimulatedExecutor
 from bloodauto.tuning.pruning import plan_pruning
 from bloodauto.tuning.scheduler import Scheduler
+from bloodauto.tuning.settings import SchedulerSettings
+from bloodauto.tuning.study import StudyRecord, quiet_optuna
 
 _EPOCHS = 4
 #: What a recipe loses at the largest distance there is.
@@ -93,7 +93,7 @@ def _gain(
     space: SearchSpace, initial: Recipe, *, budget: float, step: float, local_perturbation_fraction: float, seed: int
 ) -> float:
     landscape = Landscape(space, initial, step=step, seed=seed)
-    simulator = Simulator(landscape)
+    executor = SimulatedExecutor(landscape)
     settings = SchedulerSettings(
         seed=seed,
         workers=2,
@@ -101,26 +101,29 @@ def _gain(
         refit_fraction=0.35,
         finalization_device_seconds=30.0,
         num_folds=5,
-        local_perturbation_fraction=local_perturbation_fraction,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(
+    with (
+        quiet_optuna(),
+        tempfile.TemporaryDirectory() as folder,
+        BudgetAccount.open(
             LedgerFile(Path(folder) / LedgerCharge.FILE),
             budget_device_seconds=budget,
-            now=simulator.now,
-            wall_clock=simulator.now,
-        )
-        study = optuna.create_study(direction="maximize")
-        scheduler = Scheduler(
-            study=study,
-            space=space,
-            ledger=ledger,
+            devices_per_slot=settings.devices_per_worker,
+            clock=executor.clock,
+        ) as account,
+    ):
+        scheduler = Scheduler.create(
+            StudyRecord(optuna.create_study(direction="maximize"), space, settings.objectives),
+            space,
+            account.ledger,
             pruning=plan_pruning("successive_halving", max_epochs=_EPOCHS),
             settings=settings,
             initial=(("initial", initial),),
-            now=simulator.now,
+            clock=executor.clock,
+            constants=SchedulerConstants(local_perturbation_fraction=local_perturbation_fraction),
         )
-        simulator.run(scheduler, ledger, workers=settings.workers)
+        executor.execute(scheduler, account.reserve_workers(settings.workers))
+        scheduler.close()
     incumbent = scheduler.incumbent()
     assert incumbent is not None
     return incumbent.objective - landscape(initial, seed, _EPOCHS).objective
@@ -132,8 +135,6 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=8)
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.0, 0.33, 0.5, 0.75])
     arguments = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     space = load_space(shipped_folder("search_spaces") / "small.yaml")
     initial = load_recipe(shipped_folder("trials") / "small_mobilenet_025.yaml")
     print("budget   optimum   gain over the initial configuration by the fraction of local perturbations")

@@ -176,7 +176,7 @@ class TerminalProgress:
         for heading in ("running", "backbone", "epoch", "objective", "accuracy"):
             table.add_column(heading)
         for training in scheduler.running():
-            last, recipe = training.last, training.assignment.recipe
+            last, recipe = training.last_report, training.assignment.recipe
             # A time limit, not its epochs, ends a refit.
             total_epochs = "" if training.assignment.kind == "refit" else f"/{recipe.total_epochs}"
             table.add_row(

@@ -1,4 +1,4 @@
-"""Learning curves for the simulator, generated from a seed."""
+"""Learning curves for the simulated executor, generated from a seed."""
 
 from __future__ import annotations
 
@@ -9,32 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from bloodauto.config.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One epoch of a simulated training.
-
-    Attributes:
-        objective: after the epoch, 0-1.
-        train_seconds: of the whole epoch's training on one worker.
-        evaluation_seconds: of the evaluation after it.
-    """
-
-    objective: float
-    train_seconds: float
-    evaluation_seconds: float
+from bloodauto.tuning.executors.simulated import CurvePoint
 
 
 @dataclass(frozen=True)
 class GeneratedCurves:
-    """Power-law curves (Domhan et al., IJCAI 2015, have them among others) whose limit depends on the recipe.
+    """Power-law learning curves whose limit depends on the recipe (one of the forms of Domhan et al., IJCAI 2015).
 
     Attributes:
-        seed: of limits and noise.
-        epoch_seconds: by the label of the backbone.
-        evaluation_seconds: of every backbone.
-        noise: seconds vary by up to this share, evenly; objectives by a hundredth (standard deviation).
+        seed: Seed of limits and noise.
+        epoch_seconds: Seconds of an epoch's training, by the label of the backbone.
+        evaluation_seconds: Seconds of an evaluation, of every backbone.
+        noise: Seconds vary evenly by up to this fraction; objectives always have a standard deviation of 0.01.
+
+    Example:
+        >>> from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
+        >>> curves = GeneratedCurves(seed=1, epoch_seconds={"own_cnn_4x16": 4.0})
+        >>> curves(tiny_recipe(tiny_space()), seed=0, epoch=1).train_seconds
+        4.0
     """
 
     seed: int
@@ -43,15 +35,20 @@ class GeneratedCurves:
     noise: float = 0.0
 
     def __call__(self, recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
-        """The same arguments always give the same epoch."""
-        # The number of epochs stays out: a refit has more of them and is still the same network.
+        """One epoch of a training; the same arguments always give the same.
+
+        Args:
+            recipe: What is trained. Its number of epochs does not matter: a refit has more and is still the same network.
+            seed: Seed of the training.
+            epoch: The epoch, from 1.
+        """
         settings = (recipe.backbone.label, recipe.head, recipe.loss, recipe.stages[0].optimizer)
         identity = zlib.crc32(repr(settings).encode())
-        of_recipe = np.random.default_rng([self.seed, identity])
-        limit, rate = of_recipe.uniform(0.6, 0.95), of_recipe.uniform(0.5, 1.5)
-        of_epoch = np.random.default_rng([self.seed, identity, seed, epoch])
-        objective = limit - (limit - 0.1) * (epoch + 1.0) ** -rate + of_epoch.normal(0, 0.01)
-        slowness = 1 + of_epoch.uniform(-self.noise, self.noise)
+        recipe_rng = np.random.default_rng([self.seed, identity])
+        limit, rate = recipe_rng.uniform(0.6, 0.95), recipe_rng.uniform(0.5, 1.5)
+        epoch_rng = np.random.default_rng([self.seed, identity, seed, epoch])
+        objective = limit - (limit - 0.1) * (epoch + 1.0) ** -rate + epoch_rng.normal(0, 0.01)
+        slowness = 1 + epoch_rng.uniform(-self.noise, self.noise)
         return CurvePoint(
             float(np.clip(objective, 0.0, 1.0)),
             self.epoch_seconds[recipe.backbone.label] * slowness,

@@ -1,104 +1,176 @@
-"""What passes between the policy and whoever executes or shows its decisions."""
+"""What passes between scheduler, executor and worker: frozen values, also across processes and machines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import Recipe
 from bloodauto.run.artifacts import EpochReport
+from bloodauto.training.limits import TimeLimits
 
-Outcome = Literal["complete", "pruned", "failed", "out_of_budget"]
-
-
-@dataclass(frozen=True)
-class SchedulerSettings:
-    """What the policy is told.
-
-    Attributes:
-        seed: of suggestions and trainings.
-        workers: trainings that run together.
-        devices_per_worker: devices each of them reserves.
-        refit_fraction: share of the budget kept for refits, 0-1; what they cannot use well goes to the search.
-        finalization_device_seconds: at most kept for ensemble, export and the held-out test.
-        num_folds: folds of the splits.
-        max_refits: most refits of all, unless there are more workers.
-        max_trials: most trials that are started; None: as many as the budget affords.
-        startup_trials: suggestions drawn at random before the sampler models anything.
-        local_perturbation_fraction: share, 0-1, of suggestions that lie near the incumbent instead of being the sampler's.
-        watchdog_seconds: a training is never called hanging before so many seconds of silence.
-        objectives: what is maximised; pruning, refits and the ensemble follow the first.
-    """
-
-    seed: int
-    workers: int
-    devices_per_worker: float
-    refit_fraction: float
-    finalization_device_seconds: float
-    num_folds: int
-    max_refits: int = 10
-    max_trials: int | None = None
-    startup_trials: int = 6
-    local_perturbation_fraction: float = 0.5
-    watchdog_seconds: float = 120.0
-    objectives: Objectives = Objectives(("shift",))  # noqa: RUF009 (frozen)
+TrainingKind = Literal["trial", "refit"]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A training for one worker.
+    """A training for one worker slot, from the scheduler to an executor.
 
     Attributes:
-        kind: a trial of the search, or a refit for the ensemble.
-        name: unique in the run; ``00017`` for trial 17, a refit's own name otherwise.
-        lane: the ledger's slot it is charged to.
-        time_limit_seconds: for the training itself; None: as long as the recipe takes.
-        time_limit_with_startup_seconds: from the assignment to the last batch, start-up included, where that is what matters: a start that
-            is quicker than foreseen makes the training longer. None: the limit holds as it is.
-        weights_from_trial: go on from this trial's weights; None: from the recipe's own.
+        kind: A trial of the search, or a refit for the ensemble.
+        name: Unique in the run: ``00017`` for trial 17, otherwise the refit's name.
+        slot: The worker slot whose devices it is charged for.
+        recipe: What is trained.
+        seed: Seed of the training.
+        fold: The fold that is left out of training and evaluated on.
+        limits: Until when it may run, on the scheduler's clock.
+        weights_from_trial: The trial whose weights it starts from; None: the recipe's own.
     """
 
-    kind: Literal["trial", "refit"]
+    kind: TrainingKind
     name: str
     slot: str
     recipe: Recipe
     seed: int
     fold: int
-    time_limit_seconds: float | None
-    weights_from_trial: int | None
-    time_limit_with_startup_seconds: float | None = None
+    limits: TimeLimits
+    weights_from_trial: int | None = None
 
     @property
     def phase(self) -> str:
-        return f"{self.kind} {int(self.name) if self.kind == 'trial' else self.name}"
+        """The phase that the ledger charges it to."""
+        return trial_phase(int(self.name)) if self.kind == "trial" else f"refit {self.name}"
+
+
+def trial_phase(number: int) -> str:
+    """The phase that the ledger charges a trial to.
+
+    Args:
+        number: The trial's number.
+    """
+    return f"trial {number}"
 
 
 @dataclass(frozen=True)
-class TrainingEnd:
-    """How a training ended, as its worker or the executor saw it.
+class TrainingRequest:
+    """A training for one worker process, from the executor to the worker.
 
     Attributes:
-        kind: ``finished`` its course, was ``stopped`` when asked to, or ``failed``.
-        objective: on all validation images; None unless finished.
-        others: the values of further objectives, where a search has several.
-        reason: of a failure, a word; message: a sentence.
+        name: The assignment's name.
+        recipe: What is trained.
+        seed: Seed of the training.
+        fold: The fold that is left out of training and evaluated on.
+        limits: Until when it may run, in Unix time.
+        folder: Directory of its files, relative to the run directory.
+        start_weights: File of the weights it starts from, relative to the run directory; None: the recipe's own.
     """
 
-    kind: Literal["finished", "stopped", "failed"]
-    objective: float | None = None
-    reason: str = ""
-    message: str = ""
+    name: str
+    recipe: Recipe
+    seed: int
+    fold: int
+    limits: TimeLimits
+    folder: str
+    start_weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The training reached the end of its schedule or of its patience.
+
+    Attributes:
+        objective: The primary objective on all validation images, 0-1.
+        secondary: The values of the other objectives, in their order.
+    """
+
+    objective: float
     secondary: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """The training left before its end because it was told to, or at its hard deadline."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The training cannot work, whatever is tried: a loss that is no number, an impossible shape. It is not repeated.
+
+    Attributes:
+        reason: A short word that is stored with the trial, for example ``nan``.
+        message: A sentence.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Something outside the training took it away: its process, the machine's memory, the disk.
+
+    A training whose process died was restarted from its checkpoint before it is said to be interrupted.
+
+    Attributes:
+        reason: A short word, for example ``worker_died``, ``watchdog``, ``out_of_memory`` or ``io``.
+        message: A sentence.
+        process_lost: Whether the worker's process is gone, so that the slot's next training waits for a new one.
+    """
+
+    reason: str
+    message: str
+    process_lost: bool = False
+
+
+@dataclass(frozen=True)
+class Aborted:
+    """The data or our code is wrong: every training would fail. The search stops.
+
+    Attributes:
+        message: A sentence.
+        reason: A short word.
+    """
+
+    message: str
+    reason: str = "abort"
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """The training raised an error that nobody expected: a fault of ours. Other trainings go on.
+
+    Attributes:
+        message: Type and first line of the error.
+        traceback: The whole traceback; it goes into the run's log.
+        reason: A short word.
+    """
+
+    message: str
+    traceback: str
+    reason: str = "crash"
+
+
+TrainingFailure = Rejected | Interrupted | Aborted | Crashed
+#: How a training ended.
+TrainingEnd = Completed | Stopped | TrainingFailure
+
+
+@dataclass(frozen=True)
 class EndedTrial:
-    """A trial that is over, for display; ``objective`` is its last value, None when there was none."""
+    """A trial that has ended, for display.
+
+    Attributes:
+        number: Its number.
+        backbone: Label of its backbone.
+        outcome: ``complete``, ``pruned``, ``failed`` or ``out_of_budget``.
+        reason: A short word; empty for a complete trial.
+        objective: The last value of the primary objective, 0-1; None when there was none.
+        device_seconds: Devices reserved x seconds reserved.
+    """
 
     number: int
     backbone: str
-    outcome: Outcome
+    outcome: str
     reason: str
     objective: float | None
     device_seconds: float
@@ -106,7 +178,12 @@ class EndedTrial:
 
 @dataclass(frozen=True)
 class RunningTraining:
-    """One training in progress, for display."""
+    """A training in progress, for display.
+
+    Attributes:
+        assignment: What is trained.
+        last_report: Its last epoch; None before the first has ended.
+    """
 
     assignment: Assignment
-    last: EpochReport | None
+    last_report: EpochReport | None = None

@@ -1,28 +1,60 @@
-"""Which recipes are trained again for the ensemble, on which folds."""
+"""Refits: which recipes are trained again for the ensemble, on which folds, in which order and for how long."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from bloodauto.config.recipe import Recipe, Stage
+from bloodauto.run.artifacts import EpochReport
+from bloodauto.tuning.budget.cost_model import CostModel
+from bloodauto.tuning.constants import SCHEDULER_CONSTANTS, SchedulerConstants
+from bloodauto.tuning.settings import SchedulerSettings
 
-#: Recipes this near to the best in the objective are worth a place beside it: closer than that, their order is noise.
-_SCORE_TOLERANCE = 0.02
-#: With another backbone it may be so far behind: networks that err differently gain more together than their scores tell.
-OTHER_BACKBONE_SCORE_TOLERANCE = 0.05
-_MAX_RECIPES = 4
+#: A recipe's stage may have no more epochs.
+_MAX_EPOCHS = 1000
+#: For the time of an epoch before any was measured.
+_DEFAULT_EPOCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class CompletedTrial:
-    """A completed trial; ``others``: the values of further objectives, where a search has several."""
+    """A trial whose recipe may be refitted.
+
+    Attributes:
+        number: Its number.
+        recipe: What it trained.
+        objective: The primary objective on all validation images, 0-1.
+        secondary: The values of the other objectives, in their order.
+    """
 
     number: int
     recipe: Recipe
     objective: float
     secondary: tuple[float, ...] = ()
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values of all objectives."""
+        return (self.objective, *self.secondary)
+
+
+@dataclass(frozen=True)
+class UnfinishedTrial:
+    """A trial that has not completed.
+
+    Attributes:
+        number: Its number.
+        recipe: What it trains.
+        last_report: Its last epoch.
+    """
+
+    number: int
+    recipe: Recipe
+    last_report: EpochReport
 
 
 @dataclass(frozen=True)
@@ -30,10 +62,11 @@ class PlannedRefit:
     """One training for the ensemble.
 
     Attributes:
-        name: ``trial-fold-seed``; the name of its folder.
-        trial: the trial whose recipe it repeats.
-        fold: which fold it leaves out to be judged on.
-        seed: of this training.
+        name: Unique in the run: ``<trial>-fold<fold>-seed<seed>``.
+        trial: The trial whose recipe it trains.
+        recipe: That recipe.
+        fold: The fold that is left out of training and evaluated on.
+        seed: Seed of the training.
     """
 
     name: str
@@ -43,70 +76,236 @@ class PlannedRefit:
     seed: int
 
 
-def plan_refits(
-    completed: Sequence[CompletedTrial], *, count: int, num_folds: int, seed: int, workers: int = 1
-) -> tuple[PlannedRefit, ...]:
-    """Chooses about ``count`` trainings, never fewer than ``workers``, so that no worker is left without one.
+@dataclass(frozen=True)
+class TimedRefit:
+    """A refit that is to start now.
 
-    With room for a set of folds, the best recipes are trained once on each fold, so that every image gets an answer from a
-    network that has not seen it. With less, all leave out fold 0 as the trials did, so that the trials themselves can be
-    members too, and differ by recipe and seed. Such ones also fill up what sets of folds leave of the workers.
+    Attributes:
+        refit: What was planned.
+        recipe: The recipe with so many epochs that time ends it.
+        seconds: Wall seconds of its training.
+    """
+
+    refit: PlannedRefit
+    recipe: Recipe
+    seconds: float
+
+
+def refit_candidates(
+    completed: Sequence[CompletedTrial], curves: Sequence[Mapping[int, float]], unfinished: Sequence[UnfinishedTrial]
+) -> list[CompletedTrial]:
+    """The trials that may be refitted: the completed ones, and unfinished ones with the objective they will probably reach.
+
+    An unfinished trial is expected to stay as far ahead of the completed ones, or behind them, as at its last epoch.
 
     Args:
-        finished: at least one trial; of equally good ones those named first win.
+        completed: At least one.
+        curves: The objective of each of them by epoch.
+        unfinished: Trials in progress, and initial configurations that the budget stopped.
+
+    Returns:
+        The unfinished trials, then the completed ones.
     """
-    distinct = choose_recipes(completed)
-    planned: list[PlannedRefit] = []
-    total = max(count, workers)
-    if count >= num_folds > 1:
-        for trial in distinct[: count // num_folds]:
-            planned += [_refit(trial, fold, seed) for fold in range(num_folds)]
-        total = workers
-    for index in range(total - len(planned)):
-        planned.append(_refit(distinct[index % len(distinct)], 0, seed + 1 + index))
-    return tuple(planned)
+    best = max(trial.objective for trial in completed)
+    expected = []
+    for trial in unfinished:
+        epoch, objective = trial.last_report.epoch, trial.last_report.objective
+        rival = max(curve.get(epoch, done.objective) for curve, done in zip(curves, completed, strict=True))
+        expected.append(CompletedTrial(trial.number, trial.recipe, min(best + objective - rival, 1.0)))
+    return expected + list(completed)
 
 
-def choose_recipes(completed: Sequence[CompletedTrial]) -> list[CompletedTrial]:
-    """Whose recipes are worth another training, best first.
+def choose_recipes(
+    candidates: Sequence[CompletedTrial], constants: SchedulerConstants = SCHEDULER_CONSTANTS
+) -> list[CompletedTrial]:
+    """Chooses the trials whose recipes are worth a refit.
 
-    The best trial, then the best of other backbones, then others that are as good as the best but for noise.
+    Args:
+        candidates: Of equally good ones the first wins.
+        constants: How far behind the best they may be, and how many are chosen at most.
+
+    Returns:
+        The best trial, then the best of each other backbone, then others that are as good as the best but for noise.
     """
-    if not completed:
+    if not candidates:
         return []
-    # A stable sort: of equals the one named first.
-    ranked = sorted(completed, key=lambda trial: -trial.objective)
+    # A stable sort: of equals the first.
+    ranked = sorted(candidates, key=lambda trial: -trial.objective)
     best = ranked[0].objective
     chosen: dict[str, CompletedTrial] = {}
     backbones = set()
     for trial in ranked:
         backbone = trial.recipe.backbone.label
-        if backbone not in backbones and trial.objective >= best - OTHER_BACKBONE_SCORE_TOLERANCE:
+        if backbone not in backbones and trial.objective >= best - constants.other_backbone_score_tolerance:
             backbones.add(backbone)
             chosen[trial.recipe.id] = trial
     for trial in ranked:
-        if len(chosen) >= _MAX_RECIPES or trial.objective < best - _SCORE_TOLERANCE:
+        if len(chosen) >= constants.max_refit_recipes or trial.objective < best - constants.score_tolerance:
             break
         chosen.setdefault(trial.recipe.id, trial)
-    return list(chosen.values())[:_MAX_RECIPES]
+    return list(chosen.values())[: constants.max_refit_recipes]
+
+
+def plan_refits(
+    candidates: Sequence[CompletedTrial],
+    *,
+    count: int,
+    num_folds: int,
+    seed: int,
+    workers: int = 1,
+    constants: SchedulerConstants = SCHEDULER_CONSTANTS,
+) -> tuple[PlannedRefit, ...]:
+    """Plans about ``count`` refits, never fewer than ``workers``, so that no worker is left without one.
+
+    With room for a set of folds, the best recipes are trained once on each fold, so that every image gets a prediction from
+    a network that was not trained on it. With less room, all refits leave out fold 0, as the trials did, so that the trials
+    can be members, too; they differ by recipe and seed. Such refits also fill the workers that sets of folds leave free.
+
+    Args:
+        candidates: At least one trial.
+        count: How many refits the budget has room for.
+        num_folds: Folds of the splits.
+        seed: Seed of refits on other folds; refits on fold 0 have seeds above it, since the trials have it.
+        workers: Worker slots.
+        constants: As for ``choose_recipes``.
+    """
+    chosen = choose_recipes(candidates, constants)
+    planned: list[PlannedRefit] = []
+    total = max(count, workers)
+    if count >= num_folds > 1:
+        for trial in chosen[: count // num_folds]:
+            planned += [_planned_refit(trial, fold, seed) for fold in range(num_folds)]
+        total = workers
+    for index in range(total - len(planned)):
+        planned.append(_planned_refit(chosen[index % len(chosen)], 0, seed + 1 + index))
+    return tuple(planned)
+
+
+def _planned_refit(trial: CompletedTrial, fold: int, seed: int) -> PlannedRefit:
+    return PlannedRefit(f"{trial.number:05d}-fold{fold}-seed{seed}", trial.number, trial.recipe, fold, seed)
 
 
 def with_extended_epochs(recipe: Recipe, factor: float) -> Recipe:
-    """The same recipe with so many epochs that time, not their number, ends it; stages keep their proportions.
+    """The recipe with so many epochs that time, not their number, ends it.
 
-    So does the patience of a plateau, which is counted in epochs.
+    Stages keep their proportions, and so does the patience of a plateau schedule, which is counted in epochs. Early stopping
+    is switched off.
+
+    Args:
+        recipe: The recipe.
+        factor: Epochs over those of the recipe; a stage gets at most 1,000.
+
+    Example:
+        >>> from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
+        >>> recipe = tiny_recipe(tiny_space())
+        >>> recipe.total_epochs, with_extended_epochs(recipe, 2.5).total_epochs
+        (6, 15)
     """
     return recipe.model_copy(update={"stages": tuple(_extended_stage(stage, factor) for stage in recipe.stages)})
 
 
 def _extended_stage(stage: Stage, factor: float) -> Stage:
     schedule = stage.schedule
-    epochs = min(math.ceil(stage.epochs * factor), 1000)
+    epochs = min(math.ceil(stage.epochs * factor), _MAX_EPOCHS)
     if schedule.patience_epochs is not None:
         patience = max(round(schedule.patience_epochs * epochs / stage.epochs), 1)
         schedule = schedule.model_copy(update={"patience_epochs": patience})
     return stage.model_copy(update={"epochs": epochs, "schedule": schedule, "early_stopping": None})
 
 
-def _refit(trial: CompletedTrial, fold: int, seed: int) -> PlannedRefit:
-    return PlannedRefit(f"{trial.number:05d}-fold{fold}-seed{seed}", trial.number, trial.recipe, fold, seed)
+class RefitQueue:
+    """The refits that are still to be done; hands them out with the time that each may take.
+
+    Args:
+        costs: Predicts seconds.
+        settings: Workers, folds and seed.
+        constants: How long refits should be, and how many there are at most.
+    """
+
+    def __init__(
+        self, costs: CostModel, settings: SchedulerSettings, constants: SchedulerConstants = SCHEDULER_CONSTANTS
+    ) -> None:
+        self._costs, self._settings, self._constants = costs, settings, constants
+        self._queue: deque[PlannedRefit] | None = None
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the refits are known."""
+        return self._queue is not None
+
+    def plan(
+        self, seconds_left: float, candidates: Sequence[CompletedTrial], unfinished: Sequence[UnfinishedTrial]
+    ) -> tuple[PlannedRefit, ...]:
+        """Plans the refits.
+
+        Args:
+            seconds_left: Wall seconds until the refit budget is spent.
+            candidates: The trials that may be refitted, at least one.
+            unfinished: Those of them that train still; their refits come last, since they start from their weights.
+        """
+        workers = self._settings.workers
+        most = max(self._constants.max_refits, workers)
+        planned = plan_refits(
+            candidates,
+            count=min(self._affordable(seconds_left * workers, candidates), most),
+            num_folds=self._settings.num_folds,
+            seed=self._settings.seed,
+            workers=workers,
+            constants=self._constants,
+        )
+        training = {trial.number for trial in unfinished}
+        planned = tuple(sorted(planned, key=lambda refit: refit.trial in training))
+        self.restore(planned)
+        return planned
+
+    def restore(self, planned: Sequence[PlannedRefit]) -> None:
+        """Takes over refits that were planned before.
+
+        Args:
+            planned: Those that have not ended, in their order.
+        """
+        self._queue = deque(planned)
+
+    def _affordable(self, worker_seconds: float, candidates: Sequence[CompletedTrial]) -> int:
+        """How many refits there is time for: as many for each of the chosen recipes, or one for some of them."""
+        chosen = choose_recipes(candidates, self._constants)
+        predicted = [self._costs.trial_seconds(trial.recipe) for trial in chosen]
+        seconds = [self._costs.start_seconds() if trial is None else trial for trial in predicted]
+        rounds = int(worker_seconds // (self._constants.refit_over_trial * sum(seconds)))
+        if rounds:
+            return rounds * len(chosen)
+        shortest = accumulate(self._constants.min_refit_over_trial * trial for trial in seconds)
+        return sum(total <= worker_seconds for total in shortest)
+
+    def take(self, seconds_left: float, *, cold: bool) -> TimedRefit | None:
+        """The next refit, so long that the last refit of every slot ends when the refit budget does.
+
+        Args:
+            seconds_left: Wall seconds until the refit budget is spent.
+            cold: Whether the worker's process has to start.
+
+        Returns:
+            None when there is none, or too little time for it.
+        """
+        assert self._queue is not None, "plan or restore comes first"
+        if not self._queue:
+            return None
+        refit = self._queue[0]
+        overhead = self._costs.overhead_seconds(refit.recipe, cold=cold)
+        epoch_seconds = _or_default(self._costs.epoch_seconds(refit.recipe, 0))
+        waves = math.ceil(len(self._queue) / self._settings.workers)
+        # A few refits of an epoch or more are better than all of them with less.
+        while waves > 1 and seconds_left / waves - overhead < epoch_seconds:
+            waves -= 1
+        seconds = seconds_left / waves - overhead
+        if seconds < self._constants.min_refit_epoch_fraction * epoch_seconds:
+            return None
+        self._queue.popleft()
+        whole = _or_default(self._costs.remaining_seconds(refit.recipe, 0))
+        factor = max(self._constants.min_refit_epoch_factor, 2 * seconds / whole)
+        return TimedRefit(refit, with_extended_epochs(refit.recipe, factor), seconds)
+
+
+def _or_default(seconds: float | None) -> float:
+    """Seconds that something may be divided by."""
+    return _DEFAULT_EPOCH_SECONDS if seconds is None or seconds <= 0 else seconds

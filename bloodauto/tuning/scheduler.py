@@ -1,429 +1,569 @@
-"""The policy: which training next, whether it goes on, what its end means. Plain Python, driven by an executor."""
+"""The scheduler: which training is next, whether it continues, what its end means. Plain Python, driven by an executor."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
-import optuna
-
+from bloodauto.clock import Clock
 from bloodauto.config.recipe import Recipe
-from bloodauto.config.space import Space
+from bloodauto.config.space import SearchSpace
 from bloodauto.run.artifacts import EpochReport
-from bloodauto.tuning.budget.allocation import BudgetAllocation
+from bloodauto.run.study_attributes import Outcome
+from bloodauto.training.limits import TimeLimits
+from bloodauto.tuning.budget.allocation import BudgetLimits, allocate_budget
 from bloodauto.tuning.budget.cost_model import CostModel
 from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.messages import Assignment, EndedTrial, Outcome, RunningTraining, SchedulerSettings, TrainingEnd
-from bloodauto.tuning.pruning import Pruning
-from bloodauto.tuning.refit_candidates import UnfinishedTrial, refit_candidates
-from bloodauto.tuning.refit_queue import RefitQueue
-from bloodauto.tuning.refits import CompletedTrial
-from bloodauto.tuning.study import CandidateTrial, StudyRecord
-from bloodauto.tuning.watchdog import heartbeat_timeout_seconds
+from bloodauto.tuning.budget.time_limits import heartbeat_timeout_seconds
+from bloodauto.tuning.constants import (
+    BUDGET_CONSTANTS,
+    SCHEDULER_CONSTANTS,
+    BudgetConstants,
+    SchedulerConstants,
+)
+from bloodauto.tuning.messages import (
+    Aborted,
+    Assignment,
+    Completed,
+    EndedTrial,
+    Interrupted,
+    RunningTraining,
+    Stopped,
+    TrainingEnd,
+    trial_phase,
+)
+from bloodauto.tuning.pruning import Pruning, TrialPruner
+from bloodauto.tuning.refits import CompletedTrial, RefitQueue, UnfinishedTrial, choose_recipes, refit_candidates
+from bloodauto.tuning.settings import SchedulerSettings
+from bloodauto.tuning.study import CandidateTrial, StudyRecord, TrialEnd
+from bloodauto.tuning.suggestion import Suggester
 
-__all__ = ["Assignment", "EndedTrial", "Outcome", "RunningTraining", "Scheduler", "SchedulerSettings", "TrainingEnd"]
-
-#: A suggestion nobody can afford is told to the study and another one asked for, this many times; the next time that nothing
-#: is affordable half as many, and so on.
-_AFFORDABLE_TRIES = 8
-#: Suggestions in a row that are no valid recipes, before a slot waits until some trial ends.
-_INVALID_TRIES = 64
-#: Endings after which a slot's next training has to wait for a new process.
-_PROCESS_DEATH_REASONS = frozenset({"worker_died", "watchdog"})
+_IDLE = "idle"
+_MIN_TRAINING_SECONDS = 1.0
+_TINY_SECONDS = 1e-9
 
 
 @dataclass
 class _OpenTraining:
+    """What the scheduler knows of a training in progress; ``trial`` is None for a refit."""
+
     assignment: Assignment
-    trial: optuna.Trial | None
+    trial: CandidateTrial | None
+    cold: bool
     assigned_at: float
     last_report_at: float
     last_heartbeat_at: float
-    cold: bool
-    epochs_done: int = 0
-    initial: bool = False
+    #: Where a refit was assigned to end, in device-seconds.
     assigned_end: float = 0.0
     start_seconds: float = 0.0
-    overdue: bool = False
-    last: EpochReport | None = None
+    epochs_done: int = 0
+    last_report: EpochReport | None = None
+    #: Of each epoch, its seconds over those that were predicted.
     slowness: list[float] = field(default_factory=list)
+    is_overdue: bool = False
     stop_outcome: Outcome | None = None
-    reason: str = ""
+    stop_reason: str = ""
 
 
 class Scheduler:
-    """Decides. Knows the study, the space, the ledger and a clock; knows no process, no Ray and no TensorFlow.
+    """Decides which training each worker slot does next, and when trainings stop.
 
-    Until some trial has completed, every training has a time limit in which its schedule runs to its end: however
-    small the budget, there is something to export.
+    It knows the study, the space, the ledger and a clock. It knows no process, no Ray and no TensorFlow. An executor asks it
+    for assignments and tells it what happens.
+
+    Until some trial has completed, every training has a time limit within which its schedule ends: however small the budget,
+    there is something to export.
 
     Args:
-        study: its only writer is this policy.
-        initial: recipes that are tried first, in order; each must be in the space.
-        now: the ledger's clock.
+        study: The trials; nobody else writes to them.
+        suggester: Suggests trials.
+        pruner: Decides at the rungs.
+        costs: Predicts seconds; the scheduler lets it observe every training.
+        ledger: Charged for what the slots do.
+        settings: What the search was asked for.
+        clock: The ledger's clock.
+        constants: How decisions are made.
+        budget_constants: How the budget is divided.
+
+    Attributes:
+        abort_reason: Why nothing more should be started; None while all is well.
     """
 
     def __init__(
         self,
         *,
-        study: optuna.Study,
-        space: Space,
+        study: StudyRecord,
+        suggester: Suggester,
+        pruner: TrialPruner,
+        costs: CostModel,
         ledger: Ledger,
+        settings: SchedulerSettings,
+        clock: Clock,
+        constants: SchedulerConstants = SCHEDULER_CONSTANTS,
+        budget_constants: BudgetConstants = BUDGET_CONSTANTS,
+    ) -> None:
+        self._study, self._suggester, self._pruner = study, suggester, pruner
+        self._costs, self._ledger, self._clock = costs, ledger, clock
+        self._settings, self._constants, self._budget_constants = settings, constants, budget_constants
+        self._refits = RefitQueue(costs, settings, constants)
+        self._open_trainings: dict[str, _OpenTraining] = {}
+        self._ended: list[EndedTrial] = []
+        #: Initial configurations that the budget stopped: a refit may resume them.
+        self._budget_stopped: list[UnfinishedTrial] = []
+        self._warm_slots: set[str] = set()
+        self._nothing_affordable = False
+        self._suggestions_allowed = constants.max_unaffordable_suggestions
+        self._likely_members: list[Recipe] = []
+        self._likely_members_state: tuple[object, ...] = ()
+        self.abort_reason: str | None = None
+
+    @classmethod
+    def create(
+        cls,
+        study: StudyRecord,
+        space: SearchSpace,
+        ledger: Ledger,
+        *,
         pruning: Pruning,
         settings: SchedulerSettings,
         initial: Sequence[tuple[str, Recipe]],
-        now: Callable[[], float],
-    ) -> None:
-        self._ledger, self._settings, self._now = ledger, settings, now
-        self.costs = CostModel()
-        self._record = StudyRecord(
-            study,
-            space,
-            pruning,
-            seed=settings.seed,
-            startup_trials=settings.startup_trials,
-            local_perturbation_fraction=settings.local_perturbation_fraction,
-            initial=initial,
-            costs=self.costs,
-            objectives=settings.objectives,
-        )
-        self._open_trainings: dict[str, _OpenTraining] = {}
-        self._ended: list[EndedTrial] = []
-        self._budget_stopped: list[UnfinishedTrial] = []
-        self._warm_slots: set[str] = set()
-        self._none_affordable = False
-        self._tries = _AFFORDABLE_TRIES
-        self._refits = RefitQueue(self._record, self.costs, settings)
-        self.allocation = BudgetAllocation(ledger, self.costs, self._record, settings, self._unfinished_trials)
-        #: Why nothing more should be started; None while all is well.
-        self.abort_reason: str | None = None
+        clock: Clock,
+        constants: SchedulerConstants = SCHEDULER_CONSTANTS,
+        budget_constants: BudgetConstants = BUDGET_CONSTANTS,
+    ) -> Self:
+        """A scheduler with its usual parts.
 
-    # -- what is asked -------------------------------------------------------------------------------------------------
+        Args:
+            study: A new study, or one that an earlier session left; nobody else writes to it.
+            space: The search space.
+            ledger: Charged for what the slots do.
+            pruning: The pruner and its rungs.
+            settings: What the search was asked for.
+            initial: Name and recipe of the initial configurations, in order; each must be in the space.
+            clock: The ledger's clock.
+            constants: How decisions are made.
+            budget_constants: How the budget is divided.
+        """
+        costs = CostModel.from_timings(study.timings(), budget_constants)
+        return cls(
+            study=study,
+            suggester=Suggester(study, space, initial=initial, seed=settings.seed, constants=constants),
+            pruner=TrialPruner(study, pruning, costs, settings.objectives, constants),
+            costs=costs,
+            ledger=ledger,
+            settings=settings,
+            clock=clock,
+            constants=constants,
+            budget_constants=budget_constants,
+        )
+
+    # -- for display ---------------------------------------------------------------------------------------------------
 
     def incumbent(self) -> CompletedTrial | None:
-        """The best completed trial."""
-        return self._record.incumbent
+        """The best completed trial; None before the first."""
+        return self._study.incumbent
 
     def pareto_front(self) -> tuple[CompletedTrial, ...]:
-        """Of the completed trials those no other dominates; with one objective, the best."""
-        return tuple(self._record.pareto_front())
+        """The completed trials that no other dominates; with one objective, the incumbent."""
+        return tuple(self._study.pareto_front())
 
     def running(self) -> tuple[RunningTraining, ...]:
         """The trainings in progress, oldest first."""
-        return tuple(RunningTraining(one.assignment, one.last) for one in self._open_trainings.values())
+        return tuple(
+            RunningTraining(training.assignment, training.last_report) for training in self._open_trainings.values()
+        )
 
     def ended(self) -> tuple[EndedTrial, ...]:
-        """The trials that ended in this session, in the order they did."""
+        """The trials that ended in this session, in the order in which they ended."""
         return tuple(self._ended)
 
+    # -- decisions -----------------------------------------------------------------------------------------------------
+
     def next_assignment(self, slot: str) -> Assignment | None:
-        """The slot's next training; None when nothing is to be started on it now. Cheap when asked again and again."""
+        """The next training of a worker slot. Cheap when asked again and again.
+
+        Args:
+            slot: A slot that is reserved in the ledger and does nothing.
+
+        Returns:
+            None when nothing is to be started on it now.
+        """
         if self.abort_reason is not None:
             return None
-        assignment = self._next_trial(slot) or self._next_refit(slot)
-        self._ledger.set_phase(slot, "idle" if assignment is None else assignment.phase)
+        assignment = self._next_trial(slot)
+        if assignment is None:
+            assignment = self._next_refit(slot)
+        self._ledger.set_phase(slot, _IDLE if assignment is None else assignment.phase)
         return assignment
 
     def on_epoch(self, name: str, report: EpochReport) -> bool:
-        """Takes an epoch's report; False: stop this training."""
-        running = self._open_trainings[name]
-        recipe, now, first = running.assignment.recipe, self._now(), running.last is None
-        self.costs.observe_epoch(recipe, report.stage, report.seconds, report.evaluation_seconds, first=first)
-        if first:
-            running.start_seconds = max(now - running.assigned_at - report.seconds, 0.0)
-            if not running.overdue:
-                # What was killed once did not start when it was assigned.
-                self.costs.observe_start(running.start_seconds, cold=running.cold)
-            self._warm_slots.add(running.assignment.slot)
-        predicted = self.costs.epoch_seconds(recipe, report.stage, first=first) or report.seconds
-        running.slowness.append(report.seconds / max(predicted, 1e-9))
-        running.last_report_at, running.last, running.overdue = now, report, False
-        if running.trial is None:
-            return True
-        # A worker that died may have to repeat the epoch it had reported last.
-        if report.epoch > running.epochs_done:
-            running.epochs_done = report.epoch
-            self._record.report(running.trial, recipe, report.epoch, report.objective)
-        if running.stop_outcome is None:
-            self._decide_stop(running, report)
-        return running.stop_outcome is None
+        """Takes the report of an epoch.
 
-    def on_end(self, name: str, ending: TrainingEnd) -> None:
-        """Takes a training's end; tells the study the right state and charges the slot."""
-        running = self._open_trainings.pop(name)
-        assignment = running.assignment
-        self._ledger.set_phase(assignment.slot, "idle")
+        Args:
+            name: Name of the assignment.
+            report: What the epoch did.
+
+        Returns:
+            Whether the training continues.
+        """
+        training = self._open_trainings[name]
+        self._observe_epoch(training, report)
+        if training.trial is None:
+            return True
+        # A worker that died may have to repeat the epoch that it reported last.
+        if report.epoch > training.epochs_done:
+            training.epochs_done = report.epoch
+            self._study.report(training.trial.number, report.epoch, report.objective)
+        if training.stop_outcome is None:
+            self._decide_stop(training, training.trial, report)
+        return training.stop_outcome is None
+
+    def on_end(self, name: str, end: TrainingEnd) -> None:
+        """Takes the end of a training: records it in the study, and charges its slot.
+
+        Args:
+            name: Name of the assignment.
+            end: How it ended.
+        """
+        training = self._open_trainings.pop(name)
+        assignment = training.assignment
+        self._ledger.set_phase(assignment.slot, _IDLE)
         finish_seconds = None
-        if ending.kind == "finished" and running.last is not None:
-            finish_seconds = self._now() - running.last_report_at
-            self.costs.observe_finish(assignment.recipe, finish_seconds)
-        if ending.kind == "failed" and ending.reason in _PROCESS_DEATH_REASONS:
+        if isinstance(end, Completed) and training.last_report is not None:
+            finish_seconds = self._clock.now() - training.last_report_at
+            self._costs.observe_finish(assignment.recipe, finish_seconds)
+        if isinstance(end, Interrupted) and end.process_lost:
             self._warm_slots.discard(assignment.slot)
-        if running.trial is None:
-            self._record.record_refit_end(name, ending.kind)
+        if training.trial is None:
+            self._study.record_refit_end(name, _refit_outcome(end))
             return
-        if running.last is not None:
-            timing = self.costs.timing(
+        if training.last_report is not None:
+            timing = self._costs.timing(
                 assignment.recipe,
-                start_seconds=running.start_seconds,
-                cold=running.cold,
+                start_seconds=training.start_seconds,
+                cold=training.cold,
                 finish_seconds=finish_seconds,
             )
-            self._record.save_timing(running.trial, timing)
-        self._end_trial(running, ending)
-        self._none_affordable = False
-        if ending.kind == "failed" and ending.reason == "abort":
-            self.abort_reason = ending.message
+            self._study.save_timing(training.trial.number, timing)
+        self._end_trial(training, training.trial, end)
+        self._nothing_affordable = False
+        if isinstance(end, Aborted):
+            self.abort_reason = end.message
 
     def close(self) -> None:
-        """After the last training: whatever is still open was cut by the budget."""
+        """Ends the search after the last training: the budget stopped whatever is still open."""
         for name in list(self._open_trainings):
-            self.on_end(name, TrainingEnd("stopped"))
-        while (candidate := self._record.next_open_trial()) is not None:
-            reason = "the budget was spent before it could go on"
-            self._record_end(candidate.trial, candidate.recipe, "out_of_budget", reason, None, candidate.epochs_done)
+            self.on_end(name, Stopped())
+        while (candidate := self._suggester.next_open_trial()) is not None:
+            self._record_end(candidate, "out_of_budget", "the budget was spent before it could be resumed")
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    def seconds_until_hard_limit(self, assignment: Assignment) -> float:
-        """Wall seconds after which a training must leave, finished or not."""
-        search, initial = (
-            assignment.kind == "trial" and self._record.completed,
-            self._open_trainings[assignment.name].initial,
+    @property
+    def limits(self) -> BudgetLimits:
+        """Where each part of the budget ends, by what is known of the costs now."""
+        incumbent = self._study.incumbent
+        return allocate_budget(
+            self._ledger.budget_device_seconds,
+            costs=self._costs,
+            incumbent=None if incumbent is None else incumbent.recipe,
+            likely_members=self._current_likely_members(),
+            settings=self._settings,
+            scheduler_constants=self._constants,
+            constants=self._budget_constants,
         )
-        ends_at = (
-            self.allocation.trial_limit_device_seconds(initial=initial)
-            if search
-            else self.allocation.refit_limit_device_seconds
-        )
-        return max(self.allocation.seconds_until(ends_at), 0.0)
 
     @property
     def is_budget_exhausted(self) -> bool:
-        """Whether all is spent, or there is something to export and less is left for trainings than starting workers costs."""
-        seconds_left = self.allocation.seconds_until(self.allocation.refit_limit_device_seconds)
-        return seconds_left <= (self.costs.start_seconds(cold=True) if self._record.completed else 0.0)
+        """Whether no training can start: nothing is left, or less than starting workers costs and there is something to export."""
+        needed = self._costs.start_seconds(cold=True) if self._study.completed else 0.0
+        return self._seconds_until(self.limits.refit) <= needed
 
     @property
     def training_limit_device_seconds(self) -> float:
-        """How much may be spent, in device-seconds, before whatever still trains must be gone: see ``Division``."""
-        return self.allocation.training_limit_device_seconds(
-            max((one.assigned_end for one in self._open_trainings.values()), default=0.0)
-        )
+        """How many device-seconds may be spent before whatever still trains must be ended."""
+        assigned_end = max((training.assigned_end for training in self._open_trainings.values()), default=0.0)
+        return self.limits.training_limit(assigned_end)
 
-    def is_past_hard_limit(self) -> bool:
-        """Whether even what is left for the end is being eaten up; everything must stop at once."""
+    def is_past_training_limit(self) -> bool:
+        """Whether trainings use the reserve of the finalization; everything must stop at once."""
         return self._ledger.spent_device_seconds > self.training_limit_device_seconds
 
     def on_heartbeat(self, name: str) -> None:
-        """A training works, though its epoch is not over; an epoch may take longer than any silence is borne."""
+        """Takes a sign that a training works although its epoch has not ended; epochs may be long.
+
+        Args:
+            name: Name of the assignment; one that has ended is ignored.
+        """
         if name in self._open_trainings:
-            self._open_trainings[name].last_heartbeat_at = self._now()
+            self._open_trainings[name].last_heartbeat_at = self._clock.now()
 
     def overdue(self) -> list[str]:
-        """Trainings not heard of for so long that they must be hanging; one that was restarted may be named again."""
+        """Names of trainings that were silent for so long that they must be hanging.
+
+        The executor restarts them; if they stay silent, they are named again.
+        """
         names = []
-        for name, running in self._open_trainings.items():
-            silence = self._now() - max(running.last_report_at, running.last_heartbeat_at)
-            if silence <= self._settings.watchdog_seconds:
+        for name, training in self._open_trainings.items():
+            silence = self._clock.now() - max(training.last_report_at, training.last_heartbeat_at)
+            if silence <= self._budget_constants.min_heartbeat_timeout_seconds:
                 continue
-            if silence > heartbeat_timeout_seconds(self.costs, running.assignment.recipe):
-                running.overdue, running.last_heartbeat_at = True, self._now()
+            if silence > heartbeat_timeout_seconds(self._costs, training.assignment.recipe, self._budget_constants):
+                training.is_overdue, training.last_heartbeat_at = True, self._clock.now()
                 names.append(name)
         return names
 
     def was_overdue(self, name: str) -> bool:
-        """Whether a training was named by ``overdue`` and has not been heard of since."""
-        return name in self._open_trainings and self._open_trainings[name].overdue
+        """Whether ``overdue`` named a training and it has reported nothing since.
+
+        Args:
+            name: Name of the assignment.
+        """
+        return name in self._open_trainings and self._open_trainings[name].is_overdue
+
+    def _seconds_until(self, device_seconds: float) -> float:
+        """Wall seconds until so much is spent, while all slots are reserved; negative when it is spent already.
+
+        All slots are charged by the second, so that a training of s seconds is affordable when s seconds of them all are.
+        """
+        return (device_seconds - self._ledger.spent_device_seconds) / self._settings.pool_devices
+
+    def _current_likely_members(self) -> list[Recipe]:
+        """Recipes that would be refitted if the search ended now; none before a trial has completed."""
+        unfinished = self._unfinished_trials()
+        state = (len(self._study.completed), *((trial.number, trial.last_report.epoch) for trial in unfinished))
+        if self._study.completed and state != self._likely_members_state:
+            candidates = self._refit_candidates(unfinished)
+            self._likely_members = [trial.recipe for trial in choose_recipes(candidates, self._constants)]
+            self._likely_members_state = state
+        return self._likely_members
 
     # -- trials --------------------------------------------------------------------------------------------------------
 
-    def _overhead_seconds(self, recipe: Recipe, slot: str) -> float:
-        """What a training takes beyond its time limit: start, last batch, the evaluation after it, finish; with a margin."""
-        start = self.costs.start_seconds(cold=slot not in self._warm_slots)
-        evaluation, epoch = self.costs.evaluation_seconds(recipe), self.costs.epoch_seconds(recipe, 0) or 0.0
-        return start + 1.3 * evaluation + 0.01 * epoch + self.costs.finish_seconds(recipe)
-
     def _search_seconds_left(self, *, initial: bool = False) -> float:
-        """Wall seconds the search has left; while nothing has completed, the refit budget is open to it too."""
-        ends_at = (
-            self.allocation.trial_limit_device_seconds(initial=True)
-            if initial
-            else self.allocation.search_limit_device_seconds
-        )
-        seconds_left = self.allocation.seconds_until(ends_at)
-        if not self._record.completed and seconds_left <= self.costs.start_seconds():
-            seconds_left = self.allocation.seconds_until(self.allocation.refit_limit_device_seconds)
+        """Wall seconds that the search has left; until a trial has completed it may use the refit budget, too."""
+        limits = self.limits
+        seconds_left = self._seconds_until(limits.trial_limit(initial=True) if initial else limits.search)
+        if not self._study.completed and seconds_left <= self._costs.start_seconds():
+            seconds_left = self._seconds_until(limits.refit)
         return seconds_left
 
     def _next_trial(self, slot: str) -> Assignment | None:
-        while (candidate := self._record.next_open_trial()) is not None:
-            seconds_left = self._search_seconds_left()
-            if self._record.completed:
-                seconds_left = self.allocation.seconds_until(
-                    self.allocation.trial_limit_device_seconds(initial=candidate.initial)
-                )
-            assignment = self._try_assign(candidate, slot, seconds_left)
+        while (candidate := self._suggester.next_open_trial()) is not None:
+            if self._study.completed:
+                seconds_left = self._seconds_until(self.limits.trial_limit(initial=candidate.is_initial))
+            else:
+                seconds_left = self._search_seconds_left()
+            assignment = self._assign_if_affordable(candidate, slot, seconds_left)
             if assignment is not None:
                 return assignment
-        most = self._settings.max_trials
-        if self._none_affordable or (most is not None and self._record.started >= most):
+        max_trials = self._settings.max_trials
+        if self._nothing_affordable or (max_trials is not None and self._study.num_started >= max_trials):
             return None
-        refused = invalid = 0
-        while refused < self._tries and invalid < _INVALID_TRIES:
-            seconds_left = self._search_seconds_left(initial=self._record.next_is_initial)
-            if seconds_left <= self.costs.start_seconds():
+        unaffordable = invalid = 0
+        while unaffordable < self._suggestions_allowed and invalid < self._constants.max_invalid_suggestions:
+            seconds_left = self._search_seconds_left(initial=self._suggester.next_is_initial)
+            if seconds_left <= self._costs.start_seconds():
                 break
-            new = self._record.ask()
-            if new is None:
+            suggestion = self._suggester.suggest()
+            if suggestion is None:
                 invalid += 1
                 continue
-            assignment = self._try_assign(new, slot, seconds_left)
+            assignment = self._assign_if_affordable(suggestion, slot, seconds_left)
             if assignment is not None:
                 return assignment
-            refused += 1
-        # What is left only shrinks: until another trial's end teaches something, asking again would be asking in vain.
-        self._none_affordable = True
-        self._tries = max(self._tries // 2, 1)
+            unaffordable += 1
+        # The time left only shrinks: until another trial's end changes the predictions, more suggestions are useless.
+        self._nothing_affordable = True
+        self._suggestions_allowed = max(self._suggestions_allowed // 2, 1)
         return None
 
-    def _try_assign(self, candidate: CandidateTrial, slot: str, seconds_left: float) -> Assignment | None:
-        """Assigns a trial that fits into ``left`` wall seconds, and tells the study of one that does not."""
+    def _assign_if_affordable(self, candidate: CandidateTrial, slot: str, seconds_left: float) -> Assignment | None:
+        """Assigns a trial that fits into so many wall seconds, and records the end of one that does not."""
         cold = slot not in self._warm_slots
-        needed = self.costs.trial_seconds(candidate.recipe, cold=cold, epochs_done=candidate.epochs_done)
-        limit = None
-        if seconds_left > 0 and (needed is None or not self._record.completed):
-            limit = max(seconds_left - self._overhead_seconds(candidate.recipe, slot), 1.0)
+        needed = self._costs.trial_seconds(candidate.recipe, cold=cold, epochs_done=candidate.epochs_done)
+        training_seconds = None
+        if seconds_left > 0 and (needed is None or not self._study.completed):
+            overhead = self._costs.overhead_seconds(candidate.recipe, cold=cold)
+            training_seconds = max(seconds_left - overhead, _MIN_TRAINING_SECONDS)
         elif needed is None or needed > seconds_left:
-            reason = f"predicted {needed or 0.0:.0f} s, left {max(seconds_left, 0.0):.0f} s"
-            self._record_end(candidate.trial, candidate.recipe, "out_of_budget", reason, None, candidate.epochs_done)
+            predicted = 0.0 if needed is None else needed
+            reason = f"predicted {predicted:.0f} s, left {max(seconds_left, 0.0):.0f} s"
+            self._record_end(candidate, "out_of_budget", reason)
             return None
-        self._record.mark_started(candidate)
+        self._study.mark_started(candidate.number)
+        limits = self.limits
+        must_be_over = limits.trial_limit(initial=candidate.is_initial) if self._study.completed else limits.refit
         assignment = Assignment(
             kind="trial",
-            name=f"{candidate.trial.number:05d}",
+            name=f"{candidate.number:05d}",
             slot=slot,
             recipe=candidate.recipe,
             seed=self._settings.seed,
             fold=0,
-            time_limit_seconds=limit,
-            weights_from_trial=None,
+            limits=TimeLimits(training_seconds=training_seconds, hard_deadline=self._deadline(must_be_over)),
         )
-        self._start(assignment, candidate)
+        self._open(assignment, candidate)
         return assignment
 
-    def _start(self, assignment: Assignment, candidate: CandidateTrial | None) -> None:
-        now, cold = self._now(), assignment.slot not in self._warm_slots
-        running = self._open_trainings[assignment.name] = _OpenTraining(assignment, None, now, now, now, cold)
-        if candidate is None:
-            running.assigned_end = self.allocation.refit_limit_device_seconds
-        else:
-            running.trial, running.epochs_done, running.initial = (
-                candidate.trial,
-                candidate.epochs_done,
-                candidate.initial,
-            )
+    def _deadline(self, device_seconds: float) -> float:
+        """The moment at which so much is spent."""
+        return self._clock.now() + max(self._seconds_until(device_seconds), 0.0)
 
-    def _decide_stop(self, running: _OpenTraining, report: EpochReport) -> None:
-        """Decides whether a trial is pruned, cut, or goes on."""
-        assert running.trial is not None
-        recipe, limit = running.assignment.recipe, running.assignment.time_limit_seconds
-        seconds_left = self.costs.remaining_seconds(recipe, report.epoch) or 0.0
-        seconds_left *= statistics.median(running.slowness)
-        squeezed = (
-            limit is not None and seconds_left > running.assigned_at + running.start_seconds + limit - self._now()
+    def _open(self, assignment: Assignment, trial: CandidateTrial | None, *, assigned_end: float = 0.0) -> None:
+        now = self._clock.now()
+        self._open_trainings[assignment.name] = _OpenTraining(
+            assignment=assignment,
+            trial=trial,
+            cold=assignment.slot not in self._warm_slots,
+            assigned_at=now,
+            last_report_at=now,
+            last_heartbeat_at=now,
+            assigned_end=assigned_end,
+            epochs_done=0 if trial is None else trial.epochs_done,
         )
-        if report.epoch >= recipe.total_epochs or squeezed:
-            # What its time limit ends before its number of epochs does cannot be compared epoch by epoch, and comes to its
-            # end in time anyway.
-            return
-        at_end = self._ledger.spent_device_seconds + seconds_left * self.allocation.pool_devices
-        if self._record.should_prune(running.trial):
-            running.stop_outcome, running.reason = "pruned", f"rung_{report.epoch}"
-        elif at_end > self.allocation.trial_limit_device_seconds(initial=running.initial) and self._record.completed:
-            running.stop_outcome, running.reason = "out_of_budget", f"epoch {report.epoch} of {recipe.total_epochs}"
 
-    def _end_trial(self, running: _OpenTraining, ending: TrainingEnd) -> None:
-        assert running.trial is not None
+    def _observe_epoch(self, training: _OpenTraining, report: EpochReport) -> None:
+        """Lets the cost model observe an epoch, and notes how much slower it was than predicted."""
+        recipe, now, first = training.assignment.recipe, self._clock.now(), training.last_report is None
+        self._costs.observe_epoch(recipe, report.stage, report.seconds, report.evaluation_seconds, first=first)
+        if first:
+            training.start_seconds = max(now - training.assigned_at - report.seconds, 0.0)
+            if not training.is_overdue:
+                # A training that was killed once did not start when it was assigned.
+                self._costs.observe_start(training.start_seconds, cold=training.cold)
+            self._warm_slots.add(training.assignment.slot)
+        predicted = self._costs.epoch_seconds(recipe, report.stage, first=first)
+        assert predicted is not None, "an epoch was observed"
+        training.slowness.append(report.seconds / max(predicted, _TINY_SECONDS))
+        training.last_report_at, training.last_report, training.is_overdue = now, report, False
+
+    def _decide_stop(self, training: _OpenTraining, trial: CandidateTrial, report: EpochReport) -> None:
+        """Decides whether a trial is pruned, stopped by the budget, or continues."""
+        recipe, training_seconds = training.assignment.recipe, training.assignment.limits.training_seconds
+        remaining = self._costs.remaining_seconds(recipe, report.epoch)
+        assert remaining is not None, "an epoch was observed"
+        remaining *= statistics.median(training.slowness)
+        ends_by_time = False
+        if training_seconds is not None:
+            schedule_ends_at = training.assigned_at + training.start_seconds + training_seconds
+            ends_by_time = remaining > schedule_ends_at - self._clock.now()
+        if report.epoch >= recipe.total_epochs or ends_by_time:
+            # A trial that its time limit ends before its number of epochs cannot be compared epoch by epoch, and ends in time.
+            return
+        limits = self.limits
+        spent_at_end = self._ledger.spent_device_seconds + remaining * self._settings.pool_devices
+        if self._pruner.should_prune(trial.number):
+            training.stop_outcome, training.stop_reason = "pruned", f"rung_{report.epoch}"
+        elif self._study.completed and spent_at_end > limits.trial_limit(initial=trial.is_initial):
+            training.stop_outcome = "out_of_budget"
+            training.stop_reason = f"epoch {report.epoch} of {recipe.total_epochs}"
+
+    def _end_trial(self, training: _OpenTraining, trial: CandidateTrial, end: TrainingEnd) -> None:
         outcome: Outcome
-        if ending.kind == "finished":
+        if isinstance(end, Completed):
             outcome, reason = "complete", ""
-        elif ending.kind == "failed":
-            outcome, reason = "failed", ending.reason
-        elif running.stop_outcome is not None:
-            outcome, reason = running.stop_outcome, running.reason
+        elif not isinstance(end, Stopped):
+            outcome, reason = "failed", end.reason
+        elif training.stop_outcome is not None:
+            outcome, reason = training.stop_outcome, training.stop_reason
         else:
-            outcome, reason = "out_of_budget", "hard_limit"
-        recipe = running.assignment.recipe
-        if outcome == "out_of_budget" and running.initial and running.last is not None:
-            self._budget_stopped.append(UnfinishedTrial(running.trial.number, recipe, running.last))
-        self._record_end(running.trial, recipe, outcome, reason, ending, running.epochs_done, running.last)
+            outcome, reason = "out_of_budget", "hard_deadline"
+        last = training.last_report
+        if outcome == "out_of_budget" and trial.is_initial and last is not None:
+            self._budget_stopped.append(UnfinishedTrial(trial.number, trial.recipe, last))
+        self._record_end(trial, outcome, reason, end, training)
 
     def _record_end(
         self,
-        trial: optuna.Trial,
-        recipe: Recipe,
+        trial: CandidateTrial,
         outcome: Outcome,
         reason: str,
-        ending: TrainingEnd | None,
-        epochs_done: int,
-        last: EpochReport | None = None,
+        end: TrainingEnd | None = None,
+        training: _OpenTraining | None = None,
     ) -> None:
-        device_seconds = self._ledger.charged_for(f"trial {trial.number}")
-        objective = ending.objective if ending is not None else None
-        outcome, reason = self._record.tell(
-            trial,
-            outcome,
-            reason,
-            recipe=recipe,
-            objective=objective,
-            secondary=ending.secondary if ending is not None else (),
-            message=ending.message if ending is not None else "",
-            epochs_done=epochs_done,
-            device_seconds=device_seconds,
+        """Records how a trial ended; ``training`` is None for one that was not trained in this session."""
+        completed = end if isinstance(end, Completed) else None
+        recorded = self._study.record_end(
+            trial.number,
+            TrialEnd(
+                outcome,
+                reason,
+                objective=None if completed is None else completed.objective,
+                secondary=() if completed is None else completed.secondary,
+                message="" if end is None or isinstance(end, Completed | Stopped) else end.message,
+                epochs_done=trial.epochs_done if training is None else training.epochs_done,
+                device_seconds=self._ledger.charged_for(trial_phase(trial.number)),
+            ),
         )
-        if objective is None and last is not None:
-            objective = last.objective
-        self._ended.append(EndedTrial(trial.number, recipe.backbone.label, outcome, reason, objective, device_seconds))
+        objective = recorded.objective
+        if objective is None and training is not None and training.last_report is not None:
+            objective = training.last_report.objective
+        backbone = trial.recipe.backbone.label
+        self._ended.append(
+            EndedTrial(trial.number, backbone, recorded.outcome, recorded.reason, objective, recorded.device_seconds)
+        )
 
     # -- refits --------------------------------------------------------------------------------------------------------
 
     def _next_refit(self, slot: str) -> Assignment | None:
-        """The next refit, as long as lets every slot's last one end when the refit budget does."""
-        seconds_left = self.allocation.seconds_until(self.allocation.refit_limit_device_seconds)
-        if not self._record.completed or seconds_left <= self.costs.start_seconds():
+        """The next refit, so long that the last one of every slot ends when the refit budget does."""
+        limits, cold = self.limits, slot not in self._warm_slots
+        seconds_left = self._seconds_until(limits.refit)
+        if not self._study.completed or seconds_left <= self._costs.start_seconds():
             return None
-        timed = self._refits.take(
-            seconds_left,
-            refit_candidates(self._record, self._unfinished_trials()),
-            lambda recipe: self._overhead_seconds(recipe, slot),
-        )
+        self._plan_refits(seconds_left)
+        timed = self._refits.take(seconds_left, cold=cold)
         if timed is None:
             return None
-        planned = timed.refit
+        refit = timed.refit
+        schedule_seconds = self._costs.start_seconds(cold=cold) + timed.seconds
         assignment = Assignment(
             kind="refit",
-            name=planned.name,
+            name=refit.name,
             slot=slot,
             recipe=timed.recipe,
-            seed=planned.seed,
-            fold=planned.fold,
-            time_limit_seconds=timed.seconds,
-            weights_from_trial=planned.trial if planned.fold == 0 else None,
-            time_limit_with_startup_seconds=self.costs.start_seconds(cold=slot not in self._warm_slots) + timed.seconds,
+            seed=refit.seed,
+            fold=refit.fold,
+            limits=TimeLimits(
+                training_seconds=timed.seconds,
+                schedule_until=self._clock.now() + schedule_seconds,
+                hard_deadline=self._deadline(limits.refit),
+            ),
+            weights_from_trial=refit.trial if refit.fold == 0 else None,
         )
-        self._start(assignment, None)
+        self._open(assignment, None, assigned_end=limits.refit)
         return assignment
 
+    def _plan_refits(self, seconds_left: float) -> None:
+        """Plans the refits when the first is due, or takes over the plan of an earlier session."""
+        if self._refits.is_planned:
+            return
+        pending = self._study.pending_refits()
+        if pending is not None:
+            self._refits.restore(pending)
+            return
+        unfinished = self._unfinished_trials()
+        planned = self._refits.plan(seconds_left, self._refit_candidates(unfinished), unfinished)
+        self._study.save_refit_plan(planned)
+
+    def _refit_candidates(self, unfinished: Sequence[UnfinishedTrial]) -> list[CompletedTrial]:
+        completed = self._study.refit_eligible_trials()
+        return refit_candidates(completed, [self._study.curve(trial.number) for trial in completed], unfinished)
+
     def _unfinished_trials(self) -> list[UnfinishedTrial]:
-        """The trials in progress that have reported an epoch and are not to be stopped, and initial configurations that were cut."""
-        open_trials = [
-            (one.trial, one)
-            for one in self._open_trainings.values()
-            if one.trial is not None and one.stop_outcome is None
+        """Initial configurations that the budget stopped, and trials in progress that have an epoch and are not to be stopped."""
+        in_progress = [
+            UnfinishedTrial(training.trial.number, training.assignment.recipe, training.last_report)
+            for training in self._open_trainings.values()
+            if training.trial is not None and training.stop_outcome is None and training.last_report is not None
         ]
-        going = [
-            UnfinishedTrial(trial.number, one.assignment.recipe, one.last) for trial, one in open_trials if one.last
-        ]
-        return self._budget_stopped + going
+        return self._budget_stopped + in_progress
+
+
+def _refit_outcome(end: TrainingEnd) -> str:
+    if isinstance(end, Completed):
+        return "completed"
+    return "stopped" if isinstance(end, Stopped) else "failed"

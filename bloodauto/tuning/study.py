@@ -1,331 +1,480 @@
-"""The study as the policy sees it: suggestions come out of it, states and what was learned go in."""
+"""The study on disk: the only reader and writer of a search's Optuna study."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
+import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
-import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from bloodauto.config.objectives import COSTS, Objectives
+from bloodauto.config.objectives import Objectives
 from bloodauto.config.recipe import Recipe
-from bloodauto.config.space import Space, local_perturbation, parameters_of, recipe_from_parameters, sample
-from bloodauto.errors import RecipeError
-from bloodauto.models.backbones import check_recipe, num_parameters
-from bloodauto.tuning.budget.cost_model import CostModel, Timing
-from bloodauto.tuning.messages import Outcome
-from bloodauto.tuning.pruning import Pruning
-from bloodauto.tuning.refits import OTHER_BACKBONE_SCORE_TOLERANCE, CompletedTrial, PlannedRefit
+from bloodauto.config.space import SearchSpace, recipe_from_parameters, sample
+from bloodauto.config.space.grammar import Scalar
+from bloodauto.errors import RecipeError, RunError
+from bloodauto.models.backbones import check_recipe
+from bloodauto.run.artifacts import ParetoFront, ParetoTrial
+from bloodauto.run.directory import RunDirectory
+from bloodauto.run.study_attributes import (
+    SAMPLED,
+    Outcome,
+    RefitPlanEntry,
+    StudyAttributes,
+    Timing,
+    TrialAttributes,
+)
+from bloodauto.tuning.refits import CompletedTrial, PlannedRefit
 
-#: Where a trial of several objectives keeps the leading one after each epoch: [[epoch, value], ...].
-CURVE = "curve"
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
+_MAX_ERROR_CHARACTERS = 200
+_NO_ATTRIBUTES = TrialAttributes()
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Silences Optuna inside the block: its progress lines, and the warnings about features that it calls experimental.
+
+    The sampler's grouping of conditional parameters is one; the search relies on it knowingly. Verbosity and warning filters
+    are restored at the end.
+    """
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _open_study(url: str, name: str, objectives: Objectives) -> optuna.Study:
+    try:
+        return optuna.create_study(storage=url, study_name=name, directions=objectives.directions, load_if_exists=True)
+    except Exception as error:
+        lines = str(error).splitlines()
+        detail = lines[0][:_MAX_ERROR_CHARACTERS] if lines else type(error).__name__
+        hint = ""
+        if isinstance(error, ImportError):
+            hint = " Its driver is missing; for PostgreSQL: pip install 'bloodauto[postgresql]'."
+        message = f"--storage {url}: the study could not be opened ({detail}).{hint}"
+        # Not chained: neither the URL nor the driver's own message may carry a password to the screen.
+        raise RunError(_PASSWORD.sub(r"\1:***@", message)) from None
 
 
 @dataclass(frozen=True)
 class CandidateTrial:
-    """A trial to be trained; ``epochs_done``: of an earlier session; ``declared``: no suggestion."""
+    """A trial that may be trained now.
 
-    trial: optuna.Trial
+    Attributes:
+        number: Its number.
+        recipe: What it trains.
+        epochs_done: Epochs that it has from an earlier session.
+        is_initial: Whether it is an initial configuration.
+    """
+
+    number: int
     recipe: Recipe
     epochs_done: int
-    initial: bool
+    is_initial: bool
 
 
-#: A neighbour may be no valid recipe, or one that was tried; then another is drawn, this many times.
-_PERTURBATION_TRIES = 16
-#: How the origin of a initial configuration's trial begins.
-_INITIAL_PREFIX = "initial: "
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended, to be recorded.
+
+    Attributes:
+        outcome: ``complete``, ``pruned``, ``failed`` or ``out_of_budget``.
+        reason: A short word; empty for a complete trial.
+        objective: The primary objective on all validation images; None unless complete.
+        secondary: The values of the other objectives.
+        message: What a failed trial said.
+        epochs_done: Its epochs.
+        device_seconds: Devices reserved x seconds reserved.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    objective: float | None = None
+    secondary: tuple[float, ...] = ()
+    message: str = ""
+    epochs_done: int = 0
+    device_seconds: float = 0.0
 
 
 class StudyRecord:
-    """The only reader and writer of a search's study.
+    """A search's study, with what decisions ask of it kept in memory.
 
-    Some of the suggestions are the sampler's, some lie near the incumbent, as PriorBand (Mallik et al.,
-    arXiv:2306.12370) mixes them: a few dozen trials, all a small budget has, are too few for a sampler to find what people
-    put into the initial configurations, and enough to improve on them step by step.
-
-    The study is read in full once; afterwards what is asked often is kept in memory, so that a decision costs no more
-    with thousands of trials than with ten, but for the sampler's own work.
+    The study is read in full once, so that a decision costs no more with thousands of trials than with ten, apart from the
+    sampler's own work.
 
     Args:
-        initial: recipes that are tried first, in order; each must be in the space.
-        costs: learns from what earlier sessions measured.
-        objectives: as many as the study has directions.
+        study: The study; nobody else writes to it.
+        space: The search space, which turns parameters into recipes.
+        objectives: As many as the study has directions.
 
     Attributes:
-        finished: the completed trials; ``best``: of them.
-        started: how many trials were ever trained.
+        completed: The completed trials, in the order in which they completed.
+        incumbent: The best of them; None before the first.
+        num_trials: All trials.
+        num_started: Trials that were ever trained.
+
+    Raises:
+        RunError: The attributes of a trial are not those of this version.
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        space: Space,
-        pruning: Pruning,
-        *,
-        seed: int,
-        startup_trials: int,
-        local_perturbation_fraction: float,
-        initial: Sequence[tuple[str, Recipe]],
-        costs: CostModel,
-        objectives: Objectives,
-    ) -> None:
-        self._pruning, self._costs, self._objectives = pruning, costs, objectives
-        self._is_multi_objective = len(objectives.names) > 1
-        self._curves: dict[int, dict[int, float]] = {}
-        self._recipes: dict[int, Recipe] = {}
-        self._study, self._space, self._seed = study, space, seed
-        self._startup_trials, self._local_perturbation_fraction = startup_trials, local_perturbation_fraction
-        study.pruner = pruning.build()
+    def __init__(self, study: optuna.Study, space: SearchSpace, objectives: Objectives) -> None:
+        self._study, self._space, self._objectives = study, space, objectives
+        self.is_multi_objective = len(objectives.names) > 1
         self.completed: list[CompletedTrial] = []
         self.incumbent: CompletedTrial | None = None
-        self.started = 0
-        self._open_trials: deque[optuna.trial.FrozenTrial] = deque()
-        trials = study.get_trials(deepcopy=False)
-        self._count = len(trials)
+        self._attributes: dict[int, TrialAttributes] = {}
+        self._recipes: dict[int, Recipe] = {}
         self._tried_recipe_ids: set[str] = set()
+        self._own_curves: dict[int, dict[int, float]] = {}
+        self._open_trials: dict[int, optuna.Trial] = {}
+        self._unassigned: deque[optuna.trial.FrozenTrial] = deque()
+        self._timings: dict[int, tuple[Recipe, Timing]] = {}
+        trials = study.get_trials(deepcopy=False)
+        self.num_trials = len(trials)
         for trial in trials:
-            attributes = trial.user_attrs
-            self._tried_recipe_ids.add(attributes.get("recipe_id", ""))
-            self.started += "started" in attributes
-            if trial.state == TrialState.RUNNING:
-                self._open_trials.append(trial)
-            elif trial.state == TrialState.COMPLETE and trial.values is not None:
-                first, *secondary = trial.values
-                self._add_completed(
-                    CompletedTrial(trial.number, recipe_from_parameters(space, trial.params), first, tuple(secondary))
-                )
-            if CURVE in attributes:
-                self._curves[trial.number] = {int(epoch): value for epoch, value in attributes[CURVE]}
-                self._recipes[trial.number] = recipe_from_parameters(space, trial.params)
-            if "timing" in attributes:
-                costs.restore(recipe_from_parameters(space, trial.params), Timing(**attributes["timing"]))
-        self._initial = deque((name, recipe) for name, recipe in initial if recipe.id not in self._tried_recipe_ids)
+            self._load(trial)
+        self.num_started = sum(attributes.started for attributes in self._attributes.values())
 
-    # -- out -----------------------------------------------------------------------------------------------------------
+    @classmethod
+    def open(cls, run: RunDirectory, space: SearchSpace, objectives: Objectives, *, storage: str | None = None) -> Self:
+        """Creates or opens the study of a run; this process is its only writer.
 
-    def next_open_trial(self) -> CandidateTrial | None:
-        """The next trial that an earlier session left open."""
-        while self._open_trials:
-            frozen = self._open_trials.popleft()
-            # The public constructor takes the storage's own id of a trial, which only this attribute tells.
-            trial = optuna.Trial(self._study_with_sampler(frozen.number), frozen._trial_id)
-            candidate = self._to_candidate(trial, epochs_done=max(self.curve(frozen.number), default=0))
-            if candidate is not None:
-                return candidate
-        return None
+        Args:
+            run: The run directory.
+            space: The search space.
+            objectives: What is optimised.
+            storage: An Optuna storage URL, which other runs may share; None: an SQLite file in the run directory.
+
+        Raises:
+            RunError: The storage cannot be opened, or the study was written by another version. The message hides a password
+                in the URL.
+        """
+        url = storage if storage is not None else f"sqlite:///{run.study.resolve()}"
+        name = run.study_name(storage)
+        with quiet_optuna():
+            return cls(_open_study(url, name, objectives), space, objectives)
+
+    def _load(self, trial: optuna.trial.FrozenTrial) -> None:
+        attributes = self._attributes[trial.number] = TrialAttributes.read(trial)
+        self._tried_recipe_ids.add(attributes.recipe_id)
+        if trial.state == TrialState.RUNNING:
+            self._unassigned.append(trial)
+        elif trial.state == TrialState.COMPLETE and trial.values is not None:
+            objective, *secondary = trial.values
+            recipe = recipe_from_parameters(self._space, trial.params)
+            self._add_completed(CompletedTrial(trial.number, recipe, objective, tuple(secondary)))
+        if attributes.curve:
+            self._own_curves[trial.number] = dict(attributes.curve)
+        if attributes.curve or attributes.timing is not None:
+            self._recipes[trial.number] = recipe_from_parameters(self._space, trial.params)
+        if attributes.timing is not None:
+            self._timings[trial.number] = (self._recipes[trial.number], attributes.timing)
+
+    def _add_completed(self, trial: CompletedTrial) -> None:
+        self.completed.append(trial)
+        best = self.incumbent
+        if best is None or (trial.objective, -trial.number) > (best.objective, -best.number):
+            self.incumbent = trial
+
+    # -- trials --------------------------------------------------------------------------------------------------------
+
+    def timings(self) -> list[tuple[Recipe, Timing]]:
+        """Recipe and timing of every trial that was timed, in the order of their numbers."""
+        return [self._timings[number] for number in sorted(self._timings)]
+
+    def pareto_front(self) -> list[CompletedTrial]:
+        """The completed trials that no other dominates; with one objective, the incumbent."""
+        if not self.is_multi_objective:
+            return [] if self.incumbent is None else [self.incumbent]
+        return self._objectives.pareto_front(self.completed, lambda trial: trial.values)
+
+    def refit_eligible_trials(self) -> list[CompletedTrial]:
+        """The completed trials that may be refitted; with several objectives, those on the Pareto front."""
+        return self.pareto_front() if self.is_multi_objective else list(self.completed)
+
+    def curves(self) -> Mapping[int, Mapping[int, float]]:
+        """The primary objective by epoch of every trial, by number."""
+        if self.is_multi_objective:
+            return self._own_curves
+        return {trial.number: trial.intermediate_values for trial in self._study.get_trials(deepcopy=False)}
+
+    def curve(self, number: int) -> Mapping[int, float]:
+        """The primary objective of a trial by epoch.
+
+        Args:
+            number: The trial's number.
+        """
+        if self.is_multi_objective:
+            return self._own_curves.get(number, {})
+        return self._study.get_trials(deepcopy=False)[number].intermediate_values
+
+    def parameters(self, number: int) -> Mapping[str, Scalar]:
+        """The values of the space's domains of a trial, by parameter.
+
+        Args:
+            number: The trial's number.
+        """
+        return self._study.get_trials(deepcopy=False)[number].params
+
+    def recipe(self, number: int) -> Recipe:
+        """What a trial trains.
+
+        Args:
+            number: The trial's number.
+        """
+        if number not in self._recipes:
+            self._recipes[number] = recipe_from_parameters(self._space, self.parameters(number))
+        return self._recipes[number]
+
+    def backbone(self, number: int) -> str:
+        """Label of a trial's backbone.
+
+        Args:
+            number: The trial's number.
+        """
+        return self._attributes[number].backbone
+
+    def is_initial(self, number: int) -> bool:
+        """Whether a trial is an initial configuration.
+
+        Args:
+            number: The trial's number.
+        """
+        return self._attributes[number].is_initial
+
+    def was_tried(self, recipe: Recipe) -> bool:
+        """Whether a trial had this recipe.
+
+        Args:
+            recipe: The recipe.
+        """
+        return recipe.id in self._tried_recipe_ids
+
+    # -- new and open trials -------------------------------------------------------------------------------------------
+
+    def enqueue(self, parameters: Mapping[str, Scalar], origin: str) -> None:
+        """Lets the next new trial have these parameters.
+
+        A trial that a kill left in the queue is not put there again.
+
+        Args:
+            parameters: A value for each domain that is reached.
+            origin: Where they come from, see ``TrialAttributes``.
+        """
+        attributes = TrialAttributes(origin=origin).as_user_attrs()
+        self._study.enqueue_trial(dict(parameters), user_attrs=attributes, skip_if_exists=True)
+
+    def ask(self, sampler: optuna.samplers.BaseSampler) -> CandidateTrial | None:
+        """Creates a trial: the first of the queue, or a suggestion.
+
+        Args:
+            sampler: Suggests the parameters that are not in the queue.
+
+        Returns:
+            None when the suggestion was no valid recipe; it is recorded as failed then.
+        """
+        self._study.sampler = sampler
+        trial = self._study.ask()
+        self.num_trials = max(self.num_trials, trial.number + 1)
+        self._open_trials[trial.number] = trial
+        self._attributes[trial.number] = TrialAttributes.read(trial)
+        return self._candidate(trial, epochs_done=0)
 
     @property
-    def next_is_initial(self) -> bool:
-        """Whether ``ask`` will give a initial configuration."""
-        return bool(self._initial)
+    def next_open_number(self) -> int | None:
+        """Number of the next trial that an earlier session left open; None when there is none."""
+        return self._unassigned[0].number if self._unassigned else None
 
-    def ask(self) -> CandidateTrial | None:
-        """A initial configuration, or a suggestion; None when the suggestion was no valid recipe."""
-        if self._initial:
-            name, recipe = self._initial.popleft()
-            # Left waiting by a kill right after this line, it is not put in the queue a second time.
-            self._study.enqueue_trial(
-                parameters_of(self._space, recipe),
-                user_attrs={"origin": f"{_INITIAL_PREFIX}{name}"},
-                skip_if_exists=True,
-            )
-        elif self.completed:
-            self._enqueue_perturbation()
-        trial = self._study_with_sampler(self._count).ask()
-        self._count = max(self._count, trial.number + 1)
-        return self._to_candidate(trial, epochs_done=0)
+    def reopen(self, sampler: optuna.samplers.BaseSampler) -> CandidateTrial | None:
+        """The next trial that an earlier session left open.
 
-    def _enqueue_perturbation(self) -> None:
-        """Puts, in its share of the cases, a recipe near one of the front's in the queue."""
-        rng = np.random.default_rng([self._seed, self._count])
-        if rng.random() >= self._local_perturbation_fraction:
-            return
-        pareto_front = self.pareto_front()
-        parent = pareto_front[int(rng.integers(len(pareto_front)))]
-        values = self._study.get_trials(deepcopy=False)[parent.number].params
-        for _ in range(_PERTURBATION_TRIES):
-            try:
-                recipe, parameters = local_perturbation(self._space, values, rng)
-                check_recipe(recipe)
-            except RecipeError:
-                continue
-            if recipe.id not in self._tried_recipe_ids:
-                self._study.enqueue_trial(
-                    parameters, user_attrs={"origin": f"perturbed from trial {parent.number}"}, skip_if_exists=True
-                )
-                return
+        Args:
+            sampler: Suggests parameters, should the trial have been left before it had all of them.
 
-    def _study_with_sampler(self, number: int) -> optuna.Study:
-        # A sampler made anew from seed and number needs no state on disk: a resumed search suggests what it would have.
-        self._study.sampler = optuna.samplers.TPESampler(
-            n_startup_trials=self._startup_trials,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            seed=self._seed * 1_000_003 + number,
-        )
-        return self._study
+        Returns:
+            None when it has no valid recipe; it is recorded as failed then.
+        """
+        self._study.sampler = sampler
+        frozen = self._unassigned.popleft()
+        # The public constructor takes the storage's id of a trial, which only this attribute tells.
+        trial = self._open_trials[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+        return self._candidate(trial, epochs_done=max(self.curve(frozen.number), default=0))
 
-    def _to_candidate(self, trial: optuna.Trial, *, epochs_done: int) -> CandidateTrial | None:
-        if "origin" not in trial.user_attrs:
-            trial.set_user_attr("origin", "sampled")
+    def _candidate(self, trial: optuna.Trial, *, epochs_done: int) -> CandidateTrial | None:
+        if not self._attributes[trial.number].origin:
+            self._write(trial.number, TrialAttributes(origin=SAMPLED))
         try:
             recipe = sample(self._space, trial)
             check_recipe(recipe)
         except RecipeError as error:
-            self.tell(trial, "failed", "rejected", message=str(error))
+            self.record_end(trial.number, TrialEnd("failed", "rejected", message=str(error)))
             return None
-        trial.set_user_attr("recipe_id", recipe.id)
-        trial.set_user_attr("backbone", recipe.backbone.label)
-        self._tried_recipe_ids.add(recipe.id)
-        return CandidateTrial(trial, recipe, epochs_done, trial.user_attrs["origin"].startswith(_INITIAL_PREFIX))
-
-    # -- in ------------------------------------------------------------------------------------------------------------
-
-    def mark_started(self, candidate: CandidateTrial) -> None:
-        """Notes that a trial is being trained."""
-        if "started" not in candidate.trial.user_attrs:
-            candidate.trial.set_user_attr("started", True)
-            self.started += 1
-
-    def pareto_front(self) -> list[CompletedTrial]:
-        """Of the completed trials those no other dominates; with one objective, the best."""
-        if not self._is_multi_objective:
-            return [] if self.incumbent is None else [self.incumbent]
-        return self._objectives.pareto_front(self.completed, lambda trial: (trial.objective, *trial.secondary))
-
-    def refit_eligible_trials(self) -> list[CompletedTrial]:
-        """The trials refits may repeat: with several objectives, those of the front."""
-        return self.pareto_front() if self._is_multi_objective else list(self.completed)
-
-    def report(self, trial: optuna.Trial, recipe: Recipe, epoch: int, value: float) -> None:
-        """Notes the primary objective after an epoch."""
-        if not self._is_multi_objective:
-            trial.report(value, epoch)
-            return
-        curve = self._curves.setdefault(trial.number, {})
+        self._write(trial.number, TrialAttributes(recipe_id=recipe.id, backbone=recipe.backbone.label))
         self._recipes[trial.number] = recipe
-        curve[epoch] = value
-        # Optuna keeps no intermediate values for several objectives, and its sampler stumbles over them.
-        trial.set_user_attr(CURVE, sorted(curve.items()))
+        self._tried_recipe_ids.add(recipe.id)
+        return CandidateTrial(trial.number, recipe, epochs_done, self.is_initial(trial.number))
 
-    def should_prune(self, trial: optuna.Trial) -> bool:
-        """Whether the pruner stops a trial at the epoch it reported last.
+    def _write(self, number: int, attributes: TrialAttributes) -> None:
+        """Writes the attributes that are set, to the storage and to memory."""
+        attributes.write(self._open_trials[number])
+        changes = {name: getattr(attributes, name) for name in attributes.model_fields_set}
+        self._attributes[number] = self._attributes.get(number, _NO_ATTRIBUTES).replace(**changes)
 
-        A initial configuration that is the best of its backbone goes on in spite of it while it is not far behind: refits want
-        several backbones, and after an epoch the order of what lies near is noise.
+    def mark_started(self, number: int) -> None:
+        """Records that a trial is being trained.
 
-        With several objectives a trial competes only with those that cost no more: a light network need not be as good
-        as a heavy one to be worth its place on the front.
+        Args:
+            number: The trial's number.
         """
-        if not self._is_multi_objective:
-            return trial.should_prune() and not self._is_exempt_from_pruning(trial)
-        curve, recipe = self._curves[trial.number], self._recipes[trial.number]
-        epoch = max(curve)
-        competitors = [
-            other[epoch]
-            for number, other in self._curves.items()
-            if number != trial.number and epoch in other and self._costs_no_more(self._recipes[number], recipe)
-        ]
-        return self._pruning.should_prune(epoch, curve[epoch], competitors)
+        if not self._attributes[number].started:
+            self._write(number, TrialAttributes(started=True))
+            self.num_started += 1
 
-    def _is_exempt_from_pruning(self, trial: optuna.Trial) -> bool:
-        if not trial.user_attrs["origin"].startswith(_INITIAL_PREFIX):
-            return False
-        trials = self._study.get_trials(deepcopy=False)
-        own = trials[trial.number].intermediate_values
-        epoch = max(own)
-        competitors = [one for one in trials if one.number != trial.number and epoch in one.intermediate_values]
-        if any(
-            one.user_attrs["backbone"] == trial.user_attrs["backbone"] and one.intermediate_values[epoch] > own[epoch]
-            for one in competitors
-        ):
-            return False
-        incumbent = max((one.intermediate_values[epoch] for one in competitors), default=own[epoch])
-        return own[epoch] >= incumbent - OTHER_BACKBONE_SCORE_TOLERANCE
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """Records the primary objective after an epoch.
 
-    def _costs_no_more(self, recipe: Recipe, other: Recipe) -> bool:
-        predicted: dict[str, Callable[[Recipe], float]] = {
-            "parameters": lambda one: num_parameters(one.backbone),
-            "latency": self._costs.evaluation_seconds,
-        }
-        return all(
-            predicted[name](recipe) <= predicted[name](other) for name in self._objectives.secondary if name in COSTS
-        )
+        Args:
+            number: The trial's number.
+            epoch: The epoch, from 1.
+            value: The objective.
+        """
+        if not self.is_multi_objective:
+            self._open_trials[number].report(value, epoch)
+            return
+        curve = self._own_curves.setdefault(number, {})
+        curve[epoch] = value
+        # Optuna keeps no intermediate values for several objectives, and its sampler fails on them.
+        self._write(number, TrialAttributes(curve=tuple(sorted(curve.items()))))
 
-    def _add_completed(self, completed: CompletedTrial) -> None:
-        self.completed.append(completed)
-        if self.incumbent is None or (completed.objective, -completed.number) > (
-            self.incumbent.objective,
-            -self.incumbent.number,
-        ):
-            self.incumbent = completed
+    def set_pruner(self, pruner: optuna.pruners.BasePruner) -> None:
+        """Sets the pruner that ``pruner_says_stop`` asks.
 
-    def save_timing(self, trial: optuna.Trial, timing: Timing) -> None:
-        """Notes what a trial took."""
-        trial.set_user_attr("timing", asdict(timing))
+        Args:
+            pruner: An Optuna pruner.
+        """
+        self._study.pruner = pruner
 
-    def tell(
-        self,
-        trial: optuna.Trial,
-        outcome: Outcome,
-        reason: str,
-        *,
-        recipe: Recipe | None = None,
-        objective: float | None = None,
-        secondary: tuple[float, ...] = (),
-        message: str = "",
-        epochs_done: int = 0,
-        device_seconds: float = 0.0,
-    ) -> tuple[Outcome, str]:
-        """Notes a trial's end and returns outcome and reason as noted: complete without a finite objective is a failure."""
-        complete = objective is not None and all(math.isfinite(value) for value in (objective, *secondary))
-        if outcome == "complete" and not complete:
+    def pruner_says_stop(self, number: int) -> bool:
+        """Whether Optuna's pruner would stop a trial at its last epoch; for studies of one objective.
+
+        Args:
+            number: The trial's number.
+        """
+        return self._open_trials[number].should_prune()
+
+    def save_timing(self, number: int, timing: Timing) -> None:
+        """Records what a trial took.
+
+        Args:
+            number: The trial's number.
+            timing: What it took.
+        """
+        self._write(number, TrialAttributes(timing=timing))
+        self._timings[number] = (self.recipe(number), timing)
+
+    def record_end(self, number: int, end: TrialEnd) -> TrialEnd:
+        """Records how a trial ended.
+
+        Args:
+            number: The trial's number.
+            end: How it ended.
+
+        Returns:
+            The end as recorded: a complete trial with a value that is not finite is a failure, ``nan``.
+        """
+        values = None if end.objective is None else [end.objective, *end.secondary]
+        outcome, reason = end.outcome, end.reason
+        if outcome == "complete" and (values is None or not all(map(math.isfinite, values))):
             outcome, reason = "failed", "nan"
-        trial.set_user_attr("outcome", outcome)
-        trial.set_user_attr("reason", reason)
-        trial.set_user_attr("device_seconds", round(device_seconds, 3))
-        if message:
-            trial.set_user_attr("message", message[:1000])
+        device_seconds = round(end.device_seconds, 3)
+        self._write(number, TrialAttributes(outcome=outcome, reason=reason, device_seconds=device_seconds))
+        if end.message:
+            self._write(number, TrialAttributes(message=end.message))
         if outcome == "complete":
-            assert recipe is not None
-            assert objective is not None
-            self._study.tell(trial.number, [objective, *secondary])
-            self._add_completed(CompletedTrial(trial.number, recipe, objective, secondary))
-        elif outcome == "failed" or epochs_done == 0:
-            # Without any epoch reported there is nothing a sampler could learn from it.
-            self._study.tell(trial.number, state=TrialState.FAIL)
+            assert values is not None
+            self._study.tell(number, values)
+            self._add_completed(CompletedTrial(number, self.recipe(number), values[0], end.secondary))
+        elif outcome == "failed" or end.epochs_done == 0:
+            # Without any epoch there is nothing that a sampler could use.
+            self._study.tell(number, state=TrialState.FAIL)
         else:
-            self._study.tell(trial.number, state=TrialState.PRUNED)
-        return outcome, reason
+            self._study.tell(number, state=TrialState.PRUNED)
+        del self._open_trials[number]
+        return replace(end, outcome=outcome, reason=reason)
 
-    def curve(self, number: int) -> Mapping[int, float]:
-        """A trial's objective after each epoch."""
-        if self._is_multi_objective:
-            return self._curves.get(number, {})
-        return self._study.get_trials(deepcopy=False)[number].intermediate_values
+    # -- refits --------------------------------------------------------------------------------------------------------
 
-    def pending_refits(self) -> deque[PlannedRefit] | None:
-        """Of the refits planned in an earlier session those that did not end; None when none were planned."""
-        attributes = self._study.user_attrs
-        if "refit_plan" not in attributes:
+    def pending_refits(self) -> list[PlannedRefit] | None:
+        """The refits that an earlier session planned and that have not ended; None when none were planned."""
+        attributes = StudyAttributes.read(self._study)
+        if attributes.refit_plan is None:
             return None
-        trials = self._study.get_trials(deepcopy=False)
-        return deque(
-            PlannedRefit(name, trial, recipe_from_parameters(self._space, trials[trial].params), fold, seed)
-            for name, trial, fold, seed in attributes["refit_plan"]
-            if f"refit {name}" not in attributes
-        )
+        return [
+            PlannedRefit(entry.name, entry.trial, self.recipe(entry.trial), entry.fold, entry.seed)
+            for entry in attributes.refit_plan
+            if entry.name not in attributes.ended_refits
+        ]
 
     def save_refit_plan(self, planned: Sequence[PlannedRefit]) -> None:
-        """Notes which refits there will be."""
-        self._study.set_user_attr("refit_plan", [[one.name, one.trial, one.fold, one.seed] for one in planned])
+        """Records which refits there will be.
 
-    def record_refit_end(self, name: str, kind: str) -> None:
-        """Notes a refit's end."""
-        self._study.set_user_attr(f"refit {name}", kind)
+        Args:
+            planned: The refits, in their order.
+        """
+        entries = tuple(
+            RefitPlanEntry(name=refit.name, trial=refit.trial, fold=refit.fold, seed=refit.seed) for refit in planned
+        )
+        StudyAttributes(refit_plan=entries).write(self._study)
+
+    def record_refit_end(self, name: str, outcome: str) -> None:
+        """Records how a refit ended.
+
+        Args:
+            name: The refit's name.
+            outcome: A word: ``completed``, ``stopped`` or ``failed``.
+        """
+        ended = StudyAttributes.read(self._study).ended_refits
+        StudyAttributes(ended_refits={**ended, name: outcome}).write(self._study)
+
+    # -- the search as a whole -----------------------------------------------------------------------------------------
+
+    @property
+    def trainings_are_done(self) -> bool:
+        """Whether nothing more is to be trained, so that an ensemble may be chosen."""
+        return StudyAttributes.read(self._study).trainings_done
+
+    def mark_trainings_done(self) -> None:
+        """Records that nothing more is to be trained."""
+        StudyAttributes(trainings_done=True).write(self._study)
+
+    def attributes(self) -> dict[int, TrialAttributes]:
+        """What is recorded of every trial, by number."""
+        return dict(self._attributes)
+
+    def pareto_front_artifact(self) -> ParetoFront:
+        """The Pareto front as a file of the run, the best in the primary objective first."""
+        front = sorted(self.pareto_front(), key=lambda trial: (-trial.objective, trial.number))
+        return ParetoFront(
+            objectives=self._objectives.names,
+            trials=tuple(
+                ParetoTrial(
+                    trial=trial.number,
+                    backbone=trial.recipe.backbone.label,
+                    recipe_id=trial.recipe.id,
+                    values=dict(zip(self._objectives.names, trial.values, strict=True)),
+                )
+                for trial in front
+            ),
+        )

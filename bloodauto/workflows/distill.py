@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from dataclasses import dataclass
@@ -30,15 +31,14 @@ from bloodauto.training.distillation import Teacher, teacher_from_model
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.session import TrainingSession
 from bloodauto.training.trainer import TrainOptions
-from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
-from bloodauto.tuning.budget.ledger import Ledger
+from bloodauto.tuning.budget.ledger import BudgetAccount, Ledger
+from bloodauto.tuning.budget.time_limits import OutOfBudget, hard_time_limit
 from bloodauto.tuning.refits import with_extended_epochs
 from bloodauto.workflows.datasets import read_target_images
 from bloodauto.workflows.planning import load_checked_space, run_space_path, suite_of_space
 
 #: The ``student`` that stands for the smallest network of the run itself.
 SMALLEST = "smallest"
-_SLOT = "student"
 #: Multiplies the epochs of a student's recipe, so that the budget ends its training.
 _EPOCH_FACTOR = 1000.0
 #: Factor on the predicted seconds of everything after the training.
@@ -103,8 +103,10 @@ def student_recipe(recipe: Recipe) -> Recipe:
     return with_extended_epochs(plain, _EPOCH_FACTOR)
 
 
-def open_ledger(run: RunDirectory, settings: SearchSettings, request: Distillation) -> Ledger:
-    """The ledger that pays: the run's own for what the search left, or a new one beside the exported files.
+def open_account(
+    run: RunDirectory, settings: SearchSettings, request: Distillation
+) -> contextlib.AbstractContextManager[BudgetAccount]:
+    """The account that pays: the run's own for what the search left, or a new one beside the exported files.
 
     Args:
         run: The run whose ensemble is the teacher.
@@ -112,7 +114,7 @@ def open_ledger(run: RunDirectory, settings: SearchSettings, request: Distillati
         request: Names the budget and the output folder.
 
     Returns:
-        The ledger.
+        The account for a block.
 
     Raises:
         BudgetError: A budget that cannot be read, or that counts devices which the run does not use.
@@ -130,7 +132,7 @@ def open_ledger(run: RunDirectory, settings: SearchSettings, request: Distillati
         device_seconds = budget.device_seconds(settings.devices_per_worker)
         # An earlier export into this folder was paid by its own budget.
         file.path.unlink(missing_ok=True)
-    return Ledger(file, budget_device_seconds=device_seconds, now=time.monotonic, wall_clock=time.time)
+    return BudgetAccount.open(file, budget_device_seconds=device_seconds, devices_per_slot=settings.devices_per_worker)
 
 
 def distil(
@@ -164,16 +166,13 @@ def distil(
     """
     recipe = find_student(run, request.student)
     check_recipe(recipe)
-    ledger = open_ledger(run, settings, request)
-    ledger.reserve(_SLOT, settings.devices_per_worker, "distill")
-    try:
-        job = _Job(run, settings, ensemble, recipe, dataset, splits, ledger)
-        with hard_time_limit(job.seconds_left()):
-            return job.execute(request)
-    except OutOfBudget as error:
-        raise _budget_too_small(ledger) from error
-    finally:
-        ledger.release(_SLOT)
+    with open_account(run, settings, request) as account, account.phase("distill"):
+        job = _Job(run, settings, ensemble, recipe, dataset, splits, account)
+        try:
+            with hard_time_limit(job.seconds_left()):
+                return job.execute(request)
+        except OutOfBudget as error:
+            raise _budget_too_small(account.ledger) from error
 
 
 def _budget_too_small(ledger: Ledger) -> BudgetError:
@@ -194,11 +193,11 @@ class _Job:
     recipe: Recipe
     dataset: CellDataset
     splits: Splits
-    ledger: Ledger
+    account: BudgetAccount
 
     def seconds_left(self) -> float:
         """Wall seconds."""
-        return self.ledger.remaining_device_seconds / self.settings.devices_per_worker - _SHUTDOWN_SECONDS
+        return self.account.seconds_left - _SHUTDOWN_SECONDS
 
     def execute(self, request: Distillation) -> tuple[Exported, DistillationResult]:
         """Trains, compares and exports the student."""
@@ -215,8 +214,8 @@ class _Job:
             parameters=student.members[0].parameters,
             teacher_parameters=sum(member.parameters for member in self.ensemble.members),
             epochs=epochs,
-            budget_device_seconds=self.ledger.budget_device_seconds,
-            spent_device_seconds=round(self.ledger.spent_device_seconds, 3),
+            budget_device_seconds=self.account.ledger.budget_device_seconds,
+            spent_device_seconds=round(self.account.ledger.spent_device_seconds, 3),
             comparison=compare_student(student, self.ensemble),
         )
         exported = export_run(
@@ -251,7 +250,7 @@ class _Job:
         )
         limit = self.seconds_left() - after
         if limit <= 0:
-            raise _budget_too_small(self.ledger)
+            raise _budget_too_small(self.account.ledger)
         folder = self.run.root / "distilled"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -269,11 +268,11 @@ class _Job:
                 folder,
                 seed=self.settings.seed,
                 options=options,
-                report=lambda _: self.ledger.heartbeat(),
+                report=lambda _: self.account.ledger.heartbeat(),
                 should_stop=lambda: self.seconds_left() < after / _MARGIN,
             )
         if not result.history:
-            raise _budget_too_small(self.ledger)
+            raise _budget_too_small(self.account.ledger)
         network = TrainedNetwork(name="student", kind="distilled", trial=None, fold=_FOLD, folder=folder)
         return network, len(result.history)
 

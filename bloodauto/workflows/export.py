@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bloodauto.config.machine import available_cores
 from bloodauto.config.settings import SearchSettings, check_ensemble_limits, read_settings
+from bloodauto.config.space import load_space
 from bloodauto.data.load import load_images
 from bloodauto.data.split import read_splits
 from bloodauto.ensemble.assemble import Caps, combine, read_ensemble
@@ -19,12 +20,13 @@ from bloodauto.export.model import load_model, write_predictions_csv
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.artifacts import Ensemble, TrainedNetwork
 from bloodauto.run.directory import RunDirectory
+from bloodauto.run.lock import run_lock
+from bloodauto.tuning.study import StudyRecord
 from bloodauto.workflows.datasets import read_dataset, read_target_images
 from bloodauto.workflows.distill import Distillation, distil
-from bloodauto.workflows.finalize import choose_ensemble, trainings_are_done
+from bloodauto.workflows.finalize import choose_ensemble
 from bloodauto.workflows.planning import plan_search, run_space_path
 from bloodauto.workflows.process_state import restored_process_state
-from bloodauto.workflows.session import locked, open_study
 
 DEFAULT_FORMATS = ("keras", "codabench")
 
@@ -161,7 +163,7 @@ def export_distilled(
         dataset = read_dataset(settings.data, settings.image_size_px)
         splits = read_splits(run.splits.path, dataset)
         request = Distillation(str(student), budget, Path(output), tuple(formats))
-        with locked(run):
+        with run_lock(run):
             exported, distilled = distil(run, settings, ensemble, request, dataset=dataset, splits=splits)
     return replace(exported, distilled=distilled)
 
@@ -170,10 +172,11 @@ def _ensemble_of(run: RunDirectory, settings: SearchSettings) -> Ensemble:
     """The run's ensemble; it is chosen now where the budget of the search ended before that."""
     # A run that was never charged has nothing to choose among, and gets no files.
     if not run.ensemble.exists and run.ledger.exists:
-        with locked(run):
-            study = open_study(run, settings)
+        with run_lock(run):
+            space = load_space(run_space_path(run))
+            study = StudyRecord.open(run, space, settings.objectives, storage=settings.storage)
             # A search that may go on chooses by itself.
-            if trainings_are_done(study):
+            if study.trainings_are_done:
                 plan = plan_search(run, settings, run_space_path(run))
                 choose_ensemble(plan, study, seconds_left=lambda: math.inf)
     return read_ensemble(run)

@@ -8,10 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import optuna
 
 from bloodauto.clock import SYSTEM_CLOCK
-from bloodauto.config.space import recipe_from_parameters
 from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, out_of_fold_ensemble, read_ensemble
 from bloodauto.ensemble.evaluation import estimate_target, score_sites
 from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
@@ -22,11 +20,10 @@ from bloodauto.export.ensemble_export import ExportSettings, export_run
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.artifacts import Ensemble, SiteInfo
 from bloodauto.run.directory import RunDirectory
-from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
-from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.budget.recorded_costs import cost_model_from_study
-from bloodauto.tuning.executors.shutdown import DRIVER
-from bloodauto.tuning.objectives import pareto_front
+from bloodauto.tuning.budget.cost_model import CostModel
+from bloodauto.tuning.budget.ledger import BudgetAccount
+from bloodauto.tuning.budget.time_limits import OutOfBudget, hard_time_limit
+from bloodauto.tuning.study import StudyRecord
 from bloodauto.workflows.datasets import RunData
 from bloodauto.workflows.planning import SearchPlan
 
@@ -34,22 +31,20 @@ from bloodauto.workflows.planning import SearchPlan
 _SHUTDOWN_SECONDS = 1.0
 #: Fraction of the time kept for the export that writing the model takes.
 _WRITING_FRACTION = 0.4
-#: An attribute of the study.
-_TRAININGS_DONE = "trainings_done"
 _EXPORT_FORMATS = ("keras", "codabench")
 #: What a user reads for a part of the export that was skipped.
 _SKIPPED_PARTS = {"codabench": "the competition's file", "test": "the held-out test"}
 
 
-def finalize(plan: SearchPlan, study: optuna.Study, ledger: Ledger, *, phase: Callable[[str], None]) -> None:
-    """Chooses and exports the ensemble, charged to the driver's slot, which is open.
+def finalize(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, *, phase: Callable[[str], None]) -> None:
+    """Chooses and exports the ensemble.
 
     At the end of the budget the current step is interrupted; ``export-best`` can do it later.
 
     Args:
         plan: What the search was to do.
         study: Its trials.
-        ledger: Its ledger.
+        account: Pays for it.
         phase: Receives what is being done, for people.
 
     Raises:
@@ -57,21 +52,20 @@ def finalize(plan: SearchPlan, study: optuna.Study, ledger: Ledger, *, phase: Ca
     """
 
     def seconds_left() -> float:
-        return ledger.remaining_device_seconds / plan.settings.devices_per_worker
+        return account.seconds_left
 
-    study.set_user_attr(_TRAININGS_DONE, True)
-    ledger.set_phase(DRIVER, "ensemble")
+    study.mark_trainings_done()
     skipped: Sequence[str] = ("the ensemble",)
     try:
         with hard_time_limit(seconds_left() - _SHUTDOWN_SECONDS):
-            phase("choosing the ensemble")
-            ensemble = choose_ensemble(plan, study, seconds_left=seconds_left)
-            skipped = ("the export",)
-            ledger.heartbeat()
-            ledger.set_phase(DRIVER, "export")
-            phase("exporting")
-            skipped = _export(plan, ensemble, seconds_left)
-            _delete_unneeded_weights(plan.run)
+            with account.phase("ensemble"):
+                phase("choosing the ensemble")
+                ensemble = choose_ensemble(plan, study, seconds_left=seconds_left)
+                skipped = ("the export",)
+            with account.phase("export"):
+                phase("exporting")
+                skipped = _export(plan, ensemble, seconds_left)
+                _delete_unneeded_weights(plan.run)
     except OutOfBudget:
         pass
     if skipped:
@@ -79,11 +73,6 @@ def finalize(plan: SearchPlan, study: optuna.Study, ledger: Ledger, *, phase: Ca
             f"the budget did not suffice for {' and '.join(skipped)}; later: "
             f"bloodauto export-best --run {plan.run.root} --output {plan.run.export.root}"
         )
-
-
-def trainings_are_done(study: optuna.Study) -> bool:
-    """Whether a search has nothing more to train, so that an ensemble may be chosen."""
-    return _TRAININGS_DONE in study.user_attrs
 
 
 def _export(plan: SearchPlan, ensemble: Ensemble, seconds_left: Callable[[], float]) -> Sequence[str]:
@@ -99,7 +88,7 @@ def _export(plan: SearchPlan, ensemble: Ensemble, seconds_left: Callable[[], flo
     return [_SKIPPED_PARTS[part] for part in exported.skipped]
 
 
-def choose_ensemble(plan: SearchPlan, study: optuna.Study, *, seconds_left: Callable[[], float]) -> Ensemble:
+def choose_ensemble(plan: SearchPlan, study: StudyRecord, *, seconds_left: Callable[[], float]) -> Ensemble:
     """Chooses the ensemble from the completed trainings and the best pruned ones, and writes it.
 
     Args:
@@ -153,34 +142,30 @@ def _class_priors(data: RunData) -> tuple[float, ...]:
 
 
 def _evaluate_pruned(
-    plan: SearchPlan, study: optuna.Study, completed: Sequence[tuple[int, float]], seconds_left: Callable[[], float]
+    plan: SearchPlan, study: StudyRecord, completed: Sequence[tuple[int, float]], seconds_left: Callable[[], float]
 ) -> PrunedEvaluation:
     """Evaluates the best pruned trials in what the export will probably leave of the budget.
 
     Interrupted refits come first, and may take the time that is kept for the held-out test: much was spent on them, and the
     test can be run later.
     """
-    settings, data = plan.settings, plan.data
-    if len(settings.objectives.names) > 1:
+    if study.is_multi_objective:
         # The ensemble is made of the Pareto front alone, and no pruned trial is on it.
         return PrunedEvaluation()
-    trials = study.get_trials(deepcopy=False)
-    pruned = [trial.number for trial in trials if trial.user_attrs.get("outcome") in ("pruned", "out_of_budget")]
+    data = plan.data
+    pruned = [number for number, trial in study.attributes().items() if trial.outcome in ("pruned", "out_of_budget")]
     trainings = [training for training in plan.run.refits() if "-fold0-" in training.root.name]
     refits = [training.root.name for training in trainings if not training.result.exists]
     best = max(completed, key=lambda trial: trial[1])[0]
     likely_members = sorted({best, *(int(training.root.name.split("-")[0]) for training in trainings)})
-    costs = cost_model_from_study(study, plan.space)
-    export_seconds = costs.finalization_slot_seconds(
-        [recipe_from_parameters(plan.space, trials[number].params) for number in likely_members], 0
-    )
+    costs = CostModel.from_timings(study.timings())
+    export_seconds = costs.finalization_slot_seconds([study.recipe(number) for number in likely_members], 0)
     reserved_seconds = _WRITING_FRACTION * export_seconds if refits else export_seconds
-    metric = settings.objectives.primary
     return evaluate_pruned(
         plan.run,
         StoppedTrainings(tuple(pruned), tuple(number for number, _ in completed), tuple(refits)),
         lambda: prepare_fold(data.dataset, data.splits, plan.suite, target=data.target),
-        objective=metric,
+        objective=plan.settings.objectives.primary,
         seconds_left=lambda: seconds_left() - reserved_seconds,
         start_seconds=costs.start_seconds(cold=True),
         clock=SYSTEM_CLOCK,
@@ -198,32 +183,21 @@ def _write_site_estimates(plan: SearchPlan, ensemble: Ensemble) -> None:
         plan.run.target_estimate.write(estimate_target(ensemble, np.asarray(_class_priors(data))))
 
 
-def complete_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The completed trials, by number."""
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        if trial.values is not None
-    ]
-
-
-def _failures(study: optuna.Study) -> str:
+def _failures(study: StudyRecord) -> str:
     """How many trials failed for each reason, with a message of each; empty when none did."""
-    failed = [
-        trial.user_attrs for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("outcome") == "failed"
-    ]
-    messages = {trial["reason"]: trial.get("message", "") for trial in failed}
-    counts = Counter(trial["reason"] for trial in failed)
+    failed = [trial for trial in study.attributes().values() if trial.outcome == "failed"]
+    messages = {trial.reason: trial.message for trial in failed}
+    counts = Counter(trial.reason for trial in failed)
     return "; ".join(f"{count} failed ({reason}: {messages[reason]})" for reason, count in counts.items())
 
 
-def _eligible_trials(plan: SearchPlan, study: optuna.Study) -> list[tuple[int, float]]:
+def _eligible_trials(plan: SearchPlan, study: StudyRecord) -> list[tuple[int, float]]:
     """Number and primary objective of the trials that may join the ensemble: with several objectives, the Pareto front."""
-    complete, objectives = complete_trials(study), plan.settings.objectives
-    if len(objectives.names) > 1:
-        plan.run.pareto_front.write(pareto_front(objectives, complete, plan.space))
-        complete = objectives.pareto_front(complete, lambda trial: trial.values)
-    return [(trial.number, float(trial.values[0])) for trial in complete]
+    eligible = study.completed
+    if study.is_multi_objective:
+        plan.run.pareto_front.write(study.pareto_front_artifact())
+        eligible = study.pareto_front()
+    return sorted((trial.number, trial.objective) for trial in eligible)
 
 
 def _delete_unneeded_weights(run: RunDirectory) -> None:

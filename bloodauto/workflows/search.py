@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import optuna
-
 from bloodauto.config.settings import (
     SearchSettings,
     absolute_paths,
@@ -24,14 +22,16 @@ from bloodauto.errors import RunError
 from bloodauto.run.artifacts import ExternalEstimate, ParetoTrial
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
-from bloodauto.tuning.budget.ledger import Ledger
+from bloodauto.run.lock import run_lock
+from bloodauto.tuning.budget.ledger import BudgetAccount, Ledger
 from bloodauto.tuning.scheduler import Scheduler
+from bloodauto.tuning.study import StudyRecord
 from bloodauto.workflows.datasets import save_run_data
-from bloodauto.workflows.finalize import complete_trials, finalize
+from bloodauto.workflows.finalize import finalize
 from bloodauto.workflows.planning import SearchPlan, plan_search, run_space_path, save_space
 from bloodauto.workflows.process_state import restored_process_state
 from bloodauto.workflows.run_log import run_log
-from bloodauto.workflows.session import locked, open_ledger, open_study, run_trainings
+from bloodauto.workflows.session import make_executor, run_trainings
 
 _OUTCOMES = ("complete", "pruned", "failed", "out_of_budget", "running")
 _log = logging.getLogger(__name__)
@@ -243,9 +243,9 @@ def start_search(
     with restored_process_state():
         # Everything is checked before anything is written.
         plan = plan_search(run, settings, space)
-        with locked(run):
+        with run_lock(run):
             _check_new(run)
-            study = open_study(run, settings)
+            study = StudyRecord.open(run, plan.space, settings.objectives, storage=settings.storage)
             save_space(run, space)
             # From here on the run can be resumed.
             write_settings(run, settings)
@@ -284,41 +284,41 @@ def resume_search(
     settings = read_settings(run)
     if expected is not None:
         check_settings_unchanged(settings, absolute_paths(expected))
-    with restored_process_state(), locked(run):
+    with restored_process_state(), run_lock(run):
         plan = plan_search(run, settings, run_space_path(run))
-        study = open_study(run, settings)
+        study = StudyRecord.open(run, plan.space, settings.objectives, storage=settings.storage)
         return _execute(plan, study, address, SilentProgress() if progress is None else progress)
 
 
-def _execute(plan: SearchPlan, study: optuna.Study, address: str | None, progress: Progress) -> SearchResult:
+def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress: Progress) -> SearchResult:
     """Trains, finalizes and summarises, from whatever state the run is in."""
     run, settings = plan.run, plan.settings
     with run_log(run):
         save_run_data(run, plan.data)
-        ledger = open_ledger(run, settings)
-        progress.planned(plan, ledger)
-        finished = run.ensemble.exists and run.export.labels.exists
-        if not finished:
-            write_text(run.next_steps, _next_steps(run, finished=False))
-            _log.info(
-                "search in %s: budget %s, %.0f device-seconds spent",
-                run.root,
-                settings.budget,
-                ledger.spent_device_seconds,
-            )
-            with run_trainings(
-                plan,
-                study,
-                ledger,
-                address=address,
-                show=lambda scheduler: progress.running(scheduler, ledger),
-            ) as finished:
+        executor = make_executor(
+            plan, address=address, on_tick=lambda scheduler: progress.running(scheduler, account.ledger)
+        )
+        # Ray holds no device when the account is closed; its slow shutdown comes after that.
+        with (
+            executor,
+            BudgetAccount.open(
+                run.ledger,
+                budget_device_seconds=settings.budget_device_seconds,
+                devices_per_slot=settings.devices_per_worker,
+            ) as account,
+        ):
+            progress.planned(plan, account.ledger)
+            finished = run.ensemble.exists and run.export.labels.exists
+            if not finished:
+                write_text(run.next_steps, _next_steps(run, finished=False))
+                spent = account.ledger.spent_device_seconds
+                _log.info("search in %s: budget %s, %.0f device-seconds spent", run.root, settings.budget, spent)
+                finished = run_trainings(plan, study, account, executor)
                 if finished:
-                    finalize(plan, study, ledger, phase=progress.phase)
-            _log.info(
-                "%s, %.0f device-seconds spent", "finished" if finished else "interrupted", ledger.spent_device_seconds
-            )
-        result = _summarise(plan, study, ledger.spent_device_seconds, finished=finished)
+                    finalize(plan, study, account, phase=progress.phase)
+        spent = account.ledger.spent_device_seconds
+        _log.info("%s, %.0f device-seconds spent", "finished" if finished else "interrupted", spent)
+        result = _summarise(plan, study, spent, finished=finished)
         write_text(run.next_steps, _next_steps(run, finished=finished))
         return result
 
@@ -331,23 +331,24 @@ def _check_new(run: RunDirectory) -> None:
         )
 
 
-def _summarise(plan: SearchPlan, study: optuna.Study, spent_device_seconds: float, *, finished: bool) -> SearchResult:
+def _summarise(plan: SearchPlan, study: StudyRecord, spent_device_seconds: float, *, finished: bool) -> SearchResult:
     """Counts and scores of a run in its present state."""
     run = plan.run
+    outcomes = (trial.outcome for trial in study.attributes().values())
+    counts = Counter("running" if outcome is None else outcome for outcome in outcomes)
     front, held_out_test = run.pareto_front.read_if_exists(), run.held_out_test.read_if_exists()
-    counts = Counter(str(trial.user_attrs.get("outcome", "running")) for trial in study.get_trials(deepcopy=False))
     ensemble = run.ensemble.read_if_exists()
     best: Mapping[str, float] = {}
     if ensemble is not None:
         best = ensemble.best_single.scores.known()
-    elif complete := complete_trials(study):
-        best = {"objective": max(float(trial.values[0]) for trial in complete)}
+    elif study.incumbent is not None:
+        best = {"objective": study.incumbent.objective}
     return SearchResult(
         run_dir=run.root,
         finished=finished,
         budget_device_seconds=plan.settings.budget_device_seconds,
         spent_device_seconds=spent_device_seconds,
-        trials={outcome: counts.get(outcome, 0) for outcome in _OUTCOMES},
+        trials={name: counts[name] for name in _OUTCOMES},
         best=best,
         ensemble={} if ensemble is None else ensemble.scores.known(),
         export=run.export.root if run.export.labels.exists else None,

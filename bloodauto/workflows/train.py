@@ -24,6 +24,7 @@ from bloodauto.models.device import local_device
 from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
+from bloodauto.run.lock import run_lock
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import shift_suite_for
 from bloodauto.training.result import TrialResult
@@ -32,7 +33,6 @@ from bloodauto.training.trainer import TrainOptions, ignore, never
 from bloodauto.workflows.datasets import SYNTHETIC, read_dataset
 from bloodauto.workflows.process_state import restored_process_state
 from bloodauto.workflows.run_log import run_log
-from bloodauto.workflows.session import locked
 
 _SMOKE_IMAGES = 320
 _SMOKE_SIZE_PX = 48
@@ -128,7 +128,7 @@ def train(
         cleaned = clean(dataset, enabled=cleaning)
         has_splits = run.splits.path.is_file()
         splits = read_splits(run.splits.path, dataset) if has_splits else default_splits(dataset, cleaned, seed=seed)
-        with locked(run), run_log(run):
+        with run_lock(run), run_log(run):
             if not has_splits:
                 write_cleaning_csv(run.cleaning.path, dataset, cleaned)
                 write_splits(run.splits.path, dataset, splits)

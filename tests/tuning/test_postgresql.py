@@ -9,19 +9,19 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import optuna
 import pytest
 
-from bloodauto.config.settings import SearchSettings, resolve_settings
+from bloodauto.config.objectives import Objectives
+from bloodauto.config.settings import resolve_settings, write_settings
 from bloodauto.errors import RunError
 from bloodauto.report.dashboard import serve_dashboard
 from bloodauto.report.read import read_run
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import write_text
-from bloodauto.run.yaml_files import dump_yaml
-from bloodauto.testing.simulated_search import Search
-from bloodauto.workflows.session import open_study
+from bloodauto.testing.simulated_search import SimulatedSearch, tiny_space
+from bloodauto.tuning.executors.simulated import SimulatedSession
+from bloodauto.tuning.study import StudyRecord
 
 try:
     import psycopg
@@ -71,40 +71,37 @@ def url(server: Path) -> str:
     return f"postgresql+psycopg://searcher:secret@/postgres?host={server}"
 
 
+OBJECTIVES = Objectives()
+
+
 @dataclass
-class Stored(Search):
-    """A search whose study is opened anew for every session, as a search does."""
+class ServerSearch(SimulatedSearch):
+    """A search whose study is opened anew for every session, as a real search does."""
 
-    run: RunDirectory | None = None
-    asked: SearchSettings | None = None
+    def open_study(self) -> optuna.Study:
+        run = RunDirectory(self.folder)
+        StudyRecord.open(run, tiny_space(), OBJECTIVES, storage=self.storage)
+        return optuna.load_study(study_name=run.study_name(self.storage), storage=self.storage)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        assert self.run is not None
-        assert self.asked is not None
-        self.study = open_study(self.run, self.asked)
-
-    def session(self, **how: Any) -> Any:
-        assert self.run is not None
-        assert self.asked is not None
-        self.study = open_study(self.run, self.asked)
-        return super().session(**how)
+    def session(self, *, stop_at: float | None = None, kill: bool = False) -> SimulatedSession:
+        self.study = self.open_study()
+        return super().session(stop_at=stop_at, kill=kill)
 
 
-def stored(root: Path, url: str) -> Stored:
-    run = RunDirectory(root)
+def server_search(root: Path, url: str) -> ServerSearch:
     root.mkdir(parents=True)
-    asked = resolve_settings({"budget": "40cpu-min", "storage": url})
-    write_text(run.settings, dump_yaml({"storage": url}))
-    return Stored(root, budget_device_seconds=1500.0, run=run, asked=asked).with_settings(workers=1, max_trials=6)
+    settings = resolve_settings({"budget": "40cpu-min", "storage": url, "workers": 1})
+    write_settings(RunDirectory(root), settings)
+    search = ServerSearch(root, budget_device_seconds=1500.0, storage=url)
+    return search.with_settings(workers=1, max_trials=6)
 
 
-def parameters(search: Search) -> list[dict[str, object]]:
+def parameters(search: SimulatedSearch) -> list[dict[str, object]]:
     return [trial.params for trial in search.study.get_trials(deepcopy=False)]
 
 
 def test_a_killed_search_resumes_from_the_server_study(url: str, tmp_path: Path) -> None:
-    whole, parts = stored(tmp_path / "whole", url), stored(tmp_path / "parts", url)
+    whole, parts = server_search(tmp_path / "whole", url), server_search(tmp_path / "parts", url)
     whole.session()
     assert parts.session(stop_at=100.0, kill=True).interrupted
     assert [trial.state.name for trial in parts.study.get_trials(deepcopy=False)].count("RUNNING") == 1
@@ -115,20 +112,20 @@ def test_a_killed_search_resumes_from_the_server_study(url: str, tmp_path: Path)
 
 
 def test_runs_on_one_server_are_separate_and_each_is_reported(url: str, tmp_path: Path) -> None:
-    first, second = stored(tmp_path / "first", url), stored(tmp_path / "second", url)
+    first, second = server_search(tmp_path / "first", url), server_search(tmp_path / "second", url)
     first.session()
     assert second.study.get_trials(deepcopy=False) == []
     for search in (first, second):
-        told = read_run(search.folder).trials
-        assert [trial.number for trial in told] == [one.number for one in search.study.get_trials(deepcopy=False)]
-    shown = serve_dashboard(first.folder, port=0, once=True)
-    assert shown is not None
-    assert shown.trials == len(first.study.get_trials(deepcopy=False))
+        numbers = [trial.number for trial in search.study.get_trials(deepcopy=False)]
+        assert [trial.number for trial in read_run(search.folder).trials] == numbers
+    summary = serve_dashboard(first.folder, port=0, once=True)
+    assert summary is not None
+    assert summary.trials == len(first.study.get_trials(deepcopy=False))
 
 
 def test_storage_errors_hide_the_password(url: str, tmp_path: Path) -> None:
-    with pytest.raises(RunError) as said:
-        stored(tmp_path / "run", url.replace("/postgres?", "/nowhere?"))
-    assert "nowhere" in str(said.value)
-    assert "--storage postgresql+psycopg://searcher:***@" in str(said.value)
-    assert "secret" not in str(said.value)
+    with pytest.raises(RunError) as raised:
+        server_search(tmp_path / "run", url.replace("/postgres?", "/nowhere?"))
+    assert "nowhere" in str(raised.value)
+    assert "--storage postgresql+psycopg://searcher:***@" in str(raised.value)
+    assert "secret" not in str(raised.value)

@@ -70,7 +70,7 @@ def test_none_and_single_epochs_are_never_pruned() -> None:
 
 def test_the_table_names_epochs_and_fractions() -> None:
     assert plan_pruning("successive_halving", max_epochs=24).table() == (
-        "successive halving: after epoch 3, 9 of 24, about 1 trial in 3 goes on"
+        "successive halving: after epoch 3, 9 of 24, about 1 trial in 3 continues"
     )
     assert "Hyperband" in plan_pruning("hyperband", max_epochs=24).table()
     assert plan_pruning("median", max_epochs=4).table() == (

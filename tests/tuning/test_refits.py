@@ -12,40 +12,40 @@ TRIALS = [CompletedTrial(index, recipe, 0.90 - 0.008 * index) for index, recipe 
 
 def test_a_large_budget_refits_the_best_recipes_on_all_folds() -> None:
     planned = plan_refits(TRIALS, count=11, num_folds=5, seed=3)
-    assert [(one.trial, one.fold) for one in planned] == [(trial, fold) for trial in (0, 1) for fold in range(5)]
-    assert {one.seed for one in planned} == {3}
+    assert [(refit.trial, refit.fold) for refit in planned] == [(trial, fold) for trial in (0, 1) for fold in range(5)]
+    assert {refit.seed for refit in planned} == {3}
 
 
-def test_a_small_budget_refits_on_the_trials_fold() -> None:
+def test_a_small_budget_refits_on_the_fold_of_the_trials() -> None:
     planned = plan_refits(TRIALS, count=4, num_folds=5, seed=3)
-    assert [(one.trial, one.fold) for one in planned] == [(0, 0), (1, 0), (2, 0), (0, 0)]
-    assert 3 not in {one.seed for one in planned}, "a refit with the trial's own seed would be the trial again"
+    assert [(refit.trial, refit.fold) for refit in planned] == [(0, 0), (1, 0), (2, 0), (0, 0)]
+    assert 3 not in {refit.seed for refit in planned}, "a refit with the trial's own seed would be the trial again"
 
 
 def test_distant_and_duplicate_recipes_are_excluded() -> None:
     far = [CompletedTrial(0, RECIPES[0], 0.9), CompletedTrial(1, RECIPES[0], 0.9), CompletedTrial(2, RECIPES[1], 0.87)]
-    assert {one.trial for one in plan_refits(far, count=4, num_folds=5, seed=0)} == {0}
+    assert {refit.trial for refit in plan_refits(far, count=4, num_folds=5, seed=0)} == {0}
 
 
 def test_another_backbone_comes_before_more_of_the_same() -> None:
-    """Suggestions near the best trial are near copies of it; an ensemble gains by what errs differently."""
+    """Local perturbations are near copies of the incumbent; an ensemble gains by networks that err differently."""
     wide = [tiny_recipe(tiny_space(), width=32, learning_rate=rate) for rate in (2e-3, 3e-3)]
     trials = [*TRIALS[:3], CompletedTrial(7, wide[0], 0.86), CompletedTrial(8, wide[1], 0.855)]
     planned = plan_refits(trials, count=4, num_folds=5, seed=0)
-    assert [one.trial for one in planned] == [0, 7, 1, 2]
+    assert [refit.trial for refit in planned] == [0, 7, 1, 2]
     far = [*TRIALS[:3], CompletedTrial(7, wide[0], 0.84)]
-    assert [one.trial for one in plan_refits(far, count=4, num_folds=5, seed=0)] == [0, 1, 2, 0]
+    assert [refit.trial for refit in plan_refits(far, count=4, num_folds=5, seed=0)] == [0, 1, 2, 0]
 
 
 def test_spare_workers_get_other_seeds() -> None:
     planned = plan_refits(TRIALS[:1], count=8, num_folds=5, seed=3, workers=8)
-    assert sorted(one.fold for one in planned) == [0, 0, 0, 0, 1, 2, 3, 4]
+    assert sorted(refit.fold for refit in planned) == [0, 0, 0, 0, 1, 2, 3, 4]
 
 
 @given(count=st.integers(1, 40), num_folds=st.integers(2, 6), workers=st.integers(1, 16), trials=st.integers(1, 5))
 def test_names_are_unique_and_no_worker_is_without_one(count: int, num_folds: int, workers: int, trials: int) -> None:
     planned = plan_refits(TRIALS[:trials], count=count, num_folds=num_folds, seed=0, workers=workers)
-    assert len({one.name for one in planned}) == len(planned)
+    assert len({refit.name for refit in planned}) == len(planned)
     assert workers <= len(planned) <= max(count, workers)
     assert planned == plan_refits(
         list(reversed(TRIALS[:trials])), count=count, num_folds=num_folds, seed=0, workers=workers

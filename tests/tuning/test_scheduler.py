@@ -1,4 +1,4 @@
-"""The laws of a search, on simulated time."""
+"""The laws of a search, on simulated time: budget, trials, failures, resume."""
 
 import tempfile
 import time
@@ -13,17 +13,21 @@ from optuna.trial import TrialState
 
 from bloodauto.config.space import parameters_of
 from bloodauto.run.artifacts import LedgerFile
-from bloodauto.testing.learning_curves import CurvePoint
-from bloodauto.testing.simulated_search import SETTINGS, Search, curves, tiny_recipe, tiny_space
+from bloodauto.run.study_attributes import StudyAttributes
+from bloodauto.testing.simulated_search import SETTINGS, SimulatedSearch, generated_curves, tiny_recipe, tiny_space
+from bloodauto.tuning.constants import BUDGET_CONSTANTS, SCHEDULER_CONSTANTS
 from bloodauto.tuning.executors.simulated import Fault, SimulatedMachine, SimulatedSession
+from bloodauto.tuning.messages import Completed
+from bloodauto.tuning.study import quiet_optuna
 
 
 def trained(session: SimulatedSession, kind: str) -> list[str]:
-    return [one.assignment.name for one in session.trainings if one.assignment.kind == kind]
+    return [training.assignment.name for training in session.trainings if training.assignment.kind == kind]
 
 
 def most_at_once(session: SimulatedSession) -> int:
-    changes = [(one.started_at, 1) for one in session.trainings] + [(one.ended_at, -1) for one in session.trainings]
+    starts = [(training.started_at, 1) for training in session.trainings]
+    changes = starts + [(training.ended_at, -1) for training in session.trainings]
     running = most = 0
     for _, change in sorted(changes):
         running += change
@@ -31,10 +35,10 @@ def most_at_once(session: SimulatedSession) -> int:
     return most
 
 
-def check_states(search: Search) -> None:
-    for trial in search.study.get_trials(deepcopy=False):
-        attributes = trial.user_attrs
-        outcome, reason = attributes["outcome"], attributes["reason"]
+def check_states(search: SimulatedSearch) -> None:
+    trials = search.study.get_trials(deepcopy=False)
+    for trial, attributes in zip(trials, search.attributes(), strict=True):
+        outcome, reason = attributes.outcome, attributes.reason
         if outcome == "complete":
             assert trial.state == TrialState.COMPLETE
         elif outcome == "pruned":
@@ -73,10 +77,12 @@ def test_spent_is_never_more_than_the_budget_and_nine_tenths_at_least(
 ) -> None:
     budget = wall_seconds * workers * devices
     epoch_seconds = wall_seconds / cheap_trials_in_budget / 6
-    search = Search(
+    search = SimulatedSearch(
         Path(tempfile.mkdtemp(dir=memory_folder)),
         budget_device_seconds=budget,
-        curve=curves({"own_cnn_4x16": epoch_seconds, "own_cnn_4x32": epoch_seconds * ratio}, seed=seed, noise=0.3),
+        curve=generated_curves(
+            {"own_cnn_4x16": epoch_seconds, "own_cnn_4x32": epoch_seconds * ratio}, seed=seed, noise=0.3
+        ),
         machine=SimulatedMachine(tick_seconds=max(wall_seconds / 500, 2.0)),
     ).with_settings(
         workers=workers,
@@ -92,7 +98,7 @@ def test_spent_is_never_more_than_the_budget_and_nine_tenths_at_least(
     assert spent <= budget
     assert spent - charges.get("idle", 0.0) >= 0.9 * for_training
     assert spent == pytest.approx(sum(charges.values()), abs=0.01 * len(session.trainings) + 0.1)
-    assert search.last_scheduler.incumbent() is not None
+    assert search.scheduler.incumbent() is not None
     assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
     assert most_at_once(session) == workers
     assert trained(session, "refit")
@@ -105,10 +111,10 @@ def test_a_budget_too_small_for_any_recipe_still_gives_something_to_export(
     folder: Path, wall_seconds: float, workers: int
 ) -> None:
     space = tiny_space()
-    search = Search(
+    search = SimulatedSearch(
         folder,
         budget_device_seconds=wall_seconds * workers,
-        curve=curves({"own_cnn_4x16": 60.0, "own_cnn_4x32": 200.0}),
+        curve=generated_curves({"own_cnn_4x16": 60.0, "own_cnn_4x32": 200.0}),
         machine=SimulatedMachine(tick_seconds=1.0),
         initial=(("published", tiny_recipe(space, 32)),),
     ).with_settings(workers=workers, finalization_device_seconds=0.06 * wall_seconds * workers)
@@ -118,39 +124,41 @@ def test_a_budget_too_small_for_any_recipe_still_gives_something_to_export(
 
 
 def test_the_search_continues_when_refits_cannot_use_their_fraction(folder: Path) -> None:
-    search = Search(folder, budget_device_seconds=4000.0, curve=curves({"own_cnn_4x16": 0.2, "own_cnn_4x32": 0.3}))
+    search = SimulatedSearch(
+        folder, budget_device_seconds=4000.0, curve=generated_curves({"own_cnn_4x16": 0.2, "own_cnn_4x32": 0.3})
+    )
     search.with_settings(refit_fraction=0.9, max_trials=60)
     session = search.session()
-    refits = [one for one in session.trainings if one.assignment.kind == "refit"]
-    assert search.last_scheduler.allocation.search_limit_device_seconds > 0.8 * 4000
+    refits = trained(session, "refit")
+    assert search.scheduler.limits.search > 0.8 * 4000
     assert len(refits) in {5, 10}
 
 
 def test_two_slots_end_their_last_refits_together(folder: Path) -> None:
-    search = Search(folder, budget_device_seconds=2400.0, curve=curves(noise=0.1))
+    search = SimulatedSearch(folder, budget_device_seconds=2400.0, curve=generated_curves(noise=0.1))
     session = search.session()
-    last = {one.assignment.slot: one.ended_at for one in session.trainings if one.assignment.kind == "refit"}
+    refits = [training for training in session.trainings if training.assignment.kind == "refit"]
+    last = {refit.assignment.slot: refit.ended_at for refit in refits}
     assert len(last) == 2
     assert max(last.values()) - min(last.values()) < 0.01 * 1200
 
 
 def test_a_refit_whose_worker_died_ends_with_the_others(folder: Path, tmp_path: Path) -> None:
-    """The time it lost is not given to it anew: it would still train when the budget is spent."""
-    undisturbed = Search(tmp_path, budget_device_seconds=2400.0).session()
-    refit = [one for one in undisturbed.trainings if one.assignment.kind == "refit"][-1]
+    """The time that it lost is not added: it would still train when the budget is spent."""
+    undisturbed = SimulatedSearch(tmp_path, budget_device_seconds=2400.0).session()
+    refit = [training for training in undisturbed.trainings if training.assignment.kind == "refit"][-1]
     fault = Fault(refit.assignment.name, refit.epochs // 2, "dies")
-    search = Search(folder, budget_device_seconds=2400.0, machine=SimulatedMachine(faults=(fault,)))
+    search = SimulatedSearch(folder, budget_device_seconds=2400.0, machine=SimulatedMachine(faults=(fault,)))
     session = search.session()
-    disturbed = next(one for one in session.trainings if one.assignment.name == refit.assignment.name)
-    assert disturbed.ending is not None
-    assert disturbed.ending.kind == "finished"
+    disturbed = next(training for training in session.trainings if training.assignment.name == refit.assignment.name)
+    assert isinstance(disturbed.end, Completed)
     assert abs(disturbed.ended_at - refit.ended_at) < 0.02 * 1200
     assert search.ledger.spent_device_seconds <= 2400.0
 
 
 @pytest.mark.parametrize("warm_start_seconds", [0.5, 10.0])
 def test_refits_with_an_unexpected_start_time_use_their_fraction(folder: Path, warm_start_seconds: float) -> None:
-    search = Search(
+    search = SimulatedSearch(
         folder, budget_device_seconds=2400.0, machine=SimulatedMachine(warm_start_seconds=warm_start_seconds)
     ).with_settings(workers=2, finalization_device_seconds=40.0)
     search.session()
@@ -163,40 +171,40 @@ def test_refits_with_an_unexpected_start_time_use_their_fraction(folder: Path, w
 def test_initial_configurations_come_first_and_in_order(folder: Path) -> None:
     space = tiny_space()
     recipes = [tiny_recipe(space, learning_rate=rate) for rate in (2e-3, 5e-3, 3e-3)]
-    search = Search(folder, initial=tuple((f"paper {i}", one) for i, one in enumerate(recipes)))
+    search = SimulatedSearch(folder, initial=tuple((f"paper {index}", recipe) for index, recipe in enumerate(recipes)))
     search.session()
-    trials = search.study.get_trials(deepcopy=False)
-    assert [trial.user_attrs["recipe_id"] for trial in trials[:3]] == [one.id for one in recipes]
-    assert {trial.user_attrs["backbone"] for trial in trials} == {"own_cnn_4x16", "own_cnn_4x32"}
-    origins = [trial.user_attrs["origin"] for trial in trials]
-    assert origins[:3] == ["initial: paper 0", "initial: paper 1", "initial: paper 2"]
-    assert {origin for origin in origins[3:] if not origin.startswith("perturbed from trial ")} == {"sampled"}
+    trials = search.attributes()
+    assert [trial.recipe_id for trial in trials[:3]] == [recipe.id for recipe in recipes]
+    assert {trial.backbone for trial in trials} == {"own_cnn_4x16", "own_cnn_4x32"}
+    assert [trial.origin for trial in trials[:3]] == ["initial: paper 0", "initial: paper 1", "initial: paper 2"]
+    assert {trial.origin for trial in trials[3:] if trial.parent is None} == {"sampled"}
 
 
 def test_local_perturbations_make_up_their_fraction(folder: Path) -> None:
-    search = Search(folder, initial=(("paper", tiny_recipe(tiny_space())),), budget_device_seconds=8_000.0)
+    search = SimulatedSearch(folder, initial=(("paper", tiny_recipe(tiny_space())),), budget_device_seconds=8_000.0)
     search.session()
-    trials = search.study.get_trials(deepcopy=False)
-    near = [trial for trial in trials if trial.user_attrs["origin"].startswith("perturbed from trial ")]
-    assert 0.35 < len(near) / (len(trials) - 1) < 0.65
-    shares = []
-    for trial in near:
-        parent = trials[int(trial.user_attrs["origin"].removeprefix("perturbed from trial "))]
-        # Only what ran its course can be a parent, and it was the best that had when the suggestion was made.
-        assert parent.user_attrs["outcome"] == "complete"
+    trials, attributes = search.study.get_trials(deepcopy=False), search.attributes()
+    perturbed = [trial for trial in trials if attributes[trial.number].parent is not None]
+    assert 0.35 < len(perturbed) / (len(trials) - 1) < 0.65
+    changed_fractions = []
+    for trial in perturbed:
+        number = attributes[trial.number].parent
+        assert number is not None
+        parent = trials[number]
+        # Only a completed trial can be a parent, and it was the incumbent when the suggestion was made.
+        assert attributes[number].outcome == "complete"
         assert parent.number < trial.number
         changed = [name for name, value in trial.params.items() if parent.params.get(name) != value]
         assert changed
-        shares.append(len(changed) / len(trial.params))
-    assert sum(shares) / len(shares) < 0.5
+        changed_fractions.append(len(changed) / len(trial.params))
+    assert sum(changed_fractions) / len(changed_fractions) < 0.5
 
 
 def test_the_local_perturbation_fraction_may_be_zero(folder: Path) -> None:
-    search = Search(folder, initial=(("paper", tiny_recipe(tiny_space())),)).with_settings(
-        local_perturbation_fraction=0.0
-    )
+    constants = SCHEDULER_CONSTANTS.replace(local_perturbation_fraction=0.0)
+    search = SimulatedSearch(folder, initial=(("paper", tiny_recipe(tiny_space())),), constants=constants)
     search.session()
-    assert {trial.user_attrs["origin"] for trial in search.study.get_trials(deepcopy=False)[1:]} == {"sampled"}
+    assert {trial.origin for trial in search.attributes()[1:]} == {"sampled"}
 
 
 def test_every_way_a_trial_can_end(folder: Path) -> None:
@@ -207,12 +215,14 @@ def test_every_way_a_trial_can_end(folder: Path) -> None:
         Fault("00004", 1, "hangs", times=9),
         Fault("00005", 1, "hangs", times=1),
     )
-    search = Search(folder, budget_device_seconds=16_000.0, machine=SimulatedMachine(faults=faults)).with_settings(
-        watchdog_seconds=60.0, max_trials=30
-    )
+    search = SimulatedSearch(
+        folder,
+        budget_device_seconds=16_000.0,
+        machine=SimulatedMachine(faults=faults),
+        budget_constants=BUDGET_CONSTANTS.replace(min_heartbeat_timeout_seconds=60.0),
+    ).with_settings(max_trials=30)
     session = search.session()
-    trials = search.study.get_trials(deepcopy=False)
-    reasons = {trial.number: (trial.user_attrs["outcome"], trial.user_attrs["reason"]) for trial in trials}
+    reasons = [(trial.outcome, trial.reason) for trial in search.attributes()]
     assert reasons[1] == ("failed", "crash")
     assert reasons[2][0] in {"complete", "pruned"}
     assert reasons[3] == ("failed", "worker_died")
@@ -220,36 +230,41 @@ def test_every_way_a_trial_can_end(folder: Path) -> None:
     assert reasons[5][0] in {"complete", "pruned"}
     assert {"complete", "pruned", "failed"} <= set(search.outcomes())
     check_states(search)
-    hanging = next(one for one in session.trainings if one.assignment.name == "00004")
-    # Killed and gone on with twice; each silence is noticed in bounded time, though nobody may have timed its network.
+    hanging = next(training for training in session.trainings if training.assignment.name == "00004")
+    # Killed and restarted twice; each silence is noticed in bounded time, though nobody may have timed its network.
     assert hanging.ended_at - hanging.started_at < 3 * (600 + 12 + 10) + 100
 
 
 def test_a_healthy_training_may_take_all_the_time_for_one_epoch(folder: Path) -> None:
-    """It is no hanging one: between its batches it says that it works."""
+    """It does not hang: between its batches it gives heartbeats."""
     seconds = {"own_cnn_4x16": 5_000.0, "own_cnn_4x32": 5_000.0}
-    search = Search(folder, budget_device_seconds=8_000.0, curve=curves(seconds)).with_settings(watchdog_seconds=60.0)
+    search = SimulatedSearch(
+        folder,
+        budget_device_seconds=8_000.0,
+        curve=generated_curves(seconds),
+        budget_constants=BUDGET_CONSTANTS.replace(min_heartbeat_timeout_seconds=60.0),
+    )
     search.session()
     assert "failed" not in search.outcomes()
-    incumbent = search.last_scheduler.incumbent()
+    incumbent = search.scheduler.incumbent()
     assert incumbent is not None
     assert search.ledger.spent_device_seconds >= 0.9 * (8_000.0 - SETTINGS.finalization_device_seconds)
 
 
 def test_a_failure_all_would_have_ends_the_search(folder: Path) -> None:
-    search = Search(folder, machine=SimulatedMachine(faults=(Fault("00002", 1, "abort"),)))
+    search = SimulatedSearch(folder, machine=SimulatedMachine(faults=(Fault("00002", 1, "abort"),)))
     session = search.session()
-    assert search.last_scheduler.abort_reason == "simulated"
+    assert search.scheduler.abort_reason == "simulated"
     assert len(session.trainings) <= 4
     assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
 
 
 def test_a_slow_unmeasured_backbone_is_not_taken_for_hanging(folder: Path) -> None:
     space = tiny_space()
-    search = Search(
+    search = SimulatedSearch(
         folder,
         budget_device_seconds=8 * 3600.0,
-        curve=curves({"own_cnn_4x16": 20.0, "own_cnn_4x32": 600.0}),
+        curve=generated_curves({"own_cnn_4x16": 20.0, "own_cnn_4x32": 600.0}),
         initial=(("fast", tiny_recipe(space, 16)), ("slow", tiny_recipe(space, 32))),
     ).with_settings(max_trials=4)
     search.session()
@@ -257,32 +272,21 @@ def test_a_slow_unmeasured_backbone_is_not_taken_for_hanging(folder: Path) -> No
 
 
 def test_only_completed_trials_have_a_value(folder: Path) -> None:
-    search = Search(folder, budget_device_seconds=2000.0)
+    search = SimulatedSearch(folder, budget_device_seconds=2000.0)
     session = search.session()
-    course = {int(one.assignment.name): one.ending for one in session.trainings if one.assignment.kind == "trial"}
+    trainings = {training.assignment.name: training for training in session.trainings}
     for trial in search.study.get_trials(deepcopy=False):
         if trial.state == TrialState.COMPLETE:
-            ending = course[trial.number]
-            assert ending is not None
-            assert ending.kind == "finished"
-            assert trial.value == ending.objective
-            limited = next(one for one in session.trainings if one.assignment.name == f"{trial.number:05d}")
-            assert limited.epochs == 6 or limited.assignment.time_limit_seconds is not None
-
-
-def test_a_nan_objective_is_a_failure(folder: Path) -> None:
-    def broken(recipe: object, seed: int, epoch: int) -> CurvePoint:
-        return CurvePoint(float("nan"), 5.0, 1.0)
-
-    search = Search(folder, budget_device_seconds=600.0, curve=broken).with_settings(max_trials=3)
-    search.session()
-    assert TrialState.COMPLETE not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
+            training = trainings[f"{trial.number:05d}"]
+            assert isinstance(training.end, Completed)
+            assert trial.value == training.end.objective
+            assert training.epochs == 6 or training.assignment.limits.training_seconds is not None
 
 
 def test_requests_without_budget_are_cheap_and_leave_no_trials(folder: Path) -> None:
-    search = Search(folder, curve=curves({"own_cnn_4x16": 10.0, "own_cnn_4x32": 10.0}))
+    search = SimulatedSearch(folder, curve=generated_curves({"own_cnn_4x16": 10.0, "own_cnn_4x32": 10.0}))
     search.session()
-    scheduler, before = search.last_scheduler, len(search.study.get_trials(deepcopy=False))
+    scheduler, before = search.scheduler, len(search.study.get_trials(deepcopy=False))
     search.ledger.reserve("worker 0", 1.0, "idle")
     started = time.perf_counter()
     assert all(scheduler.next_assignment("worker 0") is None for _ in range(1000))
@@ -295,25 +299,32 @@ def test_requests_without_budget_are_cheap_and_leave_no_trials(folder: Path) -> 
 # -- the same again --------------------------------------------------------------------------------------------------
 
 
-def parameters(search: Search) -> list[dict[str, object]]:
-    return [trial.params for trial in search.study.get_trials(deepcopy=False) if "started" in trial.user_attrs]
+def parameters(search: SimulatedSearch) -> list[dict[str, object]]:
+    trials = zip(search.study.get_trials(deepcopy=False), search.attributes(), strict=True)
+    return [trial.params for trial, attributes in trials if attributes.started]
 
 
 def test_the_same_seed_suggests_the_same(folder: Path, tmp_path: Path) -> None:
-    first, second = (Search(place, budget_device_seconds=400.0) for place in (folder, tmp_path))
+    first, second = (SimulatedSearch(root, budget_device_seconds=400.0) for root in (folder, tmp_path))
     assert first.session() == second.session()
     assert parameters(first) == parameters(second)
-    other = Search(Path(tempfile.mkdtemp(dir=tmp_path)), budget_device_seconds=400.0).with_settings(seed=8)
+    other = SimulatedSearch(Path(tempfile.mkdtemp(dir=tmp_path)), budget_device_seconds=400.0).with_settings(seed=8)
     other.session()
     assert parameters(other) != parameters(first)
+
+
+def planned_refits(search: SimulatedSearch) -> dict[str, int]:
+    """The fold of each planned refit, by name."""
+    plan = StudyAttributes.read(search.study).refit_plan
+    return {} if plan is None else {refit.name: refit.fold for refit in plan}
 
 
 @pytest.mark.parametrize("storage", ["memory", "sqlite"])
 def test_a_resumed_search_suggests_the_same(folder: Path, tmp_path: Path, storage: str) -> None:
     url = f"sqlite:///{folder / 'study.db'}" if storage == "sqlite" else None
-    whole = Search(tmp_path, budget_device_seconds=2500.0).with_settings(workers=1, max_trials=9)
+    whole = SimulatedSearch(tmp_path, budget_device_seconds=2500.0).with_settings(workers=1, max_trials=9)
     whole.session()
-    parts = Search(folder, budget_device_seconds=2500.0, storage=url).with_settings(workers=1, max_trials=9)
+    parts = SimulatedSearch(folder, budget_device_seconds=2500.0, storage=url).with_settings(workers=1, max_trials=9)
     assert parts.session(stop_at=100.0).interrupted
     assert parts.session(stop_at=321.0, kill=True).interrupted
     parts.session()
@@ -325,76 +336,84 @@ def test_a_resumed_search_suggests_the_same(folder: Path, tmp_path: Path, storag
 def test_after_interruptions_nothing_is_lost_or_repeated(
     memory_folder: Path, interruptions: list[tuple[float, bool]], workers: int
 ) -> None:
-    search = Search(
-        Path(tempfile.mkdtemp(dir=memory_folder)), budget_device_seconds=700.0 * workers, curve=curves(noise=0.2)
+    search = SimulatedSearch(
+        Path(tempfile.mkdtemp(dir=memory_folder)),
+        budget_device_seconds=700.0 * workers,
+        curve=generated_curves(noise=0.2),
     ).with_settings(workers=workers)
     sessions: list[SimulatedSession] = []
     for seconds, kill in interruptions:
-        sessions.append(search.session(stop_at=search.simulator.now() + seconds, kill=kill))
+        sessions.append(search.session(stop_at=search.clock.now() + seconds, kill=kill))
         if not sessions[-1].interrupted:
             break
-        search.simulator.wait(86_400.0)
+        search.clock.advance(86_400.0)
     if sessions[-1].interrupted:
         sessions.append(search.session())
-    endings = Counter(
-        one.assignment.name for session in sessions for one in session.trainings if one.ending is not None
-    )
-    assert set(endings.values()) <= {1}
+    trainings = [training for session in sessions for training in session.trainings]
+    ends = Counter(training.assignment.name for training in trainings if training.end is not None)
+    assert set(ends.values()) <= {1}
     epochs_done: Counter[str] = Counter()
-    for session in sessions:
-        for one in session.trainings:
-            assert one.first_epoch == epochs_done[one.assignment.name] + 1
-            epochs_done[one.assignment.name] += one.epochs
+    for training in trainings:
+        assert training.first_epoch == epochs_done[training.assignment.name] + 1
+        epochs_done[training.assignment.name] += training.epochs
     for trial in search.study.get_trials(deepcopy=False):
         assert sorted(trial.intermediate_values) == list(range(1, epochs_done[f"{trial.number:05d}"] + 1))
-    plans = {one.assignment.name for session in sessions for one in session.trainings if one.assignment.kind == "refit"}
-    kept = [name for name, *_ in search.study.user_attrs.get("refit_plan", [])]
-    assert plans <= set(kept)
+    refits = {training.assignment.name for training in trainings if training.assignment.kind == "refit"}
+    assert refits <= set(planned_refits(search))
     assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
     assert search.ledger.spent_device_seconds <= search.budget_device_seconds
     check_states(search)
 
 
 def test_a_plan_of_refits_survives_a_resume(folder: Path) -> None:
-    search = Search(folder, budget_device_seconds=2400.0)
+    search = SimulatedSearch(folder, budget_device_seconds=2400.0)
     first = search.session(stop_at=1000.0)
     assert trained(first, "refit")
-    plan = search.study.user_attrs["refit_plan"]
+    plan = planned_refits(search)
     second = search.session()
-    assert search.study.user_attrs["refit_plan"] == plan
-    ended = {one.assignment.name for one in first.trainings if one.assignment.kind == "refit" and one.ending}
+    assert planned_refits(search) == plan
+    ended = {
+        training.assignment.name
+        for training in first.trainings
+        if training.assignment.kind == "refit" and training.end is not None
+    }
     assert ended.isdisjoint(trained(second, "refit"))
-    assert ended | set(trained(second, "refit")) == {name for name, *_ in plan}
-    folds = Counter(fold for _, _, fold, _ in plan)
-    assert set(folds) == {0} or set(folds) == set(range(5)), "either whole sets of folds, or seeds of fold 0"
+    assert ended | set(trained(second, "refit")) == set(plan)
+    folds = set(plan.values())
+    assert folds in ({0}, set(range(5))), "either whole sets of folds, or seeds of fold 0"
 
 
 # -- size ------------------------------------------------------------------------------------------------------------
 
 
 def test_decisions_stay_cheap_with_thousands_of_trials(folder: Path) -> None:
-    search = Search(folder, budget_device_seconds=1e5, curve=curves({"own_cnn_4x16": 1.0, "own_cnn_4x32": 2.0}))
+    search = SimulatedSearch(
+        folder, budget_device_seconds=1e5, curve=generated_curves({"own_cnn_4x16": 1.0, "own_cnn_4x32": 2.0})
+    )
     space = tiny_space()
     study = search.study
     sampled = parameters_of(space, tiny_recipe(space))
     distributions = {name: optuna.distributions.CategoricalDistribution((value,)) for name, value in sampled.items()}
     for number in range(2000):
         study.add_trial(optuna.trial.create_trial(value=number / 1e5, params=sampled, distributions=distributions))
-    scheduler = search.scheduler()
-    search.ledger.reserve("worker 0", 1.0, "start-up")
-    assert scheduler.next_assignment("worker 0") is not None
+    account = search.open_account()
+    scheduler = search.make_scheduler(account.ledger)
+    account.reserve_workers(1)
+    with quiet_optuna():
+        assert scheduler.next_assignment("worker 0") is not None
     started = time.perf_counter()
     for _ in range(200):
         scheduler.incumbent()
         scheduler.overdue()
-        scheduler.is_past_hard_limit()
-        assert scheduler.allocation.search_limit_device_seconds > 0
+        scheduler.is_past_training_limit()
+        assert scheduler.limits.search > 0
     assert time.perf_counter() - started < 0.5
-    search.ledger.release("worker 0")
+    account.close()
 
 
 def test_a_resume_without_time_for_a_training_starts_no_worker(folder: Path) -> None:
-    search = Search(folder)
-    assert not search.scheduler().is_budget_exhausted, "with nothing finished there is nothing to export yet"
+    search = SimulatedSearch(folder)
+    scheduler = search.make_scheduler(search.open_account().ledger)
+    assert not scheduler.is_budget_exhausted, "before any trial has completed there is nothing to export"
     search.session()
-    assert search.scheduler().is_budget_exhausted
+    assert search.make_scheduler(search.open_account().ledger).is_budget_exhausted

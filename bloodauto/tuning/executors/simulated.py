@@ -1,27 +1,61 @@
-"""The policy's second executor: simulated workers on a simulated clock, thousands of trials in seconds."""
+"""The simulated executor: simulated workers on a simulated clock run thousands of trials in seconds."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Literal
 
+from bloodauto.clock import SimulatedClock
 from bloodauto.config.recipe import Recipe
 from bloodauto.run.artifacts import EpochReport
-from bloodauto.testing.learning_curves import CurvePoint
-from bloodauto.training.limits import ScheduleProgress, TimeLimits, stage_ends
-from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.messages import Assignment, TrainingEnd
+from bloodauto.training.limits import ScheduleProgress, stage_ends
+from bloodauto.tuning.budget.ledger import WorkerSlots
+from bloodauto.tuning.constants import BUDGET_CONSTANTS, SCHEDULER_CONSTANTS
+from bloodauto.tuning.messages import (
+    Aborted,
+    Assignment,
+    Completed,
+    Crashed,
+    Interrupted,
+    Stopped,
+    TrainingEnd,
+)
 from bloodauto.tuning.scheduler import Scheduler
 
-#: (recipe, seed of the training, epoch from 1) -> what that epoch does.
-Curve = Callable[[Recipe, int, int], CurvePoint]
+_MESSAGE = "simulated"
 
-#: A training that reached its time limit still ends the batch it is in.
-_BATCH_FRACTION = 0.01
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One epoch of a simulated training.
+
+    Attributes:
+        objective: The primary objective after the epoch, 0-1.
+        train_seconds: Seconds that a whole epoch's training takes on one worker.
+        evaluation_seconds: Seconds of the evaluation after it.
+    """
+
+    objective: float
+    train_seconds: float
+    evaluation_seconds: float
+
+
+#: What an epoch of a training is like: (recipe, seed of the training, epoch from 1).
+Curve = Callable[[Recipe, int, int], CurvePoint]
+SecondaryObjectives = Callable[[Recipe], tuple[float, ...]]
+
+
+def no_secondary_objectives(recipe: Recipe) -> tuple[float, ...]:
+    """The secondary objectives of a search that has none.
+
+    Args:
+        recipe: What was trained.
+    """
+    return ()
 
 
 @dataclass(frozen=True)
@@ -29,11 +63,11 @@ class Fault:
     """Something that goes wrong in one training.
 
     Attributes:
-        training: the assignment's name.
-        epoch: in which of its epochs, from 1.
-        kind: ``crash``: it ends with an error of its own; ``abort``: with one that every training would have; ``dies``:
-            its process is gone; ``hangs``: it is not heard of again until its process is killed.
-        times: how often; a restarted training meets it again until then.
+        training: Name of the assignment.
+        epoch: In which of its epochs, from 1.
+        kind: ``crash``: it raises an error of its own. ``abort``: it raises one that every training would raise. ``dies``: its
+            process is gone. ``hangs``: it is silent until its process is killed.
+        times: How often; a restarted training meets the fault again until then.
     """
 
     training: str
@@ -44,21 +78,20 @@ class Fault:
 
 @dataclass(frozen=True)
 class SimulatedMachine:
-    """What the simulated workers are like, in wall seconds.
+    """What the simulated workers are like; all times are wall seconds.
 
     Attributes:
-        cold_start_seconds: from an assignment to its training's first batch in a new process; warm_start_seconds: in
-            one that has trained before.
-        finish_seconds: from the last epoch to the end.
-        tick_seconds: how often the executor looks at watchdog and budget when nothing else happens.
-        restarts: how often a training whose process died is gone on with in a new one.
+        cold_start_seconds: From an assignment to the first batch, in a new process.
+        warm_start_seconds: From an assignment to the first batch, in a process that has trained before.
+        finish_seconds: From the last epoch to the end.
+        tick_seconds: How often heartbeats and limits are checked when nothing else happens.
+        faults: What goes wrong.
     """
 
     cold_start_seconds: float = 12.0
     warm_start_seconds: float = 3.0
     finish_seconds: float = 3.0
     tick_seconds: float = 10.0
-    restarts: int = 2
     faults: tuple[Fault, ...] = ()
 
 
@@ -67,9 +100,12 @@ class SimulatedTraining:
     """One training in one session.
 
     Attributes:
+        assignment: What was assigned.
+        started_at: When, in simulated seconds.
+        ended_at: When it ended, or the session did.
         first_epoch: 1, or the first after a resume.
-        epochs: how many it did in this session.
-        ending: None when the session ended before it did.
+        epochs: How many epochs it did in this session.
+        end: How it ended; None when the session ended first.
     """
 
     assignment: Assignment
@@ -77,12 +113,17 @@ class SimulatedTraining:
     ended_at: float
     first_epoch: int
     epochs: int
-    ending: TrainingEnd | None
+    end: TrainingEnd | None
 
 
 @dataclass(frozen=True)
 class SimulatedSession:
-    """What one session did, its trainings in the order of their ends."""
+    """What one session did.
+
+    Attributes:
+        trainings: In the order of their ends.
+        interrupted: Whether the session was interrupted.
+    """
 
     trainings: tuple[SimulatedTraining, ...]
     interrupted: bool
@@ -90,26 +131,45 @@ class SimulatedSession:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """A training's checkpoint; ``step_fraction``: share of all its steps, 0-1."""
+    """The state of a training on the simulated disk; ``progress`` is the fraction of all its steps, 0-1."""
 
     epoch: int = 0
     stage: int = 0
-    step_fraction: float = 0.0
+    progress: float = 0.0
     best: float = 0.0
 
 
 @dataclass(frozen=True)
-class _Event:
-    """What a worker says, and when; a death is said by ``ending`` None and ``report`` None."""
+class _EpochEnd:
+    """An epoch has ended, and its checkpoint is written."""
 
     at: float
-    report: EpochReport | None = None
-    progress: _Checkpoint | None = None
-    ending: TrainingEnd | None = None
+    report: EpochReport
+    checkpoint: _Checkpoint
+
+
+@dataclass(frozen=True)
+class _End:
+    """The training has ended."""
+
+    at: float
+    end: TrainingEnd
+
+
+@dataclass(frozen=True)
+class _Death:
+    """The process of the training is gone."""
+
+    at: float
+
+
+_Event = _EpochEnd | _End | _Death
 
 
 @dataclass
 class _Slot:
+    """One simulated worker."""
+
     name: str
     cold: bool = True
     assignment: Assignment | None = None
@@ -119,187 +179,163 @@ class _Slot:
     epochs: int = 0
     deaths: int = 0
     hangs: bool = False
-    #: Events of a process that was killed meanwhile are not this life's.
+    #: Counts processes; events of a process that was killed meanwhile are dropped.
     generation: int = 0
 
 
-class Simulator:
-    """Simulated time, workers and disk; several sessions of one search can run on it, one after the other.
+@dataclass
+class _World:
+    """What outlives a session: the machine, its disk, and the faults that have happened."""
+
+    curve: Curve
+    machine: SimulatedMachine
+    secondary: SecondaryObjectives
+    clock: SimulatedClock
+    disk: dict[str, _Checkpoint] = field(default_factory=dict)
+    faults_met: Counter[Fault] = field(default_factory=Counter)
+    interrupt_requested: bool = False
+
+    def checkpoint(self, name: str) -> _Checkpoint:
+        return self.disk.get(name, _Checkpoint())
+
+    def next_fault(self, name: str, epoch: int) -> str | None:
+        for fault in self.machine.faults:
+            if (fault.training, fault.epoch) == (name, epoch) and self.faults_met[fault] < fault.times:
+                self.faults_met[fault] += 1
+                return fault.kind
+        return None
+
+
+class SimulatedExecutor:
+    """Runs trainings in simulated time; several sessions of one search can run on it, one after the other.
 
     Args:
-        curve: what each epoch of each training does.
-        machine: what the workers are like.
-        others: the values of further objectives that a recipe ends with.
+        curve: What each epoch of each training is like.
+        machine: What the workers are like.
+        secondary: The secondary objectives that a recipe ends with.
+        max_restarts: How often a training whose process died is restarted from its checkpoint.
+        clock: The simulated time; None: a new clock.
+
+    Attributes:
+        clock: The simulated time; the ledger and the scheduler need the same clock.
     """
 
     def __init__(
         self,
         curve: Curve,
         machine: SimulatedMachine | None = None,
-        secondary: Callable[[Recipe], tuple[float, ...]] = lambda recipe: (),
+        *,
+        secondary: SecondaryObjectives = no_secondary_objectives,
+        max_restarts: int = SCHEDULER_CONSTANTS.max_restarts,
+        clock: SimulatedClock | None = None,
     ) -> None:
-        self._curve, self._secondary = curve, secondary
-        self._machine = SimulatedMachine() if machine is None else machine
-        self._time = 0.0
-        self._disk: dict[str, _Checkpoint] = {}
-        self._faults_met: Counter[Fault] = Counter()
+        self.clock = SimulatedClock() if clock is None else clock
+        machine = SimulatedMachine() if machine is None else machine
+        self._world = _World(curve, machine, secondary, self.clock)
+        self._max_restarts = max_restarts
 
-    def now(self) -> float:
-        """The simulated time, in seconds: the clock of ledger and policy."""
-        return self._time
+    def execute(self, scheduler: Scheduler, slots: WorkerSlots) -> bool:
+        """Runs one session; see ``Executor.execute``."""
+        return not self.run(scheduler, slots).interrupted
 
-    def wait(self, seconds: float) -> None:
-        """Lets time pass in which nobody works."""
-        self._time += seconds
+    def interrupt(self) -> None:
+        """Interrupts the session in progress, as a user does."""
+        self._world.interrupt_requested = True
 
     def run(
-        self,
-        scheduler: Scheduler,
-        ledger: Ledger,
-        *,
-        workers: int,
-        devices_per_worker: float = 1.0,
-        stop_at: float | None = None,
-        kill: bool = False,
+        self, scheduler: Scheduler, slots: WorkerSlots, *, stop_at: float | None = None, kill: bool = False
     ) -> SimulatedSession:
         """Runs one session to its end, or to an interruption.
 
         Args:
-            stop_at: the simulated time of an interruption; None: none.
-            kill: at the interruption nothing is put in order any more; otherwise the slots are released.
+            scheduler: Assigns trainings.
+            slots: The reserved worker slots.
+            stop_at: The simulated time of an interruption; None: there is none.
+            kill: Whether the interruption leaves no time to hand the slots back.
+
+        Returns:
+            What the session did.
         """
-        session = _Session(self, scheduler, ledger, [f"worker {index}" for index in range(workers)])
-        for slot in session.slots:
-            ledger.reserve(slot.name, devices_per_worker, "start-up")
+        session = _Session(self._world, scheduler, slots, self._max_restarts)
         interrupted = session.run(stop_at)
-        if not interrupted:
-            scheduler.close()
         if not (interrupted and kill):
-            for slot in session.slots:
-                ledger.release(slot.name)
-        return SimulatedSession(tuple(session.done), interrupted)
-
-    def _fault(self, name: str, epoch: int) -> str | None:
-        for fault in self._machine.faults:
-            if (fault.training, fault.epoch) == (name, epoch) and self._faults_met[fault] < fault.times:
-                self._faults_met[fault] += 1
-                return fault.kind
-        return None
-
-    def _train(
-        self, assignment: Assignment, assigned_at: float, start_seconds: float, hard_limit: float
-    ) -> Generator[_Event, None, None]:
-        """What the worker of one training says; as ``trial/train.py``, without patience."""
-        recipe = assignment.recipe
-        state = self._disk.get(assignment.name, _Checkpoint())
-        within = assignment.time_limit_with_startup_seconds
-        limits = TimeLimits(
-            training_seconds=assignment.time_limit_seconds,
-            schedule_until=None if within is None else assigned_at + within,
-            hard_deadline=hard_limit,
-        )
-        began = now = self._time + start_seconds
-        ends = stage_ends(recipe)
-        progress = ScheduleProgress(
-            ends, training_seconds=limits.training_seconds_from(began), done=state.step_fraction
-        )
-        while state.stage < len(recipe.stages):
-            epoch, stage = state.epoch + 1, state.stage
-            fault = self._fault(assignment.name, epoch)
-            if fault == "hangs":
-                return
-            point = self._curve(recipe, assignment.seed, epoch)
-            whole = point.train_seconds
-            seconds = min(whole, (ends[stage] - progress.by_steps) * recipe.total_epochs * whole)
-            stage_ends_at = began + progress.seconds_until_stage_end(stage)
-            seconds = min(seconds, max(stage_ends_at - now, _BATCH_FRACTION * whole))
-            if limits.is_past_deadline(now + seconds):
-                yield _Event(max(now, hard_limit) + self._machine.finish_seconds, ending=TrainingEnd("stopped"))
-                return
-            now += seconds
-            if fault == "dies":
-                yield _Event(now)
-                return
-            if fault is not None:
-                yield _Event(now, ending=TrainingEnd("failed", None, fault, "simulated"))
-                return
-            now += point.evaluation_seconds
-            progress.advance(seconds / whole / recipe.total_epochs)
-            stage_progress = min(progress.stage_fraction(stage, now - began), 1.0)
-            ended = stage_progress >= 1.0
-            if ended:
-                progress.end_stage(stage)
-            state = _Checkpoint(epoch, stage + ended, progress.by_steps, max(state.best, point.objective))
-            report = _report(point, epoch, stage, stage_progress, seconds + point.evaluation_seconds)
-            yield _Event(now, report, state)
-        yield _Event(
-            now + self._machine.finish_seconds,
-            ending=TrainingEnd("finished", state.best, secondary=self._secondary(recipe)),
-        )
+            slots.hand_back()
+        return SimulatedSession(tuple(session.ended), interrupted)
 
 
 class _Session:
     """The event loop of one session."""
 
-    def __init__(self, simulator: Simulator, scheduler: Scheduler, ledger: Ledger, slots: Sequence[str]) -> None:
-        self.simulator, self.scheduler, self.ledger = simulator, scheduler, ledger
-        self.slots = [_Slot(name) for name in slots]
-        self.done: list[SimulatedTraining] = []
+    def __init__(self, world: _World, scheduler: Scheduler, slots: WorkerSlots, max_restarts: int) -> None:
+        self._world, self._scheduler, self._ledger = world, scheduler, slots.ledger
+        self._max_restarts = max_restarts
+        self._slots = [_Slot(name) for name in slots.names]
         self._queue: list[tuple[float, int, int, int, _Event]] = []
         self._order = itertools.count()
+        self.ended: list[SimulatedTraining] = []
 
     def run(self, stop_at: float | None) -> bool:
-        """Returns whether it was interrupted."""
-        simulator, scheduler = self.simulator, self.scheduler
-        self._fill()
-        while any(slot.assignment is not None for slot in self.slots):
-            tick = simulator._time + simulator._machine.tick_seconds
+        """Returns whether the session was interrupted."""
+        clock, scheduler = self._world.clock, self._scheduler
+        self._world.interrupt_requested = False
+        self._fill_slots()
+        while any(slot.assignment is not None for slot in self._slots):
+            tick = clock.now() + self._world.machine.tick_seconds
             soonest = min(tick, self._queue[0][0]) if self._queue else tick
             if stop_at is not None and soonest >= stop_at:
-                simulator._time = stop_at
-                self.ledger.heartbeat()
+                clock.move_to(stop_at)
+                self._ledger.heartbeat()
                 self._abandon_all()
                 return True
-            simulator._time = soonest
-            self.ledger.heartbeat()
-            while self._queue and self._queue[0][0] <= soonest:
-                _, _, index, generation, event = heapq.heappop(self._queue)
-                if self.slots[index].generation == generation:
-                    self._handle_event(index, event)
-            for slot in self.slots:
-                if slot.assignment is not None and not slot.hangs:
-                    scheduler.on_heartbeat(slot.assignment.name)
-            for name in scheduler.overdue():
-                self._on_worker_death(
-                    next(i for i, slot in enumerate(self.slots) if slot.assignment and slot.assignment.name == name)
-                )
-            if scheduler.is_past_hard_limit() or scheduler.abort_reason is not None:
+            clock.move_to(soonest)
+            self._ledger.heartbeat()
+            self._handle_events_until(soonest)
+            if self._world.interrupt_requested:
+                self._abandon_all()
+                return True
+            self._watch()
+            if scheduler.is_past_training_limit() or scheduler.abort_reason is not None:
                 self._abandon_all()
                 return False
-            self._fill()
+            self._fill_slots()
         return False
 
-    def _fill(self) -> None:
-        for index, slot in enumerate(self.slots):
+    def _handle_events_until(self, moment: float) -> None:
+        while self._queue and self._queue[0][0] <= moment:
+            _, _, index, generation, event = heapq.heappop(self._queue)
+            if self._slots[index].generation == generation:
+                self._handle_event(index, event)
+
+    def _watch(self) -> None:
+        """Passes heartbeats on, and kills what the scheduler calls overdue."""
+        for slot in self._slots:
+            if slot.assignment is not None and not slot.hangs:
+                self._scheduler.on_heartbeat(slot.assignment.name)
+        for name in self._scheduler.overdue():
+            for index, slot in enumerate(self._slots):
+                if slot.assignment is not None and slot.assignment.name == name:
+                    self._on_worker_death(index)
+
+    def _fill_slots(self) -> None:
+        for index, slot in enumerate(self._slots):
             if slot.assignment is None:
-                slot.assignment = self.scheduler.next_assignment(slot.name)
+                slot.assignment = self._scheduler.next_assignment(slot.name)
                 if slot.assignment is not None:
-                    slot.started_at, slot.epochs, slot.deaths = self.simulator._time, 0, 0
-                    slot.first_epoch = self.simulator._disk.get(slot.assignment.name, _Checkpoint()).epoch + 1
-                    self._begin(index)
+                    slot.started_at, slot.epochs, slot.deaths = self._world.clock.now(), 0, 0
+                    slot.first_epoch = self._world.checkpoint(slot.assignment.name).epoch + 1
+                    self._start(index)
 
-    def _begin(self, index: int) -> None:
-        simulator, slot = self.simulator, self.slots[index]
+    def _start(self, index: int) -> None:
+        """Starts the training of a slot, or restarts it from its checkpoint."""
+        slot, machine = self._slots[index], self._world.machine
         assert slot.assignment is not None
-        machine = simulator._machine
-        hard_limit = simulator._time + self.scheduler.seconds_until_hard_limit(slot.assignment)
-        start = machine.cold_start_seconds if slot.cold else machine.warm_start_seconds
+        start_seconds = machine.cold_start_seconds if slot.cold else machine.warm_start_seconds
         slot.cold = False
-        slot.events = simulator._train(slot.assignment, slot.started_at, start, hard_limit)
-        self._next_event(index)
+        slot.events = _simulate_training(self._world, slot.assignment, self._world.clock.now() + start_seconds)
+        self._schedule_next_event(index)
 
-    def _next_event(self, index: int) -> None:
-        slot = self.slots[index]
+    def _schedule_next_event(self, index: int) -> None:
+        slot = self._slots[index]
         assert slot.events is not None
         event = next(slot.events, None)
         slot.hangs = event is None
@@ -307,67 +343,130 @@ class _Session:
             heapq.heappush(self._queue, (event.at, next(self._order), index, slot.generation, event))
 
     def _handle_event(self, index: int, event: _Event) -> None:
-        slot = self.slots[index]
+        slot = self._slots[index]
         assert slot.assignment is not None
-        if event.ending is not None:
-            self._end(index, event.ending)
-        elif event.report is None:
+        if isinstance(event, _End):
+            self._end(index, event.end)
+        elif isinstance(event, _Death):
             self._on_worker_death(index)
         else:
-            assert event.progress is not None
-            self.simulator._disk[slot.assignment.name] = event.progress
+            self._world.disk[slot.assignment.name] = event.checkpoint
             slot.epochs += 1
-            if self.scheduler.on_epoch(slot.assignment.name, event.report):
-                self._next_event(index)
+            if self._scheduler.on_epoch(slot.assignment.name, event.report):
+                self._schedule_next_event(index)
             else:
-                self._end(index, TrainingEnd("stopped"))
+                self._end(index, Stopped())
 
     def _on_worker_death(self, index: int) -> None:
-        slot = self.slots[index]
+        slot = self._slots[index]
         assert slot.assignment is not None
         slot.generation += 1
         slot.deaths += 1
         slot.cold = True
-        if slot.deaths <= self.simulator._machine.restarts:
-            self._begin(index)
+        if slot.deaths <= self._max_restarts:
+            self._start(index)
             return
-        reason = "watchdog" if self.scheduler.was_overdue(slot.assignment.name) else "worker_died"
-        self._end(index, TrainingEnd("failed", None, reason, "the worker process died more than once"))
+        reason = "watchdog" if self._scheduler.was_overdue(slot.assignment.name) else "worker_died"
+        self._end(index, Interrupted(reason, "the worker process died more than once", process_lost=True))
 
-    def _end(self, index: int, ending: TrainingEnd | None) -> None:
-        slot = self.slots[index]
+    def _end(self, index: int, end: TrainingEnd | None) -> None:
+        slot = self._slots[index]
         assert slot.assignment is not None
-        if ending is not None:
-            self.scheduler.on_end(slot.assignment.name, ending)
-        self.done.append(
-            SimulatedTraining(
-                slot.assignment, slot.started_at, self.simulator._time, slot.first_epoch, slot.epochs, ending
-            )
-        )
+        if end is not None:
+            self._scheduler.on_end(slot.assignment.name, end)
+        now = self._world.clock.now()
+        self.ended.append(SimulatedTraining(slot.assignment, slot.started_at, now, slot.first_epoch, slot.epochs, end))
         slot.generation += 1
         slot.assignment = None
 
     def _abandon_all(self) -> None:
-        for index, slot in enumerate(self.slots):
+        for index, slot in enumerate(self._slots):
             if slot.assignment is not None:
                 self._end(index, None)
 
 
-def _report(point: CurvePoint, epoch: int, stage: int, stage_progress: float, seconds: float) -> EpochReport:
+def _simulate_training(world: _World, assignment: Assignment, first_batch_at: float) -> Generator[_Event, None, None]:
+    """What happens to a training, with the trainer's own arithmetic of limits; patience is not simulated."""
+    recipe, limits, finish_seconds = assignment.recipe, assignment.limits, world.machine.finish_seconds
+    state, ends = world.checkpoint(assignment.name), stage_ends(recipe)
+    progress = ScheduleProgress(
+        ends, training_seconds=limits.training_seconds_from(first_batch_at), done=state.progress
+    )
+    now = first_batch_at
+    while state.stage < len(recipe.stages):
+        epoch, stage = state.epoch + 1, state.stage
+        fault = world.next_fault(assignment.name, epoch)
+        if fault == "hangs":
+            return
+        point = world.curve(recipe, assignment.seed, epoch)
+        seconds = _train_seconds(progress, recipe, stage, point, ends[stage], elapsed=now - first_batch_at)
+        if limits.is_past_deadline(now + seconds):
+            yield _End(max(now, limits.hard_deadline) + finish_seconds, Stopped())
+            return
+        now += seconds
+        if fault is not None:
+            yield _fault_event(fault, now)
+            return
+        now += point.evaluation_seconds
+        progress.advance(seconds / point.train_seconds / recipe.total_epochs)
+        stage_progress = min(progress.stage_fraction(stage, now - first_batch_at), 1.0)
+        stage_ended = stage_progress >= 1.0
+        if stage_ended:
+            progress.end_stage(stage)
+        state = _Checkpoint(epoch, stage + stage_ended, progress.by_steps, max(state.best, point.objective))
+        report = epoch_report(
+            point,
+            epoch=epoch,
+            stage=stage,
+            stage_progress=stage_progress,
+            seconds=seconds + point.evaluation_seconds,
+        )
+        yield _EpochEnd(now, report, state)
+    yield _End(now + finish_seconds, Completed(state.best, world.secondary(recipe)))
+
+
+def _train_seconds(
+    progress: ScheduleProgress, recipe: Recipe, stage: int, point: CurvePoint, stage_end: float, *, elapsed: float
+) -> float:
+    """Seconds of an epoch's training: a whole epoch, or what is left of the stage by steps or by time."""
+    whole = point.train_seconds
+    left_by_steps = (stage_end - progress.by_steps) * recipe.total_epochs * whole
+    left_by_time = progress.seconds_until_stage_end(stage) - elapsed
+    # A training that reached its time limit still ends its batch.
+    return min(whole, left_by_steps, max(left_by_time, BUDGET_CONSTANTS.batch_fraction * whole))
+
+
+def _fault_event(fault: str, at: float) -> _Event:
+    if fault == "dies":
+        return _Death(at)
+    return _End(at, Aborted(_MESSAGE) if fault == "abort" else Crashed(_MESSAGE, traceback=_MESSAGE))
+
+
+def epoch_report(point: CurvePoint, *, epoch: int, stage: int, stage_progress: float, seconds: float) -> EpochReport:
+    """The report of an epoch that did not happen: every score is the objective.
+
+    Args:
+        point: Objective and seconds of the evaluation.
+        epoch: From 1, over all stages.
+        stage: Index of its stage.
+        stage_progress: The fraction of the stage that is done, 0-1.
+        seconds: Wall seconds of the epoch, evaluation included.
+    """
+    objective = point.objective
     return EpochReport(
         epoch=epoch,
         stage=stage,
         seconds=seconds,
         evaluation_seconds=point.evaluation_seconds,
-        train_loss=1 - point.objective,
-        train_accuracy=point.objective,
+        train_loss=1 - objective,
+        train_accuracy=objective,
         learning_rate=0.0,
-        loss=1 - point.objective,
-        accuracy=point.objective,
-        balanced_accuracy=point.objective,
-        macro_f1=point.objective,
-        shift=point.objective,
-        objective=point.objective,
+        loss=1 - objective,
+        accuracy=objective,
+        balanced_accuracy=objective,
+        macro_f1=objective,
+        shift=objective,
+        objective=objective,
         data_wait_fraction=0.0,
         stage_progress=stage_progress,
     )

@@ -25,12 +25,13 @@ from bloodauto.run.artifacts.comparison import ComparisonRecord, TimeAllocation
 from bloodauto.run.artifacts.evaluation import TtaPredictions
 from bloodauto.run.artifacts.training import VariantOutcome
 from bloodauto.run.directory import RunDirectory
+from bloodauto.run.lock import run_lock
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation, shift_suite_for
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.session import TrainingSession
 from bloodauto.training.trainer import TrainOptions
-from bloodauto.tuning.budget.ledger import Ledger
+from bloodauto.tuning.budget.ledger import BudgetAccount, Ledger
 from bloodauto.workflows.comparison.settings import (
     ComparisonSettings,
     budget_device_seconds,
@@ -43,9 +44,7 @@ from bloodauto.workflows.comparison.time_allocation import (
     seconds_until_end_of,
 )
 from bloodauto.workflows.comparison.variants import Variant
-from bloodauto.workflows.session import locked
 
-_SLOT = "driver"
 _MIN_TRAINING_SECONDS = 1.0
 
 
@@ -93,14 +92,14 @@ class _Execution:
     """What the trainings of one call share.
 
     Attributes:
-        ledger: Charges the comparison.
+        account: Pays for the comparison.
         session: Trains the variants.
         allocation: Time of each variant; None without a budget.
         listener: Receives the progress.
         should_stop: Whether the caller ends the comparison.
     """
 
-    ledger: Ledger
+    account: BudgetAccount
     session: TrainingSession
     allocation: TimeAllocation | None
     listener: ComparisonListener
@@ -208,27 +207,23 @@ class ComparisonRunner:
         """
         settings = cached_device_settings(on_gpu=self._gpu_fraction > 0)
         device = Device(self._cores, self._gpu_fraction, settings)
-        with locked(self.run), TrainingSession.open(self.fold_data, device=device, clock=self._clock) as session:
-            ledger = Ledger(
+        with run_lock(self.run), TrainingSession.open(self.fold_data, device=device, clock=self._clock) as session:
+            with BudgetAccount.open(
                 self.run.ledger,
                 budget_device_seconds=math.inf if self._budget_seconds is None else self._budget_seconds,
-                now=self._clock.now,
-                wall_clock=self._clock.wall,
-            )
-            ledger.reserve(_SLOT, self._devices, "measuring")
-            try:
-                allocation = self._time_allocation(settings)
-                execution = _Execution(ledger, session, allocation, listener, should_stop)
-                listener.planned(
-                    self.variants, self.fold_data, None if allocation is None else allocation.training_seconds
-                )
+                devices_per_slot=self._devices,
+                clock=self._clock,
+            ) as account:
+                with account.phase("measuring"):
+                    allocation = self._time_allocation(settings)
+                    execution = _Execution(account, session, allocation, listener, should_stop)
+                    listener.planned(
+                        self.variants, self.fold_data, None if allocation is None else allocation.training_seconds
+                    )
                 for index in range(len(self.variants)):
                     if not self._train_unless_ended(index, execution):
                         return None
-                ledger.set_phase(_SLOT, "reading")
-                return tuple(self._result(variant, ledger) for variant in self.variants)
-            finally:
-                ledger.release(_SLOT)
+            return tuple(self._result(variant, account.ledger) for variant in self.variants)
 
     def _time_allocation(self, device: DeviceSettings) -> TimeAllocation | None:
         """How long each variant may train; measured and written once, so that a resume gives the same time."""
@@ -254,13 +249,11 @@ class ComparisonRunner:
         outcome = self.run.variant(variant.name).outcome
         if outcome.exists:
             return True
-        execution.ledger.set_phase(_SLOT, variant.name)
-        if allocation is not None:
-            needed = self._devices * allocation.overhead_seconds[index]
-            if execution.ledger.remaining_device_seconds < needed:
+        with execution.account.phase(variant.name):
+            if allocation is not None and execution.account.seconds_left < allocation.overhead_seconds[index]:
                 outcome.write(VariantOutcome(status="failed", message="not begun, others took longer than measured"))
                 return True
-        ended = self._train(index, execution)
+            ended = self._train(index, execution)
         if ended is not None:
             outcome.write(ended)
         return ended is not None
@@ -270,7 +263,7 @@ class ComparisonRunner:
         variant, training = self.variants[index], self.run.variant(self.variants[index].name)
 
         def report(epoch: EpochReport) -> None:
-            execution.ledger.heartbeat()
+            execution.account.ledger.heartbeat()
             execution.listener.epoch(variant.name, epoch)
 
         try:
@@ -309,7 +302,7 @@ class ComparisonRunner:
         allocation = execution.allocation
         if allocation is None:
             return math.inf
-        spent_seconds = execution.ledger.spent_device_seconds / self._devices
+        spent_seconds = execution.account.ledger.spent_device_seconds / self._devices
         left_seconds = seconds_until_end_of(index, allocation) - spent_seconds
         return self._clock.now() + left_seconds - MARGIN * allocation.evaluation_seconds
 

@@ -35,7 +35,7 @@ def test_a_trial_is_start_epochs_and_finish() -> None:
 def test_later_epochs_predict_better_than_the_first() -> None:
     costs = CostModel()
     costs.observe_epoch(LARGE, 0, 32.0, 2.0, first=True)
-    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(32.0), "all there is to go by"
+    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(32.0), "nothing else was observed"
     for seconds, first in ((17.0, True), (12.0, False), (12.0, False)):
         costs.observe_epoch(SMALL, 0, seconds, 2.0, first=first)
     assert costs.epoch_seconds(SMALL, 0) == pytest.approx(12.0)
@@ -72,7 +72,7 @@ def test_an_unseen_backbone_costs_more_when_larger_and_an_unseen_size_by_its_pix
     # Four times the parameters; measured 1.8 times the seconds.
     assert 1.5 * seen < unseen < 2.5 * seen
     larger = costs.epoch_seconds(SMALL.model_copy(update={"input": Input(size_px=96)}), 0)
-    assert 4 * seen < larger < 5 * seen, "four times the pixels, and something for not being sure"
+    assert 4 * seen < larger < 5 * seen, "four times the pixels, and a margin for an estimate"
     assert costs.has_timed(SMALL)
     assert not costs.has_timed(LARGE)
 
@@ -83,16 +83,33 @@ def test_frozen_stages_cost_less() -> None:
     costs.observe_epoch(two_stages, 1, 11.0, 1.0)
     assert costs.epoch_seconds(two_stages, 0) == pytest.approx(0.4 * 10.0 + 1.0)
     assert costs.remaining_seconds(two_stages, 1) == pytest.approx(5.0 + 6 * 11.0)
-    shares = [
+    fractions = [
         step_cost_fraction(SMALL.backbone, SMALL.stages[0].model_copy(update={"unfreeze": LastBlocks(blocks=n)}))
         for n in (1, 2, 4)
     ]
-    assert 0.4 < shares[0] < shares[1] < shares[2] == 1.0
+    assert 0.4 < fractions[0] < fractions[1] < fractions[2] == 1.0
 
 
 def test_timings_restore_the_cost_model() -> None:
     costs = CostModel()
     costs.observe_epoch(SMALL, 0, 10.0, 2.0)
-    again = CostModel()
-    again.restore(SMALL, costs.timing(SMALL, start_seconds=4.0, cold=False, finish_seconds=3.0))
-    assert again.trial_seconds(SMALL) == pytest.approx(4.0 + 60.0 + 3.0)
+    timing = costs.timing(SMALL, start_seconds=4.0, cold=False, finish_seconds=3.0)
+    restored = CostModel.from_timings([(SMALL, timing)])
+    assert restored.trial_seconds(SMALL) == pytest.approx(4.0 + 60.0 + 3.0)
+
+
+def test_a_time_limit_leaves_room_for_start_evaluations_and_the_last_batch() -> None:
+    costs = CostModel()
+    costs.observe_start(9.0, cold=True)
+    costs.observe_start(2.0, cold=False)
+    costs.observe_epoch(SMALL, 0, 12.0, 2.0)
+    costs.observe_finish(SMALL, 5.0)
+    assert costs.overhead_seconds(SMALL, cold=False) == pytest.approx(2.0 + 1.3 * 2.0 + 0.01 * 12.0 + 5.0)
+    assert costs.overhead_seconds(SMALL, cold=True) == pytest.approx(costs.overhead_seconds(SMALL, cold=False) + 7.0)
+
+
+def test_an_epoch_of_no_seconds_is_no_missing_prediction() -> None:
+    costs = CostModel()
+    costs.observe_epoch(SMALL, 0, 0.0, 0.0)
+    assert costs.epoch_seconds(SMALL, 0) == 0.0
+    assert costs.remaining_seconds(SMALL, 0) == 0.0

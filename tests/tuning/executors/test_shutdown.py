@@ -1,4 +1,4 @@
-"""Workers go when the budget says so, whatever the driver is doing."""
+"""Workers are gone when the budget says so, whatever the driver is doing."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from bloodauto.run.artifacts import LedgerFile
-from bloodauto.tuning.budget.ledger import Ledger
-from bloodauto.tuning.executors.shutdown import DRIVER, WorkerShutdown
+from bloodauto.tuning.budget.ledger import BudgetAccount, WorkerSlots
+from bloodauto.tuning.executors.shutdown import WorkerShutdown
 
-SLOTS = ("worker 0", "worker 1", "worker 2")
+WORKERS = 3
 
 
 class Processes:
-    """Three processes that compute for ever and cannot be asked to stop."""
+    """Three processes that run for ever and ignore a request to stop."""
 
     def __init__(self) -> None:
         code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
-        self.started = [subprocess.Popen([sys.executable, "-c", code]) for _ in SLOTS]
+        self.started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(WORKERS)]
 
-    def end(self) -> None:
+    def kill(self) -> None:
         for process in self.started:
             process.kill()
             process.wait()
@@ -39,65 +38,59 @@ class Processes:
 def processes() -> Iterator[Processes]:
     processes = Processes()
     yield processes
-    processes.end()
+    processes.kill()
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    ledger = Ledger(
-        LedgerFile(tmp_path / "ledger.jsonl"), budget_device_seconds=30.0, now=time.monotonic, wall_clock=time.time
-    )
-    for slot in SLOTS:
-        ledger.reserve(slot, 2.0, "trial")
-    return ledger
+def slots(tmp_path: Path) -> Iterator[WorkerSlots]:
+    file = LedgerFile(tmp_path / "ledger.jsonl")
+    with BudgetAccount.open(file, budget_device_seconds=30.0, devices_per_slot=2.0) as account:
+        slots = account.reserve_workers(WORKERS)
+        for name in slots.names:
+            account.ledger.set_phase(name, "trial")
+        yield slots
 
 
 def test_workers_are_killed_at_the_limit_while_the_main_thread_is_busy(
-    ledger: Ledger, processes: Processes, tmp_path: Path
+    slots: WorkerSlots, processes: Processes, tmp_path: Path
 ) -> None:
-    worker_shutdown = WorkerShutdown(ledger, SLOTS, driver_devices=2.0, kill_workers=processes.end)
-    worker_shutdown.limit_device_seconds = 6.0
-    worker_shutdown.start()
+    shutdown = WorkerShutdown(slots, processes.kill)
+    shutdown.limit_device_seconds = 6.0
+    shutdown.start()
     # As an executor that hangs in its own end: three slots of two devices would run up 18 device-seconds.
     time.sleep(3.0)
-    assert worker_shutdown.requested.is_set()
+    assert shutdown.requested.is_set()
     assert processes.alive == 0
-    assert ledger.devices == 2.0
-    worker_shutdown.finish()
-    for slot in SLOTS:
-        ledger.release(slot)
-    ledger.release(DRIVER)
+    assert slots.ledger.devices == 2.0
+    shutdown.finish()
+    slots.ledger.release_all()
     by_phase = LedgerFile(tmp_path / "ledger.jsonl").device_seconds_by_phase()
     assert 6.0 <= by_phase["trial"] < 6.0 + 6 * 1.0
     assert by_phase["worker shutdown"] == pytest.approx(2 * 3.0 - by_phase["trial"] / 3, abs=2.0)
 
 
-def test_finish_returns_when_workers_are_gone(ledger: Ledger, processes: Processes) -> None:
-    worker_shutdown = WorkerShutdown(ledger, SLOTS, driver_devices=2.0, kill_workers=processes.end)
-    worker_shutdown.start()
-    assert processes.alive == 3
-    worker_shutdown.finish()
+def test_finish_returns_when_workers_are_gone(slots: WorkerSlots, processes: Processes) -> None:
+    shutdown = WorkerShutdown(slots, processes.kill)
+    shutdown.start()
+    assert processes.alive == WORKERS
+    shutdown.finish()
     assert processes.alive == 0
-    assert ledger.devices == 2.0
-    # A slot that has been handed back may still be told what it is charged to.
-    before = ledger.charged_for("idle")
-    ledger.set_phase("worker 0", "idle")
-    ledger.release("worker 0")
-    assert ledger.charged_for("idle") == before
+    assert slots.ledger.devices == 2.0
 
 
-def test_workers_that_start_after_the_limit_are_killed(ledger: Ledger) -> None:
-    first, second = Processes(), None
-    alive = [first]
-    worker_shutdown = WorkerShutdown(
-        ledger, SLOTS, driver_devices=2.0, kill_workers=lambda: [one.end() for one in alive] and None
-    )
-    worker_shutdown.start()
-    worker_shutdown.requested.set()
-    while first.alive:
+def test_workers_that_start_after_the_limit_are_killed(slots: WorkerSlots, processes: Processes) -> None:
+    started = [processes]
+
+    def kill_all() -> None:
+        for group in started:
+            group.kill()
+
+    shutdown = WorkerShutdown(slots, kill_all)
+    shutdown.start()
+    shutdown.requested.set()
+    while processes.alive:
         time.sleep(0.01)
-    second = Processes()
-    alive.append(second)
-    assert psutil.Process(second.started[0].pid).is_running()
-    worker_shutdown.finish()
-    assert second.alive == 0
+    late = Processes()
+    started.append(late)
+    shutdown.finish()
+    assert late.alive == 0

@@ -1,12 +1,16 @@
-"""Runs trainings with Ray Tune. The only package that imports Ray."""
+"""The Ray Tune executor: the only package that imports Ray."""
+
+from __future__ import annotations
 
 import os
 
-# Ray reads this variable once, when it is imported. Without it Ray prints several lines for every worker that a search ends.
 _VARIABLE = "RAY_DEDUP_LOGS_SKIP_REGEX"
-_previous = os.environ.get(_VARIABLE)
-os.environ.setdefault(_VARIABLE, "A worker died or was killed")
-import ray  # noqa: E402, F401
-
-if _previous is None:
-    del os.environ[_VARIABLE]
+# Ray would report every worker that is killed on purpose, over many lines. It reads the variable when it is imported, so that
+# this has no effect in a process that has imported Ray before.
+_earlier = os.environ.get(_VARIABLE)
+os.environ[_VARIABLE] = "A worker died or was killed" if _earlier is None else _earlier
+try:
+    import ray  # noqa: F401
+finally:
+    if _earlier is None:
+        del os.environ[_VARIABLE]

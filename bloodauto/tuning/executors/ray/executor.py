@@ -1,198 +1,413 @@
-"""Ray Tune executes what the policy decides, through Tune's public extension points."""
+"""Ray Tune executes what the scheduler assigns, through Tune's public extension points."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
-import os
 import shutil
 import signal
 import tempfile
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import numpy as np
-import ray
 from ray import tune
+from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from bloodauto.data.dataset import CellDataset
-from bloodauto.data.split import Splits
-from bloodauto.errors import RunError
-from bloodauto.run.artifacts import EpochReport
+from bloodauto.clock import SYSTEM_CLOCK, Clock
 from bloodauto.run.directory import RunDirectory
-from bloodauto.shift.suite import ShiftSuite
-from bloodauto.tuning.budget.ledger import Ledger
+from bloodauto.run.training_directory import TrainingDirectory
+from bloodauto.tuning.budget.ledger import WorkerSlots
+from bloodauto.tuning.constants import SCHEDULER_CONSTANTS
+from bloodauto.tuning.executors.failures import failure_from
+from bloodauto.tuning.executors.ray.cluster import WorkerResources, ray_cluster
 from bloodauto.tuning.executors.ray.processes import kill_local_workers, kill_recorded, kill_remote_workers
-from bloodauto.tuning.executors.ray.worker import HEARTBEAT_FILE, Worker, WorkerOptions
+from bloodauto.tuning.executors.ray.worker import END, REPORT, REQUEST, Worker
 from bloodauto.tuning.executors.shutdown import WorkerShutdown
-from bloodauto.tuning.scheduler import Assignment, Scheduler, TrainingEnd
+from bloodauto.tuning.executors.trainer import TrainerFactory
+from bloodauto.tuning.messages import (
+    Assignment,
+    Crashed,
+    Interrupted,
+    Stopped,
+    TrainingEnd,
+    TrainingFailure,
+    TrainingRequest,
+)
+from bloodauto.tuning.scheduler import Scheduler
 
-#: A worker that dies (no memory, pre-emption, kill) gets the same training again this often; it goes on from its checkpoint.
-_MAX_RESTARTS = 2
+_log = logging.getLogger(__name__)
+
+#: Tune wants a number of trials in advance; the searcher ends the search.
+_NUM_SAMPLES = 1_000_000
 
 
-@dataclass(frozen=True)
-class WorkerResources:
-    """What each worker reserves."""
+def _show_nothing(scheduler: Scheduler) -> None:
+    """For searches that nobody watches."""
 
-    workers: int
-    cpus_per_trial: float
-    gpus_per_trial: float
-    address: str | None = None
+
+class RayExecutor:
+    """Runs trainings on Ray Tune workers; leaving its block shuts Ray down.
+
+    Ray starts with ``execute``, and after that holds no device any more, so that its slow shutdown need not be paid for.
+
+    Args:
+        run: The run directory.
+        resources: What the workers reserve.
+        factory: Makes the trainer of each worker.
+        memory_limit_bytes: Resident memory above which a worker is replaced before its next training.
+        on_tick: Called several times a second, for display.
+        clock: The scheduler's clock.
+        max_restarts: How often a training whose process died is restarted from its checkpoint.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        resources: WorkerResources,
+        factory: TrainerFactory,
+        *,
+        memory_limit_bytes: int,
+        on_tick: Callable[[Scheduler], None] = _show_nothing,
+        clock: Clock = SYSTEM_CLOCK,
+        max_restarts: int = SCHEDULER_CONSTANTS.max_restarts,
+    ) -> None:
+        self._run, self._resources, self._factory = run, resources, factory
+        self._memory_limit_bytes, self._on_tick, self._clock = memory_limit_bytes, on_tick, clock
+        self._max_restarts = max_restarts
+        self._started = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._started.close()
+
+    def execute(self, scheduler: Scheduler, slots: WorkerSlots) -> bool:
+        """Runs one session; see ``Executor.execute``.
+
+        The first Ctrl-C or SIGTERM interrupts it, a second one raises ``KeyboardInterrupt``.
+
+        Args:
+            scheduler: Assigns trainings.
+            slots: The reserved worker slots.
+
+        Returns:
+            False when the user interrupted.
+
+        Raises:
+            RunError: Ray does not start, or lacks the devices.
+        """
+        self._started.enter_context(ray_cluster(self._resources))
+        bridge = _Bridge(
+            scheduler,
+            slots,
+            self._run,
+            self._clock,
+            on_tick=self._on_tick,
+            is_cluster=self._resources.address is not None,
+        )
+        with _temporary_folder() as folder, bridge.registered(), _interruptible(bridge):
+            bridge.worker_shutdown.limit_device_seconds = scheduler.training_limit_device_seconds
+            bridge.worker_shutdown.start()
+            try:
+                self._tuner(bridge, folder).fit()
+            except Exception:
+                # Tune may fail on workers that were killed; everything that matters is on disk by then.
+                if not bridge.worker_shutdown.requested.is_set():
+                    raise
+            finally:
+                bridge.worker_shutdown.finish()
+        return not bridge.interrupted.is_set()
+
+    def _tuner(self, bridge: _Bridge, folder: Path) -> tune.Tuner:
+        trainable = tune.with_parameters(
+            Worker,
+            run=self._run.root.resolve(),
+            factory=self._factory,
+            memory_limit_bytes=self._memory_limit_bytes,
+        )
+        resources = {"cpu": self._resources.cpus_per_trial, "gpu": self._resources.gpus_per_trial}
+        return tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=_TuneSearcher(bridge),
+                scheduler=_TuneScheduler(bridge),
+                num_samples=_NUM_SAMPLES,
+                # Without it Tune lets one trial wait at a time, and starts the workers one after another.
+                max_concurrent_trials=self._resources.workers,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder),
+                verbose=0,
+                stop=_ShutdownStopper(bridge),
+                callbacks=[_TickCallback(bridge)],
+                failure_config=tune.FailureConfig(max_failures=self._max_restarts),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder for Tune's own files, which are never read."""
+    folder = Path(tempfile.mkdtemp(prefix="bloodauto-tune-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _interruptible(bridge: _Bridge) -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM interrupt the search inside the block, where Python allows it: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if bridge.interrupted.is_set():
+            raise KeyboardInterrupt
+        bridge.interrupted.set()
+        bridge.worker_shutdown.requested.set()
+
+    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class _Bridge:
-    """What the four extension points share: Tune's trial ids on one side, the policy's names on the other.
+    """What the four extension points share: Tune's trial ids on one side, the scheduler's names on the other.
 
-    Tune pickles searcher, stopper and callbacks so that it could restore an experiment by itself. Ours is restored from
-    the study and the ledger, so the bridge is pickled as a mere name, which means something in this process only.
+    Tune pickles searcher, scheduler, stopper and callbacks, so that it could restore an experiment by itself. Ours is resumed
+    from the study and the ledger, so the bridge is pickled as a mere name, which means something in this process only.
     """
 
-    _in_use: ClassVar[dict[str, _Bridge]] = {}
+    _registered: ClassVar[dict[str, _Bridge]] = {}
 
     def __init__(
         self,
         scheduler: Scheduler,
-        ledger: Ledger,
+        slots: WorkerSlots,
         run: RunDirectory,
-        slots: tuple[str, ...],
-        show: Callable[[], None],
+        clock: Clock,
         *,
-        devices_per_worker: float,
+        on_tick: Callable[[Scheduler], None],
         is_cluster: bool,
     ) -> None:
-        self.scheduler, self.ledger, self.run, self.show = scheduler, ledger, run, show
-        self._is_cluster = is_cluster
-        self._name = str(run.root.resolve())
-        self._in_use[self._name] = self
-        self.free_slots = list(slots)
-        self.assignments: dict[str, Assignment] = {}
-        #: The folder of each slot's last training, where the process that serves it is noted.
-        self._last_folders: dict[str, Path] = {}
+        self.scheduler, self.ledger = scheduler, slots.ledger
+        self._run, self._clock, self._on_tick, self._is_cluster = run, clock, on_tick, is_cluster
+        self._free_slots = list(slots.names)
+        self._assignments: dict[str, Assignment] = {}
+        #: Of each slot, the directory of its last training, where the process that serves the slot is recorded.
+        self._last_directories: dict[str, TrainingDirectory] = {}
+        self._heartbeats: dict[str, int] = {}
+        self._errors: dict[str, BaseException] = {}
         self.interrupted = threading.Event()
-        self.worker_shutdown = WorkerShutdown(
-            ledger, slots, driver_devices=devices_per_worker, kill_workers=self._kill_workers
-        )
+        self.worker_shutdown = WorkerShutdown(slots, self._kill_workers)
+
+    @property
+    def _name(self) -> str:
+        return str(self._run.root.resolve())
 
     def __reduce__(self) -> tuple[Callable[[str], _Bridge], tuple[str]]:
-        return _Bridge.named, (self._name,)
+        return _Bridge._by_name, (self._name,)
 
     @classmethod
-    def named(cls, name: str) -> _Bridge:
-        return cls._in_use[name]
+    def _by_name(cls, name: str) -> _Bridge:
+        return cls._registered[name]
+
+    @contextlib.contextmanager
+    def registered(self) -> Iterator[None]:
+        """Lets the bridge be unpickled inside the block."""
+        self._registered[self._name] = self
+        try:
+            yield
+        finally:
+            del self._registered[self._name]
 
     def _kill_workers(self) -> None:
         kill_local_workers()
         if self._is_cluster:
-            kill_remote_workers(list(self._last_folders.values()))
+            kill_remote_workers(list(self._last_directories.values()))
 
-    def folder(self, assignment: Assignment) -> str:
-        path = (
-            self.run.trial(int(assignment.name)).root
-            if assignment.kind == "trial"
-            else self.run.refit(assignment.name).root
+    def _directory(self, assignment: Assignment) -> TrainingDirectory:
+        if assignment.kind == "trial":
+            return self._run.trial(int(assignment.name))
+        return self._run.refit(assignment.name)
+
+    # -- from Tune to the scheduler ------------------------------------------------------------------------------------
+
+    def next_request(self, tune_id: str) -> TrainingRequest | None:
+        """The next training of any free slot; requests the shutdown when nothing runs and nothing is to be started."""
+        for slot in self._free_slots:
+            assignment = self.scheduler.next_assignment(slot)
+            if assignment is not None:
+                self._free_slots.remove(slot)
+                self._assignments[tune_id] = assignment
+                self._last_directories[slot] = self._directory(assignment)
+                return self._request(assignment)
+        if not self._assignments:
+            self.worker_shutdown.requested.set()
+        return None
+
+    def _request(self, assignment: Assignment) -> TrainingRequest:
+        directory, start = self._directory(assignment), assignment.weights_from_trial
+        start_weights = None if start is None else self._run.trial(start).weights.path
+        return TrainingRequest(
+            name=assignment.name,
+            recipe=assignment.recipe,
+            seed=assignment.seed,
+            fold=assignment.fold,
+            limits=assignment.limits.shifted(self._clock.wall() - self._clock.now()),
+            folder=self._relative(directory.root),
+            start_weights=None if start_weights is None else self._relative(start_weights),
         )
-        return str(path.relative_to(self.run.root))
 
-    def config(self, assignment: Assignment) -> dict[str, Any]:
-        start, within = assignment.weights_from_trial, assignment.time_limit_with_startup_seconds
-        self._last_folders[assignment.slot] = self.run.root / self.folder(assignment)
-        return {
-            "name": assignment.name,
-            "recipe": assignment.recipe.model_dump(mode="json"),
-            "folder": self.folder(assignment),
-            "seed": assignment.seed,
-            "fold": assignment.fold,
-            "time_limit_seconds": assignment.time_limit_seconds,
-            "train_until_unix": None if within is None else time.time() + within,
-            "start_weights": None
-            if start is None
-            else str((self.run.trial(start).weights.path).relative_to(self.run.root)),
-            "hard_limit_unix": time.time() + self.scheduler.seconds_until_hard_limit(assignment),
-        }
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._run.root).as_posix()
 
-    def end(self, tune_id: str, ending: TrainingEnd) -> None:
-        assignment = self.assignments.pop(tune_id, None)
+    def continues(self, tune_id: str, result: dict[str, Any]) -> bool:
+        """Passes the report of an epoch on; returns whether the training continues."""
+        if REPORT not in result or tune_id not in self._assignments:
+            return True
+        return self.scheduler.on_epoch(self._assignments[tune_id].name, result[REPORT])
+
+    def keep_error(self, tune_id: str, error: BaseException | None) -> None:
+        """Keeps why Ray gave a training up, until its end is passed on."""
+        if error is not None:
+            self._errors[tune_id] = error
+
+    def end_training(self, tune_id: str, result: dict[str, Any] | None) -> None:
+        """Passes on how a training ended: by itself, or because it was stopped."""
+        end = Stopped() if result is None or END not in result else result[END]
+        self._pass_on(tune_id, end)
+
+    def end_lost_training(self, tune_id: str) -> None:
+        """Passes on that Ray gave a training up."""
+        if self.worker_shutdown.requested.is_set():
+            # Its worker was killed by the shutdown. It stays open: the scheduler closes it, or a later session resumes it.
+            return
+        assignment = self._assignments.get(tune_id)
+        was_overdue = assignment is not None and self.scheduler.was_overdue(assignment.name)
+        self._pass_on(tune_id, failure_from_ray(self._errors.pop(tune_id, None), was_overdue=was_overdue))
+
+    def _pass_on(self, tune_id: str, end: TrainingEnd) -> None:
+        assignment = self._assignments.pop(tune_id, None)
         if assignment is None:
             return
-        self.scheduler.on_end(assignment.name, ending)
-        self.free_slots.append(assignment.slot)
+        if isinstance(end, Crashed):
+            _log.error("%s crashed: %s\n%s", assignment.phase, end.message, end.traceback)
+        self.scheduler.on_end(assignment.name, end)
+        self._free_slots.append(assignment.slot)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_shutting_down(self) -> bool:
+        """Whether no training is to start any more."""
+        return self.worker_shutdown.requested.is_set()
+
+    def tick(self) -> None:
+        """Writes the ledger's heartbeat, passes the trainings' heartbeats on, kills hanging workers, shows the progress."""
+        self.ledger.heartbeat()
+        self.worker_shutdown.limit_device_seconds = self.scheduler.training_limit_device_seconds
+        if self.scheduler.abort_reason is not None:
+            self.worker_shutdown.requested.set()
+        for assignment in self._assignments.values():
+            self._check_heartbeat(assignment)
+        overdue = set(self.scheduler.overdue())
+        for assignment in self._assignments.values():
+            if assignment.name in overdue:
+                kill_recorded(self._directory(assignment))
+        self._on_tick(self.scheduler)
+
+    def _check_heartbeat(self, assignment: Assignment) -> None:
+        """A change of the file is a heartbeat. When it changed does not matter: another node's clock may be wrong."""
+        try:
+            changed = self._directory(assignment).heartbeat.stat().st_mtime_ns
+        except OSError:
+            return
+        if self._heartbeats.get(assignment.name) != changed:
+            self._heartbeats[assignment.name] = changed
+            self.scheduler.on_heartbeat(assignment.name)
 
 
-class _TuneSearcher(Searcher):
-    """Asks the policy for the next assignment whenever a slot is free."""
+def failure_from_ray(error: BaseException | None, *, was_overdue: bool) -> TrainingFailure:
+    """The kind of failure that Ray's error stands for.
+
+    Args:
+        error: What Ray raised; None when it did not say.
+        was_overdue: Whether the training was killed because it was silent.
+    """
+    if isinstance(error, RayTaskError):
+        # The worker raised outside of a training, for example when it claimed its device.
+        failure = failure_from(error.cause)
+        return Crashed(failure.message, traceback=str(error)) if isinstance(failure, Crashed) else failure
+    message = "the worker process died more than once"
+    if was_overdue:
+        return Interrupted("watchdog", message, process_lost=True)
+    if isinstance(error, OutOfMemoryError):
+        return Interrupted("out_of_memory", f"Ray killed the worker: {error}", process_lost=True)
+    return Interrupted("worker_died", message, process_lost=True)
+
+
+class _TuneSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
+    """Asks the scheduler for the next assignment whenever a slot is free."""
 
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self._bridge = bridge
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        bridge = self._bridge
-        if bridge.worker_shutdown.requested.is_set():
-            return Searcher.FINISHED
-        for slot in list(bridge.free_slots):
-            assignment = bridge.scheduler.next_assignment(slot)
-            if assignment is not None:
-                bridge.free_slots.remove(slot)
-                bridge.assignments[trial_id] = assignment
-                return bridge.config(assignment)
-        if bridge.assignments:
-            return None
-        bridge.worker_shutdown.requested.set()
-        return Searcher.FINISHED
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if not self._bridge.is_shutting_down:
+            request = self._bridge.next_request(trial_id)
+            if request is not None:
+                return {REQUEST: request}
+        return Searcher.FINISHED if self._bridge.is_shutting_down else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if error and self._bridge.worker_shutdown.requested.is_set():
-            # Ended by us. It stays open: the policy closes it, or a resume goes on with it.
-            return
         if error:
-            ending = TrainingEnd("failed", None, self._death_reason(trial_id), "the worker process died more than once")
-        elif result is not None and "ending" in result:
-            said = json.loads(result["ending"])
-            ending = TrainingEnd(**{**said, "secondary": tuple(said.get("secondary", ()))})
+            self._bridge.end_lost_training(trial_id)
         else:
-            ending = TrainingEnd("stopped")
-        self._bridge.end(trial_id, ending)
-
-    def _death_reason(self, trial_id: str) -> str:
-        assignment = self._bridge.assignments.get(trial_id)
-        return (
-            "watchdog"
-            if assignment is not None and self._bridge.scheduler.was_overdue(assignment.name)
-            else "worker_died"
-        )
+            self._bridge.end_training(trial_id, result)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study and the ledger are the truth."""
+        """Nothing: the study and the ledger hold everything."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing; see ``save``."""
 
 
-class _TuneScheduler(FIFOScheduler):
-    """Hands each epoch's report to the policy and stops what the policy stops."""
+class _TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
+    """Passes each epoch's report to the scheduler, and stops what it stops."""
 
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if "report" not in result:
-            return TrialScheduler.CONTINUE
-        goes_on = self._bridge.scheduler.on_epoch(result["name"], EpochReport.model_validate_json(result["report"]))
-        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+        continues = self._bridge.continues(trial.trial_id, result)
+        decision: str = TrialScheduler.CONTINUE if continues else TrialScheduler.STOP
+        return decision
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        # Tune tells the searcher afterwards, without the error.
+        self._bridge.keep_error(trial.trial_id, trial.get_pickled_error())
 
 
-class _BudgetStopper(Stopper):
-    """Ends everything when the budget is over, or when the user wishes."""
+class _ShutdownStopper(Stopper):  # type: ignore[misc]  # Ray has no types
+    """Stops everything when the workers have to go."""
 
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
@@ -201,170 +416,14 @@ class _BudgetStopper(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._bridge.worker_shutdown.requested.is_set() or self._bridge.scheduler.is_past_hard_limit()
+        return self._bridge.is_shutting_down or self._bridge.scheduler.is_past_training_limit()
 
 
-class _HeartbeatCallback(Callback):
-    """Several times a second: the ledger's heartbeat, the trainings' heartbeats, the watchdog, the display."""
+class _TickCallback(Callback):  # type: ignore[misc]  # Ray has no types
+    """Lets the bridge do what has to be done several times a second."""
 
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
-        self._heartbeats: dict[str, int] = {}
-
-    def _check_heartbeats(self) -> None:
-        """A change is a heartbeat; when it was is not asked, since another node's clock may be wrong."""
-        for assignment in self._bridge.assignments.values():
-            try:
-                changed = (self._bridge.run.root / self._bridge.folder(assignment) / HEARTBEAT_FILE).stat().st_mtime_ns
-            except OSError:
-                continue
-            if self._heartbeats.get(assignment.name) != changed:
-                self._heartbeats[assignment.name] = changed
-                self._bridge.scheduler.on_heartbeat(assignment.name)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        bridge = self._bridge
-        bridge.ledger.heartbeat()
-        bridge.worker_shutdown.limit_device_seconds = bridge.scheduler.training_limit_device_seconds
-        self._check_heartbeats()
-        overdue = set(bridge.scheduler.overdue())
-        for assignment in bridge.assignments.values():
-            if assignment.name in overdue:
-                kill_recorded(bridge.run.root / bridge.folder(assignment))
-        bridge.show()
-
-
-def start_ray(resources: WorkerResources, *, quiet: bool = True) -> None:
-    """Starts Ray on this machine with exactly the devices the search reserves, or joins a cluster.
-
-    Raises:
-        RunError: Ray does not start, or has not got what the workers need.
-    """
-    # Tune would otherwise change directory, catch Ctrl-C itself and print its own table.
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    needed = {
-        "CPU": resources.workers * resources.cpus_per_trial,
-        "GPU": resources.workers * resources.gpus_per_trial,
-    }
-    arguments: dict[str, Any] = (
-        {"address": resources.address}
-        if resources.address is not None
-        else {
-            "num_cpus": max(int(-(-needed["CPU"] // 1)), 1),
-            "num_gpus": int(-(-needed["GPU"] // 1)),
-            "include_dashboard": False,
-            "_temp_dir": None,
-        }
-    )
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=not quiet, **arguments)
-    except Exception as error:
-        raise RunError(f"Ray did not start: {error}") from None
-    have = ray.cluster_resources()
-    for device, amount in needed.items():
-        if amount > have.get(device, 0.0):
-            raise RunError(
-                f"--workers {resources.workers}: expected {amount:g} {device} in the Ray cluster, it has "
-                f"{have.get(device, 0.0):g}. Lower --workers, --cpus-per-trial or --gpus-per-trial."
-            )
-
-
-def stop_ray() -> None:
-    """Ends what ``start_ray`` started; does nothing when Ray does not run."""
-    ray.shutdown()
-
-
-def execute(
-    scheduler: Scheduler,
-    ledger: Ledger,
-    run: RunDirectory,
-    *,
-    resources: WorkerResources,
-    dataset: CellDataset,
-    splits: Splits,
-    suite: ShiftSuite,
-    target: np.ndarray,
-    options: WorkerOptions,
-    slots: tuple[str, ...],
-    show: Callable[[], None],
-) -> bool:
-    """Runs Tune until the policy has nothing more to start, or the budget's share for trainings is over.
-
-    Workers are then ended without ceremony and their devices handed back, so that the driver's slot alone is charged.
-
-    Returns:
-        False when the user interrupted; what was open then stays open in the study and is gone on with by a resume.
-
-    Raises:
-        RunError: a failure of every trial alike.
-    """
-    bridge = _Bridge(
-        scheduler,
-        ledger,
-        run,
-        slots,
-        show,
-        devices_per_worker=options.device.gpu_fraction if options.device.gpu_fraction > 0 else resources.cpus_per_trial,
-        is_cluster=resources.address is not None,
-    )
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if bridge.interrupted.is_set():
-            raise KeyboardInterrupt
-        bridge.interrupted.set()
-        bridge.worker_shutdown.requested.set()
-
-    scratch = Path(tempfile.mkdtemp(prefix="bloodauto-tune-"))
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        trainable = tune.with_resources(
-            tune.with_parameters(Worker, dataset=dataset, splits=splits, suite=suite, target=target, options=options),
-            {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
-        )
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=_TuneSearcher(bridge),
-                scheduler=_TuneScheduler(bridge),
-                num_samples=1_000_000,
-                # Without it Tune lets one trial wait at a time, and starts the workers one after another.
-                max_concurrent_trials=resources.workers,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch),
-                verbose=0,
-                stop=_BudgetStopper(bridge),
-                callbacks=[_HeartbeatCallback(bridge)],
-                failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
-            ),
-        )
-        # At its end Tune looks for the result files of loggers that we switched off, and says so for each trial.
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        bridge.worker_shutdown.limit_device_seconds = scheduler.training_limit_device_seconds
-        bridge.worker_shutdown.start()
-        try:
-            tuner.fit()
-        except Exception:
-            # Tune may stumble over workers that were ended; all that matters is on disk by then.
-            if not bridge.worker_shutdown.requested.is_set():
-                raise
-        finally:
-            bridge.worker_shutdown.finish()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        shutil.rmtree(scratch, ignore_errors=True)
-    if scheduler.abort_reason is not None:
-        raise RunError(f"the search was given up: {scheduler.abort_reason}")
-    return not bridge.interrupted.is_set()
+        self._bridge.tick()

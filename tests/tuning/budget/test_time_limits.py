@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from bloodauto.tuning.budget.hard_limit import OutOfBudget, hard_time_limit
+from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
+from bloodauto.tuning.budget.cost_model import CostModel
+from bloodauto.tuning.budget.time_limits import OutOfBudget, hard_time_limit, heartbeat_timeout_seconds
 
 
 def compute_for_ever() -> None:
@@ -62,18 +64,18 @@ def test_a_quick_block_raises_nothing_and_no_alarm_follows() -> None:
 
 
 def test_an_earlier_alarm_still_fires() -> None:
-    rang: list[int] = []
-    before = signal.signal(signal.SIGALRM, lambda number, frame: rang.append(number))
-    others = signal.setitimer(signal.ITIMER_REAL, 0.6)
+    rings: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rings.append(number))
+    earlier = signal.setitimer(signal.ITIMER_REAL, 0.6)
     try:
         with hard_time_limit(0.3):
             time.sleep(0.1)
-        assert not rang
+        assert not rings
         time.sleep(0.8)
-        assert rang == [signal.SIGALRM]
+        assert rings == [signal.SIGALRM]
     finally:
         signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, *others)
+        signal.setitimer(signal.ITIMER_REAL, *earlier)
 
 
 def test_with_no_time_left_nothing_starts() -> None:
@@ -84,14 +86,29 @@ def test_with_no_time_left_nothing_starts() -> None:
 
 
 def test_in_another_thread_there_is_no_alarm() -> None:
-    done = []
+    finished = []
 
     def work() -> None:
         with hard_time_limit(0.05):
             time.sleep(0.2)
-            done.append(1)
+            finished.append(1)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert done == [1]
+    assert finished == [1]
+
+
+def test_a_network_that_was_timed_may_be_silent_for_four_times_its_longest_step() -> None:
+    recipe, costs = tiny_recipe(tiny_space()), CostModel()
+    costs.observe_start(20.0, cold=True)
+    costs.observe_epoch(recipe, 0, 12.0, 2.0)
+    costs.observe_finish(recipe, 5.0)
+    assert heartbeat_timeout_seconds(costs, recipe) == pytest.approx(4 * (20.0 + 5.0))
+
+
+def test_a_network_that_nobody_has_timed_may_be_silent_for_ten_minutes_or_more() -> None:
+    recipe, costs = tiny_recipe(tiny_space()), CostModel()
+    assert heartbeat_timeout_seconds(costs, recipe) == 600.0
+    costs.observe_start(200.0, cold=True)
+    assert heartbeat_timeout_seconds(costs, recipe) == pytest.approx(8 * (200.0 + 5.0))

@@ -1,3 +1,5 @@
+"""Estimates of the seconds of networks that nobody has timed."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from bloodauto.config.recipe import Backbone
 from bloodauto.models.backbones import num_layers, num_parameters
-from bloodauto.tuning.budget.cost_regression import CostKey, estimate_seconds
+from bloodauto.tuning.budget.cost_model import CostKey, estimate_seconds
 
 #: Seconds of an epoch of some thousand real cells at 96 px on one CPU core.
 MEASURED = {
@@ -20,20 +22,20 @@ def cost_key(name: str, size_px: int = 96) -> CostKey:
     return Backbone(name=name, weights="none", batch_norm="train"), size_px
 
 
-def known(*names: str) -> dict[CostKey, float]:
+def measured(*names: str) -> dict[CostKey, float]:
     return {cost_key(name): MEASURED[name] for name in names}
 
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_each_measured_network_is_estimated_from_the_others(name: str) -> None:
-    guess = estimate_seconds(known(*(other for other in MEASURED if other != name)), cost_key(name))
-    assert 0.85 < guess / MEASURED[name] < 1.5
+    estimate = estimate_seconds(measured(*(other for other in MEASURED if other != name)), cost_key(name))
+    assert 0.85 < estimate / MEASURED[name] < 1.5
 
 
 def test_a_wide_network_after_two_thin_ones_is_estimated_within_a_factor_of_two() -> None:
     """Their parameters alone would say 142 seconds: by those the deep thin one is cheap for its kind."""
-    guess = estimate_seconds(known("mobilenet_0.25", "mobilenet_v2_0.35"), cost_key("mobilenet_1.0"))
-    assert MEASURED["mobilenet_1.0"] < guess < 1.5 * MEASURED["mobilenet_1.0"]
+    estimate = estimate_seconds(measured("mobilenet_0.25", "mobilenet_v2_0.35"), cost_key("mobilenet_1.0"))
+    assert MEASURED["mobilenet_1.0"] < estimate < 1.5 * MEASURED["mobilenet_1.0"]
 
 
 def test_an_estimate_converges_as_networks_are_timed() -> None:
@@ -56,15 +58,15 @@ def _on_prior_line(name: str) -> float:
 @given(
     names=st.lists(st.sampled_from(sorted(MEASURED)), min_size=1, max_size=4, unique=True),
     machine=st.floats(1e-3, 1e3),
-    wanted=st.sampled_from(["mobilenet_0.5", "efficientnet_b0", "resnet50", "vgg16", "convnext_tiny"]),
+    target=st.sampled_from(["mobilenet_0.5", "efficientnet_b0", "resnet50", "vgg16", "convnext_tiny"]),
     size_px=st.sampled_from([48, 96, 224]),
 )
 def test_machine_speed_and_image_size_scale_an_estimate(
-    names: list[str], machine: float, wanted: str, size_px: int
+    names: list[str], machine: float, target: str, size_px: int
 ) -> None:
-    seconds = known(*names)
-    guess = estimate_seconds(seconds, cost_key(wanted))
-    on_other = estimate_seconds({one: machine * value for one, value in seconds.items()}, cost_key(wanted, size_px))
-    assert on_other == pytest.approx(machine * (size_px / 96) ** 2 * guess, rel=5e-3)
-    assert np.isfinite(guess)
-    assert guess > 0
+    seconds = measured(*names)
+    estimate = estimate_seconds(seconds, cost_key(target))
+    on_other = estimate_seconds({key: machine * value for key, value in seconds.items()}, cost_key(target, size_px))
+    assert on_other == pytest.approx(machine * (size_px / 96) ** 2 * estimate, rel=5e-3)
+    assert np.isfinite(estimate)
+    assert estimate > 0

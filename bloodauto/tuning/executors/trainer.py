@@ -1,0 +1,45 @@
+"""What a worker does its trainings with: a trainer, made by a factory that is sent to the worker's process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+from bloodauto.run.artifacts import EpochReport
+from bloodauto.tuning.messages import TrainingEnd, TrainingRequest
+
+#: Gives a heartbeat; called between any two batches.
+Heartbeat = Callable[[], None]
+#: Yields the report of every epoch; its return value says how the training ended.
+Training = Generator[EpochReport, None, TrainingEnd]
+
+
+class TrialTrainer(Protocol):
+    """Trains what a worker is given; lives as long as the worker's process."""
+
+    def train(self, request: TrainingRequest, heartbeat: Heartbeat) -> Training:
+        """Trains what a request says, from a checkpoint if there is one in its folder.
+
+        Args:
+            request: What to train.
+            heartbeat: To be called at least every few seconds while an epoch is trained.
+
+        Yields:
+            The report of every epoch, its checkpoint written.
+
+        Returns:
+            How the training ended. A failure is raised instead. Memory is freed when the generator ends or is closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what the trainer holds; called once, after the last training."""
+        ...
+
+
+class TrainerFactory(Protocol):
+    """Makes the trainer of a worker; it is pickled and sent to the worker's process."""
+
+    def make_trainer(self) -> TrialTrainer:
+        """The trainer; called once in each process, before anything else."""
+        ...

@@ -1,0 +1,44 @@
+"""What a scheduler is told about one search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bloodauto.config.objectives import Objectives
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """What a scheduler is told about one search; what is the same for all searches is in ``constants``.
+
+    Attributes:
+        seed: Seed of suggestions and trainings.
+        workers: Trainings at a time.
+        devices_per_worker: Devices that each worker slot reserves.
+        refit_fraction: Fraction of the budget that is reserved for refits, 0-1; the search gets what they cannot use.
+        finalization_device_seconds: At most reserved for the ensemble, its export and the held-out test.
+        num_folds: Folds of the splits.
+        max_trials: Most trials that are started; None: as many as the budget affords.
+        objectives: What is optimised; pruning, refits and the ensemble follow the primary one.
+
+    Example:
+        >>> settings = SchedulerSettings(
+        ...     seed=0, workers=2, devices_per_worker=0.5, refit_fraction=0.35, finalization_device_seconds=30.0, num_folds=5
+        ... )
+        >>> settings.pool_devices
+        1.0
+    """
+
+    seed: int
+    workers: int
+    devices_per_worker: float
+    refit_fraction: float
+    finalization_device_seconds: float
+    num_folds: int
+    max_trials: int | None = None
+    objectives: Objectives = field(default_factory=Objectives)
+
+    @property
+    def pool_devices(self) -> float:
+        """Devices of all worker slots."""
+        return self.workers * self.devices_per_worker

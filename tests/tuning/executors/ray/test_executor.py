@@ -1,0 +1,112 @@
+"""The Ray executor passes the conformance suite of executors, on a real local Ray with trainers that only sleep."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
+
+from bloodauto.clock import SYSTEM_CLOCK
+from bloodauto.errors import RunError, TrialAbort
+from bloodauto.run.directory import RunDirectory
+from bloodauto.testing.conformance.executors import EXECUTOR_CHECKS, ExecutorHarness, check_abort, check_failures
+from bloodauto.testing.scripted_trainer import ScriptedTrainerFactory
+from bloodauto.tuning.executors import Executor
+from bloodauto.tuning.executors.ray.cluster import WorkerResources, ray_cluster
+from bloodauto.tuning.executors.ray.executor import RayExecutor, failure_from_ray
+from bloodauto.tuning.executors.simulated import Fault
+from bloodauto.tuning.messages import Aborted, Crashed, Interrupted
+
+GIGABYTE = 1_000_000_000
+
+
+@dataclass
+class RayHarness:
+    """Two workers of one core on a local Ray."""
+
+    clock = SYSTEM_CLOCK
+    epoch_seconds: float = 0.25
+    start_seconds: float = 12.0
+
+    @contextlib.contextmanager
+    def executor(self, run: RunDirectory, faults: tuple[Fault, ...], *, max_restarts: int) -> Iterator[Executor]:
+        seconds = {"own_cnn_4x16": self.epoch_seconds, "own_cnn_4x32": 2 * self.epoch_seconds}
+        executor = RayExecutor(
+            run,
+            WorkerResources(2, 1.0, 0.0),
+            ScriptedTrainerFactory(run.root.resolve(), seconds, faults),
+            memory_limit_bytes=4 * GIGABYTE,
+            max_restarts=max_restarts,
+        )
+        with executor:
+            yield executor
+
+    def interrupt(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("check", EXECUTOR_CHECKS, ids=lambda check: check.__name__)
+def test_the_ray_executor_conforms(
+    check: Callable[[ExecutorHarness, Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    check(RayHarness(), tmp_path)
+    crashes = [record for record in caplog.records if "crashed" in record.getMessage()]
+    assert bool(crashes) == (check is check_failures), "the traceback of a crash is logged, and only of a crash"
+    if check is check_abort:
+        assert (tmp_path / "trials" / "00001" / "failure.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_nothing_is_left_changed_in_the_process_that_starts_ray() -> None:
+    environment, level = dict(os.environ), logging.getLogger("ray.tune").level
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with ray_cluster(WorkerResources(1, 1.0, 0.0)):
+        assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
+    assert dict(os.environ) == environment
+    assert logging.getLogger("ray.tune").level == level
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_cluster_without_the_devices_is_an_error_that_names_the_options() -> None:
+    with (
+        pytest.raises(RunError, match=r"--workers 1: expected 1 GPU.*Lower --workers"),
+        ray_cluster(WorkerResources(1, 1.0, 1.0, address="local")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "was_overdue", "reason"),
+    [
+        (ActorDiedError(), False, "worker_died"),
+        (ActorDiedError(), True, "watchdog"),
+        (OutOfMemoryError("no more"), False, "out_of_memory"),
+        (None, False, "worker_died"),
+    ],
+)
+def test_a_lost_worker_is_an_interruption(error: Exception | None, was_overdue: bool, reason: str) -> None:
+    failure = failure_from_ray(error, was_overdue=was_overdue)
+    assert isinstance(failure, Interrupted)
+    assert failure.reason == reason
+    assert failure.process_lost
+
+
+def test_an_error_outside_of_a_training_keeps_its_kind_and_its_traceback() -> None:
+    crash = failure_from_ray(RayTaskError("setup", "the traceback", ValueError("a fault")), was_overdue=False)
+    assert isinstance(crash, Crashed)
+    assert "the traceback" in crash.traceback
+    assert crash.message == "ValueError: a fault"
+    abort = failure_from_ray(RayTaskError("setup", "", TrialAbort("abort", "no images")), was_overdue=False)
+    assert abort == Aborted("no images")
