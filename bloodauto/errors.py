@@ -9,7 +9,7 @@
     │   └── RunError            exit code 2   a run directory in the wrong state, or settings that differ
     └── TrialFailure            exit code 1   a training ended without a result
         ├── TrialRejected       exit code 1   the recipe cannot work: no retry
-        ├── TrialInterrupted    exit code 1   the process or the machine failed: retry once
+        ├── TrialInterrupted    exit code 1   the process or the machine failed
         └── TrialAbort          exit code 1   the data or our code is wrong: stop the search
 
 A message says what was expected, what was received, where, and how to mend it. Every other exception is a fault of the program
@@ -94,7 +94,10 @@ class TrialRejected(TrialFailure):
 
 
 class TrialInterrupted(TrialFailure):
-    """The process or the machine failed: a worker died, a device was lost, a disk was full. The trial is retried once."""
+    """The process or the machine failed: a worker died, a device was lost, a disk was full.
+
+    A training whose process dies is restarted from its checkpoint before the trial counts as interrupted.
+    """
 
 
 class TrialAbort(TrialFailure):

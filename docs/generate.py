@@ -7,7 +7,6 @@ python docs/generate.py --check    # exits with 1 where a page is not current
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 import sys
 import types
@@ -32,6 +31,7 @@ from bloodauto.run import artifacts
 from bloodauto.run.artifacts.base import Artifact, Record
 from bloodauto.shift.corruptions import FAMILIES
 from bloodauto.transforms import OPERATIONS
+from bloodauto.tuning.constants import BUDGET_CONSTANTS, SCHEDULER_CONSTANTS
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 _NOTE = "<!-- Generated from the code by docs/generate.py; edit the code and run `make docs`. -->\n\n"
@@ -344,39 +344,21 @@ def run_files_page() -> str:
     return text + "\n" + "\n".join(sections)
 
 
-def _documented_constants(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Name, value and ``#:`` comment of each upper-case constant of a module that is a number."""
-    source = path.read_text(encoding="utf-8")
-    lines = source.splitlines()
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
-            try:
-                value = ast.literal_eval(node.value)
-            except ValueError:
-                continue
-            if isinstance(value, (int, float)):
-                first = last = node.lineno - 1
-                while first > 0 and lines[first - 1].startswith("#"):
-                    first -= 1
-                comment = " ".join(line.lstrip("#: ") for line in lines[first:last])
-                yield node.targets[0].id.lstrip("_").lower(), f"{value:g}", comment
-
-
 def scheduler_page() -> str:
     text = (
         "# Scheduler constants\n\nThe numbers that the scheduler, the suggestion, the pruning and the budget go by, with a reason each. "
         "[The budget](../explanation/budget.md) explains how they work together. They are no settings: to change one, change the "
         "code, and compare searches in the simulator.\n\n"
     )
-    package = Path(bloodauto.__file__).parent / "tuning"
     parts = []
-    for path in sorted(package.rglob("*.py")):
-        rows = list(_documented_constants(path))
-        if rows:
-            parts.append(
-                f"## tuning/{path.relative_to(package).as_posix()}\n\n"
-                + _table(["constant", "value", "meaning and reason"], ([f"`{name}`", *rest] for name, *rest in rows))
+    for constants in (SCHEDULER_CONSTANTS, BUDGET_CONSTANTS):
+        values, reasons = constants.model_dump(), constants.reasons()
+        parts.append(
+            f"## {type(constants).__name__}\n\n{_summary(type(constants).__doc__)}\n\n"
+            + _table(
+                ["constant", "value", "reason"], ([f"`{name}`", f"{values[name]:g}", reasons[name]] for name in reasons)
             )
+        )
     return text + "\n".join(parts)
 
 
