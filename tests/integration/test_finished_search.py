@@ -184,5 +184,5 @@ def test_export_best_with_tta_reports_its_cost_and_does_not_change_the_run(
     assert f"{4 * networks} passes an image instead of {networks}" in command.err
     card = (output / "README.md").read_text()
     assert "identity 0.25, flip_left_right 0.25, flip_up_down 0.25, turn_180 0.25" in card
-    assert "held-out test images, without views" in card
+    assert "held-out test set, without test-time augmentation" in card
     assert all_files(finished_search.run.root) == before
