@@ -316,8 +316,9 @@ def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress
                 finished = run_trainings(plan, study, account, executor)
                 if finished:
                     finalize(plan, study, account, phase=progress.phase)
+                spent = account.ledger.spent_device_seconds
+                _log.info("%s, %.0f device-seconds spent", "finished" if finished else "interrupted", spent)
         spent = account.ledger.spent_device_seconds
-        _log.info("%s, %.0f device-seconds spent", "finished" if finished else "interrupted", spent)
         result = _summarise(plan, study, spent, finished=finished)
         write_text(run.next_steps, _next_steps(run, finished=finished))
         return result
@@ -336,7 +337,7 @@ def _summarise(plan: SearchPlan, study: StudyRecord, spent_device_seconds: float
     run = plan.run
     outcomes = (trial.outcome for trial in study.attributes().values())
     counts = Counter("running" if outcome is None else outcome for outcome in outcomes)
-    front, held_out_test = run.pareto_front.read_if_exists(), run.held_out_test.read_if_exists()
+    pareto_front, held_out_test = run.pareto_front.read_if_exists(), run.held_out_test.read_if_exists()
     ensemble = run.ensemble.read_if_exists()
     best: Mapping[str, float] = {}
     if ensemble is not None:
@@ -352,7 +353,7 @@ def _summarise(plan: SearchPlan, study: StudyRecord, spent_device_seconds: float
         best=best,
         ensemble={} if ensemble is None else ensemble.scores.known(),
         export=run.export.root if run.export.labels.exists else None,
-        pareto_front=() if front is None else front.trials,
+        pareto_front=() if pareto_front is None else pareto_front.trials,
         external_estimate=None if held_out_test is None else held_out_test.external,
     )
 

@@ -26,8 +26,6 @@ PENDING = {
     #
     "bloodauto/tuning",
     #
-    "bloodauto/workflows",
-    #
     "tests/models",
     #
     "tests/report",
@@ -37,8 +35,6 @@ PENDING = {
     "tests/training",
     #
     "tests/tuning",
-    #
-    "tests/workflows",
     #
     "tests",
     #
