@@ -68,19 +68,6 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a ``.npz`` of plain arrays; nothing in it is ever unpickled.
-
-    Raises:
-        RunError: no such file, or none that holds plain arrays.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except ARRAY_READ_ERRORS as error:
-        raise RunError(f"{path}: expected an .npz file of plain arrays, could not read it ({error}).") from None
-
-
 #: What numpy raises for an archive that is damaged, cut short, or something else.
 ARRAY_READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 

@@ -21,7 +21,7 @@ from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.run.artifacts import TrainingHistory
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_arrays
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train_epochs
 
@@ -98,12 +98,12 @@ def test_promising_trials_are_evaluated_on_the_images_of_all_candidates(
     run: RunDirectory, pruned: PrunedTraining
 ) -> None:
     assert _evaluate(run, pruned) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
-    saved, fold_data = read_arrays(run.trial(2).root / "predictions.npz"), pruned.fold_data
-    np.testing.assert_array_equal(saved["index"], fold_data.validation_index)
-    np.testing.assert_array_equal(saved["shifted_families"], fold_data.plan.family_names)
-    assert saved["shifted"].shape == (len(fold_data.shifted_images), fold_data.num_classes)
-    assert saved["target"].shape == (20, fold_data.num_classes)
-    np.testing.assert_allclose(saved["clean"].sum(axis=1), 1, atol=1e-5)
+    saved, fold_data = run.trial(2).predictions.read(), pruned.fold_data
+    np.testing.assert_array_equal(saved.index, fold_data.validation_index)
+    np.testing.assert_array_equal(saved.shifted_families, fold_data.plan.family_names)
+    assert saved.shifted.shape == (len(fold_data.shifted_images), fold_data.num_classes)
+    assert saved.target.shape == (20, fold_data.num_classes)
+    np.testing.assert_allclose(saved.clean.sum(axis=1), 1, atol=1e-5)
     result = run.trial(2).result.read()
     assert not result.finished
     assert result.parameters > 0
@@ -125,8 +125,8 @@ def test_the_predictions_are_those_of_the_weights_when_it_was_pruned(
         next(ended)
     for name in ("clean", "shifted", "target"):
         np.testing.assert_allclose(
-            read_arrays(run.trial(2).root / "predictions.npz")[name],
-            read_arrays(resumed / "predictions.npz")[name],
+            getattr(run.trial(2).predictions.read(), name),
+            getattr(TrainingDirectory(resumed).predictions.read(), name),
             atol=1e-5,
         )
 

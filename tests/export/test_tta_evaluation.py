@@ -20,7 +20,8 @@ from bloodauto.evaluation.calibration import apply_calibration
 from bloodauto.export.ensemble_export import Exported
 from bloodauto.run.artifacts import TrainedNetwork
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_arrays, read_json
+from bloodauto.run.files import read_json
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.workflows.datasets import read_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -74,7 +75,7 @@ def test_without_tta_it_is_the_weighted_average_of_the_stored_predictions(folder
     assert exported.gain is None
     images, _ = validation(folder)
     predicted = keras.models.load_model(tmp_path / "model.keras", compile=False).predict(images, verbose=0)
-    stored = [read_arrays(folder / name / "predictions.npz")["clean"] for name in ("a", "b")]
+    stored = [TrainingDirectory(folder / name).predictions.read().clean for name in ("a", "b")]
     trained = [
         TrainedNetwork(name=name, kind="trial", trial=index, fold=0, folder=folder / name)
         for index, name in enumerate(("a", "b"))

@@ -19,7 +19,6 @@ from bloodauto.run.files import (
     append_line,
     atomic_path,
     file_digest,
-    read_arrays,
     read_json,
     write_arrays,
     write_json,
@@ -100,36 +99,13 @@ def test_what_is_no_json_is_named(tmp_path, content):
         read_json(path)
 
 
-def test_arrays_come_back_as_they_were(tmp_path):
-    path = tmp_path / "a.npz"
-    arrays = {"x": np.arange(6, dtype=np.uint8).reshape(2, 3), "words": np.array(["a", "bcd"])}
-    write_arrays(path, **arrays)
-    back = read_arrays(path)
-    assert back.keys() == arrays.keys()
-    for name, value in arrays.items():
-        assert back[name].dtype == value.dtype
-        np.testing.assert_array_equal(back[name], value)
-
-
-def test_nothing_is_pickled_or_unpickled(tmp_path):
+def test_arrays_are_never_pickled(tmp_path):
     path = tmp_path / "a.npz"
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
         write_arrays(path, x=np.array([{}], dtype=object))
     assert list(tmp_path.iterdir()) == []
-    np.savez(path, x=np.array([{}], dtype=object))
-    with pytest.raises(RunError, match="Object arrays cannot be loaded"):
-        read_arrays(path)
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"PK" + data[:9]]
-)
-def test_damaged_arrays_are_an_error_that_names_the_file(tmp_path, damage):
-    path = tmp_path / "a.npz"
-    write_arrays(path, x=np.arange(1000))
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(RunError, match=r"a\.npz: expected an \.npz file"):
-        read_arrays(path)
+    write_arrays(path, x=np.arange(3))
+    np.testing.assert_array_equal(np.load(path, allow_pickle=False)["x"], np.arange(3))
 
 
 def test_a_line_torn_by_a_kill_does_not_spoil_the_next(tmp_path):

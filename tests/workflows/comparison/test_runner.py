@@ -19,7 +19,6 @@ from bloodauto.errors import BudgetError, RunError, UserError
 from bloodauto.evaluation.metrics import wilson_interval
 from bloodauto.run.artifacts import TrainingHistory
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_arrays
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.workflows.comparison.runner import ComparisonRunner
 from bloodauto.workflows.comparison.settings import ComparisonSettings, budget_device_seconds, load_comparison_dataset
@@ -74,15 +73,15 @@ def test_an_ablation_is_compared_printed_and_written(folder: Path) -> None:
     assert summary["rank_correlations"]["variants"] == 3
 
     # The scores are those of the stored predictions.
-    stored = read_arrays(run / "variants" / "quick" / "predictions.npz")
-    correct = int((stored["clean"].argmax(axis=1) == stored["labels"]).sum())
-    assert quick["accuracy"] == pytest.approx(correct / len(stored["labels"]))
+    stored = RunDirectory(run).variant("quick").predictions.read()
+    correct = int((stored.clean.argmax(axis=1) == stored.labels).sum())
+    assert quick["accuracy"] == pytest.approx(correct / len(stored.labels))
     assert (quick["accuracy_low"], quick["accuracy_high"]) == pytest.approx(
-        wilson_interval(correct, len(stored["labels"]))
+        wilson_interval(correct, len(stored.labels))
     )
     with_tta = RunDirectory(run).variant("quick").predictions_tta.read()
-    assert with_tta.clean.shape == stored["clean"].shape
-    assert np.abs(with_tta.clean - stored["clean"]).max() > 1e-4
+    assert with_tta.clean.shape == stored.clean.shape
+    assert np.abs(with_tta.clean - stored.clean).max() > 1e-4
 
     # The files hold what was printed, and the same command trains nothing again.
     with (run / "table.csv").open(newline="") as stream:
