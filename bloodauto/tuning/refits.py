@@ -301,8 +301,8 @@ class RefitQueue:
         if seconds < self._constants.min_refit_epoch_fraction * epoch_seconds:
             return None
         self._queue.popleft()
-        whole = _or_default(self._costs.remaining_seconds(refit.recipe, 0))
-        factor = max(self._constants.min_refit_epoch_factor, 2 * seconds / whole)
+        recipe_seconds = _or_default(self._costs.remaining_seconds(refit.recipe, 0))
+        factor = max(self._constants.min_refit_epoch_factor, 2 * seconds / recipe_seconds)
         return TimedRefit(refit, with_extended_epochs(refit.recipe, factor), seconds)
 
 

@@ -465,7 +465,7 @@ class StudyRecord:
 
     def pareto_front_artifact(self) -> ParetoFront:
         """The Pareto front as a file of the run, the best in the primary objective first."""
-        front = sorted(self.pareto_front(), key=lambda trial: (-trial.objective, trial.number))
+        trials = sorted(self.pareto_front(), key=lambda trial: (-trial.objective, trial.number))
         return ParetoFront(
             objectives=self._objectives.names,
             trials=tuple(
@@ -475,6 +475,6 @@ class StudyRecord:
                     recipe_id=trial.recipe.id,
                     values=dict(zip(self._objectives.names, trial.values, strict=True)),
                 )
-                for trial in front
+                for trial in trials
             ),
         )

@@ -24,8 +24,6 @@ PENDING = {
     #
     "bloodauto/run",
     #
-    "bloodauto/tuning",
-    #
     "tests/models",
     #
     "tests/report",
@@ -33,8 +31,6 @@ PENDING = {
     "tests/run",
     #
     "tests/training",
-    #
-    "tests/tuning",
     #
     "tests",
     #

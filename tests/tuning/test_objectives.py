@@ -55,8 +55,8 @@ def test_a_two_objective_search_keeps_to_its_budget_and_finds_a_pareto_front(fol
     assert len(trials) >= 2
     assert all(len(trial.values) == 2 for trial in trials)
     assert {"complete", "pruned"} <= set(search.outcomes())
-    front = search.scheduler.pareto_front()
-    assert sorted(trial.number for trial in front) == sorted(trial.number for trial in search.study.best_trials)
+    pareto_front = search.scheduler.pareto_front()
+    assert sorted(trial.number for trial in pareto_front) == sorted(trial.number for trial in search.study.best_trials)
     incumbent = search.scheduler.incumbent()
     assert incumbent is not None
     assert incumbent.objective == max(trial.values[0] for trial in trials)
@@ -110,9 +110,9 @@ def test_the_pareto_front_is_written_best_first_and_read_back(folder: Path) -> N
     search.session()
     study = StudyRecord(search.study, search.space, search.settings.objectives)
     study.pareto_front_artifact().write(folder / ParetoFront.FILE)
-    front = ParetoFront.read(folder / ParetoFront.FILE)
-    assert front.objectives == ("shift", "parameters")
-    assert {trial.trial for trial in front.trials} == {trial.number for trial in search.study.best_trials}
-    scores = [trial.values["shift"] for trial in front.trials]
+    pareto_front = ParetoFront.read(folder / ParetoFront.FILE)
+    assert pareto_front.objectives == ("shift", "parameters")
+    assert {trial.trial for trial in pareto_front.trials} == {trial.number for trial in search.study.best_trials}
+    scores = [trial.values["shift"] for trial in pareto_front.trials]
     assert scores == sorted(scores, reverse=True)
-    assert set(front.trials[0].values) == {"shift", "parameters"}
+    assert set(pareto_front.trials[0].values) == {"shift", "parameters"}

@@ -101,14 +101,17 @@ def parameters(search: SimulatedSearch) -> list[dict[str, object]]:
 
 
 def test_a_killed_search_resumes_from_the_server_study(url: str, tmp_path: Path) -> None:
-    whole, parts = server_search(tmp_path / "whole", url), server_search(tmp_path / "parts", url)
-    whole.session()
-    assert parts.session(stop_at=100.0, kill=True).interrupted
-    assert [trial.state.name for trial in parts.study.get_trials(deepcopy=False)].count("RUNNING") == 1
-    parts.session()
-    assert parameters(parts) == parameters(whole)
-    assert parts.outcomes() == whole.outcomes()
-    assert len(parts.outcomes()) >= 6
+    uninterrupted, interrupted = (
+        server_search(tmp_path / "uninterrupted", url),
+        server_search(tmp_path / "interrupted", url),
+    )
+    uninterrupted.session()
+    assert interrupted.session(stop_at=100.0, kill=True).interrupted
+    assert [trial.state.name for trial in interrupted.study.get_trials(deepcopy=False)].count("RUNNING") == 1
+    interrupted.session()
+    assert parameters(interrupted) == parameters(uninterrupted)
+    assert interrupted.outcomes() == uninterrupted.outcomes()
+    assert len(interrupted.outcomes()) >= 6
 
 
 def test_runs_on_one_server_are_separate_and_each_is_reported(url: str, tmp_path: Path) -> None:

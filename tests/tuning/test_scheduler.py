@@ -322,13 +322,15 @@ def planned_refits(search: SimulatedSearch) -> dict[str, int]:
 @pytest.mark.parametrize("storage", ["memory", "sqlite"])
 def test_a_resumed_search_suggests_the_same(folder: Path, tmp_path: Path, storage: str) -> None:
     url = f"sqlite:///{folder / 'study.db'}" if storage == "sqlite" else None
-    whole = SimulatedSearch(tmp_path, budget_device_seconds=2500.0).with_settings(workers=1, max_trials=9)
-    whole.session()
-    parts = SimulatedSearch(folder, budget_device_seconds=2500.0, storage=url).with_settings(workers=1, max_trials=9)
-    assert parts.session(stop_at=100.0).interrupted
-    assert parts.session(stop_at=321.0, kill=True).interrupted
-    parts.session()
-    assert parameters(parts) == parameters(whole)
+    uninterrupted = SimulatedSearch(tmp_path, budget_device_seconds=2500.0).with_settings(workers=1, max_trials=9)
+    uninterrupted.session()
+    interrupted = SimulatedSearch(folder, budget_device_seconds=2500.0, storage=url).with_settings(
+        workers=1, max_trials=9
+    )
+    assert interrupted.session(stop_at=100.0).interrupted
+    assert interrupted.session(stop_at=321.0, kill=True).interrupted
+    interrupted.session()
+    assert parameters(interrupted) == parameters(uninterrupted)
 
 
 @settings(max_examples=6, phases=[Phase.generate], derandomize=True)

@@ -32,7 +32,7 @@ def two_quick_trials_and_a_slow_one(folder: Path, curve: Curve) -> SimulatedSear
     )
 
 
-def test_refits_repeat_the_leading_trial_before_it_has_ended(folder: Path) -> None:
+def test_refits_repeat_the_best_trial_before_it_has_ended(folder: Path) -> None:
     """A large network takes most of the search's time; before it ends the other slot has begun its refit."""
 
     def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:

@@ -19,12 +19,12 @@ from bloodauto.tuning.refits import PlannedRefit
 from bloodauto.tuning.study import CandidateTrial, StudyRecord, TrialEnd, quiet_optuna
 
 SPACE = tiny_space()
-ONE, TWO = Objectives(("shift",)), Objectives(("shift", "parameters"))
+SINGLE, SEVERAL = Objectives(("shift",)), Objectives(("shift", "parameters"))
 RECIPES = [tiny_recipe(SPACE, learning_rate=rate) for rate in (1e-3, 2e-3, 3e-3)]
 TIMING = Timing(start_seconds=2.0, cold=True, full_epoch_seconds=4.0, evaluation_seconds=0.5, finish_seconds=1.0)
 
 
-def open_record(folder: Path, objectives: Objectives = ONE) -> StudyRecord:
+def open_record(folder: Path, objectives: Objectives = SINGLE) -> StudyRecord:
     return StudyRecord.open(RunDirectory(folder), SPACE, objectives)
 
 
@@ -128,19 +128,19 @@ def test_messages_of_failures_are_kept_and_cut(tmp_path: Path) -> None:
     assert len(attributes.message) == 1000
 
 
-def test_with_several_objectives_the_curve_is_an_attribute_and_the_front_decides(tmp_path: Path) -> None:
-    record = open_record(tmp_path, TWO)
+def test_with_several_objectives_the_curve_is_an_attribute_and_the_pareto_front_decides(tmp_path: Path) -> None:
+    record = open_record(tmp_path, SEVERAL)
     for index, values in enumerate([(0.6, 10.0), (0.8, 20.0), (0.5, 30.0)]):
         ask(record, index)
         record.report(index, 1, values[0])
         record.record_end(index, TrialEnd("complete", objective=values[0], secondary=values[1:], epochs_done=1))
     assert [trial.number for trial in record.pareto_front()] == [0, 1]
     assert [trial.number for trial in record.refit_eligible_trials()] == [0, 1]
-    later = open_record(tmp_path, TWO)
+    later = open_record(tmp_path, SEVERAL)
     assert later.curve(2) == {1: 0.5}
-    front = later.pareto_front_artifact()
-    assert [trial.trial for trial in front.trials] == [1, 0]
-    assert front.trials[0].values == {"shift": 0.8, "parameters": 20.0}
+    pareto_front = later.pareto_front_artifact()
+    assert [trial.trial for trial in pareto_front.trials] == [1, 0]
+    assert pareto_front.trials[0].values == {"shift": 0.8, "parameters": 20.0}
 
 
 def test_refits_that_ended_are_not_pending(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_study_of_another_program_is_an_error(tmp_path: Path) -> None:
 def test_a_storage_that_cannot_be_opened_is_an_error_without_its_password(tmp_path: Path) -> None:
     storage = "nosuchdatabase://searcher:secret@host/studies"
     with pytest.raises(RunError) as raised:
-        StudyRecord.open(RunDirectory(tmp_path), SPACE, ONE, storage=storage)
+        StudyRecord.open(RunDirectory(tmp_path), SPACE, SINGLE, storage=storage)
     assert "nosuchdatabase://searcher:***@host" in str(raised.value)
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is None

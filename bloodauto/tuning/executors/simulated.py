@@ -429,11 +429,11 @@ def _train_seconds(
     progress: ScheduleProgress, recipe: Recipe, stage: int, point: CurvePoint, stage_end: float, *, elapsed: float
 ) -> float:
     """Seconds of an epoch's training: a whole epoch, or what is left of the stage by steps or by time."""
-    whole = point.train_seconds
-    left_by_steps = (stage_end - progress.by_steps) * recipe.total_epochs * whole
+    epoch_seconds = point.train_seconds
+    left_by_steps = (stage_end - progress.by_steps) * recipe.total_epochs * epoch_seconds
     left_by_time = progress.seconds_until_stage_end(stage) - elapsed
     # A training that reached its time limit still ends its batch.
-    return min(whole, left_by_steps, max(left_by_time, BUDGET_CONSTANTS.batch_fraction * whole))
+    return min(epoch_seconds, left_by_steps, max(left_by_time, BUDGET_CONSTANTS.batch_fraction * epoch_seconds))
 
 
 def _fault_event(fault: str, at: float) -> _Event:
