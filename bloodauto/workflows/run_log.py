@@ -46,9 +46,12 @@ def run_log(run: RunDirectory) -> Iterator[None]:
             traceback, and carries a note that names the file.
     """
     handler = _RunLogHandler(run)
-    level = _LOGGER.level
+    level, propagate = _LOGGER.level, _LOGGER.propagate
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
+    # Nobody configured logging: a handler that the root logger gets meanwhile is a library's, and would print to the terminal.
+    if not logging.getLogger().handlers:
+        _LOGGER.propagate = False
     try:
         yield
     except BloodautoError as error:
@@ -60,5 +63,6 @@ def run_log(run: RunDirectory) -> Iterator[None]:
         raise
     finally:
         _LOGGER.setLevel(level)
+        _LOGGER.propagate = propagate
         _LOGGER.removeHandler(handler)
         handler.close()
