@@ -362,7 +362,7 @@ def failure_from_ray(error: BaseException | None, *, was_overdue: bool) -> Train
     return Interrupted("worker_died", message, process_lost=True)
 
 
-class _TuneSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
+class _TuneSearcher(Searcher):  # Ray has no types
     """Asks the scheduler for the next assignment whenever a slot is free."""
 
     def __init__(self, bridge: _Bridge) -> None:
@@ -389,7 +389,7 @@ class _TuneSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         """Nothing; see ``save``."""
 
 
-class _TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
+class _TuneScheduler(FIFOScheduler):  # Ray has no types
     """Passes each epoch's report to the scheduler, and stops what it stops."""
 
     def __init__(self, bridge: _Bridge) -> None:
@@ -406,7 +406,7 @@ class _TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         self._bridge.keep_error(trial.trial_id, trial.get_pickled_error())
 
 
-class _ShutdownStopper(Stopper):  # type: ignore[misc]  # Ray has no types
+class _ShutdownStopper(Stopper):  # Ray has no types
     """Stops everything when the workers have to go."""
 
     def __init__(self, bridge: _Bridge) -> None:
@@ -419,7 +419,7 @@ class _ShutdownStopper(Stopper):  # type: ignore[misc]  # Ray has no types
         return self._bridge.is_shutting_down or self._bridge.scheduler.is_past_training_limit()
 
 
-class _TickCallback(Callback):  # type: ignore[misc]  # Ray has no types
+class _TickCallback(Callback):  # Ray has no types
     """Lets the bridge do what has to be done several times a second."""
 
     def __init__(self, bridge: _Bridge) -> None:

@@ -28,7 +28,7 @@ _HEARTBEAT_SECONDS = 5.0
 REQUEST, REPORT, END = "request", "report", "end"
 
 
-class Worker(tune.Trainable):  # type: ignore[misc]  # Ray has no types
+class Worker(tune.Trainable):  # Ray has no types
     """Does the trainings that the driver requests. It knows neither the study nor the budget."""
 
     def setup(
