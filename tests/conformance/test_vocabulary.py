@@ -24,13 +24,9 @@ PENDING = {
     #
     "bloodauto/run",
     #
-    "tests/models",
-    #
     "tests/report",
     #
     "tests/run",
-    #
-    "tests/training",
     #
     "tests",
     #

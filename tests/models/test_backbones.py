@@ -41,7 +41,7 @@ REPORTED = {
 }
 
 
-def own(width: int = 16, blocks: int = 4) -> Backbone:
+def own_cnn(width: int = 16, blocks: int = 4) -> Backbone:
     return Backbone(name="own_cnn", weights="none", blocks=blocks, width=width)
 
 
@@ -89,7 +89,7 @@ def test_the_table_is_true(name):
 
 @pytest.mark.parametrize(("width", "blocks", "parameters"), [(16, 4, 123_040), (32, 4, 483_136), (8, 2, None)])
 def test_own_cnn_is_as_large_as_it_says(width, blocks, parameters):
-    backbone = own(width, blocks)
+    backbone = own_cnn(width, blocks)
     network = build_backbone(backbone, 40)
     assert network.count_params() == num_parameters(backbone)
     assert parameters in (None, network.count_params())
@@ -132,16 +132,20 @@ def test_more_layers_than_there_are(recipe_of, stage_of):
         check_recipe(recipe_of([stage_of(unfreeze={"layers": 26})]))
 
 
-def test_weights_are_looked_for_in_order(tmp_path, monkeypatch):
+def test_weights_are_searched_in_order(tmp_path, monkeypatch):
     name, official = "mobilenet_0.25", "mobilenet_2_5_224_tf_no_top.h5"
-    given, home = tmp_path / "given", tmp_path / "home"
-    places = [home / "models" / official, given / f"{name}_224_no_top.weights.h5", given / official]
-    monkeypatch.setenv("KERAS_HOME", str(home))
-    for place in places:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"x")
-        assert find_weights(name, "imagenet", given) == place
-    assert find_weights(name, "imagenet", None) == places[0]
+    weights_dir, keras_home = tmp_path / "given", tmp_path / "home"
+    candidates = [
+        keras_home / "models" / official,
+        weights_dir / f"{name}_224_no_top.weights.h5",
+        weights_dir / official,
+    ]
+    monkeypatch.setenv("KERAS_HOME", str(keras_home))
+    for candidate in candidates:
+        candidate.parent.mkdir(parents=True, exist_ok=True)
+        candidate.write_bytes(b"x")
+        assert find_weights(name, "imagenet", weights_dir) == candidate
+    assert find_weights(name, "imagenet", None) == candidates[0]
 
 
 def test_weights_by_path_or_none(tmp_path):
@@ -155,7 +159,7 @@ def test_weights_by_path_or_none(tmp_path):
         find_weights("own_cnn", "imagenet", None)
 
 
-def test_weights_that_are_nowhere_name_every_place(tmp_path, monkeypatch):
+def test_missing_weights_name_every_candidate(tmp_path, monkeypatch):
     """The download goes to a port where nothing listens."""
     if (Path(keras.config.keras_home() if hasattr(keras.config, "keras_home") else Path.home() / ".keras") / "models"
         / backbone_info("mobilenet_0.5").weights_file).is_file():  # fmt: skip
@@ -165,24 +169,24 @@ def test_weights_that_are_nowhere_name_every_place(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "_opener", None)
     with pytest.raises(WeightsError) as caught:
         find_weights("mobilenet_0.5", "imagenet", tmp_path / "given")
-    for place in (
+    for candidate in (
         "given/mobilenet_5_0_224_tf_no_top.h5",
         "given/mobilenet_0.5_224_no_top",
         "home/models/mobilenet_5_0",
     ):
-        assert place in str(caught.value)
+        assert candidate in str(caught.value)
     assert "--weights-dir" in str(caught.value)
 
 
 def test_weights_of_a_like_network_load_and_of_another_do_not(tmp_path):
-    source = build_backbone(own(), 32)
+    source = build_backbone(own_cnn(), 32)
     path = tmp_path / "own.weights.h5"
     source.save_weights(path)
-    target = build_backbone(own(), 64)
-    load_weights(target, own().label, path)
-    for one, other in zip(source.get_weights(), target.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    for backbone in (own(width=32), named("mobilenet_0.25")):
+    target = build_backbone(own_cnn(), 64)
+    load_weights(target, own_cnn().label, path)
+    for value, other in zip(source.get_weights(), target.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+    for backbone in (own_cnn(width=32), named("mobilenet_0.25")):
         with pytest.raises(WeightsError, match=rf"own\.weights\.h5: expected weights of {backbone.label}"):
             load_weights(build_backbone(backbone, 64), backbone.label, path)
 
@@ -191,7 +195,7 @@ def test_weights_of_a_like_network_load_and_of_another_do_not(tmp_path):
 def test_a_file_that_is_no_weights_file(tmp_path, file, content):
     (tmp_path / file).write_bytes(content)
     with pytest.raises(WeightsError, match="expected weights of own_cnn_4x16 without its top"):
-        load_weights(build_backbone(own(), 32), own().label, tmp_path / file)
+        load_weights(build_backbone(own_cnn(), 32), own_cnn().label, tmp_path / file)
 
 
 @pytest.mark.real_data
@@ -209,7 +213,7 @@ def test_imagenet_weights_load(name):
         load_weights(build_backbone(named("mobilenet_0.5"), 96), "mobilenet_0.5", path)
 
 
-class _Asked(Exception):
+class _Requested(Exception):
     """Ends the construction of a network once Keras has said which file it wants."""
 
 
@@ -218,12 +222,12 @@ class _Asked(Exception):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_weights_have_the_name_that_keras_gives_them(name, monkeypatch):
     def note(file_name: str, *_: object, **__: object) -> None:
-        raise _Asked(file_name)
+        raise _Requested(file_name)
 
     info = backbone_info(name)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", note)
     arguments = {} if info.alpha is None else {"alpha": info.alpha}
-    with pytest.raises(_Asked) as caught:
+    with pytest.raises(_Requested) as caught:
         getattr(keras.applications, info.constructor)(
             include_top=False, weights="imagenet", input_shape=(224, 224, 3), **arguments
         )

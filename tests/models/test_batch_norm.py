@@ -41,57 +41,57 @@ def test_the_first_statistics_are_those_of_its_inputs(network, noise):
     adapted = adapted_batch_norm_weights(network, images, batch_size=16)
     features = network.get_layer("inner").layers[1](images / np.float32(127.5) - 1).numpy()
     norm = network.get_layer("inner").get_layer("first")
-    places = {id(variable): index for index, variable in enumerate(network.weights)}
-    np.testing.assert_allclose(adapted[places[id(norm.moving_mean)]], features.mean(axis=(0, 1, 2)), atol=1e-5)
-    np.testing.assert_allclose(adapted[places[id(norm.moving_variance)]], features.var(axis=(0, 1, 2)), rtol=1e-4)
-    for one, other in zip(before, network.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other, err_msg="the network itself is not changed")
-    changed = [not np.array_equal(one, other) for one, other in zip(before, adapted, strict=True)]
+    positions = {id(variable): index for index, variable in enumerate(network.weights)}
+    np.testing.assert_allclose(adapted[positions[id(norm.moving_mean)]], features.mean(axis=(0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(adapted[positions[id(norm.moving_variance)]], features.var(axis=(0, 1, 2)), rtol=1e-4)
+    for value, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other, err_msg="the network itself is not changed")
+    changed = [not np.array_equal(value, other) for value, other in zip(before, adapted, strict=True)]
     assert sum(changed) == 4, "mean and variance of both, and nothing else"
 
 
 def test_dropout_plays_no_part(network, noise):
     images = noise(40, 8, 8)
-    for one, other in zip(
+    for value, other in zip(
         adapted_batch_norm_weights(network, images), adapted_batch_norm_weights(network, images), strict=True
     ):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(value, other)
 
 
 def test_another_contrast_and_brightness_is_taken_out(network, noise):
     """A laboratory whose every pixel is 0.5 x + 60 gets the answers of the first one, each with its own statistics."""
     images = noise(60, 8, 8) // 2 * 2
-    elsewhere = (images // 2 + 60).astype(np.uint8)
-    answers = [
+    external = (images // 2 + 60).astype(np.uint8)
+    predictions = [
         with_weights(network, adapted_batch_norm_weights(network, seen)).predict_on_batch(seen)
-        for seen in (images, elsewhere)
+        for seen in (images, external)
     ]
-    unadapted = network.predict_on_batch(elsewhere)
-    np.testing.assert_allclose(answers[1], answers[0], atol=2e-2)
-    assert np.abs(unadapted - answers[0]).max() > 0.1
+    unadapted = network.predict_on_batch(external)
+    np.testing.assert_allclose(predictions[1], predictions[0], atol=2e-2)
+    assert np.abs(unadapted - predictions[0]).max() > 0.1
 
 
 def test_frozen_normalisation_adapts_as_well(noise):
     network = small_network()
     free = adapted_batch_norm_weights(network, noise(30, 8, 8))
     network.trainable = False
-    for one, other in zip(free, adapted_batch_norm_weights(network, noise(30, 8, 8)), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for value, other in zip(free, adapted_batch_norm_weights(network, noise(30, 8, 8)), strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 def test_stored_statistics_count_as_so_many_images(network, noise):
     images = noise(30, 8, 8)
     stored, replaced = network.get_weights(), adapted_batch_norm_weights(network, images)
     halfway = adapted_batch_norm_weights(network, images, source_pseudo_count=30)
-    for one, other, middle in zip(stored, replaced, halfway, strict=True):
-        np.testing.assert_allclose(middle, (one + other) / 2, atol=1e-6)
+    for value, other, middle in zip(stored, replaced, halfway, strict=True):
+        np.testing.assert_allclose(middle, (value + other) / 2, atol=1e-6)
 
 
 def test_a_network_without_normalisation_stays_as_it_is(noise):
     inputs = keras.Input((8, 8, 3))
     network = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
-    for one, other in zip(network.get_weights(), adapted_batch_norm_weights(network, noise(4, 8, 8)), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for value, other in zip(network.get_weights(), adapted_batch_norm_weights(network, noise(4, 8, 8)), strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -112,8 +112,8 @@ def test_it_recovers_what_a_change_of_light_cost(fold_data, recipe_of, stage_of,
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None, for_training=False)
     network.set_weights(NetworkWeights.read(tmp_path / "best.npz").weights)
     index = fold_data.validation_index
-    elsewhere = (fold_data.images[index] * np.array([0.6, 0.5, 0.3])).astype(np.uint8)
-    before = (predict_batches(network, elsewhere).argmax(axis=1) == fold_data.labels[index]).mean()
-    network.set_weights(adapted_batch_norm_weights(network, elsewhere))
-    after = (predict_batches(network, elsewhere).argmax(axis=1) == fold_data.labels[index]).mean()
+    external = (fold_data.images[index] * np.array([0.6, 0.5, 0.3])).astype(np.uint8)
+    before = (predict_batches(network, external).argmax(axis=1) == fold_data.labels[index]).mean()
+    network.set_weights(adapted_batch_norm_weights(network, external))
+    after = (predict_batches(network, external).argmax(axis=1) == fold_data.labels[index]).mean()
     assert after > before + 0.1

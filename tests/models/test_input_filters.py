@@ -36,7 +36,7 @@ def in_another_light(images: np.ndarray, gains: tuple[float, float, float], gamm
     return np.rint(255 * (images / 255 * np.array(gains)) ** gamma).astype(np.uint8)
 
 
-def test_the_same_cell_in_another_light_looks_the_same(cells, normalise):
+def test_the_same_cell_in_another_light_is_normalised_to_the_same_image(cells, normalise):
     reference = normalise(cells)
     for gains, gamma in (((0.9, 0.75, 0.95), 1.0), ((0.95, 0.95, 0.95), 1.4), ((0.7, 0.8, 0.9), 0.75)):
         other = in_another_light(cells, gains, gamma)
@@ -46,10 +46,10 @@ def test_the_same_cell_in_another_light_looks_the_same(cells, normalise):
 
 
 def test_slide_and_stain_come_to_the_reference(cells, normalise):
-    found = normalise(in_another_light(cells, (0.85, 0.9, 0.8), 1.2))
-    slide = np.quantile(found.reshape(len(found), -1, 3), 0.9, axis=1)
-    np.testing.assert_allclose(slide, np.tile(REFERENCE_SLIDE, (len(found), 1)), atol=12)
-    density = np.maximum(np.log(REFERENCE_SLIDE / np.maximum(found, 1)), 0)
+    filtered = normalise(in_another_light(cells, (0.85, 0.9, 0.8), 1.2))
+    slide = np.quantile(filtered.reshape(len(filtered), -1, 3), 0.9, axis=1)
+    np.testing.assert_allclose(slide, np.tile(REFERENCE_SLIDE, (len(filtered), 1)), atol=12)
+    density = np.maximum(np.log(REFERENCE_SLIDE / np.maximum(filtered, 1)), 0)
     weight = density.mean(axis=-1, keepdims=True) ** 2
     mean = (weight * density).sum(axis=(1, 2)) / weight.sum(axis=(1, 2))
     np.testing.assert_allclose(np.median(mean, axis=0), REFERENCE_DENSITY, rtol=0.25)
@@ -58,9 +58,9 @@ def test_slide_and_stain_come_to_the_reference(cells, normalise):
 def test_an_image_without_a_cell_stays_empty(normalise):
     rng = np.random.default_rng(1)
     empty = np.clip(rng.normal((240, 215, 190), 2, (2, 96, 96, 3)), 0, 255).astype(np.uint8)
-    found = normalise(empty)
-    np.testing.assert_allclose(found.mean(axis=(1, 2)), np.tile(REFERENCE_SLIDE, (2, 1)), atol=3)
-    assert found.std(axis=(1, 2)).max() < 6
+    filtered = normalise(empty)
+    np.testing.assert_allclose(filtered.mean(axis=(1, 2)), np.tile(REFERENCE_SLIDE, (2, 1)), atol=3)
+    assert filtered.std(axis=(1, 2)).max() < 6
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_numbers_between_0_and_255_whatever_comes(names, low, high, seed):
     coloured = rng.integers(0, 256, (1, 1, 1, 3)).astype(np.uint8) * np.ones((1, 32, 32, 1), np.uint8)
     if names not in _MODELS_OF_32_PX:
         _MODELS_OF_32_PX[names] = filter_model(*names, side=32)
-    found = np.asarray(_MODELS_OF_32_PX[names](np.concatenate([constant, two_levels, coloured])))
-    assert np.isfinite(found).all()
-    assert found.min() >= 0
-    assert found.max() <= 255
+    filtered = np.asarray(_MODELS_OF_32_PX[names](np.concatenate([constant, two_levels, coloured])))
+    assert np.isfinite(filtered).all()
+    assert filtered.min() >= 0
+    assert filtered.max() <= 255
 
 
 _MODELS_OF_32_PX: dict[tuple[str, ...], keras.Model] = {}
@@ -104,19 +104,19 @@ def test_images_do_not_depend_on_their_neighbours(name, cells):
 
 
 def test_grey_is_luma(cells):
-    found = np.asarray(filter_model("grey")(cells))
+    filtered = np.asarray(filter_model("grey")(cells))
     luma = cells @ np.array([0.2126, 0.7152, 0.0722])
-    np.testing.assert_allclose(found, np.repeat(luma[..., None], 3, axis=-1), atol=0.01)
+    np.testing.assert_allclose(filtered, np.repeat(luma[..., None], 3, axis=-1), atol=0.01)
 
 
 def test_sobel_is_opencvs(cells):
-    found = np.asarray(filter_model("sobel")(cells))
-    for image, edges in zip(cells, found, strict=True):
+    filtered = np.asarray(filter_model("sobel")(cells))
+    for image, edges in zip(cells, filtered, strict=True):
         across, down = (
             cv2.Sobel(image.astype(np.float32), -1, *order, borderType=cv2.BORDER_REFLECT) for order in ((1, 0), (0, 1))
         )
         np.testing.assert_allclose(edges, np.minimum(np.hypot(across, down) / 2, 255), atol=0.01)
-    assert found.max() > 100
+    assert filtered.max() > 100
 
 
 def test_remove_background_leaves_the_nucleus_and_little_else():
@@ -124,11 +124,11 @@ def test_remove_background_leaves_the_nucleus_and_little_else():
     image[:, 5:25, 5:25] = (212, 170, 160)  # a red blood cell: much green, little red is absorbed
     image[:, 35:65, 35:65] = (80, 40, 120)  # a nucleus
     image[:, 65:80, 35:65] = (150, 130, 190)  # blue cytoplasm
-    found = np.asarray(filter_model("remove_background")(image))[0]
-    assert found[8:22, 8:22].min() > 240, "the red blood cell"
-    assert found[-10:, :10].min() > 250, "the slide"
-    np.testing.assert_allclose(found[40:60, 40:60], image[0, 40:60, 40:60], atol=2)
-    np.testing.assert_allclose(found[68:77, 40:60], image[0, 68:77, 40:60], atol=6)
+    filtered = np.asarray(filter_model("remove_background")(image))[0]
+    assert filtered[8:22, 8:22].min() > 240, "the red blood cell"
+    assert filtered[-10:, :10].min() > 250, "the slide"
+    np.testing.assert_allclose(filtered[40:60, 40:60], image[0, 40:60, 40:60], atol=2)
+    np.testing.assert_allclose(filtered[68:77, 40:60], image[0, 68:77, 40:60], atol=6)
 
 
 def test_standardise_takes_out_lamp_exposure_and_contrast(cells):
@@ -158,18 +158,18 @@ def test_standardise_density_takes_out_lamp_and_strength_of_stain(cells):
 def test_noise_of_an_empty_image_is_not_made_a_cell(name):
     rng = np.random.default_rng(1)
     empty = np.clip(rng.normal((235, 215, 190), 2, (2, 96, 96, 3)), 0, 255).astype(np.uint8)
-    found = np.asarray(filter_model(name)(empty))
-    np.testing.assert_allclose(found.mean(axis=(1, 2)), 160, atol=1)
-    assert found.std(axis=(1, 2)).max() < 20
+    filtered = np.asarray(filter_model(name)(empty))
+    np.testing.assert_allclose(filtered.mean(axis=(1, 2)), 160, atol=1)
+    assert filtered.std(axis=(1, 2)).max() < 20
 
 
 def test_filters_run_in_their_order(cells):
-    one, other = filter_model("grey", "sobel"), filter_model("sobel", "grey")
+    grey_first, other = filter_model("grey", "sobel"), filter_model("sobel", "grey")
     grey = np.asarray(filter_model("grey")(cells))
     images = keras.Input((96, 96, 3))
     sobel = keras.Model(images, apply_filters(["sobel"], images))
-    np.testing.assert_allclose(np.asarray(one(cells)), np.asarray(sobel(grey)), atol=0.01)
-    assert not np.allclose(np.asarray(one(cells)), np.asarray(other(cells)), atol=1.0)
+    np.testing.assert_allclose(np.asarray(grey_first(cells)), np.asarray(sobel(grey)), atol=0.01)
+    assert not np.allclose(np.asarray(grey_first(cells)), np.asarray(other(cells)), atol=1.0)
 
 
 @pytest.mark.slow

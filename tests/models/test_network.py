@@ -77,8 +77,8 @@ def test_efficientnet_gets_the_division_that_keras_adds_to_its_own_download(reci
         [mean.astype(np.float32), std.astype(np.float32), np.int64(0)][: len(normalization.weights)]
     )
     normalization.finalize_state()
-    front = keras.Model(base.input, normalization.output)
-    got = np.asarray(front(scaled(recipe_of(backbone={"name": "efficientnet_b0", "weights": "none"}), images)))
+    first_layers = keras.Model(base.input, normalization.output)
+    got = np.asarray(first_layers(scaled(recipe_of(backbone={"name": "efficientnet_b0", "weights": "none"}), images)))
     np.testing.assert_allclose(got, (images / 255 - mean) / np.sqrt(std) / np.sqrt(std), atol=1e-4)
 
 
@@ -161,12 +161,12 @@ def test_frozen_batch_norm_keeps_its_statistics_under_the_train_policy(recipe_of
     apply_unfreeze(network, recipe.backbone, recipe.stages[0])
     before = backbone_of(network).get_weights()
     network(noise(8, 32, 32), training=True)
-    for one, other in zip(before, backbone_of(network).get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for value, other in zip(before, backbone_of(network).get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 def test_dropout_depends_on_seed_and_epoch_alone(recipe_of, noise):
-    def answers(seed: int, epochs: list[int]) -> np.ndarray:
+    def predictions(seed: int, epochs: list[int]) -> np.ndarray:
         keras.utils.set_random_seed(seed)
         network = network_of(recipe_of(head={"dropout": 0.5, "dense_units": [16]}))
         for epoch in epochs:
@@ -174,9 +174,9 @@ def test_dropout_depends_on_seed_and_epoch_alone(recipe_of, noise):
             last = np.asarray(network(noise(4, 32, 32), training=True))
         return last
 
-    np.testing.assert_array_equal(answers(1, [3]), answers(1, [3]))
-    assert not np.array_equal(answers(1, [3]), answers(1, [4]))
-    assert not np.array_equal(answers(1, [3]), answers(2, [3]))
+    np.testing.assert_array_equal(predictions(1, [3]), predictions(1, [3]))
+    assert not np.array_equal(predictions(1, [3]), predictions(1, [4]))
+    assert not np.array_equal(predictions(1, [3]), predictions(2, [3]))
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def saved_and_loaded(network, folder):
         ({"input": {"size_px": 32, "filters": ["normalise_stain", "grey", "sobel"]}}, "float32"),
     ],
 )
-def test_what_is_saved_loads_without_this_project_and_answers_the_same(recipe_of, noise, tmp_path, parts, precision):
+def test_a_saved_network_loads_without_this_project_and_predicts_the_same(recipe_of, noise, tmp_path, parts, precision):
     keras.config.set_dtype_policy(precision)
     small = {"name": "own_cnn", "weights": "none", "blocks": 2, "width": 8}
     network = network_of(recipe_of(backbone=small, **parts), shape=(40, 40))
@@ -296,4 +296,4 @@ def test_one_step_of_training(recipe_of, noise, parts):
     assert np.isfinite(loss)
     after = network.get_weights()
     assert all(np.isfinite(weights).all() for weights in after)
-    assert sum(not np.array_equal(one, other) for one, other in zip(before, after, strict=True)) > len(after) / 2
+    assert sum(not np.array_equal(value, other) for value, other in zip(before, after, strict=True)) > len(after) / 2

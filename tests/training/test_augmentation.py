@@ -108,13 +108,13 @@ def test_steps_are_taken_in_their_order():
 
 def test_one_of_draws_by_weight():
     drawn = chains(block(EXORCISTS_A))
-    shares = [
+    fractions = [
         np.mean([chain == ["cutout"] for chain in drawn]),
         np.mean([len(chain) == 3 for chain in drawn]),
         np.mean([chain == ["augmix"] for chain in drawn]),
         np.mean([chain == ["grid_mask"] for chain in drawn]),
     ]
-    np.testing.assert_allclose(shares, [0.2, 0.4, 0.2, 0.2], atol=0.03)
+    np.testing.assert_allclose(fractions, [0.2, 0.4, 0.2, 0.2], atol=0.03)
 
 
 def test_a_sequence_has_one_rate_for_all_of_it():
@@ -234,11 +234,11 @@ def test_any_block_gives_the_same_images_from_the_same_seed_however_many_threads
 
     alone, together = epoch(0), epoch(3)
     assert len(alone) == 2
-    for one, other in zip(alone, together, strict=True):
-        assert one[0].dtype == np.uint8
-        assert one[0].shape == (4, *size, 3)
-        np.testing.assert_allclose(one[1].sum(axis=1), 1.0, atol=1e-5)
-        for left, right in zip(one, other, strict=True):
+    for alone_batch, other in zip(alone, together, strict=True):
+        assert alone_batch[0].dtype == np.uint8
+        assert alone_batch[0].shape == (4, *size, 3)
+        np.testing.assert_allclose(alone_batch[1].sum(axis=1), 1.0, atol=1e-5)
+        for left, right in zip(alone_batch, other, strict=True):
             np.testing.assert_array_equal(left, right)
     np.testing.assert_array_equal(images, before)
     # What is written is what is read again.
@@ -308,7 +308,7 @@ def test_our_own_policy_can_be_had_of_any_block():
         (["rotate"], "steps.0: expected a group of fields, got 'rotate'"),
     ],
 )  # fmt: skip
-def test_mistakes_are_told_with_their_place_and_the_nearest_name(steps, message):
+def test_mistakes_are_reported_with_their_path_and_the_nearest_name(steps, message):
     with pytest.raises(RecipeError) as caught:
         recipe_with(augmentation={"steps": steps})
     assert message in str(caught.value)

@@ -13,18 +13,18 @@ from bloodauto.transforms import ApplyOperation, RandAugment
 RAND_AUGMENT = RandAugment(RandAugmentSettings(num_ops=3, magnitude=0.5))
 
 
-def test_a_sheet_shows_the_images_and_their_versions() -> None:
+def test_a_contact_sheet_shows_the_images_and_their_versions() -> None:
     images = np.random.default_rng(0).integers(0, 200, (3, 20, 30, 3), dtype=np.uint8)
-    sheet = augmentation_contact_sheet(
+    picture = augmentation_contact_sheet(
         images, ApplyOperation(OperationStep(operation="invert")), seed=0, columns=4, tile_size_px=30
     )
-    assert sheet.shape == (3 * 22 + 2, 4 * 32 + 6, 3)
-    np.testing.assert_array_equal(sheet[2:22, 2:32], images[0])
-    np.testing.assert_array_equal(sheet[24:44, 38:68], 255 - images[1])
-    assert (sheet[0] == 255).all()
+    assert picture.shape == (3 * 22 + 2, 4 * 32 + 6, 3)
+    np.testing.assert_array_equal(picture[2:22, 2:32], images[0])
+    np.testing.assert_array_equal(picture[24:44, 38:68], 255 - images[1])
+    assert (picture[0] == 255).all()
 
 
-def test_a_sheet_follows_its_seed() -> None:
+def test_a_contact_sheet_follows_its_seed() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     first, repeated, other = (augmentation_contact_sheet(images, RAND_AUGMENT, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, repeated)

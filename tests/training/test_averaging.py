@@ -61,7 +61,7 @@ def test_swa_is_the_mean_of_the_last_quarter(network):
         np.testing.assert_allclose(network.get_layer("learns").kernel.numpy(), np.arange(30, 41).mean(), rtol=1e-5)
 
 
-def test_before_swa_begins_the_weights_are_judged_as_they_are(network):
+def test_before_swa_begins_the_weights_are_evaluated_as_they_are(network):
     average = WeightAverage(network, "swa")
     network.get_layer("learns").kernel.assign(np.full((3, 1), 7, np.float32))
     average.add_step(0.74)
@@ -70,25 +70,25 @@ def test_before_swa_begins_the_weights_are_judged_as_they_are(network):
         np.testing.assert_array_equal(network.get_layer("learns").kernel.numpy(), np.full((3, 1), 7))
 
 
-def test_training_goes_on_from_its_own_weights_even_after_a_failure(network):
+def test_training_continues_from_its_own_weights_even_after_a_failure(network):
     average = WeightAverage(network, "ema")
     follow(network, average, 5)
     before = network.get_weights()
 
-    def judge_in_vain() -> None:
+    def fail_in_evaluation() -> None:
         with average.applied(batches):
             changed = [not np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True)]
             assert sum(changed) == 3, "the learning weight, and the statistics of its images"
             raise RuntimeError("judging")
 
     with pytest.raises(RuntimeError, match="judging"):
-        judge_in_vain()
-    for one, other in zip(before, network.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+        fail_in_evaluation()
+    for value, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_it_goes_on_where_it_left_off(network, kind):
+def test_an_average_resumes_where_it_stopped(network, kind):
     straight = WeightAverage(network, kind)
     follow(network, straight, 40)
     broken = WeightAverage(network, kind)
@@ -99,8 +99,8 @@ def test_it_goes_on_where_it_left_off(network, kind):
         first.add_step(step / 40)
     second = WeightAverage(network, kind, averages=first.values, steps=first.steps)
     follow(network, second, 40, begin=34)
-    for one, other in zip(straight.values, second.values, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for value, other in zip(straight.values, second.values, strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 def test_frozen_weights_are_not_followed(network):

@@ -21,14 +21,14 @@ def model() -> keras.Model:
     return keras.Model(images, layers.Dense(3, activation="softmax")(colour))
 
 
-def test_targets_are_the_teachers_answers_for_the_augmented_and_mixed_images(model, noise):
+def test_targets_are_the_teachers_predictions_for_the_augmented_and_mixed_images(model, noise):
     images, labels = noise(20, 16, 16), np.eye(3)[np.arange(20) % 3]
     policy = RandAugment(RandAugmentSettings(num_ops=2, magnitude=0.5))
     augmenter = BatchAugmenter(policy, PairMixing(MixingSettings(name="mixup", alpha=1.0)), seed=0)
     pipeline = BatchPipeline(images, labels, augmenter, batch_size=8)
-    taught = DistillationBatches(pipeline, teacher_from_model(model))
-    batches = list(taught.epoch(1))
-    assert len(batches) == taught.batches_per_epoch == 2
+    distillation = DistillationBatches(pipeline, teacher_from_model(model))
+    batches = list(distillation.epoch(1))
+    assert len(batches) == distillation.batches_per_epoch == 2
     for batch, plain in zip(batches, pipeline.epoch(1), strict=True):
         np.testing.assert_array_equal(batch.images, np.asarray(plain.images))
         np.testing.assert_allclose(batch.targets, model.predict(batch.images, verbose=0), atol=1e-5)

@@ -126,10 +126,9 @@ def test_a_plateau_is_that_of_keras(scores, patience, factor):
     assert mine == pytest.approx(keras_factor(scores, schedule), rel=1e-5)
 
 
-def test_under_a_time_limit_patience_is_the_same_share_of_the_stage():
-    """Ten epochs were planned, the limit leaves twenty shorter ones' worth of history: patience 2 becomes 4 of them."""
-    flat = [0.5] * 20
-    twice_as_many = [one.replace(stage_progress=(index + 1) / 20) for index, one in enumerate(epochs_of(flat))]
+def test_under_a_time_limit_patience_is_the_same_fraction_of_the_stage():
+    """Ten epochs are planned; within the time limit there are twenty shorter ones, so a patience of 2 becomes 4 of them."""
+    twice_as_many = epochs_of([0.5] * 20, planned=20)
     at = [plateau_factor(plateau(), 10, twice_as_many[:count]) for count in (4, 5, 8, 9)]
     assert at == [1.0, 0.5, 0.5, 0.25]
 

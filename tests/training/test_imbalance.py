@@ -24,34 +24,34 @@ def sampled(images: np.ndarray, sampling: str, seed: int = 0, **fields: object):
 
 
 def test_without_sampling_every_image_is_visited_once(images):
-    found = sampled(images, "none")
-    assert found.images is images
-    np.testing.assert_array_equal(found.rows, np.arange(len(LABELS)))
-    np.testing.assert_array_equal(found.class_counts, [12, 5, 1, 0, 8])
+    outcome = sampled(images, "none")
+    assert outcome.images is images
+    np.testing.assert_array_equal(outcome.rows, np.arange(len(LABELS)))
+    np.testing.assert_array_equal(outcome.class_counts, [12, 5, 1, 0, 8])
 
 
 def test_oversampling_keeps_every_image_and_makes_classes_equal(images):
-    found = sampled(images, "oversample")
-    assert found.images is images, "no copies are made"
-    np.testing.assert_array_equal(found.class_counts, [12, 12, 12, 0, 12])
-    visits = np.bincount(found.rows, minlength=len(LABELS))
+    outcome = sampled(images, "oversample")
+    assert outcome.images is images, "no copies are made"
+    np.testing.assert_array_equal(outcome.class_counts, [12, 12, 12, 0, 12])
+    visits = np.bincount(outcome.rows, minlength=len(LABELS))
     assert visits.min() == 1
     for label in np.unique(LABELS):
         assert np.ptp(visits[label == LABELS]) <= 1, "within a class none is visited once more often than another"
 
 
 def test_undersampling_leaves_each_class_as_many_as_the_smallest(images):
-    found = sampled(images, "undersample")
-    np.testing.assert_array_equal(found.class_counts, [1, 1, 1, 0, 1])
-    assert len(set(found.rows)) == len(found.rows)
+    outcome = sampled(images, "undersample")
+    np.testing.assert_array_equal(outcome.class_counts, [1, 1, 1, 0, 1])
+    assert len(set(outcome.rows)) == len(outcome.rows)
 
 
 @pytest.mark.parametrize("sampling", ["oversample", "undersample", "smote", "borderline_smote", "synthesise"])
 def test_a_seed_gives_the_same_set_again(images, sampling):
-    one, same, other = (sampled(images, sampling, seed) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(one.rows, same.rows)
-    np.testing.assert_array_equal(one.images, same.images)
-    assert not (np.array_equal(one.rows, other.rows) and np.array_equal(one.images, other.images))
+    first, same, other = (sampled(images, sampling, seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.rows, same.rows)
+    np.testing.assert_array_equal(first.images, same.images)
+    assert not (np.array_equal(first.rows, other.rows) and np.array_equal(first.images, other.images))
 
 
 @pytest.mark.parametrize("sampling", ["smote", "borderline_smote", "synthesise"])
@@ -61,28 +61,28 @@ def test_made_images_fill_up_the_classes_behind_the_given_ones(images, sampling)
         if sampling == "synthesise"
         else {}
     )
-    found = sampled(images, sampling, **fields)
-    np.testing.assert_array_equal(found.images[: len(images)], images)
-    np.testing.assert_array_equal(found.class_counts, [12, 12, 12, 0, 12])
-    assert found.images.dtype == np.uint8
-    np.testing.assert_array_equal(np.unique(found.rows, return_counts=True)[1], 1)
-    levels = found.images.reshape(len(found.images), -1) // 40
-    made = found.targets.argmax(axis=1)[:, None]
-    assert (levels == made).all(), "what is made of a class has the class's own levels"
+    outcome = sampled(images, sampling, **fields)
+    np.testing.assert_array_equal(outcome.images[: len(images)], images)
+    np.testing.assert_array_equal(outcome.class_counts, [12, 12, 12, 0, 12])
+    assert outcome.images.dtype == np.uint8
+    np.testing.assert_array_equal(np.unique(outcome.rows, return_counts=True)[1], 1)
+    levels = outcome.images.reshape(len(outcome.images), -1) // 40
+    synthetic = outcome.targets.argmax(axis=1)[:, None]
+    assert (levels == synthetic).all(), "what is made of a class has the class's own levels"
 
 
 def test_a_blend_lies_between_two_images_of_its_class(images):
-    made, made_labels = smote_images(images, LABELS, np.random.default_rng(0), borderline=False)
-    for image, label in zip(made.astype(float), made_labels, strict=True):
-        own = images[label == LABELS].astype(float).reshape(-1, image.size)
+    synthetic, synthetic_labels = smote_images(images, LABELS, np.random.default_rng(0), borderline=False)
+    for image, label in zip(synthetic.astype(float), synthetic_labels, strict=True):
+        members = images[label == LABELS].astype(float).reshape(-1, image.size)
         between = False
-        for base in own:
-            for partner in own:
+        for base in members:
+            for partner in members:
                 step = partner - base
                 length = float(step @ step)
-                share = float((image.ravel() - base) @ step) / length if length else 0.0
-                away = np.abs(base + share * step - image.ravel()).max()
-                between = between or (away <= 0.75 and -0.01 <= share <= 1.01)
+                fraction = float((image.ravel() - base) @ step) / length if length else 0.0
+                away = np.abs(base + fraction * step - image.ravel()).max()
+                between = between or (away <= 0.75 and -0.01 <= fraction <= 1.01)
         assert between
 
 
@@ -96,18 +96,18 @@ def test_borderline_smote_blends_only_images_near_another_class():
 
     images = np.concatenate([level(20, 30), level(200, 30), level(110, 20), level(200, 6)])
     labels = np.repeat([0, 1, 2], [30, 30, 26])
-    made, made_labels = smote_images(images, labels, np.random.default_rng(0), borderline=True)
-    assert made_labels.tolist() == [2, 2, 2, 2]
-    assert made.min() >= 198
+    synthetic, synthetic_labels = smote_images(images, labels, np.random.default_rng(0), borderline=True)
+    assert synthetic_labels.tolist() == [2, 2, 2, 2]
+    assert synthetic.min() >= 198
     anywhere, _ = smote_images(images, labels, np.random.default_rng(0), borderline=False)
     assert anywhere.min() < 120
 
 
 def test_a_single_image_is_repeated(images):
-    made, made_labels = smote_images(images, LABELS, np.random.default_rng(0), borderline=False)
+    synthetic, synthetic_labels = smote_images(images, LABELS, np.random.default_rng(0), borderline=False)
     alone = images[LABELS == 2][0]
-    assert (made_labels == 2).sum() == 11
-    assert (made[made_labels == 2] == alone).all()
+    assert (synthetic_labels == 2).sum() == 11
+    assert (synthetic[synthetic_labels == 2] == alone).all()
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])
@@ -116,10 +116,10 @@ def test_nearest_rows_are_those_of_scikit_learn(count):
 
     rng = np.random.default_rng(count)
     points = rng.normal(size=(700, 4)).astype(np.float32)
-    own = rng.permutation(700)[:600]
-    found = nearest_neighbours(points[own], points, count, self_index=own)
-    reference = NearestNeighbors(n_neighbors=count + 1).fit(points).kneighbors(points[own])[1][:, 1:]
-    np.testing.assert_array_equal(found, reference)
+    members = rng.permutation(700)[:600]
+    outcome = nearest_neighbours(points[members], points, count, self_index=members)
+    reference = NearestNeighbors(n_neighbors=count + 1).fit(points).kneighbors(points[members])[1][:, 1:]
+    np.testing.assert_array_equal(outcome, reference)
 
 
 def test_no_more_neighbours_than_there_are():

@@ -40,46 +40,48 @@ INVERTED = [{"operation": "invert"}]
 
 
 def test_offline_images_come_beside_the_originals():
-    given_set = shades(40)
+    original_set = shades(40)
     offline = Offline.model_validate({"fraction": 0.5, "steps": INVERTED})
-    made = with_offline_images(given_set, offline, "bloodauto", np.random.default_rng(0))
-    assert made.images.shape[0] == 60
-    np.testing.assert_array_equal(made.rows, np.arange(60))
-    np.testing.assert_array_equal(made.images[:40], given_set.images)
-    sources = (255 - made.images[40:, 0, 0, 0]) // 2
+    augmented = with_offline_images(original_set, offline, "bloodauto", np.random.default_rng(0))
+    assert augmented.images.shape[0] == 60
+    np.testing.assert_array_equal(augmented.rows, np.arange(60))
+    np.testing.assert_array_equal(augmented.images[:40], original_set.images)
+    sources = (255 - augmented.images[40:, 0, 0, 0]) // 2
     assert len(set(sources.tolist())) == 20
-    np.testing.assert_array_equal(made.targets[40:], given_set.targets[sources])
+    np.testing.assert_array_equal(augmented.targets[40:], original_set.targets[sources])
 
 
-def test_offline_images_take_the_places_of_what_they_were_made_of():
-    given_set = shades(40)
+def test_offline_images_replace_the_images_they_were_made_of():
+    original_set = shades(40)
     offline = Offline.model_validate({"fraction": 0.25, "keep_originals": False, "steps": INVERTED})
-    made = with_offline_images(given_set, offline, "bloodauto", np.random.default_rng(0))
-    sources = (255 - made.images[40:, 0, 0, 0]) // 2
-    assert sorted([*made.rows[:-10].tolist(), *sources.tolist()]) == list(range(40))
-    np.testing.assert_array_equal(made.rows[-10:], np.arange(40, 50))
+    augmented = with_offline_images(original_set, offline, "bloodauto", np.random.default_rng(0))
+    sources = (255 - augmented.images[40:, 0, 0, 0]) // 2
+    assert sorted([*augmented.rows[:-10].tolist(), *sources.tolist()]) == list(range(40))
+    np.testing.assert_array_equal(augmented.rows[-10:], np.arange(40, 50))
 
 
 def test_more_than_all_images_are_made_evenly_and_mixed_labels_are_kept():
-    given_set = shades(30, classes=30)
+    original_set = shades(30, classes=30)
     offline = Offline.model_validate({"fraction": 2.5, "steps": INVERTED, "mixing": {"name": "mixup", "alpha": 1.0}})
-    made = with_offline_images(given_set, offline, "bloodauto", np.random.default_rng(0))
-    assert len(made.rows) == 30 + 75
-    levels = 255 - made.images[30:].astype(float).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(levels, made.targets[30:] @ (2.0 * np.arange(30)), atol=0.51)
-    assert (made.targets[30:].max(axis=1) < 0.99).mean() > 0.7
+    augmented = with_offline_images(original_set, offline, "bloodauto", np.random.default_rng(0))
+    assert len(augmented.rows) == 30 + 75
+    levels = 255 - augmented.images[30:].astype(float).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(levels, augmented.targets[30:] @ (2.0 * np.arange(30)), atol=0.51)
+    assert (augmented.targets[30:].max(axis=1) < 0.99).mean() > 0.7
     # Before mixing each image was used two or three times, and mixing only moves shares about.
-    np.testing.assert_allclose(made.targets[30:].sum(), 75, rtol=1e-5)
+    np.testing.assert_allclose(augmented.targets[30:].sum(), 75, rtol=1e-5)
 
 
 def test_synthesis_fills_classes_up_within_the_class():
     labels = np.array([0] * 30 + [1] * 11 + [2] * 1)
     images = np.broadcast_to((100 * labels[:, None, None, None]).astype(np.uint8), (42, 6, 6, 3)).copy()
     flips = Augmentation.model_validate({"steps": [{"operation": "flip_horizontal", "rate": 0.5}]}).steps
-    made, made_labels = synthesised_images(images, labels, ClassSynthesis(steps=flips), np.random.default_rng(0))
-    np.testing.assert_array_equal(np.bincount(np.concatenate([labels, made_labels])), [30, 30, 30])
-    np.testing.assert_array_equal(made.reshape(len(made), -1).min(axis=1), 100 * made_labels)
-    np.testing.assert_array_equal(made.reshape(len(made), -1).max(axis=1), 100 * made_labels)
+    augmented, augmented_labels = synthesised_images(
+        images, labels, ClassSynthesis(steps=flips), np.random.default_rng(0)
+    )
+    np.testing.assert_array_equal(np.bincount(np.concatenate([labels, augmented_labels])), [30, 30, 30])
+    np.testing.assert_array_equal(augmented.reshape(len(augmented), -1).min(axis=1), 100 * augmented_labels)
+    np.testing.assert_array_equal(augmented.reshape(len(augmented), -1).max(axis=1), 100 * augmented_labels)
     again = synthesised_images(images, labels, ClassSynthesis(), np.random.default_rng(5))[0]
     np.testing.assert_array_equal(
         again, synthesised_images(images, labels, ClassSynthesis(), np.random.default_rng(5))[0]
@@ -91,21 +93,21 @@ def pipeline_of(recipe: Recipe, stage: int, train_set: TrainingSet) -> BatchPipe
     return stage_pipeline(recipe, stage, train_set, images_per_epoch=len(train_set.rows), seed=3, num_threads=0)
 
 
-def test_a_stages_own_block_takes_the_place_of_the_recipes():
+def test_the_augmentation_of_a_stage_replaces_the_recipes():
     stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
     recipe = recipe_with(
         augmentation={"orientation": False, "steps": INVERTED},
         stages=[stage, {**stage, "augmentation": {"orientation": False}}],
         batch_size=10,
     )
-    given_set = shades(40)
-    first, second = (next(pipeline_of(recipe, index, given_set).epoch(1)) for index in (0, 1))
+    original_set = shades(40)
+    first, second = (next(pipeline_of(recipe, index, original_set).epoch(1)) for index in (0, 1))
     assert augmentation_of_stage(recipe, 1).steps == ()
     assert first.images.min() > 255 - 80
     assert second.images.max() < 80
 
 
-def test_stages_that_share_a_block_share_what_it_made_and_others_do_not():
+def test_stages_with_the_same_augmentation_have_the_same_offline_images():
     stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
     offline = {"fraction": 1.0, "keep_originals": False, "steps": [{"operation": "noise", "magnitude": 1.0}]}
     shared = {"orientation": False, "offline": offline}
@@ -125,13 +127,13 @@ def test_tensorflow_gets_the_pipelines_batches_and_tunes_nothing():
     pipeline = pipeline_of(recipe_with(batch_size=10), 0, shades(40))
     dataset = as_tf_dataset(pipeline.epoch(1))
     assert dataset.options().autotune.enabled is False
-    found, expected = list(dataset.as_numpy_iterator()), list(pipeline.epoch(1))
-    assert len(found) == len(expected) == 4
-    for one, other in zip(found, expected, strict=True):
-        assert isinstance(one, tuple)
-        assert [part.dtype for part in one] == [np.uint8, np.float32, np.float32]
-        for part, wanted in zip(one, other, strict=True):
-            np.testing.assert_array_equal(part, wanted)
+    batches, expected = list(dataset.as_numpy_iterator()), list(pipeline.epoch(1))
+    assert len(batches) == len(expected) == 4
+    for batch, other in zip(batches, expected, strict=True):
+        assert isinstance(batch, tuple)
+        assert [part.dtype for part in batch] == [np.uint8, np.float32, np.float32]
+        for part, expected_part in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(part, expected_part)
 
 
 def test_an_epoch_is_as_long_whatever_is_made_and_visits_all_of_it_in_turn():
@@ -169,7 +171,7 @@ def test_mixing_blends_or_patches(name):
     assert (spread == 200).any() == (name != "mixup")
 
 
-def test_a_sheet_shows_what_is_made_where_something_is():
+def test_a_preview_shows_offline_and_synthetic_images():
     inverted = {"fraction": 0.5, "keep_originals": False, "steps": INVERTED}
     stage = {"epochs": 1, "optimizer": {"learning_rate": 0.1}}
     recipe = recipe_with(
@@ -201,8 +203,8 @@ def test_processes_make_the_same_batches_of_a_stage_and_take_no_core_from_a_smal
     alone = stage_pipeline(recipe, 0, shades(40), **settings)
     together = stage_pipeline(recipe, 0, shades(40), num_processes=1, **settings)
     for left, right in zip(alone.epoch(2), together.epoch(2), strict=True):
-        for one, other in zip(left, right, strict=True):
-            np.testing.assert_array_equal(one, other)
+        for batch, other in zip(left, right, strict=True):
+            np.testing.assert_array_equal(batch, other)
     together.close()
     assert [num_augmentation_processes(cores, on_gpu=False) for cores in (1, 2, 4, 16)] == [0, 0, 0, 2]
     assert [num_augmentation_processes(cores, on_gpu=True) for cores in (1, 2, 4)] == [0, 1, 3]

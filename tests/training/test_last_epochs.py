@@ -30,9 +30,9 @@ def _train(recipe, fold_data, folder, options=OPTIONS):
         ({"schedule": {"name": "constant"}, "restore_best": False}, False),
     ],
 )
-def test_averaging_is_tried_where_the_rate_stays_high_and_the_recipe_leaves_it_open(fields, wanted):
+def test_averaging_is_tried_where_the_rate_stays_high_and_the_recipe_leaves_it_open(fields, expected):
     stage = Stage.model_validate({"epochs": 4, "optimizer": {"name": "adam", "learning_rate": 1e-3}, **fields})
-    assert may_gain_from_averaging(stage) is wanted
+    assert may_gain_from_averaging(stage) is expected
 
 
 @pytest.mark.slow
@@ -53,8 +53,8 @@ def test_what_is_better_is_kept_and_a_repeated_end_keeps_the_same(fold_data, rec
     again = _train(recipe, fold_data, tmp_path)
     assert again.averaged_epochs is not None
     assert again.averaged_epochs.objective == pytest.approx(averaged.objective, abs=0.03)
-    for one, other in zip(kept, NetworkWeights.read(tmp_path / "best.npz").weights, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    for value, other in zip(kept, NetworkWeights.read(tmp_path / "best.npz").weights, strict=True):
+        np.testing.assert_allclose(value, other, rtol=1e-3, atol=1e-4)
 
     plain = _train(recipe, fold_data, tmp_path / "plain", TrainOptions(objective="accuracy"))
     assert plain.averaged_epochs is None
@@ -73,5 +73,5 @@ def test_the_average_has_the_mean_weights_of_the_last_epochs(fold_data, recipe_o
     assert saved is not None
     assert averaged.epochs == 3
     kept = NetworkWeights.read(tmp_path / "best.npz").weights
-    of_average = [any(np.array_equal(one, other) for other in kept) for one in saved.averages]
+    of_average = [any(np.array_equal(value, other) for other in kept) for value in saved.averages]
     assert all(of_average) is averaged.adopted

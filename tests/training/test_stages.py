@@ -63,30 +63,30 @@ def test_whatever_a_stage_remembers_survives_a_kill(fold_data, tiny_of, stage_of
         if report.epoch == 4:
             shutil.copytree(tmp_path / "straight", tmp_path / "broken")
     resumed = run(recipe, fold_data, tmp_path / "broken")
-    one, other = reports[-1], resumed.history[-1]
+    value, other = reports[-1], resumed.history[-1]
     assert len(resumed.history) == 5
-    assert one.learning_rate == pytest.approx(other.learning_rate, rel=1e-6)
-    assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+    assert value.learning_rate == pytest.approx(other.learning_rate, rel=1e-6)
+    assert value.train_loss == pytest.approx(other.train_loss, rel=1e-3)
     ends = [Checkpoint.read(tmp_path / name / "checkpoint.npz").weights for name in ("straight", "broken")]
-    for one, other in zip(*ends, strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-3)
+    for value, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(value, other, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_what_is_judged_and_kept_is_the_average(fold_data, tiny_of, stage_of, tmp_path, kind):
+def test_the_average_is_evaluated_and_kept(fold_data, tiny_of, stage_of, tmp_path, kind):
     recipe = tiny_of([stage_of(epochs=2, weight_averaging=kind, restore_best=False)])
     steps = epochs_of(recipe, fold_data, tmp_path)
     next(steps)
     middle = Checkpoint.read(tmp_path / "checkpoint.npz")
     kept = NetworkWeights.read(tmp_path / "best.npz").weights
-    differ = [not np.array_equal(one, other) for one, other in zip(middle.weights, kept, strict=True)]
+    differ = [not np.array_equal(value, other) for value, other in zip(middle.weights, kept, strict=True)]
     assert all(differ) if kind == "ema" else not any(differ), "an swa begins in the last quarter"
     assert bool(middle.averages) is (kind == "ema")
     next(steps)
     end = Checkpoint.read(tmp_path / "checkpoint.npz")
     kept = NetworkWeights.read(tmp_path / "best.npz").weights
-    for one, other in zip(end.weights, kept, strict=True):
-        np.testing.assert_array_equal(one, other, err_msg="what comes after a stage starts from its average")
+    for value, other in zip(end.weights, kept, strict=True):
+        np.testing.assert_array_equal(value, other, err_msg="what comes after a stage starts from its average")
     with pytest.raises(StopIteration) as ended:
         next(steps)
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
@@ -117,7 +117,7 @@ def test_the_next_stage_starts_from_the_best_epoch_or_the_last(fold_data, tiny_o
     best = int(np.argmin(losses))
     assert best < 3, f"the test needs an earlier best epoch, got losses {losses}"
     same_as_best = all(
-        np.array_equal(one, other) for one, other in zip(saved[3].weights, saved[best].weights, strict=True)
+        np.array_equal(value, other) for value, other in zip(saved[3].weights, saved[best].weights, strict=True)
     )
     assert same_as_best is restore
     assert saved[3].stage == 1
@@ -141,7 +141,7 @@ def test_low_layers_move_less(fold_data, tiny_of, stage_of, tmp_path):
     network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
     start, end = network.get_weights(), NetworkWeights.read(tmp_path / "best.npz").weights
     steps = len(fold_data.train_index) // 16
-    first, last = (float(np.abs(end[place] - start[place]).max()) for place in (0, -1))
+    first, last = (float(np.abs(end[position] - start[position]).max()) for position in (0, -1))
     assert 0 < first <= 1.05 * steps * 1e-3 * 0.1**2
     assert last > 20 * first
 

@@ -47,7 +47,7 @@ def rich(recipe_of, stage_of):
 
 
 @pytest.mark.slow
-def test_stopped_in_a_stage_of_made_images_it_goes_on_to_the_same_end(rich, fold_data, tmp_path):
+def test_a_training_stopped_in_a_stage_with_offline_images_resumes_to_the_same_end(rich, fold_data, tmp_path):
     straight = losses(rich, fold_data, tmp_path / "straight")
     assert len(straight) == 3
     steps = len(fold_data.train_index) // 59
