@@ -130,7 +130,10 @@ def synth(
     site: Annotated[str, option("--site", "Simulated site: lab_a, lab_b or lab_c.", example="--site lab_b")] = "lab_a",
     seed: Seed = 0,
     image_size_px: Annotated[
-        int, option("--image-size-px", "Side of the images.", unit="pixels", example="--image-size-px 64")
+        int,
+        option(
+            "--image-size-px", "Side of the images.", unit="pixels", example="--image-size-px 64", short="--image-size"
+        ),
     ] = 96,
     duplicates: Annotated[
         float,

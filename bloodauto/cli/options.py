@@ -30,6 +30,7 @@ def option(
     unit: str = "",
     default: str | None = None,
     min: float | None = None,  # Typer's own name
+    short: str | None = None,
 ) -> Any:
     """Declares an option whose help says what it does, its unit, its default and an example.
 
@@ -40,14 +41,16 @@ def option(
         unit: Unit of a number; empty for anything else.
         default: Text of the default where the parameter's own default does not say it; None shows the parameter's.
         min: Smallest number.
+        short: A second, shorter form of the name; None: there is none.
 
     Returns:
         A Typer option.
     """
     unit_text = f" Unit: {unit}." if unit else ""
     default_text = f" Default: {default}." if default is not None else ""
+    names = (name,) if short is None else (name, short)
     return typer.Option(
-        name, help=f"{text}{unit_text}{default_text} Example: {example}.", show_default=default is None, min=min
+        *names, help=f"{text}{unit_text}{default_text} Example: {example}.", show_default=default is None, min=min
     )
 
 
@@ -100,6 +103,7 @@ ImageSize = Annotated[
         unit="pixels",
         default="chosen from the images",
         example="--image-size-px 96",
+        short="--image-size",
     ),
 ]
 Cleaning = Annotated[
