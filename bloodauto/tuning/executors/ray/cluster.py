@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    # Ray gives workers niceness 15: beside any other program they get almost no time, while the budget is charged.
+    "RAY_worker_niceness": "0",
 }
 
 
