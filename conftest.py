@@ -70,7 +70,7 @@ def _process_state() -> dict[str, Any]:
 def _doctest_folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs a doctest in an empty folder; a slow one finds data, a recipe, a space and a finished search there.
 
-    A slow doctest also checks that the process is left as it was.
+    A workflow's doctest also checks that the process is left as it was.
     """
     if not isinstance(request.node, DoctestItem):
         yield
@@ -87,7 +87,9 @@ def _doctest_folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     assert bloodauto.search
     before = _process_state()
     yield
-    assert _process_state() == before
+    # Others import libraries at their first call, which add filters of their own.
+    if request.node.name.startswith("bloodauto.workflows."):
+        assert _process_state() == before
 
 
 def _fill(folder: Path, request: pytest.FixtureRequest) -> None:
