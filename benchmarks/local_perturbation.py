@@ -119,7 +119,6 @@ def _gain(
             pruning=plan_pruning("successive_halving", max_epochs=_EPOCHS),
             settings=settings,
             initial=(("initial", initial),),
-            clock=executor.clock,
             constants=SchedulerConstants(local_perturbation_fraction=local_perturbation_fraction),
         )
         executor.execute(scheduler, account.reserve_workers(settings.workers))

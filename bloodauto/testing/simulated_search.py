@@ -168,7 +168,6 @@ class SimulatedSearch:
             pruning=plan_pruning(self.pruner, max_epochs=MAX_EPOCHS, constants=self.constants),
             settings=self.settings,
             initial=self.initial,
-            clock=self.clock,
             constants=self.constants,
             budget_constants=self.budget_constants,
         )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from bloodauto.clock import Clock
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.space import SearchSpace
 from bloodauto.run.artifacts import EpochReport
@@ -70,7 +69,7 @@ class _OpenTraining:
 class Scheduler:
     """Decides which training each worker slot does next, and when trainings stop.
 
-    It knows the study, the space, the ledger and a clock. It knows no process, no Ray and no TensorFlow. An executor asks it
+    It knows the study, the space, the ledger and its clock. It knows no process, no Ray and no TensorFlow. An executor asks it
     for assignments and tells it what happens.
 
     Until some trial has completed, every training has a time limit within which its schedule ends: however small the budget,
@@ -83,7 +82,6 @@ class Scheduler:
         costs: Predicts seconds; the scheduler lets it observe every training.
         ledger: Charged for what the slots do.
         settings: What the search was asked for.
-        clock: The ledger's clock.
         constants: How decisions are made.
         budget_constants: How the budget is divided.
 
@@ -100,12 +98,11 @@ class Scheduler:
         costs: CostModel,
         ledger: Ledger,
         settings: SchedulerSettings,
-        clock: Clock,
         constants: SchedulerConstants = SCHEDULER_CONSTANTS,
         budget_constants: BudgetConstants = BUDGET_CONSTANTS,
     ) -> None:
         self._study, self._suggester, self._pruner = study, suggester, pruner
-        self._costs, self._ledger, self._clock = costs, ledger, clock
+        self._costs, self._ledger, self._clock = costs, ledger, ledger.clock
         self._settings, self._constants, self._budget_constants = settings, constants, budget_constants
         self._refits = RefitQueue(costs, settings, constants)
         self._open_trainings: dict[str, _OpenTraining] = {}
@@ -129,7 +126,6 @@ class Scheduler:
         pruning: Pruning,
         settings: SchedulerSettings,
         initial: Sequence[tuple[str, Recipe]],
-        clock: Clock,
         constants: SchedulerConstants = SCHEDULER_CONSTANTS,
         budget_constants: BudgetConstants = BUDGET_CONSTANTS,
     ) -> Self:
@@ -142,7 +138,6 @@ class Scheduler:
             pruning: The pruner and its rungs.
             settings: What the search was asked for.
             initial: Name and recipe of the initial configurations, in order; each must be in the space.
-            clock: The ledger's clock.
             constants: How decisions are made.
             budget_constants: How the budget is divided.
         """
@@ -154,7 +149,6 @@ class Scheduler:
             costs=costs,
             ledger=ledger,
             settings=settings,
-            clock=clock,
             constants=constants,
             budget_constants=budget_constants,
         )

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable
 
-from bloodauto.clock import SYSTEM_CLOCK, Clock
 from bloodauto.errors import RunError
 from bloodauto.models.device import Device, cached_device_settings
 from bloodauto.training.session import TrainingData
@@ -54,9 +53,7 @@ def make_executor(plan: SearchPlan, *, address: str | None, on_tick: Callable[[S
     )
 
 
-def run_trainings(
-    plan: SearchPlan, study: StudyRecord, account: BudgetAccount, executor: Executor, clock: Clock = SYSTEM_CLOCK
-) -> bool:
+def run_trainings(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, executor: Executor) -> bool:
     """Runs trials and refits until the budget for trainings is spent.
 
     The slots of all workers are reserved meanwhile. Afterwards the driver's slot is, so that the caller can finalize the search.
@@ -66,7 +63,6 @@ def run_trainings(
         study: Its trials so far.
         account: Pays for it.
         executor: Runs the trainings.
-        clock: The account's clock.
 
     Returns:
         False when the user interrupted. Open trials then stay open, and a later session resumes them.
@@ -92,7 +88,6 @@ def run_trainings(
                 objectives=settings.objectives,
             ),
             initial=plan.initial.in_space,
-            clock=clock,
         )
         if not scheduler.is_budget_exhausted:
             completed = executor.execute(scheduler, slots)

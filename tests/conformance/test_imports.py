@@ -222,20 +222,6 @@ LATE_IMPORTS = {
     "transforms/keras_cv_engine.py": "keras-cv is an optional dependency",
 }
 
-#: Packages that do not keep a rule yet. Whoever mends a package removes its line.
-PENDING_SHORT_MODULES = {
-    "tuning",
-    #
-}
-PENDING_LONG_FUNCTIONS = {
-    "tuning",
-    #
-}
-PENDING_FUNCTION_IMPORTS = {
-    "tuning",
-    #
-}
-
 
 def _path_in_package(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
@@ -305,9 +291,7 @@ def test_modules_are_no_overflow():
     """A module of a few lines usually belongs where its names are used."""
     lengths = {_path_in_package(path): _num_lines(path) for path in FILES if path.name != "__init__.py"}
     short = {
-        file: length
-        for file, length in lengths.items()
-        if length < MIN_MODULE_LINES and file not in SHORT_MODULES and part_of(file) not in PENDING_SHORT_MODULES
+        file: length for file, length in lengths.items() if length < MIN_MODULE_LINES and file not in SHORT_MODULES
     }
     assert short == {}
 
@@ -317,7 +301,7 @@ def test_functions_stay_short():
     wrong = [
         str(size)
         for size in all_function_sizes()
-        if part_of(size.file) not in PENDING_LONG_FUNCTIONS and not _is_command(size)
+        if not _is_command(size)
         if size.num_lines > MAX_FUNCTION_LINES
         or (size.num_parameters > MAX_PARAMETERS and (size.file, size.name) not in MANY_KEYWORDS)
     ]
@@ -337,7 +321,6 @@ def test_imports_are_at_the_top():
         for imported in all_imports()
         if imported.when == "function"
         and part_of(imported.file) not in {"cli", "__init__"}
-        and part_of(imported.file) not in PENDING_FUNCTION_IMPORTS
         and imported.file not in LATE_IMPORTS
     ]
     assert not wrong, "\n".join(wrong)

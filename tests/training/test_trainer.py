@@ -228,7 +228,9 @@ def test_a_time_limit_ends_the_training_with_its_learning_rate_decayed(fold_data
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * 99])
 def test_a_damaged_checkpoint_is_a_clear_error(fold_data, recipe_of, tmp_path, damage):
     (tmp_path / "checkpoint.npz").write_bytes(damage(b"PK\x03\x04" + bytes(400)))
-    with pytest.raises(RunError, match=r"checkpoint\.npz: expected .*could not read it.*Delete it to start this training over"):
+    with pytest.raises(
+        RunError, match=r"checkpoint\.npz: expected .*could not read it.*Delete it to start this training over"
+    ):
         run(recipe_of(), fold_data, tmp_path)
 
 

@@ -47,7 +47,7 @@ def open_account(plan: SearchPlan, folder: Path, executor: SimulatedExecutor) ->
 def test_a_session_trains_inside_the_budget_and_leaves_the_driver_to_pay(plan: SearchPlan, tmp_path: Path) -> None:
     executor, study = SimulatedExecutor(generated_curves()), open_study(plan, tmp_path)
     account = open_account(plan, tmp_path, executor)
-    assert run_trainings(plan, study, account, executor, executor.clock)
+    assert run_trainings(plan, study, account, executor)
     assert account.ledger.is_reserved(DRIVER_SLOT)
     assert account.ledger.devices == plan.settings.devices_per_worker
     account.close()
@@ -66,10 +66,10 @@ class NeverExecuted:
 def test_a_spent_budget_starts_no_worker(plan: SearchPlan, tmp_path: Path) -> None:
     executor, study = SimulatedExecutor(generated_curves()), open_study(plan, tmp_path)
     account = open_account(plan, tmp_path, executor)
-    run_trainings(plan, study, account, executor, executor.clock)
+    run_trainings(plan, study, account, executor)
     account.close()
     account = open_account(plan, tmp_path, executor)
-    assert run_trainings(plan, open_study(plan, tmp_path), account, NeverExecuted(), executor.clock)
+    assert run_trainings(plan, open_study(plan, tmp_path), account, NeverExecuted())
     account.close()
 
 
@@ -78,7 +78,7 @@ def test_a_failure_that_every_training_would_have_is_an_error(plan: SearchPlan, 
     executor, study = SimulatedExecutor(generated_curves(), machine), open_study(plan, tmp_path)
     account = open_account(plan, tmp_path, executor)
     with pytest.raises(RunError, match="the search was given up: simulated"):
-        run_trainings(plan, study, account, executor, executor.clock)
+        run_trainings(plan, study, account, executor)
     account.close()
     assert account.ledger.devices == 0
 
@@ -93,6 +93,6 @@ class Interrupted(SimulatedExecutor):
 def test_an_interrupted_session_leaves_its_trials_open(plan: SearchPlan, tmp_path: Path) -> None:
     executor, study = Interrupted(generated_curves()), open_study(plan, tmp_path)
     account = open_account(plan, tmp_path, executor)
-    assert not run_trainings(plan, study, account, executor, executor.clock)
+    assert not run_trainings(plan, study, account, executor)
     account.close()
     assert any(trial.outcome is None for trial in study.attributes().values())

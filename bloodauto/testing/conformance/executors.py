@@ -194,7 +194,6 @@ class _Search:
             pruning=plan_pruning("successive_halving", max_epochs=MAX_EPOCHS),
             settings=settings,
             initial=(),
-            clock=self.harness.clock,
             # A hanging training is to be noticed within the test's time.
             budget_constants=BudgetConstants(
                 min_heartbeat_timeout_seconds=self.harness.start_seconds,

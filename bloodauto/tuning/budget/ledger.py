@@ -56,13 +56,16 @@ class Ledger:
         budget_device_seconds: How much may be spent; may be infinite.
         clock: Measures the time that is charged.
 
+    Attributes:
+        clock: The same.
+
     Raises:
         RunError: The file is no ledger of this version.
     """
 
     def __init__(self, file: LedgerFile, *, budget_device_seconds: float, clock: Clock) -> None:
         self.budget_device_seconds = budget_device_seconds
-        self._file, self._clock = file, clock
+        self._file, self.clock = file, clock
         self._lock = threading.RLock()
         self._slots: dict[str, _OpenSlot] = {}
         self._last_heartbeat = float("-inf")
@@ -94,7 +97,7 @@ class Ledger:
         self._by_phase[phase] = self.charged_for(phase) + device_seconds
         self._file.append(
             LedgerCharge(
-                at_unix=self._clock.wall(),
+                at_unix=self.clock.wall(),
                 phase=phase,
                 device_seconds=device_seconds,
                 spent_device_seconds=round(self._charged, _DECIMALS),
@@ -111,7 +114,7 @@ class Ledger:
     @_synchronized
     def spent_device_seconds(self) -> float:
         """All charges, and what the open slots have run up since theirs."""
-        now = self._clock.now()
+        now = self.clock.now()
         return self._charged + sum(slot.devices * (now - slot.charged_until) for slot in self._slots.values())
 
     @property
@@ -145,7 +148,7 @@ class Ledger:
             phase: What they are charged to.
         """
         assert slot not in self._slots, f"slot {slot} is reserved already"
-        self._slots[slot] = _OpenSlot(devices, phase, self._clock.now())
+        self._slots[slot] = _OpenSlot(devices, phase, self.clock.now())
         self.heartbeat(force=True)
 
     @_synchronized
@@ -191,7 +194,7 @@ class Ledger:
             self.release(slot)
 
     def _charge(self, slot: _OpenSlot) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         self._write(slot.phase, slot.devices * (now - slot.charged_until))
         slot.charged_until = now
 
@@ -202,7 +205,7 @@ class Ledger:
         Args:
             force: Whether to note it now.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         if not force and now - self._last_heartbeat < HEARTBEAT_SECONDS:
             return
         self._last_heartbeat = now

@@ -119,7 +119,10 @@ def test_overrides_accumulate_where_they_are_cumulative(base: Path) -> None:
             "  - {name: a}\n  - name: b\n    overrides:\n      batch_size: 0\n",
             "ablation.yaml:7: batch_size: expected at least 1",
         ),
-        ("  - {name: a}\n  - {name: b, published: 0.5}\n", "published_metric: expected the name of the published metric"),
+        (
+            "  - {name: a}\n  - {name: b, published: 0.5}\n",
+            "published_metric: expected the name of the published metric",
+        ),
         ("  - {name: a}\n  - {name: ../b}\n", "variants.1.name"),
         ("  - {name: a}\n  - {nam: b}\n", "variants.1.nam: no such field; did you mean 'name'?"),
     ],
