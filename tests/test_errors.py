@@ -15,8 +15,8 @@ def test_the_docstring_draws_every_class_with_its_exit_code(kind: type[Bloodauto
     assert errors.__doc__ is not None
     lines = [line for line in errors.__doc__.splitlines() if kind.__name__ in line.split()]
     assert len(lines) == 1
-    words = lines[0].split()
-    assert words[words.index("code") + 1] == str(kind.exit_code)
+    sentence = lines[0].split()
+    assert sentence[sentence.index("code") + 1] == str(kind.exit_code)
 
 
 def test_what_the_user_can_mend_has_an_exit_code_of_its_own() -> None:

@@ -236,7 +236,7 @@ def _get(url: str) -> bytes:
     # Proxies of the environment must not come between this machine and itself.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=30) as answer:
-            return bytes(answer.read())
+        with opener.open(url, timeout=30) as response:
+            return bytes(response.read())
     except (urllib.error.URLError, TimeoutError) as error:
         raise RunError(f"{url}: the dashboard does not answer as it should ({error}).") from None

@@ -13,7 +13,7 @@ from bloodauto.report.figures.style import plain_figure, plotly_javascript
 from bloodauto.report.markup import Markup, join, tag
 from bloodauto.report.read import read_run
 from bloodauto.report.run_info import RunInfo
-from bloodauto.report.sections import chapters
+from bloodauto.report.sections import write_sections
 from bloodauto.report.sections.run_record import notes
 from bloodauto.report.sections.summary import summary
 from bloodauto.run.directory import RunDirectory
@@ -60,7 +60,7 @@ def render(run: RunInfo, *, written_at: datetime) -> str:
         run: what to show.
         written_at: for the footer.
     """
-    parts = chapters(run)
+    parts = write_sections(run)
     here = Path(__file__).parent
     drawn = {name: plain_figure(figure) for part in parts for name, figure in part.figures}
     scripts = [_script(plotly_javascript()), _script((here / "page.js").read_text(encoding="utf-8"))] if drawn else []

@@ -278,9 +278,9 @@ class RunDirectory:
             return
         version = value.get(VERSION_KEY) if isinstance(value, dict) else None
         if version != RUN_FORMAT_VERSION:
-            found = "none" if version is None else repr(version)
+            received = "none" if version is None else repr(version)
             raise RunError(
-                f"{self.settings}: {VERSION_KEY}: expected {RUN_FORMAT_VERSION}, got {found}: the run was made by another "
+                f"{self.settings}: {VERSION_KEY}: expected {RUN_FORMAT_VERSION}, got {received}: the run was made by another "
                 "version of bloodauto, and runs are not converted. Open it with that version, or start a new run."
             )
 

@@ -53,7 +53,7 @@ class Timing(Record):
 class _Attributes(Record):
     """User attributes as fields. Only fields that were given are written."""
 
-    def _given(self) -> dict[str, Any]:
+    def _without_none(self) -> dict[str, Any]:
         values = self.model_dump(mode="json")
         return {name: values[name] for name in self.model_fields_set}
 
@@ -117,10 +117,10 @@ class TrialAttributes(_Attributes):
 
     def as_user_attrs(self) -> dict[str, Any]:
         """The given attributes as ``optuna.Study.enqueue_trial`` takes them."""
-        given = self._given()
-        if "message" in given:
-            given["message"] = given["message"][:_MAX_MESSAGE_CHARACTERS]
-        return {name: given[name] for name in type(self).model_fields if name in given}
+        fields = self._without_none()
+        if "message" in fields:
+            fields["message"] = fields["message"][:_MAX_MESSAGE_CHARACTERS]
+        return {name: fields[name] for name in type(self).model_fields if name in fields}
 
     @property
     def is_initial(self) -> bool:
@@ -174,5 +174,5 @@ class StudyAttributes(_Attributes):
 
     def write(self, study: optuna.Study) -> None:
         """Sets the attributes that were given to this object; others of the study stay as they are."""
-        for name, value in self._given().items():
+        for name, value in self._without_none().items():
             study.set_user_attr(name, value)

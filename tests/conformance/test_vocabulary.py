@@ -18,20 +18,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Packages whose names are not yet in the field's words. Whoever cleans a package removes its line.
-PENDING = {
-    "bloodauto/report",
-    #
-    "bloodauto/run",
-    #
-    "tests/report",
-    #
-    "tests/run",
-    #
-    "tests",
-    #
-}
-
 #: Retired wherever they are a part of a name (``left_side`` has the parts left and side), with what to write instead.
 RETIRED_PARTS = {
     "answer answers answered answering": "prediction, class probabilities, predict",
@@ -201,14 +187,8 @@ for _file in python_files("bloodauto", "tests", "benchmarks", "examples"):
 
 @pytest.mark.parametrize("package", sorted(_FILES))
 def test_names_have_no_retired_words(package: str) -> None:
-    if package in PENDING:
-        pytest.skip("pending")
     problem_texts = problems(_FILES[package])
     assert not problem_texts, "\n".join(problem_texts)
-
-
-def test_pending_packages_exist() -> None:
-    assert set(_FILES) >= PENDING
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def served(root: Path, temporary: Path) -> Iterator[str]:
 
 
 def get(url: str) -> bytes:
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=20) as answer:
-        return answer.read()
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=20) as response:
+        return response.read()
 
 
 def trials_seen(url: str) -> list[dict]:
@@ -79,12 +79,12 @@ def trials_seen(url: str) -> list[dict]:
 
 def test_once_checks_the_page_and_the_study(finished_run: RunDirectory) -> None:
     before = file_digest(finished_run.study), finished_run.study.stat().st_mtime_ns
-    said: list[str] = []
-    check = serve_dashboard(finished_run.root, 0, once=True, announce=said.append)
+    output: list[str] = []
+    check = serve_dashboard(finished_run.root, 0, once=True, announce=output.append)
     assert check is not None
     assert check.trials == 30
     assert check.script_bytes > 1_000_000, "the page's program comes with the package, not from the network"
-    assert check.url in said[0]
+    assert check.url in output[0]
     assert check.url.startswith(f"http://{HOST}:")
     assert (file_digest(finished_run.study), finished_run.study.stat().st_mtime_ns) == before
     assert sorted(path.name for path in finished_run.root.glob("study.db*")) == ["study.db"]
@@ -103,13 +103,13 @@ def test_new_trials_show_while_a_search_writes_and_the_search_never_waits(tmp_pa
                 time.sleep(0.1)
         finally:
             enough.touch()
-            said, _ = writer.communicate(timeout=30)
+            output, _ = writer.communicate(timeout=30)
         assert writer.returncode == 0, "the search must never be kept from writing"
         assert seen >= 15
         deadline = time.monotonic() + 20
-        while len(trials_seen(url)) < int(said) and time.monotonic() < deadline:
+        while len(trials_seen(url)) < int(output) and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert len(trials_seen(url)) == int(said), "the last trials show, too"
+        assert len(trials_seen(url)) == int(output), "the last trials show, too"
 
 
 def test_the_dashboard_cannot_write(finished_run: RunDirectory, tmp_path: Path) -> None:
@@ -199,15 +199,15 @@ def test_pages_are_not_blank(tmp_path: Path, finished_run: RunDirectory, kind: s
     expected_numbers = 30 if kind == "a whole study" else 0 if kind == "no trial" else 1
     with served(root, tmp_path / "private") as url, browser(1280) as driver:
         assert len(trials_seen(url)) == expected_numbers
-        for page, words in (
+        for page, text_on_page in (
             ("", "bloodauto"),
             ("/studies/1", "bloodauto"),
             ("/studies/1/trials", "Trial"),
         ):
             driver.get(f"{url}/dashboard{page}")
             deadline = time.monotonic() + 20
-            while words not in (text := driver.execute_script("return document.body.innerText")):
-                assert time.monotonic() < deadline, f"{page}: blank, or without {words!r}: {text[:200]!r}"
+            while text_on_page not in (text := driver.execute_script("return document.body.innerText")):
+                assert time.monotonic() < deadline, f"{page}: blank, or without {text_on_page!r}: {text[:200]!r}"
                 time.sleep(0.1)
         if kind == "a whole study":
             driver.get(f"{url}/dashboard/studies/1")
@@ -219,8 +219,8 @@ def test_pages_are_not_blank(tmp_path: Path, finished_run: RunDirectory, kind: s
 
 
 def test_serving_from_another_thread_needs_no_signals(finished_run: RunDirectory) -> None:
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.append(serve_dashboard(finished_run.root, 0, once=True)))
+    result: list[object] = []
+    thread = threading.Thread(target=lambda: result.append(serve_dashboard(finished_run.root, 0, once=True)))
     thread.start()
     thread.join(timeout=30)
-    assert len(found) == 1
+    assert len(result) == 1

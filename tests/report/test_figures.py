@@ -47,10 +47,10 @@ def trial_info(
 
 
 def some_trials(objectives: list[float]) -> tuple[TrialInfo, ...]:
-    return tuple(trial_info(number, "complete", one, device_seconds=10.0) for number, one in enumerate(objectives))
+    return tuple(trial_info(number, "complete", item, device_seconds=10.0) for number, item in enumerate(objectives))
 
 
-def test_progress_places_trials_where_the_ledger_stood(finished_info: RunInfo) -> None:
+def test_progress_shows_trials_at_the_ledgers_sum(finished_info: RunInfo) -> None:
     info = progress.progress_info(finished_info)
     assert isinstance(info, progress.ProgressInfo)
     stood = {charge.phase: charge.spent_device_seconds for charge in finished_info.ledger}
@@ -85,7 +85,7 @@ def test_progress_of_trials_without_any_value_is_drawn(empty: RunInfo) -> None:
     assert set(drawn(progress.draw_progress(info))) == {"failed (1)", "running (1)"}
 
 
-def test_a_trial_that_was_never_started_has_no_place_in_the_progress(empty: RunInfo) -> None:
+def test_a_trial_that_never_started_is_not_in_the_progress(empty: RunInfo) -> None:
     trials = (*some_trials([0.5]), trial_info(1, "out_of_budget", None, device_seconds=0.0))
     info = progress.progress_info(replace(empty, trials=trials))
     assert isinstance(info, progress.ProgressInfo)
@@ -179,11 +179,9 @@ def test_parallel_lines_say_where_a_branch_was_not_taken(finished_info: RunInfo)
 
 def test_parallel_takes_logarithms_where_the_space_does(empty: RunInfo) -> None:
     log = optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True)
-    whole = optuna.distributions.CategoricalDistribution([True, False])
+    flag = optuna.distributions.CategoricalDistribution([True, False])
     trials = tuple(
-        TrialInfo(
-            n, "complete", n / 10, parameters=(Parameter("a.rate", rate, log), Parameter("a.flag", n == 1, whole))
-        )
+        TrialInfo(n, "complete", n / 10, parameters=(Parameter("a.rate", rate, log), Parameter("a.flag", n == 1, flag)))
         for n, rate in enumerate((1e-4, 1e-3, 1e-2))
     )
     info = parallel.parallel_info(replace(empty, trials=trials), ("a.rate", "a.flag"))
@@ -256,7 +254,7 @@ def test_scatter_has_every_trial_with_both_numbers(finished_info: RunInfo) -> No
     info = shift.scatter_info(finished_info)
     assert isinstance(info, shift.ScatterInfo)
     assert {point.trial for point in info.points} == {
-        one.number for one in finished_info.trials if one.objective is not None
+        item.number for item in finished_info.trials if item.objective is not None
     }
     point = next(point for point in info.points if point.trial == 3)
     assert point.clean_accuracy == finished_info.trials[3].clean_accuracy
@@ -297,7 +295,7 @@ def test_risk_is_drawn_with_the_threshold_on_each_curve(finished_info: RunInfo) 
     assert len(points["clean images"].curve.coverage) == 40
 
 
-def test_the_exported_detector_takes_the_place_of_the_abstention_rule(finished_info: RunInfo) -> None:
+def test_the_exported_detector_replaces_the_abstention_rule(finished_info: RunInfo) -> None:
     rng = np.random.default_rng(0)
     ood = OodEvaluation(
         in_domain=make_selective(rng, 512, coverage=0.95, accuracy=0.99),

@@ -40,7 +40,7 @@ def test_shorten_keeps_both_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "label"),
     [
         ("00001", "trial 1"),
         ("00001-fold0-seed3", "trial 1, refit seed 3"),
@@ -50,5 +50,5 @@ def test_shorten_keeps_both_ends() -> None:
         ("12", "12"),
     ],
 )
-def test_trainings_are_named_for_readers(name: str, words: str) -> None:
-    assert training_name(name) == words
+def test_trainings_are_named_for_readers(name: str, label: str) -> None:
+    assert training_name(name) == label

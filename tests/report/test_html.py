@@ -94,7 +94,7 @@ def test_the_summary_says_what_came_out(report: Page, finished_info: RunInfo) ->
         assert chip in text
 
 
-def test_every_chapter_is_there_with_its_content(report: Page) -> None:
+def test_every_section_has_its_content(report: Page) -> None:
     assert "missing" not in report.sections
     assert "resnet18" in report.sections["trials"]
     assert "out_of_memory" in report.sections["failures"]

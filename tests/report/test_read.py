@@ -50,7 +50,7 @@ def test_a_trial_has_what_its_directory_and_the_study_hold(finished_run: RunDire
     assert trial.objective == history[-1].objective
     assert trial.clean_accuracy == history[-1].accuracy
     assert trial.shift_score == history[-1].shift
-    assert {"backbone.name", "stages.1.optimizer.learning_rate"} <= {one.name for one in trial.parameters}
+    assert {"backbone.name", "stages.1.optimizer.learning_rate"} <= {item.name for item in trial.parameters}
     complete = finished_info.trials[0]
     assert complete.result == finished_run.trial(0).result.read()
     assert complete.result is not None

@@ -118,8 +118,8 @@ def test_a_changed_byte_is_noticed(tmp_path):
     path = tmp_path / "best.npz"
     NetworkWeights(weights=variables(3)).write(path)
     data = bytearray(path.read_bytes())
-    place = data.index(variables(3)[1].tobytes())
-    data[place] ^= 1
+    position = data.index(variables(3)[1].tobytes())
+    data[position] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(RunError, match=r"expected a best\.npz of bloodauto"):
         NetworkWeights.read(path)

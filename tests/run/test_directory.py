@@ -24,7 +24,7 @@ def _paths(directory: object) -> list[Path]:
 
 
 @pytest.mark.parametrize("kind", [RunDirectory, TrainingDirectory, ExportDirectory])
-def test_every_file_has_a_place_of_its_own(kind):
+def test_every_file_has_its_own_path(kind):
     paths = _paths(kind(Path("run")))
     assert all(path.is_relative_to("run") for path in paths)
     assert len(set(paths)) == len(paths) >= 6

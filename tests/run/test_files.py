@@ -134,21 +134,21 @@ def test_the_digest_is_sha256(tmp_path):
 # YAML
 
 
-def test_scalars_are_what_they_look_like(tmp_path):
+def test_scalars_have_the_type_of_their_spelling(tmp_path):
     text = (
         "a: 1e-4\nb: 1.0e+3\nc: 7\nd: -2.5\ne: true\nf: ~\ng:\nh: 'on'\ni: 012\nj: 0x10\n"
         "on: on\noff: off\nyes: yes\nno: no\ny: y\ndate: 2020-01-01\nq: '1e-4'\n"
     )
     value = yaml_of(tmp_path, text).value
     numbers = {"a": 1e-4, "b": 1000.0, "c": 7, "d": -2.5, "e": True, "f": None, "g": None, "h": "on", "i": 12, "j": 16}
-    words = {word: word for word in ("on", "off", "yes", "no", "y")}
-    assert value == {**numbers, **words, "date": "2020-01-01", "q": "1e-4"}
+    tokens = {word: word for word in ("on", "off", "yes", "no", "y")}
+    assert value == {**numbers, **tokens, "date": "2020-01-01", "q": "1e-4"}
     kinds = {"a": float, "b": float, "c": int, "d": float, "e": bool, "i": int, "q": str}
     assert {key: type(value[key]) for key in kinds} == kinds
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "reported"),
     [
         ("a: 1\nb: 2\na: 3\n", 3, 'duplicate key "a"'),
         ("a:\n  x: 1\n  x: 2\n", 3, 'duplicate key "x"'),
@@ -170,11 +170,11 @@ def test_scalars_are_what_they_look_like(tmp_path):
         ("a: !!int x\n", 1, "expected a number"),
     ],
 )
-def test_what_is_no_plain_yaml_is_told_with_file_and_line(tmp_path, text, line, told):
+def test_what_is_no_plain_yaml_is_told_with_file_and_line(tmp_path, text, line, reported):
     with pytest.raises(RecipeError) as caught:
         yaml_of(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path / 'given.yaml'}:{line}: ")
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n"])
@@ -219,7 +219,7 @@ def test_very_deep_values_are_an_error(tmp_path):
         yaml_of(tmp_path, "a: " + 2000 * "[" + 2000 * "]")
 
 
-def test_places_fall_back_to_the_nearest_parent(tmp_path):
+def test_locations_fall_back_to_the_nearest_parent(tmp_path):
     document = yaml_of(tmp_path, "a:\n  b:\n    - 1\n    - c: 2\n")
     path = tmp_path / "given.yaml"
     assert document.location("a.b.1.c") == f"{path}:4"

@@ -53,8 +53,8 @@ def budget_info(run: RunInfo) -> BudgetInfo | NoFigure:
 
 def draw_budget(info: BudgetInfo) -> Figure:
     """One bar for each phase, labelled with time and fraction of the whole."""
-    whole = info.spent_device_seconds if info.budget_device_seconds is None else info.budget_device_seconds
-    whole = whole if whole > 0 else 1.0
+    total = info.spent_device_seconds if info.budget_device_seconds is None else info.budget_device_seconds
+    total = total if total > 0 else 1.0
     unit = time_unit(max(seconds for _, seconds in info.rows), info.device)
     figure = base_figure(90 + 34 * len(info.rows), x_title=unit.label)
     figure.add_bar(
@@ -62,7 +62,7 @@ def draw_budget(info: BudgetInfo) -> Figure:
         y=[escape_plotly(phase) for phase, _ in info.rows],
         orientation="h",
         marker={"color": [_colour(phase) for phase, _ in info.rows], "cornerradius": 3},
-        text=[f" {duration(seconds, '')} · {percent(seconds / whole, 0)}" for _, seconds in info.rows],
+        text=[f" {duration(seconds, '')} · {percent(seconds / total, 0)}" for _, seconds in info.rows],
         textposition="outside",
         cliponaxis=False,
         hovertemplate="%{y}: %{text}<extra></extra>",

@@ -103,7 +103,9 @@ def _objective(trial: TrialInfo) -> float:
 
 
 def _axis(name: str, trials: Sequence[TrialInfo]) -> tuple[ParallelAxis, list[_Cell]]:
-    parameters = [next((one for one in trial.parameters if one.name == name), None) for trial in trials]
+    parameters = [
+        next((parameter for parameter in trial.parameters if parameter.name == name), None) for trial in trials
+    ]
     active = [parameter for parameter in parameters if parameter is not None]
     numbers = [parameter.value for parameter in active if _is_number(parameter)]
     is_categorical = any(hasattr(parameter.distribution, "choices") for parameter in active)

@@ -1,4 +1,4 @@
-"""The report's chapters: text, tables and the places of figures."""
+"""The report's sections: text, tables and the places of figures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from bloodauto.report.markup import Markup
 from bloodauto.report.run_info import RunInfo
 from bloodauto.report.sections import results, run_record, search
-from bloodauto.report.sections.page import Chapter, FigureCollector
+from bloodauto.report.sections.page import FigureCollector, Section
 
 #: (id, title, what writes it), in the order of the page.
-_CHAPTERS: tuple[tuple[str, str, Callable[[RunInfo, FigureCollector], Markup]], ...] = (
+_SECTIONS: tuple[tuple[str, str, Callable[[RunInfo, FigureCollector], Markup]], ...] = (
     ("progress", "Progress", search.progress),
     ("trials", "Trials", search.trials),
     ("importance", "Importance", search.importance),
@@ -25,11 +25,11 @@ _CHAPTERS: tuple[tuple[str, str, Callable[[RunInfo, FigureCollector], Markup]], 
 )
 
 
-def chapters(run: RunInfo) -> list[Chapter]:
-    """All chapters of a run's report."""
+def write_sections(run: RunInfo) -> list[Section]:
+    """All sections of a run's report."""
     written = []
-    for name, title, write in _CHAPTERS:
+    for name, title, write in _SECTIONS:
         figures = FigureCollector()
         content = write(run, figures)
-        written.append(Chapter(name, title, content, tuple(figures.figures)))
+        written.append(Section(name, title, content, tuple(figures.figures)))
     return written

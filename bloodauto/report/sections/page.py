@@ -1,4 +1,4 @@
-"""Building blocks of the report's chapters."""
+"""Building blocks of the report's sections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Info = TypeVar("Info")
 
 
 @dataclass(frozen=True)
-class Chapter:
+class Section:
     """A part of the page.
 
     Attributes:
@@ -50,8 +50,8 @@ class FigureCollector:
         if isinstance(info, NoFigure):
             return absent(info.reason)
         self.figures.append((f"plot-{name}", draw(info)))
-        place = tag("div", "", class_="plot", id=f"plot-{name}")
-        return join([hint(explanation), place]) if explanation else place
+        element = tag("div", "", class_="plot", id=f"plot-{name}")
+        return join([hint(explanation), element]) if explanation else element
 
 
 def two_columns(*columns: tuple[str, Markup]) -> Markup:

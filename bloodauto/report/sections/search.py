@@ -71,12 +71,12 @@ def learning(run: RunInfo, figures: FigureCollector) -> Markup:
     return figures.add("learning", info, draw_learning, explanation)
 
 
-def pareto_table(front: Sequence[ParetoTrial]) -> Markup:
+def pareto_table(pareto_front: Sequence[ParetoTrial]) -> Markup:
     """The trials that no other dominates."""
-    names = list(front[0].values)
+    names = list(pareto_front[0].values)
     rows = [
         (str(trial.trial), trial.backbone, *(objective_value(name, trial.values.get(name)) for name in names))
-        for trial in front
+        for trial in pareto_front
     ]
     headings = ("trial", "backbone", *map(spaced, names))
     explanation = (

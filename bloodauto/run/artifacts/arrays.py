@@ -105,12 +105,12 @@ class ArrayArtifact(ArrayRecord, Artifact):
             ) from error
 
 
-def _without_arrays(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
+def _without_arrays(value: Any, location: str, arrays: dict[str, NDArray[Any]]) -> Any:
     """Plain values in which every array is replaced by its name in ``arrays``."""
     if isinstance(value, np.ndarray):
-        arrays[place] = value
-        return {_ARRAY_MARK: place}
-    prefix = f"{place}." if place else ""
+        arrays[location] = value
+        return {_ARRAY_MARK: location}
+    prefix = f"{location}." if location else ""
     if isinstance(value, Record):
         names = type(value).model_fields
         return {name: _without_arrays(getattr(value, name), f"{prefix}{name}", arrays) for name in names}

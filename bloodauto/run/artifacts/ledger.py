@@ -127,8 +127,8 @@ class LedgerFile:
         """Ends the last line, or removes it where it is torn: the next charge must not be appended to it."""
         lines = self._lines()
         if lines and not self.path.read_bytes().endswith(b"\n"):
-            whole = lines if self._last_charge(lines) is not None else lines[:-1]
-            write_text(self.path, "".join(f"{line}\n" for line in whole))
+            complete = lines if self._last_charge(lines) is not None else lines[:-1]
+            write_text(self.path, "".join(f"{line}\n" for line in complete))
 
     def _lines(self) -> list[str]:
         if not self.exists:
