@@ -62,7 +62,7 @@ def _process_state() -> dict[str, Any]:
         "environment": {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         "warning filters": list(warnings.filters),
         "log levels": {name: logging.getLogger(name).level for name in ("", "bloodauto", "optuna", "ray", "ray.tune")},
-        "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)},
+        "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
     }
 
 

@@ -127,8 +127,8 @@ def test_every_training_predicts_the_target_images(sites_search: SitesSearch) ->
     results = [training.result.read() for training in sites_search.run.trials() if training.result.exists]
     assert results
     for result in results:
-        both = (result["shift"] + result["target_estimate"]) / 2
-        assert result["objective"] == pytest.approx(both)
+        both = (result.shift + result.target_estimate) / 2
+        assert result.objective == pytest.approx(both)
 
 
 def test_an_export_for_the_target_predicts_otherwise_and_does_not_change_the_run(
@@ -158,5 +158,5 @@ def test_an_export_for_the_target_predicts_otherwise_and_does_not_change_the_run
 def test_the_report_shows_pareto_front_sites_and_target(sites_search: SitesSearch, tmp_path: Path) -> None:
     assert bloodauto_here("report", "--run", sites_search.run.root, "--output", tmp_path / "report.html").code == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for heading in ("The front", "In laboratories left out", "Where the target images come from"):
+    for heading in ("Pareto front", "At sites left out of training", "In the target domain"):
         assert heading in page

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable
 
+from bloodauto.errors import BloodautoError
 from bloodauto.tuning.budget.ledger import WorkerSlots
 
 _POLL_SECONDS = 0.1
@@ -30,6 +31,7 @@ class WorkerShutdown(threading.Thread):
     def __init__(self, slots: WorkerSlots, kill_workers: Callable[[], None]) -> None:
         super().__init__(name="worker shutdown", daemon=True)
         self._slots, self._kill_workers = slots, kill_workers
+        self._error: Exception | None = None
         self._finished = threading.Event()
         self.requested = threading.Event()
         self.limit_device_seconds = math.inf
@@ -43,13 +45,28 @@ class WorkerShutdown(threading.Thread):
         while True:
             is_last_round = self._finished.is_set()
             self._kill_workers()
-            self._slots.hand_back()
+            self._hand_back()
             if is_last_round:
                 return
             self._finished.wait(_POLL_SECONDS)
 
+    def _hand_back(self) -> None:
+        """Hands the slots back; what hinders it, such as a full disk, is raised by ``finish`` where somebody reports it."""
+        try:
+            self._slots.hand_back()
+            self._error = None
+        except (OSError, BloodautoError) as error:
+            self._error = error
+
     def finish(self) -> None:
-        """Requests the shutdown, and returns when the workers are gone and their slots handed back."""
+        """Requests the shutdown, and returns when the workers are gone and their slots handed back.
+
+        Raises:
+            OSError: The slots cannot be handed back, since the ledger's file cannot be written.
+            BloodautoError: The ledger's file is damaged.
+        """
         self._finished.set()
         self.requested.set()
         self.join()
+        if self._error is not None:
+            raise self._error
