@@ -21,7 +21,7 @@ def _train(recipe, fold_data, folder, options=OPTIONS):
 
 
 @pytest.mark.parametrize(
-    ("fields", "wanted"),
+    ("fields", "expected"),
     [
         ({"schedule": {"name": "constant"}}, True),
         ({"schedule": {"name": "cosine"}}, False),
