@@ -121,7 +121,7 @@ def test_the_next_stage_starts_from_the_best_epoch_or_the_last(fold_data, tiny_o
     )
     assert same_as_best is restore
     assert saved[3].stage == 1
-    assert saved[3].stage_best == []
+    assert saved[3].stage_best == ()
     assert bool(saved[2].stage_best) is restore
 
 
