@@ -174,10 +174,17 @@ def test_filters_run_in_their_order(cells):
 
 @pytest.mark.slow
 def test_normalising_is_cheap(cells):
-    """Under 0.3 ms of one core an image was measured; five times that says something is wrong."""
+    """Under 0.3 ms of one core an image was measured; five times that says something is wrong.
+
+    The smallest of three, since threads of other libraries count in this process's time.
+    """
     model = filter_model("normalise_stain")
-    batch = np.tile(cells, (5, 1, 1, 1))
-    model.predict(batch, verbose=0)
-    started = time.process_time()
-    model.predict(batch, verbose=0)
-    assert (time.process_time() - started) / len(batch) < 1.5e-3
+    batch = np.tile(cells, (50, 1, 1, 1))
+    model.predict(batch, batch_size=100, verbose=0)
+
+    def cpu_seconds() -> float:
+        started = time.process_time()
+        model.predict(batch, batch_size=100, verbose=0)
+        return time.process_time() - started
+
+    assert min(cpu_seconds() for _ in range(3)) / len(batch) < 1.5e-3

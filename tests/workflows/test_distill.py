@@ -151,7 +151,7 @@ def test_a_student_is_trained_on_its_ensembles_predictions_within_the_budget(
     assert read_json(output / "distilled.json") == read_json(searched.run.root / "distilled.json")
     assert read_json(output / "distilled.json")["parity_difference"] == distilled.parity_difference < 1e-3
     card = (output / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("# Blood-cell classifier, distilled from an ensemble")
+    assert "\n# Blood-cell classifier, distilled from an ensemble\n" in card
     assert f"{comparison.teacher_scores.accuracy:.4f}" in card
     model = keras.models.load_model(output / "model.keras")
     assert model.count_params() == distilled.parameters

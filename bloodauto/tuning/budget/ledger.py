@@ -93,16 +93,17 @@ class Ledger:
         device_seconds = round(device_seconds, _DECIMALS)
         if device_seconds <= 0:
             return
-        self._charged += device_seconds
-        self._by_phase[phase] = self.charged_for(phase) + device_seconds
+        charged = self._charged + device_seconds
         self._file.append(
             LedgerCharge(
                 at_unix=self.clock.wall(),
                 phase=phase,
                 device_seconds=device_seconds,
-                spent_device_seconds=round(self._charged, _DECIMALS),
+                spent_device_seconds=round(charged, _DECIMALS),
             )
         )
+        self._charged = charged
+        self._by_phase[phase] = self.charged_for(phase) + device_seconds
 
     @property
     @_synchronized
@@ -184,7 +185,8 @@ class Ledger:
         Args:
             slot: An open slot.
         """
-        self._charge(self._slots.pop(slot))
+        self._charge(self._slots[slot])
+        del self._slots[slot]
         self.heartbeat(force=True)
 
     @_synchronized
@@ -234,13 +236,17 @@ class WorkerSlots:
         """Frees the devices of the workers, which are gone. From now on the driver's own slot is charged.
 
         The slots stay open, so that the end of their trainings can still be charged, with nothing. Calling it again does
-        nothing.
+        nothing, or, after a call that could not write, completes it.
+
+        Raises:
+            OSError: The ledger's file cannot be written.
         """
         with self._lock:
             if self._handed_back:
                 return
-            # At no moment is nothing reserved.
-            self.ledger.reserve(DRIVER_SLOT, self.devices_per_slot, _WORKER_SHUTDOWN)
+            # At no moment is nothing reserved. A call that failed, as on a full disk, may have reserved it already.
+            if not self.ledger.is_reserved(DRIVER_SLOT):
+                self.ledger.reserve(DRIVER_SLOT, self.devices_per_slot, _WORKER_SHUTDOWN)
             for name in self.names:
                 self.ledger.release_devices(name)
             self._handed_back = True

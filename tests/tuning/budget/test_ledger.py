@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,28 @@ def test_slots_that_were_handed_back_are_charged_nothing_more(tmp_path: Path) ->
         "start-up": 40.0,
         "worker shutdown": 20.0,
     }
+
+
+def test_handing_back_is_completed_once_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimulatedClock()
+    account = open_account(tmp_path, clock)
+    slots = account.reserve_workers(2)
+    clock.advance(10)
+
+    def refuse(file: LedgerFile, charge: LedgerCharge) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(LedgerFile, "append", refuse)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                slots.hand_back()
+    clock.advance(10)
+    slots.hand_back()
+    account.close()
+    by_phase = LedgerFile(tmp_path / "ledger.jsonl").device_seconds_by_phase()
+    # Until the workers are handed back, the driver is charged besides them: never too little.
+    assert by_phase == {"start-up": 80.0, "worker shutdown": 20.0}
 
 
 def test_a_phase_alone_reserves_the_driver(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def ray_cluster(resources: WorkerResources) -> Iterator[None]:
         _restored_log_level("ray"),
         _restored_log_level("ray.tune"),
         _restored_sigterm_handler(),
+        _without_ray_messages(),
     ):
         try:
             _init_ray(resources.address, needed)
@@ -126,6 +127,21 @@ def _restored_sigterm_handler() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _without_ray_messages() -> Iterator[None]:
+    """Keeps Ray from printing on the caller's standard output, which ``log_to_driver`` does not do for lost workers.
+
+    The executor reports a lost worker itself. Ray's debugger sets the same variable.
+    """
+    module = ray._private.worker
+    enabled = module._worker_logs_enabled
+    module._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        module._worker_logs_enabled = enabled
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def ray_lives() -> bool:
 
 
 @pytest.mark.parametrize("how", ["on this machine", "as recorded"])
-def test_workers_are_gone_and_ray_lives_on(how: str, tmp_path: Path) -> None:
+def test_workers_are_gone_and_ray_lives_on(how: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     workers = start_two_workers(tmp_path)
     if how == "on this machine":
         kill_local_workers()
@@ -70,6 +70,7 @@ def test_workers_are_gone_and_ray_lives_on(how: str, tmp_path: Path) -> None:
     # Ray's agents are processes like the workers; the raylet ends some seconds after one of them.
     time.sleep(8)
     assert ray_lives()
+    assert capfd.readouterr().out == "", "Ray reports lost workers on standard output unless it is told not to"
 
 
 def test_without_workers_nothing_is_killed() -> None:
