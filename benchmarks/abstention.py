@@ -6,10 +6,10 @@
 
 A network is trained on cells of seven types: synthetic ones, or those of ``--data``. In-distribution are other cells of these
 seven types. Out-of-distribution are cells of the eighth type, images without a cell (drawn plasma and red cells, or the least
-varied corner of an image), cartoons drawn over cells, and noise. "own mistake" is how often a correct prediction has a higher score
-than a wrong one. Scores of probabilities are computed after calibration, the energy (Liu et al., arXiv:2010.03759) from the logits,
-the distance from the features before them; ``both`` is the exported rule of distance and entropy. "abstained" is the fraction that this
-rule marks; "shifted" are in-distribution cells at simulated sites.
+varied corner of an image), cartoons drawn over cells, and noise. "own mistake" is how often a correct prediction has a
+higher score than a wrong one. Scores of probabilities are computed after calibration, the energy (Liu et al.,
+arXiv:2010.03759) from the logits, the distance from the features before them; ``both`` is the exported rule of distance and
+entropy. "abstained" is the fraction that this rule marks; "shifted" are in-distribution cells at simulated sites.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ recipes:
   contains some of each family.
 - *external sites*: the candidate on all families, correlated with the accuracy on each recorded external data set.
 
-Then the value of the choice: of a few recipes drawn from the table, as a search has them, the best by clean accuracy and the best by
-the default objective are compared at the external sites, and on each group with an objective that does not use it.
+Then the value of the choice: of a few recipes drawn from the table, as a search has them, the best by clean accuracy and
+the best by the default objective are compared at the external sites, and on each group with an objective that does not use
+it.
 
 Intervals are 90 % bootstrap intervals over the recipes. Candidates with "covered images weigh w" weigh shifted images less that
 any recipe of the table may train on, as a search does.

@@ -32,7 +32,7 @@ from bloodauto.ensemble.assemble import read_ensemble
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.export.model import load_model
-from bloodauto.models.backbones import find_weights
+from bloodauto.models.backbone_networks import find_weights
 from bloodauto.models.device import Device, limit_native_threads
 from bloodauto.models.network import trained_network
 from bloodauto.run.directory import RunDirectory

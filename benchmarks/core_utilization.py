@@ -1,7 +1,8 @@
 """How busy does a search keep the cores it has reserved?
 
     python benchmarks/core_utilization.py                                   # three CPU-minutes on synthetic cells
-    python benchmarks/core_utilization.py --data ../shared/data/pbc96 --weights-dir ../shared/weights --space small --budget 30cpu-min
+    python benchmarks/core_utilization.py --data ../shared/data/pbc96 --weights-dir ../shared/weights \
+        --space small --budget 30cpu-min
 
 Runs ``bloodauto search`` as a process of its own and samples the CPU time of all its processes every two seconds. Printed for
 each tenth of its duration: how many cores were at work on average, in trainings and in total, and the fraction of samples with

@@ -7,8 +7,8 @@ The recipes vary in what people vary, good ideas and bad ones alike: backbone, u
 optimizer, learning rate, loss, length, input filters. Each is trained on the same images. The file is rewritten after each
 training and recipes that it has are skipped, so the recording can be interrupted. About an hour and a half on one core.
 
-Besides the suite's families two candidates for it are recorded: ``harsher``, the combined shift up to the harshest level of each
-family, and ``site_accuracy``, the accuracy at simulated sites.
+Besides the suite's families two candidates for it are recorded: ``harsher``, the combined shift up to the harshest level of
+each family, and ``site_accuracy``, the accuracy at simulated sites.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from bloodauto.config.recipe import Recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.inference import predict_batches
-from bloodauto.models.backbones import find_weights
+from bloodauto.models.backbone_networks import find_weights
 from bloodauto.models.network import trained_network
 from bloodauto.training.trainer import TrainOptions, train
 

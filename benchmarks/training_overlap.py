@@ -4,10 +4,11 @@
     python benchmarks/training_overlap.py --save predictions.npz    # for target_estimates.py
 
 Small networks are trained on the same synthetic cells of ``lab_a``, each with the augmentation of one corruption group, of all,
-or of none. Printed for each: clean accuracy; the shift objective with all shifted images weighing alike, as a search weighs them
-(images that any of the recipes may train on count less, for all recipes alike), and without those that the recipe itself trains
-on; and the accuracy at two other synthetic sites. Then the rank correlation of each score with the mean of the two sites, the
-gain on corruptions that a recipe trained on and on the others, and the accuracy after adapting batch normalisation to each site.
+or of none. Printed for each: clean accuracy; the shift objective with all shifted images weighing alike, as a search weighs
+them (images that any of the recipes may train on count less, for all recipes alike), and without those that the recipe
+itself trains on; and the accuracy at two other synthetic sites. Then the rank correlation of each score with the mean of
+the two sites, the gain on corruptions that a recipe trained on and on the others, and the accuracy after adapting batch
+normalisation to each site.
 """
 
 from __future__ import annotations

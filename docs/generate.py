@@ -170,7 +170,8 @@ def recipe_page() -> str:
 
 def settings_page() -> str:
     text = (
-        "# Settings\n\nThe settings of a search are the options of `bloodauto search`, the keywords of `bloodauto.search` and the "
+        "# Settings\n\nThe settings of a search are the options of `bloodauto search`, the keywords of "
+        "`bloodauto.search` and the "
         "content of `settings.yaml`.\n\n"
     )
     parts = []
@@ -236,10 +237,13 @@ def spaces_page() -> str:
 
 def operations_page() -> str:
     text = (
-        "# Image operations\n\nOperations of `bloodauto.transforms`, by name. [Augmentation](../explanation/augmentation.md) explains "
-        "magnitude and strength.\n\n*Geometric* operations are affine maps, *pointwise* ones map levels of a channel, *colour* ones mix "
+        "# Image operations\n\nOperations of `bloodauto.transforms`, by name. "
+        "[Augmentation](../explanation/augmentation.md) explains "
+        "magnitude and strength.\n\n*Geometric* operations are affine maps, *pointwise* ones map levels of a "
+        "channel, *colour* ones mix "
         "channels, *optical* ones mix optical densities, *filter* ones need neighbours, noise or a codec.\n\n"
-        "How a strength follows from a magnitude m: *always*: no strength; *exact*: m times the limit; *signed*: plus or minus m times the "
+        "How a strength follows from a magnitude m: *always*: no strength; *exact*: m times the limit; "
+        "*signed*: plus or minus m times the "
         "limit; *uniform*: between 0 and m times the limit; *symmetric*: between minus and plus m times the limit.\n\n"
     )
     rows, details = [], []
@@ -272,7 +276,8 @@ def operations_page() -> str:
         ([f"`{name}`", ", ".join(f"`{operation}`" for operation in names)] for name, names in OPERATION_SETS.items()),
     )
     text += (
-        "\n## Coverage and sources\n\nTraining on an operation covers [corruption families](corruptions.md) of the shift suite up to the "
+        "\n## Coverage and sources\n\nTraining on an operation covers [corruption families](corruptions.md) of "
+        "the shift suite up to the "
         "severity that looks like its largest strength; their weight in the objective falls.\n\n"
     )
     return text + _table(["operation", "covers", "source"], details)
@@ -280,7 +285,8 @@ def operations_page() -> str:
 
 def corruptions_page() -> str:
     text = (
-        "# Corruption families\n\nFamilies of the shift suite, by group. [The objective](../explanation/objective.md) says how they "
+        "# Corruption families\n\nFamilies of the shift suite, by group. [The "
+        "objective](../explanation/objective.md) says how they "
         "are weighed. A simulated site has at most one family of each *shift factor*.\n\n"
     )
     by_group: dict[str, list[Any]] = {}
@@ -305,8 +311,10 @@ def corruptions_page() -> str:
 
 def backbones_page() -> str:
     text = (
-        "# Backbones\n\nValues of `backbone.name`, besides `own_cnn`, a small CNN whose size the recipe gives. Each gets the preprocessing "
-        "that its ImageNet weights were trained with. *Blocks* is the largest value of `unfreeze.blocks`; smaller images are enlarged to the "
+        "# Backbones\n\nValues of `backbone.name`, besides `own_cnn`, a small CNN whose size the recipe gives. "
+        "Each gets the preprocessing "
+        "that its ImageNet weights were trained with. *Blocks* is the largest value of `unfreeze.blocks`; "
+        "smaller images are enlarged to the "
         "*minimum* inside the network.\n\n"
     )
     rows = [
@@ -330,7 +338,8 @@ def _artifact_classes() -> list[type[Artifact]]:
 def run_files_page() -> str:
     classes = _artifact_classes()
     text = (
-        "# Files of a run\n\nEvery file is one class of `bloodauto.run.artifacts`, which alone writes and reads it. `format_version` "
+        "# Files of a run\n\nEvery file is one class of `bloodauto.run.artifacts`, which alone writes and reads "
+        "it. `format_version` "
         "is a file's first key; a file of another version is an error that says so.\n\n"
     )
     text += _table(
@@ -346,8 +355,10 @@ def run_files_page() -> str:
 
 def scheduler_page() -> str:
     text = (
-        "# Scheduler constants\n\nThe numbers that the scheduler, the suggestion, the pruning and the budget go by, with a reason each. "
-        "[The budget](../explanation/budget.md) explains how they work together. They are no settings: to change one, change the "
+        "# Scheduler constants\n\nThe numbers that the scheduler, the suggestion, the pruning and the budget go "
+        "by, with a reason each. "
+        "[The budget](../explanation/budget.md) explains how they work together. They are no settings: to "
+        "change one, change the "
         "code, and compare searches in the simulator.\n\n"
     )
     parts = []
@@ -363,7 +374,10 @@ def scheduler_page() -> str:
 
 
 def api_page() -> str:
-    text = "# Python API\n\nEverything that `import bloodauto` offers. Importing it is quick; heavy libraries are imported at first use.\n\n"
+    text = (
+        "# Python API\n\nEverything that `import bloodauto` offers. Importing it is quick; heavy libraries are imported "
+        "at first use.\n\n"
+    )
     return text + "\n".join(f"::: bloodauto.{name}\n" for name in sorted(bloodauto.__all__) if not name.startswith("_"))
 
 

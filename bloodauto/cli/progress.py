@@ -123,7 +123,7 @@ class TerminalProgress:
         interval = _REFRESH_SECONDS if self._live is not None else _LOG_SECONDS
         if now - self._last_shown < _REFRESH_SECONDS:
             return
-        self._print_ended(scheduler, ledger)
+        self._print_ended(scheduler)
         if now - self._last_shown < interval:
             return
         self._last_shown = now
@@ -143,7 +143,7 @@ class TerminalProgress:
             self._live.stop()
             self._live = None
 
-    def _print_ended(self, scheduler: Scheduler, ledger: Ledger) -> None:
+    def _print_ended(self, scheduler: Scheduler) -> None:
         for ended in scheduler.ended():
             if ended.number in self._reported:
                 continue

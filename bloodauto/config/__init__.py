@@ -1,1 +1,1 @@
-"""What a user can declare: recipes, search spaces, settings and budgets; their validation, with messages that name the place."""
+"""What a user can declare: recipes, search spaces, settings and budgets, validated with messages that name the place."""

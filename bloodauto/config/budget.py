@@ -39,7 +39,8 @@ def parse_budget(text: str) -> Budget:
     """Reads a budget.
 
     Args:
-        text: An amount and a unit: ``s``, ``min``, ``h`` or ``d`` for wall-clock time, after ``cpu-`` or ``gpu-`` for device time.
+        text: An amount and a unit: ``s``, ``min``, ``h`` or ``d`` for wall-clock time, after ``cpu-`` or ``gpu-`` for device
+            time.
 
     Raises:
         BudgetError: Not of this form, or nothing.

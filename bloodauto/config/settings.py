@@ -51,8 +51,8 @@ class EnsembleLimits(Record):
 class SearchSettings(EnsembleLimits, Artifact):
     """``settings.yaml``: everything that decides what a search does.
 
-    ``resolve_settings`` fills in what a user did not say. The fields are the options of ``bloodauto search`` and the keywords of
-    ``bloodauto.search``.
+    ``resolve_settings`` fills in what a user did not say. The fields are the options of ``bloodauto search`` and the
+    keywords of ``bloodauto.search``.
 
     Example:
         >>> settings = SearchSettings(budget="40gpu-h", space="gpu", workers=2, gpus_per_trial=1.0)
@@ -95,8 +95,8 @@ class SearchSettings(EnsembleLimits, Artifact):
     """What the search may spend: devices reserved times seconds reserved, from the first worker's start to the last byte of the
     export. It does not count reading and cleaning the images.
 
-    Unit: device time such as ``gpu-h`` or ``cpu-min``, or wall-clock time such as ``h`` or ``min``. Default: none, a new run needs
-    one. Example: ``--budget 40gpu-h``, ``--budget 2h``."""
+    Unit: device time such as ``gpu-h`` or ``cpu-min``, or wall-clock time such as ``h`` or ``min``. Default: none, a new
+    run needs one. Example: ``--budget 40gpu-h``, ``--budget 2h``."""
 
     workers: Annotated[int, Field(ge=1)]
     """Trainings that run at a time. It does not set the threads within one training; see ``cpus_per_trial``.
@@ -121,8 +121,8 @@ class SearchSettings(EnsembleLimits, Artifact):
 
     objective: str = "shift"
     """What the search maximises: a score (``shift``, ``accuracy``, ``balanced_accuracy``, ``macro_f1``), or several objectives
-    separated by commas, also costs (``latency``, ``parameters``), with a score first. Pruning, refits and the ensemble follow the
-    first alone.
+    separated by commas, also costs (``latency``, ``parameters``), with a score first. Pruning, refits and the ensemble
+    follow the first alone.
 
     Default: ``shift``. Example: ``--objective shift,latency``."""
 

@@ -243,8 +243,8 @@ def explain_validation_error(error: ValidationError, root: type[BaseModel], loca
     Args:
         error: raised by ``root``.
         root: the model that was validated.
-        locate: names the location of a dotted path, for example ``location_in(document)``. The path is empty where a problem concerns
-            the whole value; an empty name leaves the sentence alone.
+        locate: names the location of a dotted path, for example ``location_in(document)``. The path is empty where a
+            problem concerns the whole value; an empty name leaves the sentence alone.
     """
     items = error.errors()
     locations = [details["loc"] for details in items]

@@ -4,8 +4,8 @@ OpenCV decodes the first half of a truncated JPEG silently, allocates whatever s
 report that it looked up a palette or turned an image. So the few header fields that decide these things are read here.
 
 Pillow does not replace this module. Measured with Pillow 13.0: ``Image.open`` and ``verify`` accept 154 of 161
-truncated JPEGs and every BMP cut after its header (``verify`` checks PNG alone), a JPEG whose second half is zeros passes even a
-full decode, floating-point TIFFs are no images to it, and an image beyond its own pixel limit raises an error that
+truncated JPEGs and every BMP cut after its header (``verify`` checks PNG alone), a JPEG whose second half is zeros passes
+even a full decode, floating-point TIFFs are no images to it, and an image beyond its own pixel limit raises an error that
 does not state width and height.
 """
 

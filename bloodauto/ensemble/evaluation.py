@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.predictions import HOLDOUT_FOLD, OutOfFoldPredictions, WeightedEnsemble, check_same_images
 from bloodauto.ensemble.selection import validation_scores
@@ -14,13 +13,10 @@ from bloodauto.shift.target_estimators import estimate_by_transport, mean_agreem
 from bloodauto.types import Floats
 
 
-def score_sites(
-    dataset: CellDataset, splits: Splits, folds: Sequence[int], predictions: OutOfFoldPredictions
-) -> SiteScores:
+def score_sites(splits: Splits, folds: Sequence[int], predictions: OutOfFoldPredictions) -> SiteScores:
     """Scores an ensemble at each site that was held out of training, in the order of the folds.
 
     Args:
-        dataset: All images.
         splits: Folds that are sites.
         folds: Those that the predictions are of.
         predictions: Of networks that were trained without images of the site of the image.

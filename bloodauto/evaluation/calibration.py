@@ -1,4 +1,4 @@
-"""Calibration: a temperature, and scales and biases of each class where they generalise better, so that confidence is accuracy."""
+"""Calibration: a temperature, or scales and biases of each class where they generalise better."""
 
 from __future__ import annotations
 

@@ -111,7 +111,8 @@ def export_run(
 
     Raises:
         UserError: an unknown format.
-        RunError: missing files of a member, caps that no member keeps, or a written file that predicts otherwise than the search.
+        RunError: missing files of a member, caps that no member keeps, or a written file that predicts otherwise than the
+            search.
     """
     first, *others = check_formats(settings.formats)
     if settings.caps is not None:

@@ -335,7 +335,8 @@ def _abstention(facts: CardFacts) -> str:
     sentences = [
         f"An image whose {_CONFIDENCE_SCORES[rule.confidence_score]} is below {rule.threshold:.4g} should be looked at by a "
         "person: it is difficult, or shows none of these cells. The threshold, which is in `labels.json`, is set so that 95 % "
-        f"of the training site's validation images are predicted ({abstention.clean.coverage:.1%} of {abstention.clean.images} are)."
+        f"of the training site's validation images are predicted ({abstention.clean.coverage:.1%} of "
+        f"{abstention.clean.images} are)."
     ]
     if abstention.clean.accuracy is not None:
         sentences.append(f"The accuracy among these is {abstention.clean.accuracy:.2%}.")

@@ -19,9 +19,10 @@ class BackboneInfo:
         constructor: Its name in ``keras.applications``.
         alpha: Its width multiplier, where it has one.
         pixel_scaling: How pixels of 0-255 become what it was pre-trained on. ``in_network``: the network does it.
-            ``in_network_except_sqrt_std``: it does, but for a division by the root of ImageNet's standard deviation, a layer that
-            Keras adds only to an EfficientNet whose weights it loads itself. ``signed``: to -1..1. ``imagenet_statistics``: to
-            0..1, then by ImageNet's mean and standard deviation per channel. ``caffe``: BGR minus ImageNet's mean grey levels.
+            ``in_network_except_sqrt_std``: it does, but for a division by the root of ImageNet's standard deviation, a
+            layer that Keras adds only to an EfficientNet whose weights it loads itself. ``signed``: to -1..1.
+            ``imagenet_statistics``: to 0..1, then by ImageNet's mean and standard deviation per channel. ``caffe``: BGR
+            minus ImageNet's mean grey levels.
         block_starts: Prefixes of layer names; each begins a block at its first layer. Layers before the first one belong to the
             first block.
         block_ends: Used instead where layers within blocks are numbered per process: names of the layers that end a block.

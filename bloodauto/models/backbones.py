@@ -1,24 +1,15 @@
-"""Backbones: checked, built, loaded and divided into blocks, by the table of backbones; and the small CNN of our own."""
+"""Facts about backbones, without TensorFlow: blocks, layers, parameters, pixel scaling; the check of a recipe against them."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe
 from bloodauto.config.validation import did_you_mean
-from bloodauto.errors import RecipeError, WeightsError
+from bloodauto.errors import RecipeError
 from bloodauto.models.backbone_table import BACKBONES, OWN_CNN, BackboneInfo, PixelScaling
-from bloodauto.models.tensorflow import import_tensorflow_quietly
-
-if TYPE_CHECKING:
-    import keras
 
 BACKBONE_NAMES = (OWN_CNN, *BACKBONES)
 #: Of ``own_cnn``: convolution, batch normalisation and activation, twice.
 _LAYERS_PER_BLOCK = 6
-_LARGEST_REASON = 200
 
 
 def backbone_info(name: str) -> BackboneInfo:
@@ -37,7 +28,8 @@ def backbone_info(name: str) -> BackboneInfo:
     return BACKBONES[name]
 
 
-def _own_cnn_size(backbone: Backbone) -> tuple[int, int]:
+def own_cnn_size(backbone: Backbone) -> tuple[int, int]:
+    """Blocks of ``own_cnn``, and filters of its first block."""
     assert backbone.blocks is not None, "the grammar gives own_cnn its blocks"
     assert backbone.width is not None, "the grammar gives own_cnn its width"
     return backbone.blocks, backbone.width
@@ -45,20 +37,20 @@ def _own_cnn_size(backbone: Backbone) -> tuple[int, int]:
 
 def num_blocks(backbone: Backbone) -> int:
     """How many blocks a backbone has for unfreezing."""
-    return _own_cnn_size(backbone)[0] if backbone.name == OWN_CNN else backbone_info(backbone.name).num_blocks
+    return own_cnn_size(backbone)[0] if backbone.name == OWN_CNN else backbone_info(backbone.name).num_blocks
 
 
 def num_layers(backbone: Backbone) -> int:
     """How many layers a backbone has for unfreezing, its input included, as ``len(model.layers)`` counts them."""
     if backbone.name == OWN_CNN:
-        return 1 + _LAYERS_PER_BLOCK * _own_cnn_size(backbone)[0]
+        return 1 + _LAYERS_PER_BLOCK * own_cnn_size(backbone)[0]
     return backbone_info(backbone.name).num_layers
 
 
 def num_parameters(backbone: Backbone) -> int:
     """Parameters of a backbone without a head, without building it."""
     if backbone.name == OWN_CNN:
-        blocks, width = _own_cnn_size(backbone)
+        blocks, width = own_cnn_size(backbone)
         return own_cnn_parameters(blocks=blocks, width=width)
     return backbone_info(backbone.name).parameters
 
@@ -97,31 +89,6 @@ def check_recipe(recipe: Recipe) -> None:
             )
 
 
-def _keras_application(info: BackboneInfo, weights: str | None, size_px: int) -> keras.Model:
-    import keras
-
-    arguments: dict[str, Any] = {} if info.alpha is None else {"alpha": info.alpha}
-    constructor = getattr(keras.applications, info.constructor)
-    return constructor(include_top=False, weights=weights, input_shape=(size_px, size_px, 3), **arguments)
-
-
-def build_backbone(backbone: Backbone, size_px: int) -> keras.Model:
-    """A backbone with random weights.
-
-    Args:
-        backbone: As a recipe has it.
-        size_px: Side of the images; the model's side is ``built_size_px``, which is larger for the few backbones that cannot
-            take small images.
-
-    Returns:
-        A model of float images (batch, side, side, 3), scaled as ``pixel_scaling`` says, that returns feature maps.
-    """
-    if backbone.name == OWN_CNN:
-        blocks, width = _own_cnn_size(backbone)
-        return build_own_cnn(size_px, blocks=blocks, width=width)
-    return _keras_application(backbone_info(backbone.name), None, built_size_px(backbone, size_px))
-
-
 def block_of_layers(backbone: Backbone, layer_names: list[str]) -> list[int]:
     """The block of each layer.
 
@@ -147,110 +114,8 @@ def block_of_layers(backbone: Backbone, layer_names: list[str]) -> list[int]:
     return result
 
 
-def _keras_models_folder() -> Path:
-    return Path(os.environ.get("KERAS_HOME", str(Path.home() / ".keras"))) / "models"
-
-
-def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | None:
-    """The file of the pre-trained weights.
-
-    ``imagenet`` is searched in ``weights_dir`` (official name, then ``<name>_224_no_top.weights.h5``), then in Keras' own cache,
-    and otherwise downloaded by Keras into that cache.
-
-    Args:
-        name: Of the backbone.
-        weights: ``imagenet``, ``none``, or a path.
-        weights_dir: Folder that is searched first; None: none.
-
-    Returns:
-        The file; None for random weights.
-
-    Raises:
-        WeightsError: Neither found nor downloaded; the message lists where it was searched.
-    """
-    if weights == "none":
-        return None
-    if weights != "imagenet":
-        path = Path(weights)
-        if not path.is_file():
-            raise WeightsError(f"backbone.weights: expected imagenet, none or a weights file, found no file at {path}.")
-        return path
-    if name == OWN_CNN:
-        raise WeightsError(f"backbone.weights: {name} has no ImageNet weights; write weights: none.")
-    info = backbone_info(name)
-    candidates = [_keras_models_folder() / info.weights_file]
-    if weights_dir is not None:
-        candidates = [weights_dir / info.weights_file, weights_dir / f"{name}_224_no_top.weights.h5", *candidates]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    return _download(name, info, candidates)
-
-
-def _download(name: str, info: BackboneInfo, candidates: list[Path]) -> Path:
-    import_tensorflow_quietly()
-    try:
-        _keras_application(info, "imagenet", 224)
-    except Exception as error:
-        searched = "\n".join(f"  {candidate}" for candidate in candidates)
-        raise WeightsError(
-            f"{name}: expected its ImageNet weights, found no file at\n{searched}\n"
-            f"and they could not be downloaded ({str(error).splitlines()[0][:_LARGEST_REASON]}). "
-            "Put the file into a folder and pass --weights-dir, or use weights: none."
-        ) from error
-    return _keras_models_folder() / info.weights_file
-
-
-def load_weights(backbone: keras.Model, name: str, path: Path) -> None:
-    """Loads a weights file into a backbone.
-
-    Args:
-        backbone: Built by ``build_backbone``.
-        name: Of the backbone, for messages.
-        path: The file.
-
-    Raises:
-        WeightsError: The file is no weights file, or belongs to another network.
-    """
-    try:
-        backbone.load_weights(path)
-    except Exception as error:
-        raise WeightsError(
-            f"{path}: expected weights of {name} without its top, could not load them ({str(error).splitlines()[0][:_LARGEST_REASON]})."
-        ) from error
-
-
-def build_own_cnn(size_px: int, *, blocks: int, width: int) -> keras.Model:
-    """A small CNN without residual connections, for tests, small images and published systems that trained their own.
-
-    Each block is a 3 x 3 convolution with stride 2 and a separable convolution, both with batch normalisation and ReLU.
-
-    Args:
-        size_px: Side of the images.
-        blocks: How many blocks.
-        width: Filters of the first block, doubled from block to block.
-
-    Returns:
-        A model of float images (batch, size_px, size_px, 3) that returns feature maps.
-    """
-    import keras
-    from keras import layers
-
-    inputs = layers.Input((size_px, size_px, 3))
-    x = inputs
-    for block in range(1, blocks + 1):
-        filters = width * 2 ** (block - 1)
-        x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, name=f"block{block}a_conv")(x)
-        x = layers.BatchNormalization(name=f"block{block}a_bn")(x)
-        x = layers.ReLU(name=f"block{block}a_relu")(x)
-        x = layers.SeparableConv2D(filters, 3, padding="same", use_bias=False, name=f"block{block}b_conv")(x)
-        x = layers.BatchNormalization(name=f"block{block}b_bn")(x)
-        x = layers.ReLU(name=f"block{block}b_relu")(x)
-    return keras.Model(inputs, x, name=f"own_cnn_{blocks}x{width}")
-
-
 def own_cnn_parameters(*, blocks: int, width: int) -> int:
-    """Parameters of ``build_own_cnn``, without building it.
+    """Parameters of ``backbone_networks.build_own_cnn``, without building it.
 
     Args:
         blocks: How many blocks.

@@ -93,8 +93,8 @@ def adapted_batch_norm_weights(
         network: Made by ``build_network``; not changed. A network without batch normalisation keeps all its weights.
         images: uint8, shape (n, height, width, 3), at least 2; they are divided into batches of similar size in their order, so
             shuffle sorted images.
-        source_pseudo_count: The stored statistics count as those of this many images (Schneider et al., arXiv:2006.16971), which
-            stabilises small sets; 0 replaces them.
+        source_pseudo_count: The stored statistics count as those of this many images (Schneider et al., arXiv:2006.16971),
+            which stabilises small sets; 0 replaces them.
         batch_size: Largest batch.
 
     Returns:

@@ -158,7 +158,7 @@ def claim_device(*, cores: int, gpu_fraction: float) -> None:
             limit = tf.config.LogicalDeviceConfiguration(memory_limit=gpu_memory_limit_mib(gpu_fraction))
             tf.config.set_logical_device_configuration(gpu, [limit])
         else:
-            tf.config.experimental.set_memory_growth(gpu, True)
+            tf.config.experimental.set_memory_growth(gpu, enable=True)
 
 
 def claim_device_if_unused(*, cores: int, gpu_fraction: float) -> None:
@@ -225,8 +225,8 @@ def local_device(*, measure: bool = True) -> Device:
 def cached_device_settings(*, on_gpu: bool) -> DeviceSettings:
     """The settings of ``device_speed.measure_device_settings``, measured once per device and TensorFlow version.
 
-    A process of its own measures, which leaves the caller's threads and GPU memory alone. The settings are kept in a file in the
-    user's cache folder.
+    A process of its own measures, which leaves the caller's threads and GPU memory alone. The settings are kept in a file
+    in the user's cache folder.
 
     Args:
         on_gpu: Whether the device is the first visible GPU; otherwise it is the CPU.

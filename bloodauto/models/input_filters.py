@@ -137,8 +137,8 @@ def _standard(values: Any, least_deviation: float) -> Any:
 def standardise(images: Any) -> Any:
     """Brings each channel of each image to one mean and one standard deviation: out go lamp, exposure and contrast.
 
-    Instance normalisation (Ulyanov et al., arXiv:1607.08022) of the image itself. Its price: the fraction of the image that the cell
-    fills changes the colours, and so does whatever covers a part of it.
+    Instance normalisation (Ulyanov et al., arXiv:1607.08022) of the image itself. Its price: the fraction of the image that
+    the cell fills changes the colours, and so does whatever covers a part of it.
     """
     standard = _standard(images, _LEAST_DEVIATION)
     return ops.clip(_STANDARD_MEAN + _STANDARD_DEVIATION * standard, 0.0, 255.0)

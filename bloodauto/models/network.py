@@ -12,15 +12,9 @@ import numpy as np
 from keras import layers, ops
 
 from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
+from bloodauto.models.backbone_networks import build_backbone, load_weights
 from bloodauto.models.backbone_table import PixelScaling
-from bloodauto.models.backbones import (
-    block_of_layers,
-    build_backbone,
-    built_size_px,
-    load_weights,
-    num_blocks,
-    pixel_scaling,
-)
+from bloodauto.models.backbones import block_of_layers, built_size_px, num_blocks, pixel_scaling
 from bloodauto.models.heads import build_head
 from bloodauto.models.input_filters import apply_filters
 from bloodauto.run.artifacts import NetworkWeights

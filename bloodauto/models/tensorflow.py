@@ -19,7 +19,8 @@ def import_tensorflow_quietly() -> ModuleType:
     """Imports TensorFlow and Keras and lets TensorFlow find its devices, without its messages on standard error.
 
     TensorFlow's start-up messages come from compiled code, before any log level is read, and say on every machine without a
-    GPU that it has none. They are shown when the import fails. The environment variables that it sets for this are removed again.
+    GPU that it has none. They are shown when the import fails. The environment variables that it sets for this are removed
+    again.
 
     Call it before the first import of a module that imports Keras: the command line and ``bloodauto.__getattr__`` do.
 

@@ -26,6 +26,8 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from optuna_dashboard import wsgi
+
 from bloodauto.config.settings import read_settings
 from bloodauto.errors import RunError
 from bloodauto.report.read import require_run
@@ -87,8 +89,6 @@ def serve_dashboard(
 @contextlib.contextmanager
 def _application(root: Path, refresh_seconds: float) -> Iterator[tuple[WSGIApplication, str]]:
     """The dashboard as a WSGI application, and what it shows, in words."""
-    from optuna_dashboard import wsgi
-
     run = RunDirectory(root)
     url = _storage_url(run)
     path = run.study if url is None else sqlite_path(url, root)
@@ -116,11 +116,15 @@ def _storage_url(run: RunDirectory) -> str | None:
 
 
 class StudyCopy:
-    """A private copy of a study's SQLite file, renewed when asked, if it is older than ``max_age_seconds`` and the
-    source has changed since.
+    """A private copy of a study's SQLite file, renewed on request when it is old and the source has changed.
+
+    Args:
+        source: The study's file.
+        target: The copy.
+        max_age_seconds: A younger copy is not renewed.
 
     Raises:
-        RunError: the source cannot be read when the copy is first made. Later failures leave the copy as it is.
+        RunError: The source cannot be read when the copy is first made. Later failures leave the copy as it is.
     """
 
     def __init__(self, source: Path, target: Path, max_age_seconds: float) -> None:
@@ -133,6 +137,7 @@ class StudyCopy:
         snapshot(source, target)
 
     def refresh(self) -> None:
+        """Renews the copy if it is old and the source has changed."""
         with self._lock:
             if time.monotonic() - self._checked_at < self._max_age_seconds:
                 return

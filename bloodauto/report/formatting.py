@@ -59,11 +59,11 @@ def duration(device_seconds: float | None, device: str) -> str:
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """A fraction of 0-1 in percent, with a thin space that does not break.
+    r"""A fraction of 0-1 in percent, with a thin space that does not break.
 
     Example:
         >>> percent(0.9132)
-        '91.3\\u202f%'
+        '91.3\u202f%'
     """
     return DASH if fraction is None else f"{100 * fraction:.{digits}f}\u202f%"
 

@@ -6,7 +6,9 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from optuna.trial import FrozenTrial
 
 from bloodauto.config.settings import SearchSettings, read_settings
 from bloodauto.errors import RunError, UserError
@@ -15,9 +17,6 @@ from bloodauto.run import study_reader
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.study_attributes import TrialAttributes
 from bloodauto.run.training_directory import ArtifactFile, F
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
 
 Value = TypeVar("Value")
 

@@ -15,13 +15,14 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from optuna.exceptions import OptunaError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from bloodauto.errors import RunError
-
-if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial
 
 _JOURNAL_SUFFIXES = ("-journal", "-wal")
 #: SQLite's own waits are short: the copying loop waits instead, and can be stopped.
@@ -67,7 +68,7 @@ def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> No
 def _backup(source: Path, target: Path, timeout_seconds: float, mode: str = "ro") -> None:
     deadline = time.monotonic() + timeout_seconds
 
-    def stop_when_late(status: int, remaining: int, total: int) -> None:
+    def stop_when_late(status: int, _remaining: int, _total: int) -> None:
         # Without this the backup of a source that stays locked would be tried again for ever.
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
             raise RunError(f"{source}: still locked after {timeout_seconds:.0f} s by the process that writes it.")
@@ -113,9 +114,6 @@ def sqlite_path(storage_url: str, root: Path) -> Path | None:
         >>> sqlite_path("sqlite:///other.db", Path("runs/first")).as_posix()
         'runs/first/other.db'
     """
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
         url = make_url(storage_url)
     except ArgumentError as error:
@@ -145,10 +143,6 @@ def open_storage(url: str) -> RDBStorage:
     Raises:
         RunError: no driver for it, unreachable, or of another Optuna version.
     """
-    from optuna.exceptions import OptunaError
-    from optuna.storages import RDBStorage
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         return RDBStorage(url, skip_table_creation=True)
     except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
@@ -169,9 +163,6 @@ def frozen_trials(url: str, name: str) -> Sequence[FrozenTrial]:
     Raises:
         RunError: the database cannot be opened or read, or holds no such study.
     """
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
     storage = open_storage(url)
     try:
         study_id = storage.get_study_id_from_name(name)

@@ -24,9 +24,11 @@ class ReadableFile(Protocol):
     FILE: ClassVar[str]
 
     @classmethod
-    def read(cls, path: Path) -> Self: ...
+    def read(cls, path: Path) -> Self:
+        """The file's content."""
 
-    def write(self, path: Path) -> None: ...
+    def write(self, path: Path) -> None:
+        """Writes the file atomically."""
 
 
 F = TypeVar("F", bound=ReadableFile)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
 from bloodauto.errors import RecipeError
 
 
@@ -104,9 +107,6 @@ def read_yaml(path: Path) -> YamlDocument:
     Raises:
         RecipeError: the file is absent, is no YAML, repeats a key, or holds more than this; the message names file and line.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -132,8 +132,6 @@ def read_yaml(path: Path) -> YamlDocument:
 
 def dump_yaml(value: Any) -> str:
     """Plain values -> YAML text in block style, keys in the order given."""
-    from ruamel.yaml import YAML
-
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

@@ -61,8 +61,8 @@ def augmentation_preview(
     Args:
         recipe: The recipe.
         stage: The stage's index.
-        part: ``online``: the images that the network sees, offline images among them in their proportion; ``offline``: the images
-            of offline augmentation; ``synthesised``: the images that fill a small class, from images of one class.
+        part: ``online``: the images that the network sees, offline images among them in their proportion; ``offline``: the
+            images of offline augmentation; ``synthesised``: the images that fill a small class, from images of one class.
 
     Raises:
         RecipeError: The recipe has no such stage, or no such part; or as ``check_augmentation``.

@@ -42,9 +42,9 @@ class WeightAverage:
     """An average of a network's trainable weights within a stage.
 
     ``ema``: the weights after step t are weighted by t ** 6.94 (Karras et al., arXiv:2312.02696, for an average that is 10 % of
-    the training wide). Unlike an average with a fixed decay it needs no correction at its start, and means the same in a stage of
-    fifty steps and in one of fifty thousand, however a time limit cuts it. Keras' own ``use_ema`` has a fixed decay, keeps the
-    weights of the first step in the average, and does not average the statistics.
+    the training wide). Unlike an average with a fixed decay it needs no correction at its start, and means the same in a
+    stage of fifty steps and in one of fifty thousand, however a time limit cuts it. Keras' own ``use_ema`` has a fixed
+    decay, keeps the weights of the first step in the average, and does not average the statistics.
 
     ``swa``: the mean of the weights after each step of the stage's last quarter (Izmailov et al., arXiv:1803.05407). Deviation:
     every step is averaged, as in SWAD (Cha et al., arXiv:2102.08604), not every epoch, since a short training has few epochs.

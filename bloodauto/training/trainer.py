@@ -64,7 +64,8 @@ class TrainOptions:
         device: Cores, compilation and precision. A ``TrainingSession`` sets its own.
         limits: Until when the training may run, on the training's clock.
         average_last_epochs: Whether the average of the last epochs' weights is kept where it is better than the best epoch, in
-            stages that may gain from it (``may_gain_from_averaging``). A search does so; a training by itself follows its recipe.
+            stages that may gain from it (``may_gain_from_averaging``). A search does so; a training by itself follows its
+            recipe.
         teacher: Gives the targets instead of the labels; see ``DistillationBatches``. None: the labels.
     """
 
@@ -90,8 +91,8 @@ class _Training:
     """One training in progress.
 
     A stage has at most one weight average. ``_step_average`` is the recipe's: it follows every step, and every epoch is
-    evaluated and kept with it. ``_epoch_average`` is the search's: it follows the epochs of the last stage's last quarter, and is
-    evaluated once at the end. The checkpoint has one slot for whichever the stage has.
+    evaluated and kept with it. ``_epoch_average`` is the search's: it follows the epochs of the last stage's last quarter,
+    and is evaluated once at the end. The checkpoint has one slot for whichever the stage has.
     """
 
     def __init__(
@@ -372,9 +373,9 @@ def train_epochs(
     """Trains a recipe epoch by epoch; the generator's return value is the result.
 
     The training continues from a checkpoint in ``folder``. After every epoch ``folder`` has the files ``recipe.yaml``,
-    ``history.json``, ``checkpoint.npz`` and ``best.npz`` (the weights that are kept, of the best epoch as a rule); at the end also
-    ``predictions.npz``. Keras' dtype policy and the global random generators are set; a ``TrainingSession`` or the caller
-    restores them.
+    ``history.json``, ``checkpoint.npz`` and ``best.npz`` (the weights that are kept, of the best epoch as a rule); at the
+    end also ``predictions.npz``. Keras' dtype policy and the global random generators are set; a ``TrainingSession`` or the
+    caller restores them.
 
     Args:
         recipe: What is trained.

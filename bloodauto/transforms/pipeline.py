@@ -48,7 +48,8 @@ class BatchWorkers:
     Attributes:
         num_threads: Threads that make batches ahead; 0: each batch is made when it is taken.
         num_processes: Processes that do so instead; 0: none. They start with the first epoch, in some tenths of a second. The
-            policy must be one that another process can import. Where a process cannot inherit memory (Windows), as many threads.
+            policy must be one that another process can import. Where a process cannot inherit memory (Windows), as many
+            threads.
         prefetch_batches: Finished batches kept ready beyond those in the making.
 
     Raises:

@@ -40,7 +40,7 @@ class SchedulerConstants(Constants):
     startup_trials: Count = 6
     """Suggestions drawn at random before TPE models anything: it needs a few trials to tell good from bad."""
     local_perturbation_fraction: UnitFraction = 0.5
-    """Fraction of suggestions near the incumbent: a few dozen trials are too few for TPE alone (PriorBand, arXiv:2306.12370)."""
+    """Fraction of suggestions near the incumbent: a few dozen trials are too few for TPE (PriorBand, arXiv:2306.12370)."""
     max_perturbation_tries: Count = 16
     """A perturbation may be no valid recipe, or one that was tried; then another is drawn, so many times."""
     median_startup_trials: Count = 4

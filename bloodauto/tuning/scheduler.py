@@ -271,7 +271,7 @@ class Scheduler:
 
     @property
     def is_budget_exhausted(self) -> bool:
-        """Whether no training can start: nothing is left, or less than starting workers costs and there is something to export."""
+        """Whether no training can start: nothing is left, or, with something to export, less than a cold start costs."""
         needed = self._costs.start_seconds(cold=True) if self._study.completed else 0.0
         return self._seconds_until(self.limits.refit) <= needed
 
@@ -548,7 +548,7 @@ class Scheduler:
         return refit_candidates(completed, [self._study.curve(trial.number) for trial in completed], unfinished)
 
     def _unfinished_trials(self) -> list[UnfinishedTrial]:
-        """Initial configurations that the budget stopped, and trials in progress that have an epoch and are not to be stopped."""
+        """Initial configurations that the budget stopped, and trials in progress with an epoch that are not to be stopped."""
         in_progress = [
             UnfinishedTrial(training.trial.number, training.assignment.recipe, training.last_report)
             for training in self._open_trainings.values()

@@ -22,7 +22,8 @@ from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.export.built_ensemble import build_ensemble
 from bloodauto.export.ensemble_export import Exported, ExportSettings, export_run
-from bloodauto.models.backbones import check_recipe, find_weights
+from bloodauto.models.backbone_networks import find_weights
+from bloodauto.models.backbones import check_recipe
 from bloodauto.models.device import Device
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import DistillationResult, Ensemble, TrainedNetwork
@@ -146,8 +147,8 @@ def distil(
 ) -> tuple[Exported, DistillationResult]:
     """Trains a student on the ensemble's predictions until the budget ends, and exports it as a model of its own.
 
-    The student is trained on the same images as the run's trainings without fold 0. It is selected, calibrated and compared with
-    its teacher on the images of fold 0 and their shifted versions. The held-out test set is not used.
+    The student is trained on the same images as the run's trainings without fold 0. It is selected, calibrated and compared
+    with its teacher on the images of fold 0 and their shifted versions. The held-out test set is not used.
 
     Args:
         run: The run whose ensemble is the teacher.

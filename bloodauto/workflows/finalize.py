@@ -178,7 +178,7 @@ def _write_site_estimates(plan: SearchPlan, ensemble: Ensemble) -> None:
     if data.splits.folds_are_sites:
         predictions = out_of_fold_ensemble(ensemble)
         folds = sorted({network.fold for network in ensemble.networks})
-        plan.run.site_scores.write(score_sites(data.dataset, data.splits, folds, predictions))
+        plan.run.site_scores.write(score_sites(data.splits, folds, predictions))
     if len(data.target):
         plan.run.target_estimate.write(estimate_target(ensemble, np.asarray(_class_priors(data))))
 

@@ -13,7 +13,8 @@ from bloodauto.config.settings import SearchSettings
 from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import NotInSpace, SearchSpace, covering_recipes, load_space, parameters_of
 from bloodauto.errors import RecipeError, WeightsError
-from bloodauto.models.backbones import check_recipe, find_weights, num_parameters
+from bloodauto.models.backbone_networks import find_weights
+from bloodauto.models.backbones import check_recipe, num_parameters
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import atomic_path
 from bloodauto.shift.suite import ShiftSuite

@@ -56,7 +56,8 @@ def make_executor(plan: SearchPlan, *, address: str | None, on_tick: Callable[[S
 def run_trainings(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, executor: Executor) -> bool:
     """Runs trials and refits until the budget for trainings is spent.
 
-    The slots of all workers are reserved meanwhile. Afterwards the driver's slot is, so that the caller can finalize the search.
+    The slots of all workers are reserved meanwhile. Afterwards the driver's slot is, so that the caller can finalize the
+    search.
 
     Args:
         plan: What the search is to do.

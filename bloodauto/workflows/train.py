@@ -19,7 +19,8 @@ from bloodauto.errors import RunError
 from bloodauto.evaluation.evaluator import Evaluation, Evaluator
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.tta import with_tta
-from bloodauto.models.backbones import check_recipe, find_weights
+from bloodauto.models.backbone_networks import find_weights
+from bloodauto.models.backbones import check_recipe
 from bloodauto.models.device import local_device
 from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport

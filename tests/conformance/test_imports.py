@@ -214,11 +214,7 @@ MANY_KEYWORDS = {("workflows/search.py", "search"), ("workflows/train.py", "trai
 
 #: Modules that import something late, and why.
 LATE_IMPORTS = {
-    "models/backbones.py": "recipes are checked against the table of backbones without TensorFlow",
     "models/tensorflow.py": "it sets up how TensorFlow starts",
-    "report/dashboard.py": "optuna-dashboard takes a second to import",
-    "run/study_reader.py": "Optuna and SQLAlchemy take a second to import",
-    "run/yaml_files.py": "the command line imports it for its help",
     "transforms/keras_cv_engine.py": "keras-cv is an optional dependency",
 }
 

@@ -1,4 +1,4 @@
-"""Names use the field's words: retired words occur in no module, class, function, parameter, attribute, variable, test or option.
+"""Names use the field's words: retired words occur in no name of a module, class, function, variable, test or option.
 
 Run as a script, it prints the offenders of some folders or files:
 
@@ -217,7 +217,8 @@ def test_the_rule_sees_parts_and_not_substrings(text: str, retired: str | None) 
 
 def test_every_kind_of_name_is_seen() -> None:
     source = (
-        "class A:\n    b: int = 0\n    def c(self, d, *e, **f):\n        self.g = 1\n        for h, (i, *j) in d:\n            pass\n"
+        "class A:\n    b: int = 0\n    def c(self, d, *e, **f):\n        self.g = 1\n        for h, (i, *j) in "
+        "d:\n            pass\n"
         "k = [l for l in d]\nwith x as m:\n    pass\nn: str = '--option-name'\n"
     )
     texts = {name.text for name in names_in(ast.parse(source), "bloodauto/cli/module.py")}

@@ -23,8 +23,8 @@ def test_each_site_is_scored_on_its_own_images() -> None:
     labels = dataset.labels[index]
     predicted = np.where(dataset.sites[index] == "near", labels, (labels + 1) % 8)
     predictions = predictions_of(replace(truth_of(labels), index=index), np.eye(8)[predicted])
-    scores = {score.site: score for score in score_sites(dataset, splits, folds, predictions).sites}
+    scores = {score.site: score for score in score_sites(splits, folds, predictions).sites}
     assert scores["near"].accuracy == scores["near"].balanced_accuracy == 1.0
     assert scores["far"].accuracy == scores["far"].balanced_accuracy == 0.0
     assert scores["near"].images + scores["far"].images == len(index)
-    assert [score.site for score in score_sites(dataset, splits, [0], predictions).sites] == [splits.fold_names[0]]
+    assert [score.site for score in score_sites(splits, [0], predictions).sites] == [splits.fold_names[0]]

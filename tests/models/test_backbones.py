@@ -9,14 +9,12 @@ import pytest
 
 from bloodauto.config.recipe import Backbone
 from bloodauto.errors import RecipeError, WeightsError
+from bloodauto.models.backbone_networks import build_backbone, find_weights, load_weights
 from bloodauto.models.backbone_table import BACKBONES
 from bloodauto.models.backbones import (
     backbone_info,
     block_of_layers,
-    build_backbone,
     check_recipe,
-    find_weights,
-    load_weights,
     num_blocks,
     num_layers,
     num_parameters,

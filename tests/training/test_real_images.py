@@ -9,7 +9,7 @@ from bloodauto.data.clean import clean
 from bloodauto.data.load import load_dataset
 from bloodauto.data.split import make_splits
 from bloodauto.evaluation.fold_data import prepare_fold
-from bloodauto.models.backbones import find_weights
+from bloodauto.models.backbone_networks import find_weights
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.trainer import TrainOptions, train
 from tests.locations import SHARED

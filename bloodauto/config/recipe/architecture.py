@@ -20,7 +20,8 @@ class Input(Record):
         filters: Applied to the resized images in this order, inside the network and so in the exported model. ``grey``: luma
             in all channels; ``sobel``: edges; ``remove_background``: white but for what absorbs red, as nuclei do;
             ``normalise_stain``: the empty slide's colour and the strength of the stain brought to one reference;
-            ``standardise``: per-channel standardisation of each image; ``standardise_density``: the same of its optical density.
+            ``standardise``: per-channel standardisation of each image; ``standardise_density``: the same of its optical
+            density.
     """
 
     size_px: Annotated[int, Field(ge=32, le=640)] = 96
@@ -71,8 +72,8 @@ class Head(Record):
     """From the backbone's features to the classes: pooling, normalisation, dropout, dense layers, logits.
 
     Attributes:
-        pooling: ``avg``, ``max``, or ``gem``, the generalised mean (Radenovic et al., arXiv:1711.02512). Deviation: its power is
-            fixed at 3, where the paper's training starts and about where it ends.
+        pooling: ``avg``, ``max``, or ``gem``, the generalised mean (Radenovic et al., arXiv:1711.02512). Deviation: its
+            power is fixed at 3, where the paper's training starts and about where it ends.
         normalisation: Of the pooled features.
         dropout: Before the first dense layer.
         dense_units: Units of each dense layer; each is followed by dropout.

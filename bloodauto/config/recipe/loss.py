@@ -18,11 +18,11 @@ class Loss(Record):
     Attributes:
         name: Which loss.
         gamma: Exponent of the focal loss alone; the paper uses 2.
-        alpha: Of the focal loss alone. A number multiplies the whole loss, as Keras' default of 0.25 does. A list is the paper's
-            alpha, one factor for each class in the order of the labels, and replaces ``class_weights``.
+        alpha: Of the focal loss alone. A number multiplies the whole loss, as Keras' default of 0.25 does. A list is the
+            paper's alpha, one factor for each class in the order of the labels, and replaces ``class_weights``.
         label_smoothing: Fraction of each target that is spread evenly over all classes.
-        class_weights: ``balanced``: inverse frequency; ``effective_number``: Cui et al., arXiv:1901.05555. Both follow the class
-            counts that training sees, so after ``imbalance.sampling``.
+        class_weights: ``balanced``: inverse frequency; ``effective_number``: Cui et al., arXiv:1901.05555. Both follow the
+            class counts that training sees, so after ``imbalance.sampling``.
     """
 
     name: Literal["cross_entropy", "focal"] = "cross_entropy"

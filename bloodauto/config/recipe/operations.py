@@ -229,7 +229,8 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         # Those of keras-cv's RandAugment, with its ranges and in its order.
         "standard": _STANDARD,
-        # The fourteen of RandAugment's paper except identity, for which ``rate`` stands; ranges as keras-cv's where it has them.
+        # The fourteen of RandAugment's paper except identity, for which ``rate`` stands; ranges as keras-cv's where it has
+        # them.
         "paper": (*_STANDARD, "rotate", "posterize", "sharpness"),
         # What differs between laboratories: stain, light, colour, optics, sensor and the position of the cell.
         "cells": (

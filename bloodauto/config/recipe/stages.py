@@ -127,8 +127,8 @@ class Stage(Record):
         early_stopping: When the stage ends early; absent: never.
         restore_best: Whether the next stage starts from the stage's best epoch, by the metric of its early stopping or by the
             objective without one; otherwise from its last.
-        weight_averaging: Whether an average of the weights over the stage's steps is evaluated and kept. ``ema``: all steps, later
-            ones weighted more; ``swa``: the steps of the stage's last quarter, weighted equally.
+        weight_averaging: Whether an average of the weights over the stage's steps is evaluated and kept. ``ema``: all
+            steps, later ones weighted more; ``swa``: the steps of the stage's last quarter, weighted equally.
         augmentation: Replaces the recipe's augmentation in this stage.
     """
 

@@ -29,9 +29,9 @@ class WeightedTransform(Record):
     """One transform of an image, and the weight of its prediction.
 
     Attributes:
-        transform: ``turn_90``, ``turn_180``, ``turn_270``: counter-clockwise, exact. ``transpose``: mirrored along the diagonal.
-            ``rotate_left``, ``rotate_right``: by 10 degrees, the corners filled by reflection. ``brighter``, ``darker``: every
-            value times 1.1 or 0.9, clipped at 255.
+        transform: ``turn_90``, ``turn_180``, ``turn_270``: counter-clockwise, exact. ``transpose``: mirrored along the
+            diagonal. ``rotate_left``, ``rotate_right``: by 10 degrees, the corners filled by reflection. ``brighter``,
+            ``darker``: every value times 1.1 or 0.9, clipped at 255.
         weight: Relative to the others; weights need not sum to 1.
     """
 

@@ -305,6 +305,7 @@ def load_space(path: str | Path) -> SearchSpace:
         if domain.parameter.partition(".")[0].partition("[")[0] == "tta_transforms":
             raise parser.fail(
                 "tta_transforms",
-                "expected plain values, got a domain: test-time augmentation does not change what is trained; export-best --tta measures it",
+                "expected plain values, got a domain: test-time augmentation does not change what is trained; "
+                "export-best --tta measures it",
             )
     return space

@@ -9,19 +9,26 @@ from bloodauto.report.run_info import RunInfo
 from bloodauto.report.sections import results, run_record, search
 from bloodauto.report.sections.page import FigureCollector, Section
 
+_Writer = Callable[[RunInfo, FigureCollector], Markup]
+
+
+def _without_figures(write: Callable[[RunInfo], Markup]) -> _Writer:
+    return lambda run, _figures: write(run)
+
+
 #: (id, title, what writes it), in the order of the page.
-_SECTIONS: tuple[tuple[str, str, Callable[[RunInfo, FigureCollector], Markup]], ...] = (
+_SECTIONS: tuple[tuple[str, str, _Writer], ...] = (
     ("progress", "Progress", search.progress),
-    ("trials", "Trials", search.trials),
+    ("trials", "Trials", _without_figures(search.trials)),
     ("importance", "Importance", search.importance),
     ("learning", "Learning curves", search.learning),
     ("ensemble", "Ensemble", results.ensemble),
     ("errors", "Errors and confidence", results.errors),
     ("external", "External sites", results.external),
-    ("failures", "Failures", search.failures),
-    ("data", "Data", run_record.data),
-    ("settings", "Settings", run_record.settings),
-    ("next", "Next steps", run_record.next_steps),
+    ("failures", "Failures", _without_figures(search.failures)),
+    ("data", "Data", _without_figures(run_record.data)),
+    ("settings", "Settings", _without_figures(run_record.settings)),
+    ("next", "Next steps", _without_figures(run_record.next_steps)),
 )
 
 

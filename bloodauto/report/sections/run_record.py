@@ -9,7 +9,6 @@ from collections import Counter
 from bloodauto.report.formatting import count, duration, percent
 from bloodauto.report.markup import Content, Markup, absent, join, table, tag
 from bloodauto.report.run_info import RunInfo
-from bloodauto.report.sections.page import FigureCollector
 from bloodauto.run.artifacts import CleaningReport, CleaningRow, Fingerprint, SplitsFile
 from bloodauto.run.study_reader import mask_passwords
 
@@ -26,7 +25,7 @@ def notes(run: RunInfo) -> Markup | None:
     return tag("ul", *listed, tag("li", f"{more} more files could not be read.") if more > 0 else None, class_="notes")
 
 
-def data(run: RunInfo, figures: FigureCollector) -> Markup:
+def data(run: RunInfo) -> Markup:
     """The images: source, classes, sites, splits, and what cleaning did."""
     parts: list[Content] = [
         absent("The images have not been described yet.") if run.fingerprint is None else _images(run.fingerprint)
@@ -93,7 +92,7 @@ def _cleaning_table(rows: list[CleaningRow]) -> Markup:
     return table(("image", "label", "finding", "action", "reason"), cells)
 
 
-def settings(run: RunInfo, figures: FigureCollector) -> Markup:
+def settings(run: RunInfo) -> Markup:
     """What the run was asked for. Passwords in URLs are masked."""
     if run.settings is None:
         return absent("The settings are unknown.")
@@ -105,7 +104,7 @@ def _setting_text(value: object) -> str:
     return mask_passwords(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def next_steps(run: RunInfo, figures: FigureCollector) -> Markup:
+def next_steps(run: RunInfo) -> Markup:
     """The commands that the run itself left, else those that fit its state."""
     if run.next_steps.strip():
         return tag("pre", run.next_steps.strip())

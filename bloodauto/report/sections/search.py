@@ -35,7 +35,7 @@ def progress(run: RunInfo, figures: FigureCollector) -> Markup:
     )
 
 
-def trials(run: RunInfo, figures: FigureCollector) -> Markup:
+def trials(run: RunInfo) -> Markup:
     """The Pareto front, where there is one, and the best trials."""
     if not run.pareto_front:
         return trial_table(run)
@@ -144,7 +144,7 @@ def _epochs(trial: TrialInfo) -> str:
     return str(trial.curve[-1][0]) if trial.curve else DASH
 
 
-def failures(run: RunInfo, figures: FigureCollector) -> Markup:
+def failures(run: RunInfo) -> Markup:
     """Failed trials and their reasons."""
     failed = [trial for trial in run.trials if trial.state == "failed"]
     if not failed:

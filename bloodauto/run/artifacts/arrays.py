@@ -40,7 +40,8 @@ class ArrayOf:
 
     def _checked(self, value: Any) -> NDArray[Any]:
         if not isinstance(value, np.ndarray):
-            raise ValueError(f"an array of {self.dtype.__name__}, not of {type(value).__name__}")
+            # Pydantic collects ValueErrors alone.
+            raise ValueError(f"an array of {self.dtype.__name__}, not of {type(value).__name__}")  # noqa: TRY004
         array: NDArray[Any] = value
         if array.dtype == np.object_ or not np.issubdtype(array.dtype, self.dtype):
             raise ValueError(f"an array of {self.dtype.__name__}, not of {array.dtype}")

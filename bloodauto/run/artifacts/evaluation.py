@@ -180,8 +180,10 @@ class ExternalEstimate(Record):
     shift_factors: Count
 
     SCOPE: ClassVar[str] = (
-        "The external estimate is the accuracy at a site that is not in the data, estimated from simulated sites in which stain, "
-        "light, optics, camera, magnification and artefacts differ, three to nine such factors at once, each mild or severe. Not "
+        "The external estimate is the accuracy at a site that is not in the data, estimated from simulated "
+        "sites in which stain, "
+        "light, optics, camera, magnification and artefacts differ, three to nine such factors at once, each "
+        "mild or severe. Not "
         "covered: other patients, other labelling conventions, damaged slides, and cell types that were not trained on."
     )
 

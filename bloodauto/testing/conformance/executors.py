@@ -1,4 +1,4 @@
-"""What every executor promises: each assignment runs once, stops are obeyed, failures have their kind, slots are handed back."""
+"""Conformance suite of executors: assignments run once, stops are obeyed, failures have their kind, slots are handed back."""
 
 from __future__ import annotations
 

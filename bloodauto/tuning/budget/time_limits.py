@@ -66,7 +66,7 @@ def hard_time_limit(seconds: float, clock: Clock = SYSTEM_CLOCK) -> Iterator[Non
         yield
         return
 
-    def ring(number: int, frame: FrameType | None) -> None:
+    def ring(_number: int, _frame: FrameType | None) -> None:
         raise OutOfBudget
 
     earlier_handler, started_at = signal.signal(signal.SIGALRM, ring), clock.now()

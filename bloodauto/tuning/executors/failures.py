@@ -26,12 +26,8 @@ def failure_from(error: BaseException) -> TrainingFailure:
         >>> type(failure_from(ValueError("a fault of ours"))).__name__
         'Crashed'
     """
-    if isinstance(error, TrialAbort):
-        return Aborted(str(error), error.reason)
-    if isinstance(error, TrialInterrupted):
-        return Interrupted(error.reason, str(error))
     if isinstance(error, TrialFailure):
-        return Rejected(error.reason, str(error))
+        return _declared_failure(error)
     if isinstance(error, UserError):
         return Rejected("rejected", str(error))
     summary = error_summary(error)
@@ -42,6 +38,14 @@ def failure_from(error: BaseException) -> TrainingFailure:
     if isinstance(error, OSError):
         return Interrupted("io", summary)
     return Crashed(summary, traceback="".join(traceback.format_exception(error)))
+
+
+def _declared_failure(error: TrialFailure) -> TrainingFailure:
+    if isinstance(error, TrialAbort):
+        return Aborted(str(error), error.reason)
+    if isinstance(error, TrialInterrupted):
+        return Interrupted(error.reason, str(error))
+    return Rejected(error.reason, str(error))
 
 
 def error_summary(error: BaseException) -> str:

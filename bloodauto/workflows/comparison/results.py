@@ -46,7 +46,8 @@ class ComparisonRow:
         scored: Scores without test-time augmentation; None when the training failed.
         with_tta: Scores with its recipe's test-time augmentation; None where it names none.
         forward_passes: Forward passes for one image with that augmentation.
-        shift_gain: Interval of the shift score's difference from the first variant's, by the same resamples; None for the first.
+        shift_gain: Interval of the shift score's difference from the first variant's, by the same resamples; None for the
+            first.
     """
 
     name: str

@@ -17,7 +17,8 @@ from bloodauto.data.split import make_splits, read_splits, write_splits
 from bloodauto.errors import RunError, TrialRejected
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
-from bloodauto.models.backbones import check_recipe, find_weights
+from bloodauto.models.backbone_networks import find_weights
+from bloodauto.models.backbones import check_recipe
 from bloodauto.models.device import Device, DeviceSettings, cached_device_settings
 from bloodauto.models.network import trained_network
 from bloodauto.run.artifacts import EpochReport
@@ -324,9 +325,23 @@ class ComparisonRunner:
         training = self.run.variant(variant.name)
         outcome, device_seconds = training.outcome.read(), ledger.charged_for(variant.name)
         if outcome.status == "failed":
-            return VariantResult(variant.name, training, False, outcome.message, 0, 0, device_seconds)
+            return VariantResult(
+                variant.name,
+                training,
+                finished=False,
+                failure=outcome.message,
+                epochs=0,
+                parameters=0,
+                device_seconds=device_seconds,
+            )
         parameters = training.result.read().parameters
         epochs = len(training.history.read().epochs)
         return VariantResult(
-            variant.name, training, outcome.status == "finished", "", epochs, parameters, device_seconds
+            variant.name,
+            training,
+            finished=outcome.status == "finished",
+            failure="",
+            epochs=epochs,
+            parameters=parameters,
+            device_seconds=device_seconds,
         )

@@ -47,7 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "source: {title: t}\nbase: recipe.yaml\npublished_metric: hidden_accuracy\nvariants:\n"
         "  - {name: slow, published: 0.2, overrides: {stages.0.optimizer.learning_rate: 1e-6}}\n"
         "  - {name: quick, published: 0.8}\n"
-        "  - {name: diverging, published: 0.1, overrides: {stages.0.optimizer: {name: sgd, learning_rate: 1.0, momentum: 0.99}}}\n"
+        "  - "
+        "{name: diverging, published: 0.1, overrides: {stages.0.optimizer: {name: sgd, learning_rate: 1.0, momentum: 0.99}}}\n"
     )
     return inputs
 
