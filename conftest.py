@@ -22,6 +22,7 @@ SLOW_DOCTESTS = (
     "bloodauto.export.model.",
     "bloodauto.report.html.write_report",
     "bloodauto.workflows.compare.ablate",
+    "bloodauto.workflows.evaluate.evaluate",
     "bloodauto.workflows.export.",
     "bloodauto.workflows.search.SearchResult",
     "bloodauto.workflows.search.resume_search",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bloodauto.workflows.compare import ComparisonResult, ablate, reproduce
     from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining
     from bloodauto.workflows.comparison.settings import ComparisonSettings
+    from bloodauto.workflows.evaluate import evaluate
     from bloodauto.workflows.export import export_best, export_distilled, export_trained, predict
     from bloodauto.workflows.search import Progress, SearchResult, resume_search, search
     from bloodauto.workflows.train import TrainResult, train
@@ -69,6 +70,7 @@ _TENSORFLOW_MODULES = {
     "SearchResult": "bloodauto.workflows.search",
     "TrainResult": "bloodauto.workflows.train",
     "ablate": "bloodauto.workflows.compare",
+    "evaluate": "bloodauto.workflows.evaluate",
     "export_best": "bloodauto.workflows.export",
     "export_distilled": "bloodauto.workflows.export",
     "export_trained": "bloodauto.workflows.export",
@@ -105,6 +107,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "ablate",
+    "evaluate",
     "export_best",
     "export_distilled",
     "export_trained",

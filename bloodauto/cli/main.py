@@ -15,6 +15,7 @@ from bloodauto.cli.experiments import ablate, train, trials
 from bloodauto.cli.export import export_best, export_trained, predict
 from bloodauto.cli.options import DEBUG, Run, option, with_debug
 from bloodauto.cli.search import INTERRUPTED_EXIT_CODE, search
+from bloodauto.cli.site import evaluate
 from bloodauto.errors import BloodautoError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -92,6 +93,7 @@ for _command in (
     export_trained,
     export_best,
     predict,
+    evaluate,
     report,
     dashboard,
     spaces,

@@ -13,7 +13,7 @@ import psutil
 from numpy.typing import NDArray
 
 from bloodauto.data.columns import ARRAY_NAMES, standard_names
-from bloodauto.data.dataset import CellDataset, check_trainable, empty_column
+from bloodauto.data.dataset import CellDataset, empty_column
 from bloodauto.data.decode import to_square
 from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names
 from bloodauto.errors import DataError
@@ -217,17 +217,15 @@ def _load_medmnist(path: Path, image_size_px: int | None) -> CellDataset:
     if len(sizes) > 1:
         raise DataError(f"{path}: expected one image size, got {sorted(sizes)} px. Give the size you want.")
     all_labels = np.concatenate(labels)
-    return check_trainable(
-        CellDataset(
-            images=np.concatenate(images),
-            labels=all_labels,
-            class_names=class_names_for(all_labels, None, str(path)),
-            names=np.array(names),
-            groups=empty_column(len(names)),
-            sites=empty_column(len(names)),
-            predefined_splits=np.array(splits),
-            source=str(path),
-        )
+    return CellDataset(
+        images=np.concatenate(images),
+        labels=all_labels,
+        class_names=class_names_for(all_labels, None, str(path)),
+        names=np.array(names),
+        groups=empty_column(len(names)),
+        sites=empty_column(len(names)),
+        predefined_splits=np.array(splits),
+        source=str(path),
     )
 
 
@@ -248,17 +246,15 @@ def _labelled_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], image_size_
     else:
         labels = integer_labels(arrays["labels"], count, f"{path}: labels")
         class_names = class_names_for(labels, class_names, f"{path}: labels")
-    return check_trainable(
-        CellDataset(
-            images=resize_images(images, image_size_px),
-            labels=labels,
-            class_names=class_names,
-            names=column("names", _numbered_names(count)),
-            groups=column("groups", empty_column(count)),
-            sites=column("sites", empty_column(count)),
-            predefined_splits=empty_column(count),
-            source=str(path),
-        )
+    return CellDataset(
+        images=resize_images(images, image_size_px),
+        labels=labels,
+        class_names=class_names,
+        names=column("names", _numbered_names(count)),
+        groups=column("groups", empty_column(count)),
+        sites=column("sites", empty_column(count)),
+        predefined_splits=empty_column(count),
+        source=str(path),
     )
 
 

@@ -162,9 +162,23 @@ def check_trainable(dataset: CellDataset) -> CellDataset:
             f"{source}: expected at least two images of each class, one to train on and one to evaluate on; too few of "
             f"{', '.join(sparse)}.{because} Add images or leave the class out."
         )
+    return check_unique_names(dataset)
+
+
+def check_unique_names(dataset: CellDataset) -> CellDataset:
+    """Checks that every image has a name of its own.
+
+    Returns:
+        The same data set.
+
+    Raises:
+        DataError: a name that occurs twice.
+    """
     repeated = [name for name, count in Counter(dataset.names.tolist()).items() if count > 1]
     if repeated:
-        raise DataError(f"{source}: expected a different name for each image, these occur twice: {repeated[:5]}.")
+        raise DataError(
+            f"{dataset.source}: expected a different name for each image, these occur twice: {repeated[:5]}."
+        )
     return dataset
 
 

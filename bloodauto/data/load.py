@@ -14,7 +14,7 @@ import numpy as np
 
 from bloodauto.data.arrays import load_image_array, load_npz, resize_images
 from bloodauto.data.columns import MANIFEST_COLUMNS, standard_names
-from bloodauto.data.dataset import CellDataset, FileProblem, check_trainable
+from bloodauto.data.dataset import CellDataset, FileProblem, check_trainable, check_unique_names
 from bloodauto.data.decode import IMAGE_SUFFIXES, decode_files, most_common_side
 from bloodauto.data.labels import class_names_for, labels_from_names
 from bloodauto.errors import DataError
@@ -82,16 +82,32 @@ def load_dataset(path: Path, *, image_size_px: int | None = None) -> CellDataset
         >>> dataset.images.shape  # doctest: +SKIP
         (13759, 96, 96, 3)
     """
+    return check_trainable(load_labelled_images(path, image_size_px=image_size_px))
+
+
+def load_labelled_images(path: Path, *, image_size_px: int | None = None) -> CellDataset:
+    """Reads labelled images that need not suffice for a training, such as a few cells of another site.
+
+    Args:
+        path: as in ``load_dataset``.
+        image_size_px: as in ``load_dataset``.
+
+    Returns:
+        At least one image with a label; a class may have a single image, or none that can be read.
+
+    Raises:
+        DataError: nothing usable there, or two images with one name.
+    """
     if image_size_px is not None and image_size_px < 1:
         raise DataError(f"image_size_px: expected at least 1, got {image_size_px}.")
     if path.is_dir():
-        return _load_folder(path, image_size_px)
+        return check_unique_names(_load_folder(path, image_size_px))
     _require_file(path)
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        return load_npz(path, image_size_px)
+        return check_unique_names(load_npz(path, image_size_px))
     if suffix == ".csv":
-        return _load_manifest(path, image_size_px)
+        return check_unique_names(_load_manifest(path, image_size_px))
     raise DataError(f"{path}: expected a folder with one folder per class, a .csv manifest or an .npz, got {suffix!r}.")
 
 
@@ -234,18 +250,16 @@ def _read_files(
     else:
         labels, class_names = labels_from_names(class_of_file, None, source)
     kept = decoded.kept
-    return check_trainable(
-        CellDataset(
-            images=decoded.images,
-            labels=labels[kept],
-            class_names=class_names,
-            names=np.array([file.name for file in files])[kept],
-            groups=np.array([file.group for file in files])[kept],
-            sites=np.array([file.site for file in files])[kept],
-            predefined_splits=np.array([file.split for file in files])[kept],
-            source=source,
-            problems=(*problems, *decoded.problems),
-        )
+    return CellDataset(
+        images=decoded.images,
+        labels=labels[kept],
+        class_names=class_names,
+        names=np.array([file.name for file in files])[kept],
+        groups=np.array([file.group for file in files])[kept],
+        sites=np.array([file.site for file in files])[kept],
+        predefined_splits=np.array([file.split for file in files])[kept],
+        source=source,
+        problems=(*problems, *decoded.problems),
     )
 
 

@@ -12,7 +12,7 @@ import keras
 from bloodauto.export.formats import EXPORTERS, check_formats
 from bloodauto.export.model_card import CardFacts, render_card
 from bloodauto.export.parity import ParitySample
-from bloodauto.run.artifacts import Labels, OodDetector
+from bloodauto.run.artifacts import HeldOutTest, Labels, Measured, OodDetector, StatedAccuracy
 from bloodauto.run.directory import ExportDirectory
 from bloodauto.run.files import write_text
 
@@ -87,9 +87,23 @@ def write_export(
         staged.labels.write(package.labels)
         if package.ood_detector is not None:
             staged.ood_detector.write(package.ood_detector)
+        if facts.test is not None:
+            staged.stated_accuracy.write(stated_accuracy(facts.test))
         write_text(staged.model_card, render_card(package.labels, facts, all_formats))
         files = tuple(path.replace(folder / path.name) for path in sorted(staged.root.iterdir()))
+    if facts.test is None:
+        # What an earlier export stated belongs to another model.
+        ExportDirectory(folder).stated_accuracy.delete()
     if package.ood_detector is None:
         # A detector from an earlier export belongs to another model.
         ExportDirectory(folder).ood_detector.delete()
     return ExportResult(files, max(differences, default=None))
+
+
+def stated_accuracy(test: HeldOutTest) -> StatedAccuracy:
+    """What a model card states of a held-out test."""
+    return StatedAccuracy(
+        in_domain=Measured(value=test.accuracy, low=test.accuracy_low, high=test.accuracy_high),
+        images=test.images,
+        external=test.external,
+    )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from bloodauto.report.figures.style import plain_figure, plotly_javascript
-from bloodauto.report.markup import Markup, join, tag
+from bloodauto.report.markup import Content, Markup, join, tag
 from bloodauto.report.read import read_run
 from bloodauto.report.run_info import RunInfo
 from bloodauto.report.sections import write_sections
+from bloodauto.report.sections.page import Section
 from bloodauto.report.sections.run_record import notes
 from bloodauto.report.sections.summary import summary
 from bloodauto.run.directory import RunDirectory
@@ -60,7 +62,46 @@ def render(run: RunInfo, *, written_at: datetime) -> str:
         run: what to show.
         written_at: for the footer.
     """
-    parts = write_sections(run)
+    missing = notes(run)
+    source = "" if run.fingerprint is None else run.fingerprint.source
+    opening = [
+        summary(run),
+        None if missing is None else tag("section", tag("h2", "What is missing"), missing, id="missing"),
+    ]
+    return document(
+        DocumentHeading("bloodauto report", run.root.resolve().name, (source, str(run.root))),
+        opening,
+        write_sections(run),
+        written_at=written_at,
+    )
+
+
+@dataclass(frozen=True)
+class DocumentHeading:
+    """The head of a page.
+
+    Attributes:
+        kind: what kind of page it is.
+        title: its own title.
+        about: what it is about; empty texts are left out.
+    """
+
+    kind: str
+    title: str
+    about: tuple[str, ...]
+
+
+def document(
+    heading: DocumentHeading, opening: Sequence[Content], parts: Sequence[Section], *, written_at: datetime
+) -> str:
+    """A page that holds everything it needs and forbids itself any network access and any script but its own.
+
+    Args:
+        heading: its head.
+        opening: what stands before the sections.
+        parts: the sections, with their figures.
+        written_at: for the footer.
+    """
     here = Path(__file__).parent
     drawn = {name: plain_figure(figure) for part in parts for name, figure in part.figures}
     scripts = [_script(plotly_javascript()), _script((here / "page.js").read_text(encoding="utf-8"))] if drawn else []
@@ -81,18 +122,16 @@ def render(run: RunInfo, *, written_at: datetime) -> str:
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         # Without an icon of its own the page would ask a server for one.
         Markup('<link rel="icon" href="data:,">'),
-        tag("title", f"{run.root.resolve().name} · bloodauto report"),
+        tag("title", f"{heading.title} · {heading.kind}"),
         tag("style", Markup((here / "page.css").read_text(encoding="utf-8"))),
     )
-    missing = notes(run)
     body = tag(
         "body",
-        _header(run),
+        _header(heading),
         tag("nav", tag("ul", *(tag("li", tag("a", part.title, href=f"#{part.name}")) for part in parts))),
         tag(
             "main",
-            summary(run),
-            None if missing is None else tag("section", tag("h2", "What is missing"), missing, id="missing"),
+            *opening,
             *(tag("section", tag("h2", part.title), part.content, id=part.name) for part in parts),
         ),
         tag("footer", f"Written by bloodauto on {written_at:%Y-%m-%d at %H:%M %Z}."),
@@ -102,15 +141,14 @@ def render(run: RunInfo, *, written_at: datetime) -> str:
     return str(join([Markup("<!DOCTYPE html>\n"), tag("html", head, body, lang="en"), Markup("\n")]))
 
 
-def _header(run: RunInfo) -> Markup:
-    source = "" if run.fingerprint is None else run.fingerprint.source
+def _header(heading: DocumentHeading) -> Markup:
     return tag(
         "header",
         tag(
             "div",
-            tag("p", "bloodauto report", class_="kind"),
-            tag("h1", run.root.resolve().name),
-            tag("p", " · ".join(part for part in (source, str(run.root)) if part), class_="about"),
+            tag("p", heading.kind, class_="kind"),
+            tag("h1", heading.title),
+            tag("p", " · ".join(part for part in heading.about if part), class_="about"),
         ),
     )
 

@@ -23,6 +23,7 @@ from bloodauto.run.artifacts import (
     ParetoFront,
     SiteScores,
     SplitsFile,
+    StatedAccuracy,
     TargetEstimate,
     TimeAllocation,
 )
@@ -56,6 +57,11 @@ class ExportDirectory:
     def ood_detector(self) -> ArtifactFile[OodDetector]:
         """The detector of out-of-distribution images, if there is one."""
         return ArtifactFile(self.root / OodDetector.FILE, OodDetector)
+
+    @property
+    def stated_accuracy(self) -> ArtifactFile[StatedAccuracy]:
+        """The accuracy that the model card states, if it states any."""
+        return ArtifactFile(self.root / StatedAccuracy.FILE, StatedAccuracy)
 
     @property
     def distilled(self) -> ArtifactFile[DistillationResult]:

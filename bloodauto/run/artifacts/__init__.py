@@ -48,6 +48,7 @@ from bloodauto.run.artifacts.evaluation import (
 )
 from bloodauto.run.artifacts.export import Labels, ModelInput
 from bloodauto.run.artifacts.ledger import LedgerCharge, LedgerFile, LedgerHeartbeat
+from bloodauto.run.artifacts.site import ClassRecall, Measured, SiteEvaluation, StatedAccuracy, UnknownClass
 from bloodauto.run.artifacts.training import (
     AveragedEpochs,
     Checkpoint,
@@ -72,6 +73,7 @@ __all__ = [
     "Calibration",
     "CandidateCounts",
     "Checkpoint",
+    "ClassRecall",
     "CleaningReport",
     "CleaningRow",
     "ComparisonRecord",
@@ -90,6 +92,7 @@ __all__ = [
     "LedgerCharge",
     "LedgerFile",
     "LedgerHeartbeat",
+    "Measured",
     "Metrics",
     "ModelInput",
     "NetworkKind",
@@ -106,11 +109,13 @@ __all__ = [
     "SelectionStep",
     "SelectiveAccuracy",
     "SimulatedSiteResult",
+    "SiteEvaluation",
     "SiteInfo",
     "SiteScore",
     "SiteScores",
     "SplitPart",
     "SplitsFile",
+    "StatedAccuracy",
     "StudentComparison",
     "SyntheticOodResult",
     "TargetEstimate",
@@ -120,6 +125,7 @@ __all__ = [
     "TrainingHistory",
     "TrainingResult",
     "TtaPredictions",
+    "UnknownClass",
     "ValidationFigures",
     "ValidationPredictions",
     "ValidationScores",

@@ -1,0 +1,83 @@
+"""The commands for another site: ``evaluate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bloodauto.cli.options import AsJson, import_workflows, make_console, option
+
+if TYPE_CHECKING:
+    from bloodauto.data.class_mapping import ClassMapping
+    from bloodauto.run.artifacts import Measured, SiteEvaluation
+
+ModelArgument = Annotated[
+    Path, typer.Argument(help="A model.keras, or the folder that holds it. Example: runs/first/export.")
+]
+ClassMap = Annotated[
+    str | None,
+    option(
+        "--map",
+        "What the site's class names mean in the model's, with commas, or a file with one such pair a line; '-' for a "
+        "class that the model does not have.",
+        default="names that differ in case or a plural only",
+        example='--map "PMN=neutrophil,Mo=monocyte"',
+    ),
+]
+
+
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled images: a folder of class folders, a .csv manifest or an .npz file. Example: new_site/."
+        ),
+    ],
+    class_map: ClassMap = None,
+    output: Annotated[
+        Path, option("--output", "HTML page to write, with pictures of the mistakes.", example="--output site.html")
+    ] = Path("evaluation.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Measure an exported model on labelled images of a site, with intervals."""
+    import_workflows()
+    from bloodauto.workflows.evaluate import evaluate as run_evaluation
+
+    evaluation = run_evaluation(model, data, class_map=class_map, page=output, confirm=confirm_classes)
+    _print_evaluation(evaluation)
+    typer.echo(output)
+    if as_json:
+        typer.echo(json.dumps(evaluation.model_dump(mode="json"), ensure_ascii=False))
+
+
+def confirm_classes(mapping: ClassMapping) -> bool:
+    """Asks about proposed class names at a terminal; elsewhere nobody confirms them."""
+    if not sys.stdin.isatty():
+        return False
+    for name in mapping.unconfirmed:
+        target = mapping.target_of[name]
+        typer.echo(f"  {name} -> {'no class of the model' if target is None else target}", err=True)
+    return typer.confirm("Is this right?", err=True)
+
+
+def _print_evaluation(evaluation: SiteEvaluation) -> None:
+    console = make_console(stderr=True)
+
+    def line(name: str, value: Measured | None, images: int | None = None) -> None:
+        text = "no image" if value is None else value.text()
+        of_images = f"   n = {images}" if images is not None else ""
+        console.print(f"{name:>24}  {text}{of_images}", highlight=False)
+
+    line("accuracy", evaluation.accuracy, evaluation.images)
+    line("balanced accuracy", evaluation.balanced_accuracy)
+    line("macro F1", evaluation.macro_f1)
+    for entry in evaluation.recalls:
+        line(f"recall of {entry.name}", entry.recall, entry.images)
+    for unknown in evaluation.unknown_classes:
+        console.print(f"{unknown.name:>24}  {unknown.images} images of a class that the model lacks", highlight=False)
+    console.print(evaluation.comparison_text(), highlight=False)
