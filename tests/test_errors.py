@@ -7,7 +7,9 @@ import pytest
 from bloodauto import errors
 from bloodauto.errors import BloodautoError, TrialAbort, TrialFailure, TrialInterrupted, TrialRejected, UserError
 
-CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+CLASSES: list[type[BloodautoError]] = [
+    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BloodautoError)
+]
 
 
 @pytest.mark.parametrize("kind", CLASSES)

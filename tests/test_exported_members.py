@@ -55,7 +55,7 @@ def test_every_public_name_of_the_module_is_exported() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'serach'"):
-        _ = bloodauto.serach  # type: ignore[attr-defined]
+        _ = bloodauto.serach
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

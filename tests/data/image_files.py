@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,6 +47,6 @@ def write_class_folders(root: Path, classes: tuple[str, ...] = ("blast", "ring")
             (root / name / f"{number}.png").write_bytes(encoded(image, ".png"))
 
 
-def save(path: Path, **arrays: np.ndarray) -> Path:
+def save(path: Path, **arrays: Any) -> Path:
     np.savez_compressed(path, **arrays)
     return path

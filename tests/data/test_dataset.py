@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def forty() -> CellDataset:
         [[0]],
     ],
 )
-def test_arrays_that_are_no_images_are_refused(forty: CellDataset, images: object) -> None:
+def test_arrays_that_are_no_images_are_refused(forty: CellDataset, images: Any) -> None:
     with pytest.raises(
         DataError, match=r"synthetic images .*: expected images as a uint8 array \(n, height, width, 3\)"
     ):

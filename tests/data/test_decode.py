@@ -8,9 +8,9 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from image_files import encoded, picture, png, with_exif
 
 from bloodauto.data.decode import decode_image, to_square
+from tests.data.image_files import encoded, picture, png, with_exif
 
 # 16 x 16 px CMYK JPEG, left half pure cyan, right half pure yellow; OpenCV can not write one.
 CMYK_JPEG = base64.b85decode(
@@ -83,7 +83,7 @@ def test_random_bytes_never_crash() -> None:
 def test_exif_rotation_agrees_with_opencv_and_is_noted(orientation: int) -> None:
     jpeg = with_exif(encoded(picture(4, 32, 32), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 100), orientation)
     decoded = decode_image(jpeg, "a", 32)
-    expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    expected = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))[:, :, ::-1]
     np.testing.assert_array_equal(decoded.image, expected)
     assert [problem.finding for problem in decoded.problems] == ([] if orientation == 1 else ["exif_rotation"])
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from image_files import encoded, picture, save, write_class_folders
 
 from bloodauto.data import decode
 from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset
 from bloodauto.data.load import load_dataset, load_images
 from bloodauto.errors import DataError
+from tests.data.image_files import encoded, picture, save, write_class_folders
 from tests.locations import SHARED
 
 PBC96 = SHARED / "data" / "pbc96"

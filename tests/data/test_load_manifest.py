@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import picture, write_class_folders
 
 from bloodauto.data.dataset import COMPETITION_CLASSES
 from bloodauto.data.load import load_dataset
 from bloodauto.errors import DataError
+from tests.data.image_files import picture, write_class_folders
 
 
 def test_manifest(tmp_path: Path) -> None:

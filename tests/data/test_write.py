@@ -48,7 +48,7 @@ def test_folder_keeps_rgb_order(forty: CellDataset, tmp_path: Path) -> None:
     (file,) = (path for path in (tmp_path / "cells").rglob("*") if path.is_file())
     assert [folder.name for folder in (tmp_path / "cells").iterdir()] == [forty.class_names[forty.labels[0]]]
     assert file.parent.parent == tmp_path / "cells"
-    assert (cv2.imread(str(file))[..., ::-1] == forty.images[0]).all()
+    assert (np.asarray(cv2.imread(str(file)))[..., ::-1] == forty.images[0]).all()
 
 
 def test_folder_is_never_mixed_with_what_was_there(forty: CellDataset, tmp_path: Path) -> None:

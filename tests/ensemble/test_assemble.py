@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ensemble_candidates import CLASSES, probabilities
 
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.config.shipped import shipped_folder
@@ -41,6 +40,7 @@ from bloodauto.run.artifacts import (
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import read_json, write_json
 from bloodauto.run.training_directory import TrainingDirectory
+from tests.ensemble.ensemble_candidates import CLASSES, probabilities
 
 IMAGES, FOLDS = 200, 2
 COMPLETED = [(0, 0.7), (1, 0.8), (2, 0.5)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from ensemble_candidates import predictions_of, truth_of
 
 from bloodauto.data.clean import clean
 from bloodauto.data.split import default_splits
 from bloodauto.data.synthetic.generator import synthesize
 from bloodauto.ensemble.evaluation import score_sites
+from tests.ensemble.ensemble_candidates import predictions_of, truth_of
 
 
 def test_each_site_is_scored_on_its_own_images() -> None:

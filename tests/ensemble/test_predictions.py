@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ensemble_candidates import CLASSES, make_candidate, make_truth, predictions_of, truth_of
 
 from bloodauto.ensemble.predictions import GroundTruth, OutOfFoldPredictions, WeightedEnsemble, check_same_images
 from bloodauto.errors import RunError
 from bloodauto.evaluation.calibration import apply_temperature
 from bloodauto.run.artifacts import Calibration, SiteInfo, TrainedNetwork, TtaPredictions, ValidationPredictions
+from tests.ensemble.ensemble_candidates import CLASSES, make_candidate, make_truth, predictions_of, truth_of
 
 SOFTER = Calibration(temperature=2.0, per_class=None, cross_validated_nats=None)
 
@@ -34,7 +34,7 @@ def test_out_of_fold_predictions_are_averaged_part_by_part() -> None:
     average = WeightedEnsemble({"a": 0.5, "b": 0.5}, SOFTER).predict_out_of_fold(predictions)
     assert average.truth is truth
     for part in ("clean", "shifted", "target"):
-        mean = np.mean([getattr(predictions[name], part) for name in ("a", "b")], axis=0, dtype=np.float64)
+        mean = np.asarray([getattr(predictions[name], part) for name in ("a", "b")], np.float64).mean(axis=0)
         np.testing.assert_allclose(getattr(average, part), apply_temperature(mean, 2.0), rtol=1e-6)
 
 

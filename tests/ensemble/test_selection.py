@@ -6,16 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ensemble_candidates import (
-    CLASSES,
-    make_candidate,
-    make_truth,
-    predictions_of,
-    probabilities,
-    truth_of,
-    with_sites,
-    with_target,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
@@ -33,6 +23,16 @@ from bloodauto.evaluation.metrics import compute_metrics, expected_calibration_e
 from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT, score_shift
 from bloodauto.run.artifacts import EnsembleMetric
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
+from tests.ensemble.ensemble_candidates import (
+    CLASSES,
+    make_candidate,
+    make_truth,
+    predictions_of,
+    probabilities,
+    truth_of,
+    with_sites,
+    with_target,
+)
 
 METRICS: tuple[EnsembleMetric, ...] = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
 

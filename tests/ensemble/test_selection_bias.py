@@ -55,11 +55,11 @@ def test_noise_between_seeds_is_estimated_although_refits_train_longer() -> None
 
 
 def test_of_one_trial_and_one_refit_the_whole_difference_counts_as_noise() -> None:
-    assert seed_noise([trial("a", 0.90), refit("a", 0.94)]) == (pytest.approx(0.04 / np.sqrt(2)), 1)
+    assert seed_noise([trial("a", 0.90), refit("a", 0.94)]) == pytest.approx((0.04 / np.sqrt(2), 1))
 
 
 def test_two_trials_of_one_recipe_are_a_comparison() -> None:
-    assert seed_noise([trial("a", 0.90), trial("a", 0.92)]) == (pytest.approx(0.02 / np.sqrt(2)), 1)
+    assert seed_noise([trial("a", 0.90), trial("a", 0.92)]) == pytest.approx((0.02 / np.sqrt(2), 1))
 
 
 def test_without_a_repetition_nothing_is_estimated() -> None:

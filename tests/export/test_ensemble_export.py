@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ class Trained:
         ]
         return combine(networks, [3, 1])
 
-    def export(self, output: Path, *, seconds_left: Iterable[float] | None = None, **changes: object) -> Exported:
+    def export(self, output: Path, *, seconds_left: Iterable[float] | None = None, **changes: Any) -> Exported:
         """Exports into a run of its own; ``seconds_left`` is one value for each decision, in their order."""
         settings = replace(ExportSettings(self.ensemble(), ("keras", "codabench"), seed=0), **changes)
         values = None if seconds_left is None else iter(seconds_left)

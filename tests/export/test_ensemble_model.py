@@ -64,7 +64,7 @@ def by_hand(members, temperature, images):
             transformed = np.ascontiguousarray(REFERENCE_TRANSFORMS[transform.name](images))
             logits = member.network.predict(transformed, verbose=0)
             total = total + member.weight * transform.weight * softmax(logits)
-    return apply_temperature(total, temperature)
+    return apply_temperature(np.asarray(total), temperature)
 
 
 def test_predictions_are_the_calibrated_average(small_pair, make):

@@ -58,7 +58,7 @@ def test_predictions_are_plain_arrays(folder, make):
     assert (predictions.ood_score.shape, predictions.ood_score.dtype) == ((9,), np.float64)
     assert np.isnan(predictions.ood_score).all(), "a model without a detector has no OOD score"
     with pytest.raises(FrozenInstanceError):
-        predictions.labels = predictions.labels + 1
+        predictions.labels = predictions.labels + 1  # type: ignore[misc]
 
 
 def test_no_images_give_no_predictions(folder, make):

@@ -32,7 +32,8 @@ def model(small_pair):
 
 @pytest.fixture(scope="module")
 def fitted(model, dataset):
-    return fit_ood_detector(model, *dataset, np.arange(160), np.arange(160, 240), seed=0)
+    images, labels = dataset
+    return fit_ood_detector(model, images, labels, np.arange(160), np.arange(160, 240), seed=0)
 
 
 def predict(model, images: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.remote.webdriver import WebDriver
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
@@ -20,7 +19,7 @@ needs_browser = pytest.mark.skipif(
 
 
 @contextlib.contextmanager
-def browser(width_px: int, height_px: int = 900) -> Iterator[WebDriver]:
+def browser(width_px: int, height_px: int = 900) -> Iterator[webdriver.Chrome]:
     """A page ``width_px`` wide, as a phone below 600 px. No name resolves, so that any use of the network is an error."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
@@ -51,6 +50,6 @@ def browser(width_px: int, height_px: int = 900) -> Iterator[WebDriver]:
         driver.quit()
 
 
-def console_errors(driver: WebDriver) -> list[str]:
+def console_errors(driver: webdriver.Chrome) -> list[str]:
     """Errors of scripts, of refused or failed requests, of the content security policy."""
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_objects_are_refused_before_anything_is_written(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.npz"]
 
 
-def as_npz(**arrays: np.ndarray) -> bytes:
+def as_npz(**arrays: Any) -> bytes:
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()

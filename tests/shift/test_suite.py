@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -146,6 +147,7 @@ def test_images_that_do_not_belong_to_the_plan_are_refused(cells: Images, labels
         plan.render(cells.astype(np.float32))
     with pytest.raises(DataError, match="uint8"):
         plan.render(cells[:, :, :, 0])
+    bad: Any
     for bad in (np.zeros(0, int), np.zeros(4), np.zeros((4, 2), int)):
         with pytest.raises(DataError, match="labels"):
             ShiftSuite(seed=0).plan(bad)

@@ -22,7 +22,7 @@ def model() -> keras.Model:
 
 
 def test_targets_are_the_teachers_predictions_for_the_augmented_and_mixed_images(model, noise):
-    images, labels = noise(20, 16, 16), np.eye(3)[np.arange(20) % 3]
+    images, labels = noise(20, 16, 16), np.eye(3, dtype=np.float32)[np.arange(20) % 3]
     policy = RandAugment(RandAugmentSettings(num_ops=2, magnitude=0.5))
     augmenter = BatchAugmenter(policy, PairMixing(MixingSettings(name="mixup", alpha=1.0)), seed=0)
     pipeline = BatchPipeline(images, labels, augmenter, batch_size=8)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,11 +45,11 @@ def epochs_of(
     ]
 
 
-def stage(**fields: object) -> Stage:
+def stage(**fields: Any) -> Stage:
     return Stage(epochs=10, optimizer=Optimizer(learning_rate=1e-3), **fields)
 
 
-def plateau(**fields: object) -> Schedule:
+def plateau(**fields: Any) -> Schedule:
     return Schedule(**{"name": "plateau", "metric": "objective", "factor": 0.5, "patience_epochs": 2, **fields})
 
 

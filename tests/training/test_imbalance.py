@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ def images() -> np.ndarray:
     return (rng.integers(0, 31, (len(LABELS), 20, 20, 3)) + 40 * LABELS[:, None, None, None]).astype(np.uint8)
 
 
-def sampled(images: np.ndarray, sampling: str, seed: int = 0, **fields: object):
+def sampled(images: np.ndarray, sampling: Any, seed: int = 0, **fields: Any):
     return training_set(images, LABELS, 5, Imbalance(sampling=sampling, **fields), seed=seed)
 
 
@@ -56,7 +58,7 @@ def test_a_seed_gives_the_same_set_again(images, sampling):
 
 @pytest.mark.parametrize("sampling", ["smote", "borderline_smote", "synthesise"])
 def test_made_images_fill_up_the_classes_behind_the_given_ones(images, sampling):
-    fields = (
+    fields: dict[str, Any] = (
         {"synthesise": ClassSynthesis(steps=(OperationStep(operation="flip_horizontal"),))}
         if sampling == "synthesise"
         else {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -187,6 +189,7 @@ def test_a_preview_shows_offline_and_synthetic_images():
         0.5, abs=0.08
     )
     assert augmentation_preview(recipe, 0, "synthesised")(images, rng).min() > 128
+    part: Any
     for stage_index, part, message in (
         (2, "online", "expected a stage from 1 to 2, got 3"),
         (0, "offline", r"augmentation\.offline: expected a group"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bloodauto.clock import SimulatedClock
@@ -17,7 +19,8 @@ from bloodauto.training.trainer import TrainOptions
 
 
 def test_a_session_trains_recipes_one_after_another(fold_data, recipe_of, stage_of, tmp_path) -> None:
-    recipe, reports = recipe_of([stage_of(epochs=1)]), []
+    recipe = recipe_of([stage_of(epochs=1)])
+    reports: list[Any] = []
     with TrainingSession.open(fold_data, device=Device()) as session:
         assert session.fold() is fold_data
         for name in ("first", "second"):
@@ -38,7 +41,7 @@ def test_a_session_uses_its_own_clock_for_the_hard_deadline(fold_data, recipe_of
             tmp_path,
             seed=0,
             options=options,
-            should_stop=lambda: clock.advance(1.0) is not None,
+            should_stop=lambda: bool(clock.advance(1.0)),
         )
         with pytest.raises(StopIteration) as end:
             next(epochs)

@@ -150,7 +150,7 @@ def test_low_layers_move_less(fold_data, tiny_of, stage_of, tmp_path):
 def test_an_epoch_has_as_many_steps_whatever_the_sampling(fold_data, tiny_of, stage_of, tmp_path, sampling):
     calls = []
     recipe = tiny_of([stage_of(epochs=1, unfreeze="none")], imbalance={"sampling": sampling})
-    result = run(recipe, fold_data, tmp_path, should_stop=lambda: calls.append(1) is not None)
+    result = run(recipe, fold_data, tmp_path, should_stop=lambda: bool(calls.append(1)))
     assert result.finished
     assert len(calls) == len(fold_data.train_index) // 16
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ OPTIONS = TrainOptions(objective="accuracy")
 
 def run(recipe, fold_data, folder, *, options=OPTIONS, **arguments):
     """The result, and the reports."""
-    reports = []
+    reports: list[Any] = []
     folder.mkdir(parents=True, exist_ok=True)
     arguments = {"seed": 0, **arguments}
     result = train(recipe, fold_data, folder=folder, options=options, report=reports.append, **arguments)
@@ -216,7 +217,7 @@ def test_a_time_limit_ends_the_training_with_its_learning_rate_decayed(fold_data
     recipe = recipe_of([stage_of(epochs=1000, schedule={"name": "cosine", "final_factor": 0.0})])
     clock, options = SimulatedClock(), replace(OPTIONS, limits=TimeLimits(training_seconds=30.0))
     result, reports = run(
-        recipe, fold_data, tmp_path, options=options, should_stop=lambda: clock.advance(1.0) is not None, clock=clock
+        recipe, fold_data, tmp_path, options=options, should_stop=lambda: bool(clock.advance(1.0)), clock=clock
     )
     assert result.finished
     assert 30 <= result.seconds <= 31, "the batch that reaches the limit is the last"

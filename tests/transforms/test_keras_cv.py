@@ -58,7 +58,7 @@ def keras_cv_result(layer: Any, images: Images) -> Floats:
     return np.asarray(layer(tf.constant(images, tf.float32), training=True)).astype(np.float64)
 
 
-def effects(results: Floats, images: Images) -> Floats:
+def effects(results: Floats | Images, images: Images) -> Floats:
     """One number for each image: how far it is from the original, with a sign for the direction of the light."""
     change = results.astype(np.float64) - images
     return np.abs(change).mean(axis=(1, 2, 3)) + 0.37 * change.mean(axis=(1, 2, 3))
@@ -77,10 +77,10 @@ def largest_distance(first: Floats, second: Floats, slack_levels: float = 0.3) -
 
 def test_the_distance_sees_a_different_distribution():
     rng = np.random.default_rng(0)
-    same = [rng.uniform(0, 50, 600) for _ in range(2)]
-    assert largest_distance(*same) < BOUND
-    assert largest_distance(same[0], 1.3 * same[1]) > BOUND
-    assert largest_distance(same[0], same[1] + 10) > BOUND
+    first, second = (rng.uniform(0, 50, 600) for _ in range(2))
+    assert largest_distance(first, second) < BOUND
+    assert largest_distance(first, 1.3 * second) > BOUND
+    assert largest_distance(first, second + 10) > BOUND
 
 
 def test_the_standard_operations_are_keras_cvs_in_number_and_order():

@@ -209,4 +209,4 @@ def test_wrong_numbers_and_arrays_are_refused(data: Data) -> None:
     with pytest.raises(DataError, match=r"targets as \(50, classes\)"):
         batches((data[0], data[1][:4]))
     with pytest.raises(DataError, match="uint8"):
-        batches((data[0].astype(float), data[1]))  # type: ignore[arg-type]
+        batches((data[0].astype(float), data[1]))

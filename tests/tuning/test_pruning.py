@@ -1,3 +1,5 @@
+from typing import Any
+
 import optuna
 import pytest
 
@@ -33,7 +35,7 @@ def test_the_pruner_decides_at_the_announced_rungs_and_nowhere_else(max_epochs: 
 def test_resources_are_explicit(name: str) -> None:
     # Optuna's "auto" needs a finished trial and takes the first one's length, whatever that was.
     plan = plan_pruning(name, max_epochs=24)  # type: ignore[arg-type]
-    pruner = plan.build()
+    pruner: Any = plan.build()
     assert pruner._min_resource == plan.rungs[0] == 3
     if name == "hyperband":
         assert pruner._max_resource == 24

@@ -395,7 +395,9 @@ def test_decisions_stay_cheap_with_thousands_of_trials(folder: Path) -> None:
     space = tiny_space()
     study = search.study
     sampled = parameters_of(space, tiny_recipe(space))
-    distributions = {name: optuna.distributions.CategoricalDistribution((value,)) for name, value in sampled.items()}
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.CategoricalDistribution((value,)) for name, value in sampled.items()
+    }
     for number in range(2000):
         study.add_trial(optuna.trial.create_trial(value=number / 1e5, params=sampled, distributions=distributions))
     account = search.open_account()

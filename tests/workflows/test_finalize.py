@@ -37,12 +37,13 @@ def empty_record(space: SearchSpace) -> StudyRecord:
 def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:
     space, study = tiny_space(), optuna.create_study(direction="maximize")
     assert _failures(StudyRecord(study, space, OBJECTIVES)) == ""
-    for outcome, reason, message in (
+    ended: tuple[tuple[Outcome, str, str], ...] = (
         ("failed", "io", "OSError: [Errno 28] No space left on device"),
         ("pruned", "rung_1", ""),
         ("failed", "io", "OSError: [Errno 28] No space left on device"),
         ("failed", "nan", "the loss is nan"),
-    ):
+    )
+    for outcome, reason, message in ended:
         trial = study.ask()
         TrialAttributes(outcome=outcome, reason=reason, message=message).write(trial)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)

@@ -36,14 +36,17 @@ class ExecutorHarness(Protocol):
     """Makes executors whose trainings are short.
 
     Attributes:
-        clock: The clock of the executors.
         epoch_seconds: Seconds of an epoch of the tiny space's small network; the large one's takes twice as long.
         start_seconds: Seconds that starting a worker may take.
     """
 
-    clock: Clock
     epoch_seconds: float
     start_seconds: float
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the executors."""
+        ...
 
     def executor(
         self, run: RunDirectory, faults: tuple[Fault, ...], *, max_restarts: int

@@ -39,11 +39,13 @@ def test_domains_are_read_as_they_are_written(tmp_path):
         "input: {size_px: {int: [32, 128], log: true}}\n"
         "stages:\n  - epochs: {choice: [1, 2]}\n    optimizer: {learning_rate: {float: [1e-5, 1e-2], log: true}}\n",
     )
+    epochs = list(space.domains())[3]
+    assert isinstance(epochs, Choice)
     assert list(space.domains()) == [
         IntRange("batch_size", 16, 64, False, 16),
         FloatRange("head.dropout", 0.0, 0.5, False),
         IntRange("input.size_px", 32, 128, True, 1),
-        Choice("stages.0.epochs", (1, 2), list(space.domains())[3].members),
+        Choice("stages.0.epochs", (1, 2), epochs.members),
         FloatRange("stages.0.optimizer.learning_rate", 1e-5, 1e-2, True),
     ]
 

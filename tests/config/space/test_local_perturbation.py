@@ -47,7 +47,7 @@ def test_few_values_change_and_numbers_change_little() -> None:
         changes.append(sum(parameters[key] != parent[key] for key in shared))
         dropout = parameters["head.dropout"]
         if dropout != parent["head.dropout"]:
-            steps.append(abs(dropout - parent["head.dropout"]) / 0.5)
+            steps.append(abs(float(dropout) - float(parent["head.dropout"])) / 0.5)
     assert 2.0 < np.mean(changes) < 3.2
     assert min(changes) == 1
     assert 0.08 < np.mean(steps) < 0.2

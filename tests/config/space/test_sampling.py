@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -104,8 +105,9 @@ def test_members_that_differ_in_omitted_fields_are_matched(tmp_path):
         tmp_path, BASE[: BASE.index("    unfreeze")] + f"    unfreeze: {members}\n" + BASE[BASE.index("    opt") :]
     )
     unfreeze = next(domain for domain in space.domains() if domain.parameter.endswith("unfreeze"))
+    assert isinstance(unfreeze, Choice)
     for label in unfreeze.labels:
-        parameters = {
+        parameters: dict[str, Any] = {
             f"{unfreeze.parameter}[{label}].blocks": 2,
             "head.dropout": 0.25,
             "loss": "cross_entropy",

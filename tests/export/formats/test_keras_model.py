@@ -58,7 +58,7 @@ def test_the_check_returns_the_largest_difference_and_names_the_image(small_pair
     model = build_ensemble_model([ExportedMember(small_pair[0], 1.0)])
     labels, path = labels_of(model, NAMES), write(model, tmp_path)
     images = make.images(6, 24)
-    right = np.float64(model.predict(images, verbose=0))
+    right = np.asarray(model.predict(images, verbose=0), np.float64)
     assert KerasExporter().check(path, labels, ParitySample(images, right)) < 1e-5
     wrong = right.copy()
     wrong[4] = np.roll(wrong[4], 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bloodauto.evaluation.intervals import Interval
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.workflows.comparison.results import ComparisonRow, ScoresWithIntervals, rank_correlations
 from bloodauto.workflows.comparison.runner import VariantResult
 from bloodauto.workflows.comparison.tables import as_csv, as_json, cells, headings, markdown, notes, plain
@@ -22,13 +23,20 @@ def row(
             accuracy, Interval(accuracy - 0.03, accuracy + 0.02), value, Interval(value - 0.05, value + 0.05)
         )
 
-    training = VariantResult(name, Path(name), True, "", 4, 1234, 61.25)
+    training = VariantResult(name, TrainingDirectory(Path(name)), True, "", 4, 1234, 61.25)
     with_tta = None if tta_shift is None else scored(tta_shift)
     return ComparisonRow(name, "densenet121", published, training, scored(shift), with_tta, 7, Interval(-0.012, 0.034))
 
 
 FAILED = ComparisonRow(
-    "f", "vgg16", 0.5, VariantResult("f", Path("f"), False, "the loss is nan", 0, 0, 3.0), None, None, 1, None
+    "f",
+    "vgg16",
+    0.5,
+    VariantResult("f", TrainingDirectory(Path("f")), False, "the loss is nan", 0, 0, 3.0),
+    None,
+    None,
+    1,
+    None,
 )
 ROWS = [row("a", 0.6, 0.5), row("b", 0.8, 0.7, tta_shift=0.75), row("c", 0.9, 0.6), FAILED]
 

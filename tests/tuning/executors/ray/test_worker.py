@@ -44,7 +44,7 @@ def start_worker(run: RunDirectory, *faults: Fault, limits: TimeLimits | None = 
 
 
 def train_to_end(worker: Worker) -> tuple[list[EpochReport], TrainingEnd]:
-    reports = []
+    reports: list[EpochReport] = []
     while True:
         result = worker.step()
         if result["done"]:
