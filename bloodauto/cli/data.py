@@ -10,6 +10,7 @@ import typer
 
 from bloodauto.cli.options import Data, ImageSize, Seed, option, with_debug
 from bloodauto.errors import UserError
+from bloodauto.run.printable import printable
 
 if TYPE_CHECKING:
     from bloodauto.data.clean import Cleaning
@@ -40,8 +41,12 @@ def inspect(
 ) -> None:
     """Show what the images are and what cleaning finds."""
     from bloodauto.data.clean import clean, write_cleaning_csv
+    from bloodauto.run.files import check_output_file
     from bloodauto.workflows.datasets import read_dataset
 
+    for path, name in ((output, "--output"), (contact_sheet, "--contact-sheet")):
+        if path is not None:
+            check_output_file(path, name)
     dataset = read_dataset(data, image_size_px)
     cleaning = clean(dataset)
     _print_dataset(data, dataset)
@@ -58,13 +63,15 @@ def _print_dataset(data: str, dataset: CellDataset) -> None:
     import numpy as np
 
     height, width = dataset.images.shape[1:3]
-    typer.echo(f"{data}: {len(dataset)} images of {height} x {width} px, {len(dataset.class_names)} classes")
+    typer.echo(f"{printable(data)}: {len(dataset)} images of {height} x {width} px, {len(dataset.class_names)} classes")
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     for name, count in zip(dataset.class_names, counts, strict=True):
         typer.echo(f"  {name}: {count}")
     sites = sorted(set(dataset.sites.tolist()) - {""})
     if sites:
         typer.echo("sites: " + ", ".join(sites))
+    for note in dataset.notes:
+        typer.echo(f"note: {note}")
 
 
 def _print_findings(dataset: CellDataset, cleaning: Cleaning) -> None:
@@ -152,8 +159,9 @@ def synth(
 ) -> None:
     """Draw synthetic cells as a simulated site images them."""
     from bloodauto.data.synthetic.generator import PlantedFaults, synthesize
-    from bloodauto.data.write import write_dataset
+    from bloodauto.data.write import check_dataset_path, write_dataset
 
+    check_dataset_path(output)
     try:
         copies = [int(part) for part in outliers.split(",") if part.strip()]
     except ValueError as error:
@@ -214,9 +222,11 @@ def augment(
 
     from bloodauto.config.recipe import load_recipe
     from bloodauto.config.shipped import find_recipe_file
+    from bloodauto.run.files import check_output_file
     from bloodauto.training.augmentation_preview import augmentation_contact_sheet, augmentation_preview
     from bloodauto.workflows.datasets import read_dataset
 
+    check_output_file(output)
     preview = augmentation_preview(load_recipe(find_recipe_file(recipe)), stage - 1, part.value)
     dataset = read_dataset(data, image_size_px)
     order = np.random.default_rng(seed).permutation(len(dataset))

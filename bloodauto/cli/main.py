@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +18,7 @@ from bloodauto.cli.options import DEBUG, Run, option, with_debug
 from bloodauto.cli.search import INTERRUPTED_EXIT_CODE, search
 from bloodauto.cli.site import evaluate
 from bloodauto.errors import BloodautoError, UserError
+from bloodauto.run.printable import printable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
@@ -111,7 +113,7 @@ def main() -> None:
         if DEBUG in sys.argv:
             traceback.print_exc()
         message, exit_code = _explained(error)
-        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.write(f"error: {printable(message, keep_lines=True)}\n")
         sys.exit(exit_code)
 
 
@@ -121,6 +123,15 @@ def _explained(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if (message := _full_disk_message(error)) is not None:
         return message, UserError.exit_code
+    if isinstance(error, MemoryError):
+        return (
+            f"expected enough free memory, got: {error}. Take fewer or smaller images, or more memory.",
+            UserError.exit_code,
+        )
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        # What a path leads to can change at any time, so that no check beforehand is enough.
+        path = os.fsdecode(error.filename if error.filename2 is None else error.filename2)
+        return f"{path}: expected a path that can be used, got: {error.strerror}.", UserError.exit_code
     notes = getattr(error, "__notes__", [])
     hint = "; ".join(notes) if notes else f"give {DEBUG} for the full traceback"
     text = " ".join(str(error).split())

@@ -14,6 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bloodauto.run.printable import printable
+
 if TYPE_CHECKING:
     from bloodauto.tuning.budget.ledger import Ledger
     from bloodauto.tuning.scheduler import Scheduler
@@ -77,7 +79,7 @@ class TerminalProgress:
         self._print_data(plan)
         self._print_space(plan)
         self._print_budget(plan, ledger)
-        self._console.print(f"run: {plan.run.root}    Ctrl-C stops cleanly; the run can be resumed")
+        self._console.print(f"run: {escape(printable(plan.run.root))}    Ctrl-C stops cleanly; the run can be resumed")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
@@ -85,14 +87,15 @@ class TerminalProgress:
     def _print_data(self, plan: SearchPlan) -> None:
         summary, splits = plan.data.cleaning.summary(plan.data.dataset), plan.data.splits
         self._console.print(
-            f"[bold]{plan.settings.data}[/]: {summary.images} images, {summary.excluded} excluded by cleaning"
+            f"[bold]{escape(printable(plan.settings.data))}[/]: {summary.images} images, "
+            f"{summary.excluded} excluded by cleaning"
         )
         for finding in summary.findings:
             self._console.print(
                 f"  {finding.count} x {finding.finding.replace('_', ' ')}: {finding.action.replace('_', ' ')}"
             )
-        for note in splits.notes:
-            self._console.print(f"  note: {note}")
+        for note in (*plan.data.dataset.notes, *splits.notes):
+            self._console.print(f"  note: {escape(note)}")
         train, validation, test = splits.train_index(), splits.validation_index(), splits.test_index()
         self._console.print(
             f"  {len(train)} to train on, {len(validation)} to validate, {len(test)} held out until the end"
@@ -101,11 +104,12 @@ class TerminalProgress:
     def _print_space(self, plan: SearchPlan) -> None:
         settings, domains = plan.settings, sum(1 for _ in plan.space.domains())
         self._console.print(
-            f"[bold]space {settings.space}[/]: {domains} domains; objective {settings.objective}; {plan.pruning.table()}"
+            f"[bold]space {escape(printable(settings.space))}[/]: {domains} domains; "
+            f"objective {settings.objective}; {plan.pruning.table()}"
         )
         if plan.initial.in_space:
-            names = ", ".join(name for name, _ in plan.initial.in_space)
-            self._console.print(f"  initial configurations: {names}")
+            names = ", ".join(printable(name) for name, _ in plan.initial.in_space)
+            self._console.print(f"  initial configurations: {escape(names)}")
         for line in incompatible_recipe_lines(plan.initial.not_in_space):
             self._console.print(f"  [dim]not in this space: {escape(line)}[/]")
 
@@ -135,7 +139,7 @@ class TerminalProgress:
     def phase(self, name: str) -> None:
         """Names the step that begins after the trainings."""
         self.stop()
-        self._console.print(f"{name} ...")
+        self._console.print(f"{name} ...", markup=False)
 
     def stop(self) -> None:
         """Ends the live display."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
-from bloodauto.data.columns import ARRAY_NAMES, standard_names
-from bloodauto.data.dataset import CellDataset, empty_column
+from bloodauto.config.machine import available_memory_bytes
+from bloodauto.data.columns import ARRAY_NAMES, SYNONYMS, standard_names
+from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset, empty_column
 from bloodauto.data.decode import to_square
 from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names
 from bloodauto.errors import DataError
+from bloodauto.run.printable import printable
 from bloodauto.types import Images, Strings
 
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, NotImplementedError)
@@ -49,7 +51,7 @@ def read_archive(path: Path, array_names: Sequence[str]) -> dict[str, NDArray[An
         ) from error
     names = standard_names(stored, str(path))
     needed = sum(size for name, size in zip(names, sizes, strict=True) if name in array_names)
-    available = psutil.virtual_memory().available
+    available = available_memory_bytes()
     if needed > available:
         raise DataError(
             f"{path}: its arrays unpack to {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB of memory are free. "
@@ -81,11 +83,14 @@ def _broken_array(where: str, error: BaseException) -> DataError:
     return DataError(f"{where}: the array is damaged ({error}). Copy or download the file again.")
 
 
-def _list_names(path: Path) -> str:
-    with np.load(path, allow_pickle=False) as archive:
-        names = sorted(archive.files)
+def _stored_names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return sorted(info.filename.removesuffix(".npy") for info in archive.infolist())
+
+
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return (", ".join(names[:_SHOWN_NAMES]) + more) if names else "nothing"
+    return printable(", ".join(names[:_SHOWN_NAMES])) + more if names else "nothing"
 
 
 def rgb_images(array: NDArray[Any], where: str) -> Images:
@@ -175,10 +180,16 @@ def _text_column(array: NDArray[Any], count: int, where: str) -> Strings:
     if array.shape != (count,):
         raise DataError(f"{where}: expected one value for each of the {count} images, got shape {array.shape}.")
     if array.dtype.kind == "S":
-        return np.char.decode(array, "utf-8")
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{where}: expected text in UTF-8, got the bytes {error.object[:40]!r}. If they are Latin-1, save "
+                f"numpy.char.decode(array, 'latin-1')."
+            ) from error
     if array.dtype.kind not in "Uiu":
         raise DataError(f"{where}: expected text or whole numbers, got {array.dtype}.")
-    return array.astype(np.str_)
+    return np.array([printable(text) for text in array.astype(np.str_).tolist()], np.str_)
 
 
 def load_npz(path: Path, image_size_px: int | None) -> CellDataset:
@@ -193,8 +204,15 @@ def load_npz(path: Path, image_size_px: int | None) -> CellDataset:
     """
     arrays = read_archive(path, ARRAY_NAMES)
     if "images" in arrays and "labels" in arrays:
-        return _labelled_arrays(path, arrays, image_size_px)
-    return _load_medmnist(path, image_size_px)
+        dataset = _labelled_arrays(path, arrays, image_size_px)
+        used = set(arrays)
+    else:
+        dataset = _load_medmnist(path, image_size_px)
+        used = {f"{prefix}_{kind}" for prefix in _MEDMNIST_SPLITS for kind in ("images", "labels")}
+    unused = sorted(set(_stored_names(path)) - used - {synonym for synonym, name in SYNONYMS.items() if name in used})
+    if not unused:
+        return dataset
+    return replace(dataset, notes=(*dataset.notes, f"arrays that are not used: {_listed(unused)}"))
 
 
 def _load_medmnist(path: Path, image_size_px: int | None) -> CellDataset:
@@ -203,7 +221,7 @@ def _load_medmnist(path: Path, image_size_px: int | None) -> CellDataset:
     if not present:
         raise DataError(
             f"{path}: expected arrays images and labels, or train_images, train_labels, ... as in MedMNIST; "
-            f"found {_list_names(path)}."
+            f"found {_listed(_stored_names(path))}."
         )
     images, labels, names, splits = [], [], [], []
     for prefix in present:
@@ -217,10 +235,12 @@ def _load_medmnist(path: Path, image_size_px: int | None) -> CellDataset:
     if len(sizes) > 1:
         raise DataError(f"{path}: expected one image size, got {sorted(sizes)} px. Give the size you want.")
     all_labels = np.concatenate(labels)
+    # The set's own name is all that says what its numbers mean; other sets of MedMNIST have eight classes too.
+    known_names = COMPETITION_CLASSES if path.stem.lower().startswith("bloodmnist") else None
     return CellDataset(
         images=np.concatenate(images),
         labels=all_labels,
-        class_names=class_names_for(all_labels, None, str(path)),
+        class_names=class_names_for(all_labels, known_names, str(path)),
         names=np.array(names),
         groups=empty_column(len(names)),
         sites=empty_column(len(names)),
@@ -266,7 +286,8 @@ def load_image_array(path: Path) -> tuple[Images, Strings]:
     """Reads unlabelled images of an ``.npz`` (array ``images``) or an ``.npy``.
 
     Returns:
-        Images, uint8 (n, height, width, 3), and their names, ``images/00000``, ``images/00001``, ...
+        Images, uint8 (n, height, width, 3), and their names, ``images/00000``, ``images/00001``, ... An ``.npy`` of one
+        picture, (height, width) or (height, width, channels), is a stack of one.
 
     Raises:
         DataError: no such array, or one that does not hold images.
@@ -274,7 +295,7 @@ def load_image_array(path: Path) -> tuple[Images, Strings]:
     if path.suffix.lower() == ".npz":
         arrays = read_archive(path, ("images",))
         if "images" not in arrays:
-            raise DataError(f"{path}: expected an array images, found {_list_names(path)}.")
+            raise DataError(f"{path}: expected an array images, found {_listed(_stored_names(path))}.")
         images = rgb_images(arrays["images"], f"{path}: images")
         return images, _numbered_names(len(images))
     try:
@@ -283,5 +304,8 @@ def load_image_array(path: Path) -> tuple[Images, Strings]:
         raise _broken_array(str(path), error) from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: expected one array, got an archive of several. Name it .npz.")
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
+        # One picture: a stack of grey ones would be three pixels wide.
+        array = array[np.newaxis]
     images = rgb_images(array, str(path))
     return images, _numbered_names(len(images))

@@ -56,6 +56,7 @@ class CellDataset:
         predefined_splits: str, (n,), ``train``, ``validation``, ``test``, or empty where the data do not say.
         source: what the images were read from, for messages and reports.
         problems: files that were excluded or repaired while loading.
+        notes: sentences about what was chosen for the whole set, for people.
 
     Raises:
         DataError: ``images`` is no such array, or a label is no index into ``class_names``.
@@ -84,6 +85,7 @@ class CellDataset:
     predefined_splits: Strings
     source: str
     problems: tuple[FileProblem, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_images(self.images, self.source)
@@ -214,4 +216,5 @@ def concatenate(parts: Sequence[CellDataset]) -> CellDataset:
         predefined_splits=np.concatenate([part.predefined_splits for part in parts]),
         source=" + ".join(part.source for part in parts),
         problems=tuple(problem for part in parts for problem in part.problems),
+        notes=tuple(note for part in parts for note in part.notes),
     )

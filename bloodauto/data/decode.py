@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,17 +12,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bloodauto.config.machine import available_cores, available_memory_bytes
 from bloodauto.data.dataset import FileProblem
 from bloodauto.data.headers import HeaderError, ImageHeader, read_header
 from bloodauto.errors import DataError
 from bloodauto.types import Image, Images, Rows
 
-#: Extensions that are read as images, in lower case.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 #: A header that claims more pixels is refused before anything is allocated; a cell needs less than a hundredth of it.
 MAX_PIXELS = 64_000_000
 #: A larger file is not read at all.
 MAX_FILE_BYTES = 512 * 2**20
+#: Images may take this part of the free memory: cleaning and the network need the rest.
+_MEMORY_FRACTION = 0.8
+_MIN_SENSIBLE_PX = 16
 #: 16-bit files whose brightest value stays below this use only a corner of their range (12-bit cameras do that).
 _MIN_16_BIT_MAXIMUM = 8192
 #: EXIF orientation -> rotation, then axis of a flip, as OpenCV takes them.
@@ -228,8 +228,23 @@ def _read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def most_common_side(paths: Sequence[Path]) -> int:
-    """The longer side of the most common image size among the files, in pixels.
+@dataclass(frozen=True)
+class CommonSize:
+    """The size to which files are decoded where nobody gives one.
+
+    Attributes:
+        side_px: Side of the images.
+        note: A sentence that says how it was chosen; empty where all files have one size.
+    """
+
+    side_px: int
+    note: str
+
+
+def common_size(paths: Sequence[Path]) -> CommonSize:
+    """Chooses the size of the images from those of the files: one size is taken; of several, the median of the longer sides.
+
+    A few overview photographs among cells do not move the median.
 
     Args:
         paths: at least one file; only headers are read.
@@ -245,12 +260,42 @@ def most_common_side(paths: Sequence[Path]) -> int:
             return None
         return (header.width, header.height) if header.width * header.height <= MAX_PIXELS else None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sizes = Counter(size for size in pool.map(size_of, paths) if size is not None)
+    with ThreadPoolExecutor(available_cores()) as pool:
+        sizes = [size for size in pool.map(size_of, paths) if size is not None]
     if not sizes:
         raise DataError(f"{paths[0]}: expected an image, none of {len(paths)} files can be read as one.")
-    highest = max(sizes.values())
-    return max(max(size) for size, count in sizes.items() if count == highest)
+    sides = sorted(max(size) for size in sizes)
+    side = sides[(len(sides) - 1) // 2]
+    different = len(set(sizes))
+    if different == 1:
+        return CommonSize(side, "")
+    smallest, largest = min(sizes, key=max), max(sizes, key=max)
+    return CommonSize(
+        side,
+        f"the files have {different} sizes, {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]} px: all are resized "
+        f"to {side} px, the median; --image-size-px takes another size",
+    )
+
+
+def check_memory(count: int, side_px: int, where: str) -> None:
+    """Checks that images fit into memory.
+
+    Args:
+        count: how many.
+        side_px: their side.
+        where: what they are read from, for the message.
+
+    Raises:
+        DataError: they do not; the message says which size would fit.
+    """
+    needed, available = count * side_px * side_px * 3, available_memory_bytes()
+    if needed > _MEMORY_FRACTION * available:
+        fits_px = int((_MEMORY_FRACTION * available / 3 / count) ** 0.5)
+        hint = f"Give --image-size-px {fits_px} or less, or" if fits_px >= _MIN_SENSIBLE_PX else "Take fewer images, or"
+        raise DataError(
+            f"{where}: expected images that fit into memory, got {count:,} of {side_px} x {side_px} px, which take "
+            f"{needed / 2**30:.1f} GiB; {available / 2**30:.1f} GiB are free. {hint} use a machine with more memory."
+        )
 
 
 def decode_files(paths: Sequence[Path], names: Sequence[str], side_px: int) -> DecodedFiles:
@@ -262,14 +307,21 @@ def decode_files(paths: Sequence[Path], names: Sequence[str], side_px: int) -> D
         paths: the files.
         names: one for each file, for the notes.
         side_px: side of the images; see ``to_square``.
+
+    Raises:
+        DataError: the images do not fit into memory.
     """
+    check_memory(len(paths), side_px, str(paths[0].parent))
     images = np.empty((len(paths), side_px, side_px, 3), np.uint8)
 
     def decode_into(index: int) -> tuple[bool, tuple[FileProblem, ...]]:
         try:
             decoded = decode_image(_read_bytes(paths[index]), names[index], side_px)
         except OSError as error:
-            return False, (FileProblem(names[index], "unreadable", "excluded", str(error)),)
+            reason = str(error) if error.strerror is None else error.strerror
+            return False, (FileProblem(names[index], "unreadable", "excluded", reason),)
+        except MemoryError:
+            return False, (FileProblem(names[index], "too_large", "excluded", "not enough memory to decode it"),)
         if decoded.image is not None:
             images[index] = decoded.image
         return decoded.image is not None, decoded.problems
@@ -278,7 +330,7 @@ def decode_files(paths: Sequence[Path], names: Sequence[str], side_px: int) -> D
     previous_level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(available_cores()) as pool:
             outcomes = list(pool.map(decode_into, range(len(paths))))
     finally:
         cv2.utils.logging.setLogLevel(previous_level)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from bloodauto.data.arrays import resize_images
+from bloodauto.data.load import expand_home
 from bloodauto.errors import DataError, RunError, UserError
 from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.selective import is_confident
@@ -19,6 +20,7 @@ from bloodauto.export.ood import ood_score
 from bloodauto.run.artifacts import AbstentionRule, OodDetector
 from bloodauto.run.directory import ExportDirectory
 from bloodauto.run.files import atomic_path
+from bloodauto.run.printable import csv_cell
 from bloodauto.types import Images, Labels, Mask, Probabilities, Scores, check_images
 
 _PROBABILITY_SUM_TOLERANCE = 1e-3
@@ -164,7 +166,7 @@ def load_model(path: str | Path) -> Model:
         >>> model.class_names
         ('basophil', 'eosinophil', 'erythroblast', 'ig', 'lymphocyte', 'monocyte', 'neutrophil', 'platelet')
     """
-    file = Path(path)
+    file = expand_home(Path(path))
     if file.is_dir():
         file = ExportDirectory(file).keras_model
     if not file.is_file():
@@ -236,4 +238,12 @@ def write_predictions_csv(path: Path, names: Sequence[str], predictions: Predict
         for name, label, row, abstained, score in rows:
             score_text = "" if np.isnan(score) else f"{score:.6g}"
             abstained_text = "true" if abstained else "false"
-            writer.writerow([name, class_names[label], *(f"{value:.6f}" for value in row), abstained_text, score_text])
+            writer.writerow(
+                [
+                    csv_cell(name),
+                    csv_cell(class_names[label]),
+                    *(f"{value:.6f}" for value in row),
+                    abstained_text,
+                    score_text,
+                ]
+            )

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,18 @@ from typing import Annotated
 import cv2
 from pydantic import Field
 
+import bloodauto
 from bloodauto.config.machine import available_cores, count_local_gpus, first_gpu_property
 from bloodauto.errors import RunError
-from bloodauto.models.tensorflow import import_tensorflow_quietly
+from bloodauto.models.tensorflow import START_UP_ENVIRONMENT, import_keras_quietly, import_tensorflow_quietly
 from bloodauto.run.artifacts.base import Artifact, Record
 
+#: Imports from where this process does; -P and the root folder keep modules of the user's working folder out.
+_MEASURING_PROGRAM = (
+    "import runpy, sys; sys.path.append(sys.argv.pop(1)); "
+    "runpy.run_module('bloodauto.models.device_speed', run_name='__main__', alter_sys=True)"
+)
+_PACKAGE_ROOT = str(Path(bloodauto.__file__).resolve().parent.parent)
 #: Fraction of a shared GPU's memory that is left to the CUDA context and cuDNN's workspaces.
 _GPU_HEADROOM = 0.1
 
@@ -175,7 +183,7 @@ def claim_device_if_unused(*, cores: int, gpu_fraction: float) -> None:
 
 def free_networks() -> None:
     """Frees the networks of ended trainings, which Keras' global state and reference cycles keep alive."""
-    import_tensorflow_quietly().keras.backend.clear_session()
+    import_keras_quietly().backend.clear_session()
     gc.collect()
 
 
@@ -185,7 +193,7 @@ def restored_device_state() -> Iterator[None]:
 
     What TensorFlow was told about devices and threads stays: it accepts that once in a process.
     """
-    keras = import_tensorflow_quietly().keras
+    keras = import_keras_quietly()
     policy, threads = keras.config.dtype_policy(), cv2.getNumThreads()
     try:
         yield
@@ -195,8 +203,14 @@ def restored_device_state() -> Iterator[None]:
 
 
 def _cache_path() -> Path:
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")))
-    return cache_home / "bloodauto" / _DeviceCache.FILE
+    """In the user's cache folder; in the temporary folder for a user without a home, as in a container."""
+    cache_home = os.environ.get("XDG_CACHE_HOME", "")
+    if not cache_home:
+        try:
+            cache_home = str(Path.home() / ".cache")
+        except RuntimeError:
+            cache_home = str(Path(tempfile.gettempdir()) / f"cache-of-{os.getuid()}")
+    return Path(cache_home) / "bloodauto" / _DeviceCache.FILE
 
 
 def _device_key(*, on_gpu: bool) -> str:
@@ -240,8 +254,9 @@ def cached_device_settings(*, on_gpu: bool) -> DeviceSettings:
     with contextlib.suppress(RunError):
         devices = dict(_DeviceCache.read(path).devices)
     if key not in devices:
-        command = [sys.executable, "-m", "bloodauto.models.device_speed", "gpu" if on_gpu else "cpu"]
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-P", "-c", _MEASURING_PROGRAM, _PACKAGE_ROOT, "gpu" if on_gpu else "cpu"]
+        environment = {**os.environ, **START_UP_ENVIRONMENT}
+        process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")
         if process.returncode != 0:
             raise RunError(f"the device could not be measured: {process.stderr.strip()[-300:]}")
         devices[key] = DeviceSettings.model_validate_json(process.stdout.splitlines()[-1])

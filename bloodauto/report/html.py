@@ -19,7 +19,7 @@ from bloodauto.report.sections.page import Section
 from bloodauto.report.sections.run_record import notes
 from bloodauto.report.sections.summary import summary
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import write_text
+from bloodauto.run.files import check_output_file, write_text
 
 
 def write_report(
@@ -43,14 +43,17 @@ def write_report(
 
     Raises:
         RunError: ``root`` is no run directory, or one of another format version.
+        UserError: ``output`` cannot be written.
 
     Example:
         >>> import bloodauto
         >>> bloodauto.write_report("runs/first", "report.html").name
         'report.html'
     """
-    run = read_run(Path(root))
     path = RunDirectory(Path(root)).report if output is None else Path(output)
+    if output is not None:
+        check_output_file(path)
+    run = read_run(Path(root))
     write_text(path, render(run, written_at=local_time()))
     return path
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,15 +18,29 @@ from typing import Any
 
 import numpy as np
 
-from bloodauto.errors import RunError
+from bloodauto.errors import RunError, UserError
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder that replaces ``path`` when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part; after a crash no half-written file lies at ``path``.
+    A reader sees the old file or the new one, never a part; after a crash no half-written file lies at ``path``. A symbolic
+    link stays a link: what it points to is replaced. A pipe or a device receives the finished bytes.
+
+    Args:
+        path: The file.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
+            finished = Path(folder) / f"file{path.suffix}"
+            finished.touch()
+            yield finished
+            with finished.open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        return
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not mkstemp: its files are private, and a run directory is shared as any other is.
     temporary = path.with_name(f".{path.stem[:64]}-{secrets.token_hex(8)}{path.suffix}")
@@ -35,6 +52,54 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output_file(path: Path, option: str = "--output") -> None:
+    """Checks, before long work, that a file can be written; leaves nothing behind.
+
+    Args:
+        path: The file. Its folder may not exist yet.
+        option: Names the path in the message.
+
+    Raises:
+        UserError: A folder stands there, its parent is no folder, or nothing can be created there.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path}: expected the name of a file, got a folder. Add a file name.")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UserError(f"{option} {path}: expected a file that can be replaced, got: {os.strerror(errno.EACCES)}.")
+    if path.exists() and not path.is_file():
+        return
+    _check_parent(path.resolve() if path.is_symlink() else path, option)
+
+
+def check_output_folder(path: Path, option: str = "--output") -> None:
+    """Checks, before long work, that files can be written to a folder; leaves nothing behind.
+
+    Args:
+        path: The folder. It may not exist yet.
+        option: Names the path in the message.
+
+    Raises:
+        UserError: A file stands there, or nothing can be created there.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{option} {path}: expected the name of a folder, got a file. Take another name.")
+    _check_parent(path / "file", option)
+
+
+def _check_parent(path: Path, option: str) -> None:
+    """Creates and removes a file in the nearest folder above ``path`` that exists: permissions alone do not tell."""
+    parent = path.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{option} {path}: expected a place that can be written to, got {parent}: {error.strerror}. Take another path."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

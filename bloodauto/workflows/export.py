@@ -20,6 +20,7 @@ from bloodauto.export.model import load_model, write_predictions_csv
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.artifacts import Ensemble, TrainedNetwork
 from bloodauto.run.directory import RunDirectory
+from bloodauto.run.files import check_output_file, check_output_folder
 from bloodauto.run.lock import run_lock
 from bloodauto.tuning.study import StudyRecord
 from bloodauto.workflows.datasets import read_dataset, read_target_images
@@ -97,6 +98,7 @@ def export_best(
     request = EnsembleExport(
         tuple(formats), tta, max_members, max_latency_ms, None if target_images is None else str(target_images)
     )
+    check_output_folder(Path(output))
     run = RunDirectory(Path(run_dir))
     settings = read_settings(run)
     with restored_process_state():
@@ -154,6 +156,7 @@ def export_distilled(
         ... )
     """
     check_formats(formats)
+    check_output_folder(Path(output))
     run = RunDirectory(Path(run_dir))
     settings = read_settings(run)
     with restored_process_state():
@@ -219,6 +222,7 @@ def export_trained(
         True
     """
     check_formats(formats)
+    check_output_folder(Path(output))
     folders = [Path(folder) for folder in trainings]
     member_weights = [1.0] * len(folders) if weights is None else list(weights)
     _check_trainings(folders, member_weights)
@@ -288,6 +292,7 @@ def predict(model: str | Path, images: str | Path, output: str | Path) -> Path:
         >>> path.read_text().splitlines()[0].split(",")[:2]
         ['name', 'label']
     """
+    check_output_file(Path(output))
     loaded = load_model(model)
     if loaded.height_px != loaded.width_px:
         raise UserError(f"{model}: expected a model of square images, got {loaded.height_px} x {loaded.width_px} px.")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 
+from bloodauto.config.machine import total_memory_bytes
 from bloodauto.errors import RunError
 from bloodauto.models.device import Device, cached_device_settings
 from bloodauto.training.session import TrainingData
@@ -102,5 +102,4 @@ def run_trainings(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, 
 
 def _memory_limit_bytes(workers: int) -> int:
     """A worker with more resident memory than its part of the machine's is replaced."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(_WORKERS_MEMORY_FRACTION * total / max(workers, 2))
+    return int(_WORKERS_MEMORY_FRACTION * total_memory_bytes() / max(workers, 2))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.models.device import cached_device_settings, gpu_memory_limit_mib
+from bloodauto.models.device import _cache_path, cached_device_settings, gpu_memory_limit_mib
 from bloodauto.models.device_speed import measure_device_settings
 
 
@@ -61,11 +61,25 @@ def test_the_fastest_setting_is_chosen() -> None:
     assert fastest.steps_per_second > 0
 
 
+def test_a_user_without_a_home_has_a_cache_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", _no_home)
+    assert _cache_path().name == "device.json"
+    assert _cache_path().is_absolute()
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
 @pytest.mark.slow
 def test_a_device_is_measured_once_and_again_when_its_file_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    (tmp_path / "keras.py").write_text("raise SystemExit('notes of mine')\n")
+    monkeypatch.chdir(tmp_path)
     cache = tmp_path / "bloodauto" / "device.json"
     assert cached_device_settings(on_gpu=False).measured
     content = json.loads(cache.read_text())

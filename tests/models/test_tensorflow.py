@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,4 +37,20 @@ def test_another_backend_of_keras_is_an_error_that_says_what_to_do() -> None:
         "tensorflow.import_tensorflow_quietly()"
     )
     assert process.returncode == 1
-    assert "expected Keras with the backend tensorflow, got jax. Set KERAS_BACKEND=tensorflow" in process.stderr
+    assert "expected Keras with the backend tensorflow, got jax: it was imported before bloodauto" in process.stderr
+
+
+@pytest.mark.slow
+def test_what_other_programs_set_keras_to_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text(
+        '{"floatx": "float16", "epsilon": 0.1, "backend": "jax", "image_data_format": "channels_first"}'
+    )
+    process = run_python(
+        "from bloodauto.models.device import free_networks, restored_device_state\n"
+        "with restored_device_state(): free_networks()\n"
+        "import keras; print(keras.backend.backend(), keras.config.floatx(), keras.config.image_data_format())",
+        KERAS_HOME=str(tmp_path),
+        KERAS_BACKEND="torch",
+        TF_USE_LEGACY_KERAS="1",
+    )
+    assert process.stdout.split() == ["tensorflow", "float32", "channels_last"], process.stderr[-500:]

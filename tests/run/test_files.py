@@ -5,7 +5,9 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.errors import RecipeError, RunError
+from bloodauto.errors import RecipeError, RunError, UserError
 from bloodauto.run.files import (
     append_line,
     atomic_path,
+    check_output_file,
+    check_output_folder,
     file_digest,
     read_json,
     write_arrays,
@@ -252,3 +256,46 @@ def test_what_is_dumped_is_read_again(tmp_path_factory, value):
 @pytest.mark.parametrize("kind", ["search_spaces", "trials"])
 def test_shipped_folders_hold_yaml(kind):
     assert list(shipped_folder(kind).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("check", [check_output_file, check_output_folder])
+@pytest.mark.parametrize("place", ["file/x", "/proc/x"])
+def test_places_that_cannot_be_written_are_found_before_long_work(
+    tmp_path: Path, check: Callable[[Path], None], place: str
+) -> None:
+    (tmp_path / "file").write_text("keep")
+    with pytest.raises(UserError, match="expected a place that can be written to"):
+        check(tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_no_output_file_and_a_file_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("keep")
+    with pytest.raises(UserError, match="got a folder"):
+        check_output_file(tmp_path)
+    with pytest.raises(UserError, match="got a file"):
+        check_output_folder(tmp_path / "file")
+    check_output_file(tmp_path / "new" / "x.csv")
+    check_output_folder(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to("target.csv")
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_a_pipe_receives_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    write_text(pipe, "rows")
+    reader.join(timeout=10)
+    assert received == [b"rows"]
+    assert pipe.is_fifo()

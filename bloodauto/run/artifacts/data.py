@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from bloodauto.errors import RunError
 from bloodauto.run.artifacts.base import Artifact, Count, Record, problems_text
 from bloodauto.run.files import write_text
+from bloodauto.run.printable import csv_cell, csv_text
 
 #: Findings that say that nothing was found, or that nothing was searched for.
 _NO_FINDINGS = ("none", "not_cleaned")
@@ -84,7 +85,7 @@ class CleaningReport(Record):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(CleaningRow.model_fields)
         for row in self.rows:
-            writer.writerow("" if value is None else value for _, value in row)
+            writer.writerow("" if value is None else csv_cell(str(value)) for _, value in row)
         write_text(path, stream.getvalue())
 
     @classmethod
@@ -114,7 +115,7 @@ class CleaningReport(Record):
         columns = list(CleaningRow.model_fields)
         if len(cells) != len(columns):
             raise RunError(f"{path}:{line}: expected {len(columns)} columns, got {len(cells)}. Restore the file.")
-        values: dict[str, str | int | None] = dict(zip(columns, cells, strict=True))
+        values: dict[str, str | int | None] = dict(zip(columns, map(csv_text, cells), strict=True))
         cluster = str(values["cluster"])
         values["cluster"] = None if not cluster else int(cluster) if cluster.isdecimal() else cluster
         try:

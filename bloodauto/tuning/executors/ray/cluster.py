@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
+import site
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 
+import bloodauto
 from bloodauto.errors import RunError
 
-#: Tune would otherwise change the directory, catch Ctrl-C itself and print its own table.
-_ENVIRONMENT = {
+#: Environment variables that are set while Ray runs; None: removed. What a user, a job or a container has set for other
+#: programs does not count: the search relies on these.
+_ENVIRONMENT: dict[str, str | None] = {
+    # Tune would otherwise change the directory, catch Ctrl-C itself and print its own table.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -26,7 +33,19 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     # Ray gives workers niceness 15: beside any other program they get almost no time, while the budget is charged.
     "RAY_worker_niceness": "0",
+    # Workers look for modules where this process does, and not in the folder in which the user happens to stand.
+    "PYTHONSAFEPATH": "1",
+    # What a job of Ray, or Ray's own launcher, leaves for the processes that it starts.
+    "RAY_ADDRESS": None,
+    "RAY_NAMESPACE": None,
+    "RAY_RUNTIME_ENV_HOOK": None,
+    "RAY_JOB_CONFIG_JSON_ENV_VAR": None,
 }
+#: A socket's path may have 107 bytes; Ray appends this to its folder.
+_MAX_FOLDER_BYTES = 107 - len("/session_2026-11-27_21-33-37_123456_4194304/sockets/plasma_store.1")
+_FOLDER_PREFIX = "bloodauto-"
+#: Where Ray's folder goes if the user's own temporary folder has too long a path.
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -63,35 +82,89 @@ def ray_cluster(resources: WorkerResources) -> Iterator[None]:
         "CPU": resources.workers * resources.cpus_per_trial,
         "GPU": resources.workers * resources.gpus_per_trial,
     }
-    with (
-        _environment(_ENVIRONMENT),
-        _restored_log_level("ray"),
-        _restored_log_level("ray.tune"),
-        _restored_sigterm_handler(),
-        _without_ray_messages(),
-    ):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_short_temporary_folder())
+        # What the libraries of the workers leave in the temporary folder goes with it, also of those that are killed.
+        stack.enter_context(_environment({**_ENVIRONMENT, "PYTHONPATH": _python_path(), "TMPDIR": str(folder)}))
+        stack.enter_context(_restored_log_level("ray"))
+        stack.enter_context(_restored_log_level("ray.tune"))
+        stack.enter_context(_restored_sigterm_handler())
+        stack.enter_context(_without_ray_messages())
         try:
-            _init_ray(resources.address, needed)
+            _init_ray(resources.address, needed, folder)
             _check_devices(resources.workers, needed)
             yield
         finally:
             ray.shutdown()
 
 
-def _init_ray(address: str | None, needed: dict[str, float]) -> None:
+def _init_ray(address: str | None, needed: dict[str, float], folder: Path) -> None:
     arguments: dict[str, Any] = {"address": address}
     if address is None:
         arguments = {
+            # Not None: that would look for a Ray of somebody else on this machine.
+            "address": "local",
             "num_cpus": max(int(-(-needed["CPU"] // 1)), 1),
             "num_gpus": int(-(-needed["GPU"] // 1)),
             "include_dashboard": False,
+            "_temp_dir": str(folder),
         }
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **arguments)
+        with _working_folder_at_root():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **arguments)
     except Exception as error:
         raise RunError(f"Ray did not start: {error}") from error
     # At its end Tune looks for result files of loggers that are switched off, and reports that for each trial.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _working_folder_at_root() -> Iterator[None]:
+    """Changes to the root folder: Ray puts the working folder first on the workers' module path, with a user's random.py."""
+    folder = Path.cwd()
+    os.chdir("/")
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+
+
+def _python_path() -> str:
+    """``PYTHONPATH`` of the workers: this process's entries, absolute, and the folder that this package comes from."""
+    entries = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    package_root = str(Path(bloodauto.__file__).resolve().parent.parent)
+    installed = {str(Path(folder).resolve()) for folder in (*site.getsitepackages(), site.getusersitepackages())}
+    if package_root not in installed and package_root not in entries:
+        entries.append(package_root)
+    return os.pathsep.join(entries)
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[Path]:
+    """A folder of this search's own for Ray's sockets and logs, deleted at the end.
+
+    Raises:
+        RunError: No folder with a path short enough can be created.
+    """
+    reasons = []
+    for parent in dict.fromkeys((tempfile.gettempdir(), *_SHORT_FOLDERS)):
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
+        except OSError as error:
+            reasons.append(f"{parent}: {error.strerror}")
+            continue
+        if len(os.fsencode(folder)) <= _MAX_FOLDER_BYTES:
+            break
+        folder.rmdir()
+        reasons.append(f"{parent}: its path is too long for a socket")
+    else:
+        raise RunError(
+            f"Ray needs a temporary folder, none can be used ({'; '.join(reasons)}). Set TMPDIR to a short path."
+        )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_devices(workers: int, needed: dict[str, float]) -> None:
@@ -105,15 +178,22 @@ def _check_devices(workers: int, needed: dict[str, float]) -> None:
 
 
 @contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables that are not set, for the length of a block."""
-    added = [name for name in variables if name not in os.environ]
-    os.environ.update({name: variables[name] for name in added})
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Sets environment variables, or removes them where the value is None, for the length of a block."""
+    earlier = {name: os.environ.get(name) for name in variables}
+    _set_environment(variables)
     try:
         yield
     finally:
-        for name in added:
+        _set_environment(earlier)
+
+
+def _set_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
             os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -6,13 +6,16 @@ import contextlib
 import logging
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
+import bloodauto
 from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.errors import RunError, TrialAbort
 from bloodauto.run.directory import RunDirectory
@@ -63,6 +66,43 @@ def test_the_ray_executor_conforms(
     assert bool(crashes) == (check is check_failures), "the traceback of a crash is logged, and only of a crash"
     if check is check_abort:
         assert (tmp_path / "trials" / "00001" / "failure.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_surroundings_made_for_other_programs_do_not_reach_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another Ray's address, a batch system's long temporary folder, a job's settings, scripts in the working folder."""
+    scratch = tmp_path / ("scratch-of-job-" * 4)
+    scratch.mkdir()
+    (tmp_path / "random.py").write_text("raise SystemExit('notes of mine')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    for name, value in {
+        "RAY_ADDRESS": "10.0.0.5:6379",
+        "RAY_CHDIR_TO_TRIAL_DIR": "1",
+        "RAY_RUNTIME_ENV_HOOK": "nowhere.hook",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": "{",
+        "TMPDIR": str(scratch),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def surroundings() -> tuple[str, str, str]:
+        import random
+
+        import bloodauto
+
+        return str(random.__file__), str(bloodauto.__file__), os.environ["TMPDIR"]
+
+    with ray_cluster(WorkerResources(1, 1.0, 0.0)):
+        module, package, folder = ray.get(ray.remote(surroundings).remote())
+        assert Path.cwd() == tmp_path
+    assert not Path(module).is_relative_to(tmp_path)
+    assert package == bloodauto.__file__
+    assert len(folder) < 40
+    assert not Path(folder).exists(), "what Ray and the workers left there is deleted"
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.slow
