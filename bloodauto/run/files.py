@@ -98,7 +98,7 @@ def _check_parent(path: Path, option: str) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"{option} {path}: expected a place that can be written to, got {parent}: {error.strerror}. Take another path."
+            f"{option} {path}: expected a location that can be written to, got {parent}: {error.strerror}. Take another path."
         ) from error
 
 

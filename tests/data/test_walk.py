@@ -133,7 +133,7 @@ def test_class_names_do_not_depend_on_the_case_of_a_suffix(tmp_path: Path) -> No
         assert load_dataset(tmp_path / name).class_names == ("class_0", "class_1")
 
 
-def test_numbers_with_leading_zeros_stay_words(tmp_path: Path) -> None:
+def test_zero_padded_labels_stay_words(tmp_path: Path) -> None:
     write_class_folders(tmp_path)
     (tmp_path / "m.csv").write_text("path,label\nblast/0.png,0\nblast/1.png,0\nring/0.png,00\nring/1.png,00\n")
     assert load_dataset(tmp_path / "m.csv").class_names == ("0", "00")

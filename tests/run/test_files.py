@@ -259,13 +259,13 @@ def test_shipped_folders_hold_yaml(kind):
 
 
 @pytest.mark.parametrize("check", [check_output_file, check_output_folder])
-@pytest.mark.parametrize("place", ["file/x", "/proc/x"])
-def test_places_that_cannot_be_written_are_found_before_long_work(
-    tmp_path: Path, check: Callable[[Path], None], place: str
+@pytest.mark.parametrize("location", ["file/x", "/proc/x"])
+def test_paths_that_cannot_be_written_are_found_before_long_work(
+    tmp_path: Path, check: Callable[[Path], None], location: str
 ) -> None:
     (tmp_path / "file").write_text("keep")
-    with pytest.raises(UserError, match="expected a place that can be written to"):
-        check(tmp_path / place)
+    with pytest.raises(UserError, match="expected a location that can be written to"):
+        check(tmp_path / location)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
