@@ -63,15 +63,15 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
 
     from bloodauto.models.device import cached_device_settings
     from bloodauto.models.network import apply_unfreeze, build_network
+    from bloodauto.training.fused_optimizer import FusedOptimizer
     from bloodauto.training.losses import build_loss
-    from bloodauto.training.optimizers import build_optimizer
 
     choice = cached_device_settings(on_gpu=False)
     keras.config.set_dtype_policy(choice.precision)
     network = build_network(recipe, num_classes=num_classes, image_shape_px=image_shape_px, weights_file=None)
     apply_unfreeze(network, recipe.backbone, recipe.stages[0])
     network.compile(
-        optimizer=build_optimizer(recipe.stages[0].optimizer),
+        optimizer=FusedOptimizer(recipe.stages[0].optimizer),
         loss=build_loss(recipe.loss),
         weighted_metrics=["accuracy"],
         jit_compile=choice.jit_compile,

@@ -1,28 +1,15 @@
-"""The optimizer of a stage: learning-rate schedule, decoupled weight decay, and learning rates by depth."""
+"""Learning rates of a stage: over its time, and by depth of the network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import keras
 
-from bloodauto.config.recipe import Backbone, Optimizer, Schedule
+from bloodauto.config.recipe import Backbone, Schedule
 from bloodauto.models.backbones import block_of_layers, num_blocks
 from bloodauto.models.network import backbone_of
 
-_OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "nadam": keras.optimizers.Nadam,
-    "lion": keras.optimizers.Lion,
-    "sgd": keras.optimizers.SGD,
-    "rmsprop": keras.optimizers.RMSprop,
-}
-_SGD_MOMENTUM = 0.9
-#: Parts of the names of variables that do not decay, as is usual: biases, and scale and shift of normalisation.
-_NO_WEIGHT_DECAY = ("bias", "gamma", "beta")
 #: Smallest end of a geometric decay, which cannot reach 0.
 _SMALLEST_FACTOR = 1e-6
 #: Factor at the first step of a warm-up, which must not be 0.
@@ -54,31 +41,6 @@ def learning_rate_factor(schedule: Schedule, progress: float) -> float:
     return float(max(schedule.final_factor, _SMALLEST_FACTOR) ** after_warmup)
 
 
-def build_optimizer(
-    optimizer: Optimizer, rate_multipliers: Sequence[float] | None = None
-) -> keras.optimizers.Optimizer:
-    """The optimizer; its weight decay is decoupled and skips biases and normalisation.
-
-    Args:
-        optimizer: The settings of a stage.
-        rate_multipliers: Factor on the learning rate of each variable that it will be built for, in their order; None: 1 for
-            all.
-    """
-    settings: dict[str, Any] = {"learning_rate": optimizer.learning_rate, "global_clipnorm": optimizer.clip_norm}
-    if optimizer.name == "sgd":
-        settings |= {"momentum": _SGD_MOMENTUM if optimizer.momentum is None else optimizer.momentum, "nesterov": True}
-    if optimizer.name == "rmsprop" and optimizer.momentum is not None:
-        settings["momentum"] = optimizer.momentum
-    # Keras' AdamW is its Adam with weight decay, and refuses to work without.
-    kind = _OPTIMIZERS["adam" if optimizer.name == "adamw" else optimizer.name]
-    if rate_multipliers is not None:
-        return _with_rate_multipliers(kind, rate_multipliers, weight_decay=optimizer.weight_decay, **settings)
-    built = kind(weight_decay=optimizer.weight_decay if optimizer.weight_decay > 0 else None, **settings)
-    if optimizer.weight_decay > 0:
-        built.exclude_from_weight_decay(var_names=list(_NO_WEIGHT_DECAY))
-    return built
-
-
 def learning_rate_multipliers(network: keras.Model, backbone: Backbone, layer_decay: float) -> list[float]:
     """Factors on the learning rate by depth: discriminative learning rates (Howard & Ruder, arXiv:1801.06146).
 
@@ -101,39 +63,3 @@ def learning_rate_multipliers(network: keras.Model, backbone: Backbone, layer_de
         for variable in layer.trainable_variables
     }
     return [factors.get(id(variable), 1.0) for variable in network.trainable_variables]
-
-
-class _PerVariableLearningRate:
-    """Mixed into a Keras optimizer: each variable is updated, and decayed, at its own multiple of the learning rate.
-
-    A multiple of the gradient would not do: Adam and its kin divide a gradient by its own running size, Lion by its absolute
-    value. All of Keras' optimizers multiply an update by the learning rate that ``update_step`` is given. Decay is done here
-    as well, since Keras' own uses the optimizer's rate, not the variable's.
-    """
-
-    rate_multipliers: tuple[float, ...]
-    decay: float
-
-    def build(self, variables: Sequence[keras.Variable]) -> None:
-        assert len(variables) == len(self.rate_multipliers), (
-            f"{len(self.rate_multipliers)} multipliers for {len(variables)} variables"
-        )
-        no_decay = [any(part in variable.name for part in _NO_WEIGHT_DECAY) for variable in variables]
-        self._decays = tuple(0.0 if is_excluded else self.decay for is_excluded in no_decay)
-        super().build(variables)  # type: ignore[misc]  # the Keras optimizer it is mixed into
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        index = self._get_variable_index(variable)  # type: ignore[attr-defined]
-        rate = keras.ops.cast(learning_rate, variable.dtype) * self.rate_multipliers[index]
-        if self._decays[index] > 0:
-            self.assign_sub(variable, variable * (self._decays[index] * rate))  # type: ignore[attr-defined]
-        super().update_step(gradient, variable, rate)  # type: ignore[misc]
-
-
-def _with_rate_multipliers(
-    kind: type[keras.optimizers.Optimizer], rate_multipliers: Sequence[float], *, weight_decay: float, **settings: Any
-) -> keras.optimizers.Optimizer:
-    """An optimizer of a Keras class with per-variable learning rates; its state is that of the class, so it resumes alike."""
-    built = type(f"Discriminative{kind.__name__}", (_PerVariableLearningRate, kind), {})(**settings)
-    built.rate_multipliers, built.decay = tuple(rate_multipliers), weight_decay
-    return built

@@ -37,11 +37,12 @@ from bloodauto.training.epoch_history import (
     plateau_factor,
     stage_metric,
 )
+from bloodauto.training.fused_optimizer import FusedOptimizer
 from bloodauto.training.imbalance import TrainingSet, training_set
 from bloodauto.training.input_pipeline import num_augmentation_processes, stage_pipeline
 from bloodauto.training.limits import TimeLimits, stage_ends
 from bloodauto.training.losses import build_loss, check_loss
-from bloodauto.training.optimizers import build_optimizer, learning_rate_multipliers
+from bloodauto.training.optimizers import learning_rate_multipliers
 from bloodauto.training.result import TrialResult, objective_of
 
 #: Values of the variables of a network or an optimizer.
@@ -190,19 +191,27 @@ class _Training:
         if settings.layer_decay < 1:
             multipliers = learning_rate_multipliers(network, self._recipe.backbone, settings.layer_decay)
         network.compile(
-            optimizer=build_optimizer(settings.optimizer, multipliers),
+            optimizer=FusedOptimizer(settings.optimizer, multipliers),
             loss=build_loss(self._recipe.loss),
             weighted_metrics=["accuracy"],
             jit_compile=self._options.device.settings.jit_compile,
         )
+        self._create_variables()
         if saved is not None and saved.optimizer:
             # Not the optimizer that was built: half precision wraps it in one that scales the loss.
-            network.optimizer.build(network.trainable_variables)
             for variable, value in zip(network.optimizer.variables, saved.optimizer, strict=True):
                 variable.assign(value)
         self._start_averages(saved)
         self._pipeline = self._stage_pipeline(train_set)
         self._compiled_stage = self._stage
+
+    def _create_variables(self) -> None:
+        """Creates the variables of optimizer and metrics; where the first step does, it is traced a second time."""
+        network = self._network
+        network.optimizer.build(network.trainable_variables)
+        targets = np.zeros((1, self._fold_data.num_classes), np.float32)
+        network.compute_metrics(None, targets, targets, sample_weight=np.ones(1, np.float32))
+        network.reset_metrics()
 
     def _start_averages(self, saved: Checkpoint | None) -> None:
         stage = min(self._stage, len(self._recipe.stages) - 1)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bloodauto.config.recipe import Optimizer, Recipe, Schedule
 from bloodauto.models.backbones import block_of_layers
 from bloodauto.models.network import apply_unfreeze, backbone_of, build_network
-from bloodauto.training.optimizers import build_optimizer, learning_rate_factor, learning_rate_multipliers
+from bloodauto.training.fused_optimizer import FusedOptimizer
+from bloodauto.training.optimizers import learning_rate_factor, learning_rate_multipliers
 
 OPTIMIZERS = ["adam", "adamw", "nadam", "lion", "sgd", "rmsprop"]
 
@@ -50,7 +51,7 @@ def test_a_factor_is_never_0_at_the_start_nor_above_1(schedule, warmup, final, p
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_steps_downhill(name, decay):
-    optimizer = build_optimizer(Optimizer(name=name, learning_rate=0.05, weight_decay=decay, clip_norm=1.0))
+    optimizer = FusedOptimizer(Optimizer(name=name, learning_rate=0.05, weight_decay=decay, clip_norm=1.0))
     kernel = keras.Variable(np.full((3, 2), 2.0, np.float32), name="kernel")
     for _ in range(5):
         before = kernel.numpy()
@@ -62,7 +63,7 @@ def test_every_optimizer_steps_downhill(name, decay):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weight_decay_is_decoupled_and_skips_biases_and_normalisation(name):
     """Without a gradient nothing but the decay acts: the kernel shrinks by rate x decay, the others stay."""
-    optimizer = build_optimizer(Optimizer(name=name, learning_rate=0.1, weight_decay=0.2))
+    optimizer = FusedOptimizer(Optimizer(name=name, learning_rate=0.1, weight_decay=0.2))
     variables = [keras.Variable(np.ones(4, np.float32), name=part) for part in ("kernel", "bias", "gamma", "beta")]
     optimizer.apply([keras.ops.zeros(4)] * 4, variables)
     np.testing.assert_allclose(variables[0].numpy(), 1 - 0.1 * 0.2, rtol=1e-5)
@@ -71,7 +72,7 @@ def test_weight_decay_is_decoupled_and_skips_biases_and_normalisation(name):
 
 
 def test_gradients_are_clipped_by_their_norm():
-    optimizer = build_optimizer(Optimizer(name="sgd", learning_rate=1.0, momentum=0.0, clip_norm=0.5))
+    optimizer = FusedOptimizer(Optimizer(name="sgd", learning_rate=1.0, momentum=0.0, clip_norm=0.5))
     kernels = [keras.Variable(np.zeros(1, np.float32), name="kernel") for _ in range(2)]
     optimizer.apply([keras.ops.convert_to_tensor(np.array([size], np.float32)) for size in (30.0, 40.0)], kernels)
     moved = -np.array([kernel.numpy()[0] for kernel in kernels])
@@ -82,7 +83,7 @@ def test_gradients_are_clipped_by_their_norm():
 def test_momentum_carries_on_where_the_gradient_ends(name):
     moved = {}
     for momentum in (0.0, 0.9):
-        optimizer = build_optimizer(Optimizer(name=name, learning_rate=0.1, momentum=momentum))
+        optimizer = FusedOptimizer(Optimizer(name=name, learning_rate=0.1, momentum=momentum))
         kernel = keras.Variable(np.zeros(1, np.float32), name="kernel")
         optimizer.apply([keras.ops.ones(1)], [kernel])
         after_first = kernel.numpy().copy()
@@ -101,8 +102,8 @@ def test_a_rate_multiplier_acts_as_a_lower_learning_rate(name, decay):
     names = ("kernel", "kernel", "bias")
     together = [keras.Variable(np.ones(3, np.float32), name=variable) for variable in names]
     alone = [keras.Variable(np.ones(3, np.float32), name=variable) for variable in names]
-    joint = build_optimizer(Optimizer(learning_rate=0.1, **settings), rate_multipliers)
-    single = [build_optimizer(Optimizer(learning_rate=0.1 * factor, **settings)) for factor in rate_multipliers]
+    joint = FusedOptimizer(Optimizer(learning_rate=0.1, **settings), rate_multipliers)
+    single = [FusedOptimizer(Optimizer(learning_rate=0.1 * factor, **settings)) for factor in rate_multipliers]
     for _ in range(4):
         gradients = [keras.ops.convert_to_tensor(rng.normal(size=3).astype(np.float32)) for _ in rate_multipliers]
         joint.apply(gradients, together)

@@ -134,6 +134,7 @@ class Checkpoint(ArrayArtifact):
     """
 
     FILE = "checkpoint.npz"
+    FORMAT_VERSION: ClassVar[int] = 2
     MEND = "Delete it to start this training over."
     COMPRESSED: ClassVar[bool] = False
 
