@@ -40,7 +40,6 @@ for number in range(3_000_000):
     total += number
 print(time.perf_counter() - started)
 """
-_NICENESS = 15
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def slowness() -> float:
     """How many times longer this machine takes, at least 1, than the one for which the tests' budgets are chosen.
 
-    A search is limited in time, so what it completes depends on the machine. Tests multiply their budgets by this. It is
-    measured with the low priority that a search's workers have, which other processes hold up most.
+    A search is limited in time, so what it completes depends on the machine. Tests multiply their budgets by this.
     """
-    command = ["nice", "-n", str(_NICENESS), sys.executable, "-c", _LOOP]
+    command = [sys.executable, "-c", _LOOP]
     seconds = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
     return max(1.0, sum(seconds) / len(seconds) / _REFERENCE_SECONDS)
 

@@ -24,7 +24,7 @@ def _busy_loop() -> None:
 
 @contextmanager
 def crowd(num_processes: int) -> Iterator[None]:
-    """Processes that never rest, with a higher priority for the cores than the workers of a search, which are nice."""
+    """Processes that never rest, with the priority of a search's workers."""
     processes = [
         multiprocessing.get_context("spawn").Process(target=_busy_loop, daemon=True) for _ in range(num_processes)
     ]
