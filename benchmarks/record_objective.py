@@ -14,6 +14,7 @@ each family, and ``site_accuracy``, the accuracy at simulated sites.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.evaluation.metrics import weighted_balanced_accuracy
 from bloodauto.models.device import limit_native_threads
-from bloodauto.run.files import read_json, write_json
+from bloodauto.run.files import write_text
 from bloodauto.shift.corruptions import SEVERITIES, find_family
 from bloodauto.shift.simulated_sites import draw_simulated_sites
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
@@ -284,7 +285,7 @@ def main() -> None:
         "recipes": [],
     }
     if arguments.output.is_file():
-        record["recipes"] = read_json(arguments.output)["recipes"]
+        record["recipes"] = json.loads(arguments.output.read_text(encoding="utf-8"))["recipes"]
     done = {entry["name"] for entry in record["recipes"]}
     part, parts = (int(number) for number in arguments.part.split("/"))
     for number, (name, changes) in enumerate(RECIPES.items()):
@@ -313,7 +314,7 @@ def main() -> None:
             accuracy = float((predictions == class_indices[site_dataset.labels]).mean())
             entry["external"][site] = round(accuracy, 4)
         record["recipes"].append(entry)
-        write_json(arguments.output, record)
+        write_text(arguments.output, json.dumps(record, indent=1) + "\n")
         mean = float(np.mean(entry["balanced"]))
         print(f"{name}: {seconds:.0f} core-s, clean {entry['clean']['accuracy']:.3f}, shifted {mean:.3f}", flush=True)
         keras.backend.clear_session()

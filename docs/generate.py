@@ -28,6 +28,7 @@ from bloodauto.config.shipped import shipped_folder
 from bloodauto.config.space import load_space
 from bloodauto.models.backbone_table import BACKBONES
 from bloodauto.run import artifacts
+from bloodauto.run.artifacts import CleaningReport, CleaningRow
 from bloodauto.run.artifacts.base import Artifact, Record
 from bloodauto.shift.corruptions import FAMILIES
 from bloodauto.transforms import OPERATIONS
@@ -341,12 +342,19 @@ def run_files_page() -> str:
         "# Files of a run\n\nEvery file is one class of `bloodauto.run.artifacts`, which alone writes and reads "
         "it. `format_version` "
         "is a file's first key; a file of another version is an error that says so.\n\n"
+        "`study.db` is Optuna's. `recipe.yaml` and `space.yaml` have no version: they follow the grammar of "
+        "[recipes](recipe.md) and [search spaces](spaces.md), so that `bloodauto train` and `bloodauto search` take "
+        "them as they are. The rest (`NEXT.txt`, logs, model cards) is written for people and never read back.\n\n"
     )
+    listed: list[type[Artifact | CleaningReport]] = [*classes, CleaningReport]
     text += _table(
         ["file", "class", "content"],
-        ([f"`{cls.FILE}`", _type_name(cls), _summary(cls.__doc__).partition("\n\n")[0]] for cls in classes),
+        (
+            [f"`{cls.FILE}`", _type_name(cls), _summary(cls.__doc__).partition("\n\n")[0]]
+            for cls in sorted(listed, key=lambda cls: cls.FILE)
+        ),
     )
-    parts: list[type[BaseModel]] = [*classes]
+    parts: list[type[BaseModel]] = [*listed, CleaningRow]
     for artifact in classes:
         parts += [part for part in _models_within(artifact) if issubclass(part, Record)]
     sections = [_model_section(part) for part in dict.fromkeys(parts)]

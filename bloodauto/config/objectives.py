@@ -8,9 +8,8 @@ from typing import Literal, TypeVar, get_args
 
 from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import UserError
+from bloodauto.run.artifacts import Objective
 
-#: A score, 0-1, larger is better. It can be the primary objective, and what an ensemble is selected by.
-Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 #: A cost, smaller is better: milliseconds per image on the training device, and weights of the network.
 Cost = Literal["latency", "parameters"]
 

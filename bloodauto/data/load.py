@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bloodauto.config.validation import nearest_name
 from bloodauto.data.arrays import load_image_array, load_npz, resize_images
 from bloodauto.data.columns import MANIFEST_COLUMNS, standard_names
 from bloodauto.data.dataset import CellDataset, FileProblem, check_trainable, check_unique_names
@@ -172,8 +172,8 @@ def expand_home(path: Path) -> Path:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _siblings(path), n=1)
-        hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+        near = nearest_name(path.name, _siblings(path))
+        hint = "" if near is None else f" Did you mean {path.with_name(near)}?"
         raise DataError(f"{path}: expected a file or folder, found nothing there.{hint}")
 
 
@@ -362,8 +362,8 @@ def _is_file(path: Path) -> bool:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for required in ("path", "label"):
         if required not in columns:
-            near = difflib.get_close_matches(required, columns, n=1, cutoff=0.5)
-            hint = f" Rename {near[0]!r} to {required!r}." if near else ""
+            near = nearest_name(required, columns, cutoff=0.5)
+            hint = "" if near is None else f" Rename {near!r} to {required!r}."
             if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
                 hint = " Separate the columns by commas."
             raise DataError(f"{path}: expected the columns path and label, found {list(columns)}.{hint}")

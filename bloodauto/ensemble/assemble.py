@@ -31,7 +31,7 @@ from bloodauto.run.artifacts import (
     CandidateCounts,
     Ensemble,
     EnsembleMember,
-    EnsembleMetric,
+    Objective,
     SelectionStep,
     SiteInfo,
     TrainedNetwork,
@@ -83,7 +83,7 @@ def assemble(
     completed: list[tuple[int, float]],
     *,
     num_folds: int,
-    metric: EnsembleMetric,
+    metric: Objective,
     caps: Caps = Caps(),
     latency_ms: MeasureLatency | None = None,
     site_info: SiteInfo = NO_SITE_INFO,
@@ -157,7 +157,11 @@ def restricted(ensemble: Ensemble, caps: Caps, latency_ms: MeasureLatency | None
             f"--max-latency-ms {caps.max_latency_ms:g}: expected a member that takes no longer for an image, but the fastest "
             f"takes {fastest:.3g} ms on this machine. Allow more, or search with this cap."
         )
-    return result.replace(selection_bias=ensemble.selection_bias, candidate_counts=ensemble.candidate_counts)
+    return result.replace(
+        selection_bias=ensemble.selection_bias,
+        objective_agreement=ensemble.objective_agreement,
+        candidate_counts=ensemble.candidate_counts,
+    )
 
 
 def with_tta_predictions(ensemble: Ensemble, tta_predictions: TtaPredictionsByNetwork) -> Ensemble:
@@ -215,7 +219,7 @@ def out_of_fold_ensemble(ensemble: Ensemble) -> OutOfFoldPredictions:
 
 def _select_and_calibrate(
     candidates: Iterable[Candidate],
-    metric: EnsembleMetric,
+    metric: Objective,
     caps: Caps,
     site_info: SiteInfo,
     latency_ms: MeasureLatency | None,
@@ -239,7 +243,7 @@ def _select_and_calibrate(
     )
 
 
-def _select(candidates: Iterable[Candidate], metric: EnsembleMetric, caps: Caps) -> Selection:
+def _select(candidates: Iterable[Candidate], metric: Objective, caps: Caps) -> Selection:
     max_latency_ms = math.inf if caps.max_latency_ms is None else caps.max_latency_ms
     limits = SelectionLimits(max_members=caps.max_members, max_latency_ms=max_latency_ms)
     return select(list(candidates), metric=metric, limits=limits)
@@ -298,7 +302,7 @@ class _FittedAverage:
     uncalibrated: OutOfFoldPredictions
 
 
-def _fit_average(candidates: Sequence[Candidate], weights: Sequence[float], metric: EnsembleMetric) -> _FittedAverage:
+def _fit_average(candidates: Sequence[Candidate], weights: Sequence[float], metric: Objective) -> _FittedAverage:
     """Fits calibration and abstention.
 
     Scales and biases can change which class is the most probable; they are not used where that lowers the metric.
@@ -321,7 +325,7 @@ def _fit_average(candidates: Sequence[Candidate], weights: Sequence[float], metr
 
 
 def _build_ensemble(
-    members: Sequence[EnsembleMember], fit: _FittedAverage, metric: EnsembleMetric, best_single: BestSingle
+    members: Sequence[EnsembleMember], fit: _FittedAverage, metric: Objective, best_single: BestSingle
 ) -> Ensemble:
     truth = fit.predictions.truth
     return Ensemble(
@@ -363,9 +367,7 @@ def _training_scores(run: RunDirectory, completed: Sequence[tuple[int, float]]) 
     return scores
 
 
-def _folds_are_good_enough(
-    folds: Mapping[str, Candidate], holdout: Mapping[str, Candidate], metric: EnsembleMetric
-) -> bool:
+def _folds_are_good_enough(folds: Mapping[str, Candidate], holdout: Mapping[str, Candidate], metric: Objective) -> bool:
     """Whether the refits are as good on fold 0 as the best single network."""
     best = _select(holdout.values(), metric, Caps(1)).best_single.score.metric
     names = {candidate.networks[0].name for candidate in folds.values()}

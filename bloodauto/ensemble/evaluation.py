@@ -7,10 +7,21 @@ from collections.abc import Sequence
 from bloodauto.data.split import Splits
 from bloodauto.ensemble.predictions import HOLDOUT_FOLD, OutOfFoldPredictions, WeightedEnsemble, check_same_images
 from bloodauto.ensemble.selection import validation_scores
-from bloodauto.evaluation.metrics import compute_metrics
-from bloodauto.run.artifacts import Ensemble, SiteScore, SiteScores, StudentComparison, TargetEstimate
+from bloodauto.evaluation.metrics import compute_metrics, rank_correlation
+from bloodauto.run.artifacts import (
+    Ensemble,
+    ObjectiveAgreement,
+    SiteScore,
+    SiteScores,
+    StudentComparison,
+    TargetEstimate,
+)
+from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.target_estimators import estimate_by_transport, mean_agreement
 from bloodauto.types import Floats
+
+#: A rank correlation of fewer is noise.
+_MIN_TRIALS_FOR_RANKS = 5
 
 
 def score_sites(splits: Splits, folds: Sequence[int], predictions: OutOfFoldPredictions) -> SiteScores:
@@ -56,6 +67,30 @@ def estimate_target(ensemble: Ensemble, class_fractions: Floats) -> TargetEstima
         confidence=float(average.max(axis=1).mean()),
         agreement=mean_agreement(list(by_network.values())) if len(by_network) > 1 else None,
     )
+
+
+def objective_agreement(run: RunDirectory, trials: Sequence[int]) -> ObjectiveAgreement | None:
+    """Compares the order of trials by the objective with that by accuracy on clean validation images.
+
+    Args:
+        run: The run.
+        trials: Numbers of the complete trials. Those whose result is missing do not count.
+
+    Returns:
+        None with fewer than five trials, or where all have one objective or one accuracy.
+
+    Raises:
+        RunError: A trial's result is damaged.
+    """
+    results = [
+        result for result in (run.trial(number).result.read_if_exists() for number in trials) if result is not None
+    ]
+    if len(results) < _MIN_TRIALS_FOR_RANKS:
+        return None
+    correlation = rank_correlation(
+        [result.objective for result in results], [result.metrics.accuracy for result in results]
+    )
+    return None if correlation is None else ObjectiveAgreement(trials=len(results), spearman=correlation.spearman)
 
 
 def compare_student(student: Ensemble, teacher: Ensemble) -> StudentComparison:

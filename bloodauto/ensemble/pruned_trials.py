@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import keras
 
 from bloodauto.clock import Clock
-from bloodauto.config.objectives import Objective
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.ensemble.assemble import PrunedEvaluation
 from bloodauto.errors import RunError, TrialFailure, UserError
@@ -16,6 +15,7 @@ from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.models.network import trained_network
+from bloodauto.run.artifacts import Objective
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.epoch_history import kept_report

@@ -21,7 +21,7 @@ from bloodauto.evaluation.metrics import (
     negative_log_likelihood,
 )
 from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT
-from bloodauto.run.artifacts import EnsembleMetric, ValidationScores
+from bloodauto.run.artifacts import Objective, ValidationScores
 from bloodauto.shift.target_estimators import estimate_by_transport
 from bloodauto.types import Probabilities
 
@@ -66,7 +66,7 @@ class EnsembleScorer:
     """
 
     def __init__(
-        self, truth: GroundTruth, *, metric: EnsembleMetric, num_classes: int, log_loss_weight: float = 0.0
+        self, truth: GroundTruth, *, metric: Objective, num_classes: int, log_loss_weight: float = 0.0
     ) -> None:
         self._metric = metric
         self._num_classes = num_classes
@@ -142,7 +142,7 @@ class EnsembleScorer:
         return estimate_by_transport(apply_temperature(target, temperature), self._class_fractions)
 
 
-def selection_metric(predictions: OutOfFoldPredictions, metric: EnsembleMetric) -> float:
+def selection_metric(predictions: OutOfFoldPredictions, metric: Objective) -> float:
     """The metric that an ensemble is selected by, 0-1."""
     scorer = EnsembleScorer(predictions.truth, metric=metric, num_classes=predictions.clean.shape[1])
     return scorer.score(scorer.rows(predictions)).metric
@@ -236,7 +236,7 @@ class SelectionLimits:
 
 
 def select(
-    candidates: Sequence[Candidate], *, metric: EnsembleMetric = "shift", limits: SelectionLimits = SelectionLimits()
+    candidates: Sequence[Candidate], *, metric: Objective = "shift", limits: SelectionLimits = SelectionLimits()
 ) -> Selection:
     """Selects by greedy forward selection with replacement (Caruana et al. 2004, doi:10.1145/1015330.1015432).
 

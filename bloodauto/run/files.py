@@ -1,11 +1,10 @@
-"""Atomic writes and strict reads of text, JSON and arrays."""
+"""Atomic writes of text and arrays, and strict reads of arrays."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -14,11 +13,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bloodauto.errors import RunError, UserError
+from bloodauto.errors import UserError
 
 
 @contextlib.contextmanager
@@ -106,25 +104,6 @@ def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically; a value that is not finite is an error, since JSON has no word for it."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Reads JSON.
-
-    Raises:
-        RunError: the file is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(
-            f"{path}: expected JSON, got something else ({error}). Restore the file or start a new run."
-        ) from None
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:

@@ -30,6 +30,7 @@ from bloodauto.run.artifacts import (
     Fingerprint,
     HeldOutTest,
     LedgerCharge,
+    ObjectiveAgreement,
     RiskCoverage,
     SelectionBias,
     SelectionStep,
@@ -419,6 +420,7 @@ class _Factory:
             selection_bias=SelectionBias(
                 trials=14, best=0.894, shrunk=0.883, noise=0.011, noise_degrees_of_freedom=3, refits=0.901
             ),
+            objective_agreement=ObjectiveAgreement(trials=14, spearman=0.62),
             candidate_counts=CandidateCounts(trials=8, refits=2, pruned=11, promising=4, evaluated=3),
             validation=figures,
         )

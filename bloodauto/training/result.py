@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bloodauto.config.objectives import Cost, Objective, Objectives
+from bloodauto.config.objectives import Cost, Objectives
 from bloodauto.evaluation.evaluator import Evaluation
 from bloodauto.evaluation.metrics import validation_figures
-from bloodauto.run.artifacts import AveragedEpochs, EpochReport, TrainingResult
+from bloodauto.run.artifacts import AveragedEpochs, EpochReport, Objective, TrainingResult
 
 
 @dataclass(frozen=True)

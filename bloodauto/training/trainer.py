@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bloodauto.clock import SYSTEM_CLOCK, Clock
-from bloodauto.config.objectives import Objective
 from bloodauto.config.recipe import Recipe
 from bloodauto.errors import TrialRejected
 from bloodauto.evaluation.evaluator import Evaluator
@@ -22,7 +21,7 @@ from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.models.backbones import check_recipe
 from bloodauto.models.device import Device
 from bloodauto.models.network import apply_unfreeze, build_network
-from bloodauto.run.artifacts import AveragedEpochs, Checkpoint, EpochReport, NetworkWeights, TrainingHistory
+from bloodauto.run.artifacts import AveragedEpochs, Checkpoint, EpochReport, NetworkWeights, Objective, TrainingHistory
 from bloodauto.run.files import write_text
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation

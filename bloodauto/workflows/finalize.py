@@ -11,7 +11,7 @@ import numpy as np
 
 from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, out_of_fold_ensemble, read_ensemble
-from bloodauto.ensemble.evaluation import estimate_target, score_sites
+from bloodauto.ensemble.evaluation import estimate_target, objective_agreement, score_sites
 from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import prepare_fold
@@ -130,6 +130,8 @@ def choose_ensemble(plan: SearchPlan, study: StudyRecord, *, seconds_left: Calla
         site_info=site_info,
         evaluate_pruned=lambda: _evaluate_pruned(plan, study, completed, seconds_left),
     )
+    agreement = objective_agreement(plan.run, [trial.number for trial in study.completed])
+    ensemble = ensemble.replace(objective_agreement=agreement)
     plan.run.ensemble.write(ensemble)
     _write_site_estimates(plan, ensemble)
     return ensemble

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bloodauto.clock import SYSTEM_CLOCK
-from bloodauto.config.objectives import Objective
 from bloodauto.config.recipe import Recipe, load_recipe, tta_weights
 from bloodauto.config.shipped import find_recipe_file
 from bloodauto.data.clean import clean, write_cleaning_csv
@@ -23,7 +22,7 @@ from bloodauto.models.backbone_networks import find_weights
 from bloodauto.models.backbones import check_recipe
 from bloodauto.models.device import local_device
 from bloodauto.models.network import trained_network
-from bloodauto.run.artifacts import EpochReport
+from bloodauto.run.artifacts import EpochReport, Objective
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.lock import run_lock
 from bloodauto.run.training_directory import TrainingDirectory

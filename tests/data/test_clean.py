@@ -234,11 +234,11 @@ def test_csv_has_a_row_for_each_image_and_each_lost_file(photographs: list[np.nd
     with (tmp_path / "cleaning.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows == [
-        ["name", "label", "finding", "action", "cluster", "reason"],
-        ["0.png", "basophil", "none", "keep", "0", ""],
-        ["1.png", "eosinophil", "grey", "converted", "1", "the grey channel repeated three times"],
-        ["2.png", "basophil", "exact_duplicate", "excluded", "0", "identical to 0.png"],
-        ['odd, "name".jpg', "", "truncated", "excluded", "", "the JPEG ends early"],
+        ["name", "label", "finding", "action", "cluster", "reason", "format_version"],
+        ["0.png", "basophil", "none", "keep", "0", "", "1"],
+        ["1.png", "eosinophil", "grey", "converted", "1", "the grey channel repeated three times", "1"],
+        ["2.png", "basophil", "exact_duplicate", "excluded", "0", "identical to 0.png", "1"],
+        ['odd, "name".jpg', "", "truncated", "excluded", "", "the JPEG ends early", "1"],
     ]
     assert cleaning.keep.tolist() == [True, True, False]
     counts = {(f.finding, f.action): f.count for f in cleaning.summary(dataset).findings}

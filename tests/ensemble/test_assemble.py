@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,9 @@ from bloodauto.evaluation.metrics import confusion_matrix, expected_calibration_
 from bloodauto.run.artifacts import (
     Calibration,
     CandidateCounts,
-    EnsembleMetric,
     Metrics,
     NetworkWeights,
+    Objective,
     PerClassScaling,
     SiteInfo,
     TrainedNetwork,
@@ -38,7 +39,6 @@ from bloodauto.run.artifacts import (
     ValidationPredictions,
 )
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json, write_json
 from bloodauto.run.training_directory import TrainingDirectory
 from tests.ensemble.ensemble_candidates import CLASSES, probabilities
 
@@ -195,7 +195,7 @@ def test_a_run_without_an_ensemble_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "shift"])
-def test_an_ensemble_is_read_as_it_was_written(run: RunDirectory, metric: EnsembleMetric) -> None:
+def test_an_ensemble_is_read_as_it_was_written(run: RunDirectory, metric: Objective) -> None:
     _training(run.refit("00001-fold0-seed1"), fold=0, skill=2.9, seed=11)
     ensemble = assemble(run, COMPLETED, num_folds=FOLDS, metric=metric)
     assert ensemble.selection_bias is not None
@@ -217,12 +217,12 @@ def test_a_damaged_ensemble_is_an_error_that_names_the_field(
     run: RunDirectory, path: tuple[str, ...], value: object
 ) -> None:
     run.ensemble.write(assemble(run, COMPLETED, num_folds=FOLDS, metric="shift"))
-    content = read_json(run.ensemble.path)
+    content = json.loads(run.ensemble.path.read_text(encoding="utf-8"))
     part = content
     for name in path[:-1]:
         part = part[name]
     part[path[-1]] = value
-    write_json(run.ensemble.path, content)
+    run.ensemble.path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(RunError, match=".".join(path)):
         read_ensemble(run)
 
@@ -278,7 +278,7 @@ def test_the_same_ensemble_has_the_same_identity_and_another_calibration_another
 
 @pytest.mark.parametrize("metric", ["shift", "accuracy", "balanced_accuracy", "macro_f1"])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_ensemble_is_never_worse_than_the_best_candidate(tmp_path: Path, metric: EnsembleMetric, seed: int) -> None:
+def test_the_ensemble_is_never_worse_than_the_best_candidate(tmp_path: Path, metric: Objective, seed: int) -> None:
     """Also after calibration, where networks that favour some classes call for scales and biases."""
     run = RunDirectory(tmp_path)
     rng = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ from bloodauto.ensemble.selection import (
 from bloodauto.errors import RunError
 from bloodauto.evaluation.metrics import compute_metrics, expected_calibration_error
 from bloodauto.evaluation.shift_score import HELD_OUT_SITE_WEIGHT, score_shift
-from bloodauto.run.artifacts import EnsembleMetric
+from bloodauto.run.artifacts import Objective
 from bloodauto.shift.suite import ShiftPlan, ShiftSuite
 from tests.ensemble.ensemble_candidates import (
     CLASSES,
@@ -34,11 +34,11 @@ from tests.ensemble.ensemble_candidates import (
     with_target,
 )
 
-METRICS: tuple[EnsembleMetric, ...] = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
+METRICS: tuple[Objective, ...] = ("shift", "accuracy", "balanced_accuracy", "macro_f1")
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_members_with_independent_errors_are_combined_and_beat_the_best_of_them(metric: EnsembleMetric) -> None:
+def test_members_with_independent_errors_are_combined_and_beat_the_best_of_them(metric: Objective) -> None:
     rng = np.random.default_rng(0)
     truth = make_truth(rng, 400, 900)
     candidates = [make_candidate(rng, truth, f"m{i}", 2.0) for i in range(5)]
@@ -125,7 +125,7 @@ def test_candidates_for_different_images_are_an_error() -> None:
     shifted=st.sampled_from([0, 30]),
 )
 def test_laws_of_every_selection(
-    seed: int, count: int, max_members: int, metric: EnsembleMetric, log_loss_weight: float, shifted: int
+    seed: int, count: int, max_members: int, metric: Objective, log_loss_weight: float, shifted: int
 ) -> None:
     rng = np.random.default_rng(seed)
     truth = make_truth(rng, 25, shifted)
@@ -172,7 +172,7 @@ def test_metrics_are_those_of_scikit_learn(absent: int | None) -> None:
     if absent is not None:
         clean[:, absent] = 0
     predicted = clean.argmax(axis=1)
-    expected: dict[EnsembleMetric, float] = {
+    expected: dict[Objective, float] = {
         "accuracy": (predicted == labels).mean(),
         "balanced_accuracy": balanced_accuracy_score(labels, predicted),
         "macro_f1": f1_score(labels, predicted, average="macro"),
@@ -292,7 +292,7 @@ def test_laws_of_a_selection_with_sites_and_target_images(
     seed: int,
     count: int,
     max_members: int,
-    metric: EnsembleMetric,
+    metric: Objective,
     sites: int,
     target: bool,
     shifted: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import keras
@@ -20,7 +21,6 @@ from bloodauto.evaluation.calibration import apply_calibration
 from bloodauto.export.ensemble_export import Exported
 from bloodauto.run.artifacts import TrainedNetwork
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import read_json
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.workflows.datasets import read_dataset
 
@@ -109,7 +109,7 @@ def test_tta_is_measured_stated_and_inside_the_file(folder: Path, tmp_path: Path
     assert "3 forward passes rather than 2" in card
     assert "identity 0.75, turn_180 0.25" in card
     assert "without test-time augmentation" in card, "the held-out test is evaluated without it"
-    assert read_json(tmp_path / "tta" / "test.json")["images"] > 0
+    assert json.loads((tmp_path / "tta" / "test.json").read_text(encoding="utf-8"))["images"] > 0
 
 
 def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -167,6 +167,23 @@ def test_a_cleaning_table_comes_back(tmp_path_factory: pytest.TempPathFactory, r
     assert CleaningReport.read(path) == report
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",format_version", "", "cleaning.csv:1: expected the columns"),
+        (",1\n", ",2\n", "cleaning.csv:2: format_version: expected 1, got 2"),
+        (",0,", ",first,", "cleaning.csv:2: cluster: expected"),
+    ],
+)
+def test_another_cleaning_table_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / CleaningReport.FILE
+    row = CleaningRow(name="a", label="ring", finding="grey", action="converted", cluster=0, reason="one channel")
+    CleaningReport(rows=(row,)).write(path)
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(RunError, match=message):
+        CleaningReport.read(path)
+
+
 @LAWS
 @given(seconds=st.lists(st.floats(0, 1e6), max_size=6), torn=st.integers(1, 40))
 def test_a_ledger_keeps_all_charges_but_a_torn_last_one(

@@ -129,6 +129,11 @@ def test_without_an_external_estimate_shifted_images_stand_in(finished_info: Run
     assert "The held-out test set has not been evaluated at simulated sites." in page.sections["external"]
 
 
+def test_the_agreement_of_objective_and_clean_accuracy_is_printed(finished_info: RunInfo) -> None:
+    text = "Over 14 complete trials the rank correlation (Spearman) of objective and clean accuracy is 0.62."
+    assert text in page_of(finished_info).sections["external"]
+
+
 def test_calibration_and_selection_bias_are_described_as_they_are(finished_info: RunInfo) -> None:
     assert finished_info.ensemble is not None
     scaling = PerClassScaling(scales=(1.0,), biases=(0.0,))

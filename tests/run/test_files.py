@@ -16,16 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bloodauto.config.shipped import shipped_folder
-from bloodauto.errors import RecipeError, RunError, UserError
+from bloodauto.errors import RecipeError, UserError
 from bloodauto.run.files import (
     append_line,
     atomic_path,
     check_output_file,
     check_output_folder,
     file_digest,
-    read_json,
     write_arrays,
-    write_json,
     write_text,
 )
 from bloodauto.run.yaml_files import dump_yaml, read_yaml
@@ -85,22 +83,6 @@ def test_written_files_are_as_readable_as_any_other(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o640
-
-
-def test_json_has_no_word_for_infinity(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"é": 1})
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(path, float("inf"))
-    assert read_json(path) == {"é": 1}
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
-def test_what_is_no_json_is_named(tmp_path, content):
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(RunError, match=r"a\.json: expected JSON"):
-        read_json(path)
 
 
 def test_arrays_are_never_pickled(tmp_path):

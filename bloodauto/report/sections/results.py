@@ -191,13 +191,27 @@ def external(run: RunInfo, figures: FigureCollector) -> Markup:
     )
     columns = two_columns(
         ("By corruption group", figures.add("shift", shift, draw_shift, by_group)),
-        ("Objective and clean accuracy", figures.add("scatter", scatter_info(run), draw_scatter)),
+        (
+            "Objective and clean accuracy",
+            figures.add("scatter", scatter_info(run), draw_scatter, _agreement_text(run.ensemble)),
+        ),
     )
     known = [
         None if run.target_estimate is None else target_text(run.target_estimate),
         site_table(run.site_scores) if run.site_scores else None,
     ]
     return join([estimate, *known, columns])
+
+
+def _agreement_text(ensemble: Ensemble | None) -> str:
+    """How far objective and clean accuracy agree; empty where that is unknown."""
+    agreement = None if ensemble is None else ensemble.objective_agreement
+    if agreement is None:
+        return ""
+    return (
+        f"Over {agreement.trials} complete trials the rank correlation (Spearman) of objective and clean accuracy is "
+        f"{agreement.spearman:.2f}."
+    )
 
 
 def external_estimate_text(test: HeldOutTest | None) -> Markup:

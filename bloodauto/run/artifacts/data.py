@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from pydantic import ValidationError
 
 from bloodauto.errors import RunError
-from bloodauto.run.artifacts.base import Artifact, Count, Record, problems_text
+from bloodauto.run.artifacts.base import VERSION_KEY, Artifact, Count, Record, problems_text
 from bloodauto.run.files import write_text
 from bloodauto.run.printable import csv_cell, csv_text
 
@@ -69,13 +69,18 @@ class CleaningRow(Record):
         return self.finding not in _NO_FINDINGS
 
 
+#: The fields of a row, and the version of the table.
+_CLEANING_COLUMNS = (*CleaningRow.model_fields, VERSION_KEY)
+
+
 class CleaningReport(Record):
     """``cleaning.csv``: one row for each image, then one for each file that could not be loaded.
 
-    A table for people, without a format version: its header is its format.
+    A table for people. Its last column, ``format_version``, has the same number in every row.
     """
 
     FILE: ClassVar[str] = "cleaning.csv"
+    FORMAT_VERSION: ClassVar[int] = 1
 
     rows: tuple[CleaningRow, ...]
 
@@ -83,9 +88,9 @@ class CleaningReport(Record):
         """Writes the table atomically."""
         stream = io.StringIO(newline="")
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(CleaningRow.model_fields)
+        writer.writerow(_CLEANING_COLUMNS)
         for row in self.rows:
-            writer.writerow("" if value is None else csv_cell(str(value)) for _, value in row)
+            writer.writerow([*("" if value is None else csv_cell(str(value)) for _, value in row), self.FORMAT_VERSION])
         write_text(path, stream.getvalue())
 
     @classmethod
@@ -93,15 +98,15 @@ class CleaningReport(Record):
         """Reads the table.
 
         Raises:
-            RunError: absent, with other columns, or with a row that is incomplete.
+            RunError: absent, with other columns, of another format version, or with a row that is incomplete.
         """
         try:
             with path.open(encoding="utf-8", newline="") as stream:
                 table = csv.reader(stream)
                 header = next(table, [])
-                if header != list(CleaningRow.model_fields):
+                if header != list(_CLEANING_COLUMNS):
                     raise RunError(
-                        f"{path}:1: expected the columns {', '.join(CleaningRow.model_fields)}, got {', '.join(header)}: "
+                        f"{path}:1: expected the columns {', '.join(_CLEANING_COLUMNS)}, got {', '.join(header)}: "
                         "the file was written by another version of bloodauto or edited. Restore it or start a new run."
                     )
                 return cls(rows=tuple(cls._row(cells, path, table.line_num) for cells in table))
@@ -110,12 +115,18 @@ class CleaningReport(Record):
                 f"{path}: expected a table of text, could not read it ({error}). Restore the file."
             ) from error
 
-    @staticmethod
-    def _row(cells: list[str], path: Path, line: int) -> CleaningRow:
-        columns = list(CleaningRow.model_fields)
+    @classmethod
+    def _row(cls, cells: list[str], path: Path, line: int) -> CleaningRow:
+        columns = _CLEANING_COLUMNS
         if len(cells) != len(columns):
             raise RunError(f"{path}:{line}: expected {len(columns)} columns, got {len(cells)}. Restore the file.")
         values: dict[str, str | int | None] = dict(zip(columns, map(csv_text, cells), strict=True))
+        version = values.pop(VERSION_KEY)
+        if version != str(cls.FORMAT_VERSION):
+            raise RunError(
+                f"{path}:{line}: {VERSION_KEY}: expected {cls.FORMAT_VERSION}, got {version}: the file was written by "
+                "another version of bloodauto. Start a new run."
+            )
         cluster = str(values["cluster"])
         values["cluster"] = None if not cluster else int(cluster) if cluster.isdecimal() else cluster
         try:

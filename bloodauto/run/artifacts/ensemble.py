@@ -12,7 +12,8 @@ from bloodauto.run.artifacts.base import Artifact, Count, Fraction, Record, Rela
 from bloodauto.run.artifacts.evaluation import Abstention, Calibration, ValidationFigures
 from bloodauto.run.training_directory import TrainingDirectory
 
-EnsembleMetric = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
+#: A score, 0-1, larger is better: what a search can optimise and an ensemble can be selected by.
+Objective = Literal["shift", "accuracy", "balanced_accuracy", "macro_f1"]
 NetworkKind = Literal["trial", "pruned trial", "refit", "distilled"]
 
 
@@ -133,6 +134,18 @@ class SelectionBias(Record):
     refits: Fraction | None
 
 
+class ObjectiveAgreement(Record):
+    """How far the objective and the accuracy on clean validation images put the complete trials in the same order.
+
+    Attributes:
+        trials: how many complete trials there are, at least 5.
+        spearman: rank correlation, -1 to 1.
+    """
+
+    trials: Annotated[int, Field(ge=5)]
+    spearman: Annotated[float, Field(ge=-1, le=1)]
+
+
 class SiteInfo(Record):
     """What is known of acquisition sites beside the labels.
 
@@ -185,6 +198,7 @@ class Ensemble(Artifact):
         images: clean images it was selected on.
         shifted_images: shifted images it was selected on.
         selection_bias: None where no recipe was trained twice.
+        objective_agreement: None with fewer than five complete trials, or where all have one objective or one accuracy.
         site_info: what is known of sites.
         candidate_counts: None where somebody else chose.
         validation: what the report draws of the calibrated average; None where it was not computed.
@@ -192,7 +206,7 @@ class Ensemble(Artifact):
 
     FILE = "ensemble.json"
 
-    metric: EnsembleMetric
+    metric: Objective
     members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
     calibration: Calibration
     abstention: Abstention
@@ -202,6 +216,7 @@ class Ensemble(Artifact):
     images: Annotated[int, Field(ge=1)]
     shifted_images: Count
     selection_bias: SelectionBias | None = None
+    objective_agreement: ObjectiveAgreement | None = None
     site_info: SiteInfo = SiteInfo()
     candidate_counts: CandidateCounts | None = None
     validation: ValidationFigures | None = None

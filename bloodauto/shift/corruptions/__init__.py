@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
+from bloodauto.config.validation import did_you_mean
 from bloodauto.errors import RecipeError
 from bloodauto.shift.corruptions import artefacts, combined, geometry, light, optics, sensor, stain
 from bloodauto.shift.corruptions.registry import GROUPS, REGISTERED, SEVERITIES, SHIFT_FACTORS, CorruptionFamily
@@ -38,6 +37,4 @@ def find_family(name: str) -> CorruptionFamily:
     """
     if name in REGISTERED:
         return REGISTERED[name]
-    nearest = difflib.get_close_matches(name, REGISTERED, n=1)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Known families: {', '.join(REGISTERED)}."
-    raise RecipeError(f"expected the name of a corruption family, got {name!r}. {hint}")
+    raise RecipeError(f"expected the name of a corruption family, got {name!r}; {did_you_mean(name, REGISTERED)}")
