@@ -7,6 +7,7 @@ python docs/generate.py --check    # exits with 1 where a page is not current
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import sys
 import types
@@ -389,7 +390,76 @@ def api_page() -> str:
     return text + "\n".join(f"::: bloodauto.{name}\n" for name in sorted(bloodauto.__all__) if not name.startswith("_"))
 
 
+#: What a package's box says; few words.
+_PACKAGE_LABELS = {
+    "cli": "commands and options",
+    "config": "recipes, search spaces, settings",
+    "data": "load, clean, split",
+    "ensemble": "select members and weights",
+    "evaluation": "metrics, inference, calibration, OOD",
+    "export": "Keras model, model card, final test",
+    "models": "backbones, networks",
+    "report": "HTML report, dashboard",
+    "run": "files of a run, their schemas",
+    "shift": "corruption families, simulated sites",
+    "testing": "run factory, conformance suites",
+    "training": "train one recipe",
+    "transforms": "image operations, batches",
+    "tuning": "scheduler, budget, Ray executor",
+    "workflows": "search, train, compare, export, evaluate",
+}
+
+
+def _imported_packages(folder: Path) -> set[str]:
+    """The packages of bloodauto that a package imports."""
+    targets: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("bloodauto."):
+                targets.add(node.module.split(".")[1])
+    return targets - {folder.name}
+
+
+def _package_levels() -> list[list[str]]:
+    """The packages by level, the lowest first: each imports packages of lower levels alone."""
+    folders = {path.parent.name: path.parent for path in sorted(Path(bloodauto.__file__).parent.glob("*/__init__.py"))}
+    imports = {name: _imported_packages(folder) & folders.keys() for name, folder in folders.items()}
+    levels: list[list[str]] = []
+    while imports:
+        free = [name for name, targets in imports.items() if not targets]
+        assert free, f"imports in a circle: {imports}"
+        levels.append(free)
+        imports = {name: targets - set(free) for name, targets in imports.items() if name not in free}
+    return levels
+
+
+def package_diagram() -> str:
+    """The packages and their import levels as an SVG that loads nothing from elsewhere."""
+    levels = _package_levels()[::-1]
+    width, row_height, gap = 760, 58, 10
+    height = len(levels) * (row_height + gap) + gap
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        'font-family="system-ui, sans-serif" text-anchor="middle">',
+        "<title>Packages of bloodauto: each imports only from rows below its own</title>",
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    ]
+    for row, names in enumerate(levels):
+        box = (width - gap * (len(names) + 1)) / len(names)
+        y = gap + row * (row_height + gap)
+        for column, name in enumerate(names):
+            x = gap + column * (box + gap)
+            parts += [
+                f'<rect x="{x:.0f}" y="{y}" width="{box:.0f}" height="{row_height}" rx="6" fill="#e8eaf6" stroke="#3f51b5"/>',
+                f'<text x="{x + box / 2:.0f}" y="{y + 25}" font-size="16" font-weight="600" fill="#1a237e">{name}</text>',
+                f'<text x="{x + box / 2:.0f}" y="{y + 45}" font-size="12" fill="#333333">{_PACKAGE_LABELS[name]}</text>',
+            ]
+    return "\n".join([*parts, "</svg>"])
+
+
+#: Generated files, relative to docs/reference.
 PAGES: dict[str, Callable[[], str]] = {
+    "../assets/packages.svg": package_diagram,
     "recipe.md": recipe_page,
     "backbones.md": backbones_page,
     "spaces.md": spaces_page,
@@ -404,8 +474,9 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def page(name: str) -> str:
-    """One generated page as Markdown."""
-    return _NOTE + PAGES[name]().rstrip("\n") + "\n"
+    """The content of a generated file."""
+    note = _NOTE if name.endswith(".md") else ""
+    return note + PAGES[name]().rstrip("\n") + "\n"
 
 
 def main() -> None:
