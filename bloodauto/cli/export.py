@@ -49,6 +49,15 @@ def export_best(
     ] = None,
     max_latency_ms: MaxLatency = None,
     target_images: TargetImages = None,
+    data: Annotated[
+        str | None,
+        option(
+            "--data",
+            "Where the images of the search lie by now.",
+            default="where they lay during the search",
+            example="--data /mnt/new/cells",
+        ),
+    ] = None,
     distill: Annotated[
         str | None,
         option(
@@ -75,6 +84,7 @@ def export_best(
         "--max-members": max_members is not None,
         "--max-latency-ms": max_latency_ms is not None,
         "--target-images": target_images is not None,
+        "--data": data is not None,
     }
     if distill is None and budget is not None:
         raise UserError("--budget: expected --distill with it; an export by itself trains nothing.")
@@ -93,6 +103,7 @@ def export_best(
             max_members=max_members,
             max_latency_ms=max_latency_ms,
             target_images=target_images,
+            data=data,
         )
     else:
         exported = export.export_distilled(run, output, student=distill, budget=budget, formats=split_names(formats))

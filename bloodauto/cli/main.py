@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -105,6 +106,10 @@ for _command in (
 
 def main() -> None:
     """Runs a command. An error becomes one line and an exit code; with ``--debug`` its traceback comes first."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that is no UTF-8 must not end a command that prints it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:

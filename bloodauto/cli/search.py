@@ -21,6 +21,7 @@ from bloodauto.cli.options import (
     new_run_directory,
     option,
 )
+from bloodauto.run.printable import shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -255,15 +256,17 @@ def _print_result(result: SearchResult, console: Console) -> None:
     console.print(f"spent {duration(spent)} of {duration(total)} ({spent / total:.1%})", highlight=False)
     console.print("trials: " + ", ".join(f"{count} {name}" for name, count in result.trials.items() if count))
     if not result.finished:
-        console.print(f"Stopped. Nothing is lost; go on with: bloodauto search --resume --run {result.run_dir}")
+        command = f"bloodauto search --resume --run {shell_word(result.run_dir)}"
+        console.print(f"Stopped. Nothing is lost; go on with: {command}", markup=False)
         return
     console.print(_score_line("best single training", result.best), highlight=False)
     console.print(_score_line("ensemble", result.ensemble), highlight=False)
     for trial in result.pareto_front:
         values = ", ".join(f"{name} {value:,.4g}" for name, value in trial.values.items())
         console.print(f"Pareto front: trial {trial.trial}, {trial.backbone}: {values}", highlight=False)
-    console.print(f"exported to {result.export}; next:")
-    console.print(RunDirectory(result.run_dir).next_steps.read_text(encoding="utf-8").rstrip(), highlight=False)
+    console.print(f"exported to {result.export}; next:", markup=False)
+    next_steps = RunDirectory(result.run_dir).next_steps.read_text(encoding="utf-8").rstrip()
+    console.print(next_steps, highlight=False, markup=False)
 
 
 def _score_line(name: str, scores: Mapping[str, float]) -> str:

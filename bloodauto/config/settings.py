@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -15,6 +16,7 @@ from bloodauto.config.validation import explain_validation_error
 from bloodauto.errors import RunError, UserError
 from bloodauto.run.artifacts.base import Artifact, Record
 from bloodauto.run.directory import RUN_FORMAT_VERSION, SETTINGS_FILE, RunDirectory
+from bloodauto.run.printable import printable
 
 PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
 
@@ -325,14 +327,28 @@ def check_settings_unchanged(saved: SearchSettings, requested: Mapping[str, Any]
         )
 
 
+def _absolute(value: str | Path, name: str) -> str:
+    """A path from the root, which the settings can hold: YAML is text in UTF-8."""
+    path = Path(value)
+    with contextlib.suppress(RuntimeError):
+        # A ~ followed by the name of nobody stays as it is.
+        path = path.expanduser()
+    text = str(path.resolve())
+    if printable(text) != text:
+        raise UserError(
+            f"{option_name(name)} {text}: expected a path of printable UTF-8 text. Rename it, or give a link to it."
+        )
+    return text
+
+
 def absolute_paths(requested: Mapping[str, Any]) -> dict[str, Any]:
     """The requested settings with absolute paths, so that a resume may start in another folder; names stay names."""
     result = dict(requested)
     for name in _PATH_FIELDS:
         value = result.get(name)
         if value is not None and str(value) not in _PATH_NAMES:
-            result[name] = str(Path(value).expanduser().resolve())
+            result[name] = _absolute(value, name)
     space = result.get("space")
     if space is not None:
-        result["space"] = str(Path(space).resolve()) if Path(space).is_file() else str(space)
+        result["space"] = _absolute(space, "space") if Path(space).is_file() else str(space)
     return result

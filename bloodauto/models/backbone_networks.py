@@ -13,6 +13,7 @@ from bloodauto.config.recipe import Backbone
 from bloodauto.errors import WeightsError
 from bloodauto.models.backbone_table import OWN_CNN, BackboneInfo
 from bloodauto.models.backbones import backbone_info, built_size_px, own_cnn_size
+from bloodauto.models.weights_file import check_weights_file
 
 _LARGEST_REASON = 200
 
@@ -81,7 +82,7 @@ def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | No
         The file; None for random weights.
 
     Raises:
-        WeightsError: Neither found nor downloaded; the message lists where it was searched.
+        WeightsError: Neither found nor downloaded, with a list of where it was searched; or a file that is damaged.
     """
     if weights == "none":
         return None
@@ -89,7 +90,7 @@ def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | No
         path = Path(weights)
         if not path.is_file():
             raise WeightsError(f"backbone.weights: expected imagenet, none or a weights file, found no file at {path}.")
-        return path
+        return check_weights_file(path)
     if name == OWN_CNN:
         raise WeightsError(f"backbone.weights: {name} has no ImageNet weights; write weights: none.")
     info = backbone_info(name)
@@ -98,7 +99,7 @@ def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | No
         candidates = [weights_dir / info.weights_file, weights_dir / f"{name}_224_no_top.weights.h5", *candidates]
     for candidate in candidates:
         if candidate.is_file():
-            return candidate
+            return check_weights_file(candidate)
     return _download(name, info, candidates)
 
 

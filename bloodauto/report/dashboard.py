@@ -32,7 +32,14 @@ from bloodauto.config.settings import read_settings
 from bloodauto.errors import RunError
 from bloodauto.report.read import require_run
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.study_reader import mask_passwords, modification_stamp, open_storage, snapshot, sqlite_path
+from bloodauto.run.study_reader import (
+    mask_passwords,
+    modification_stamp,
+    open_storage,
+    snapshot,
+    sqlite_path,
+    sqlite_url,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -102,7 +109,7 @@ def _application(root: Path, refresh_seconds: float) -> Iterator[tuple[WSGIAppli
         return
     with tempfile.TemporaryDirectory(prefix="bloodauto-dashboard-") as folder:
         copy = StudyCopy(path, Path(folder) / path.name, refresh_seconds)
-        storage = open_storage(f"sqlite:///{copy.target}")
+        storage = open_storage(sqlite_url(copy.target))
         try:
             yield _ReadOnly(wsgi(storage), copy.refresh), "read-only, on a copy that follows the run's study"
         finally:

@@ -149,7 +149,7 @@ def _from_sqlite(path: Path, name: str) -> Sequence[FrozenTrial]:
     with tempfile.TemporaryDirectory(prefix="bloodauto-") as folder:
         copy = Path(folder) / path.name
         study_reader.snapshot(path, copy)
-        return study_reader.frozen_trials(f"sqlite:///{copy}", name)
+        return study_reader.frozen_trials(study_reader.sqlite_url(copy), name)
 
 
 def _trial(run: RunDirectory, reader: _Reader, trial: FrozenTrial) -> TrialInfo:

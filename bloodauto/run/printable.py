@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
 
 #: Unicode categories of what a terminal or an editor acts upon: control characters, lone surrogates, line and paragraph breaks.
@@ -41,6 +42,19 @@ def _escaped(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def shell_word(path: str | os.PathLike[str]) -> str:
+    """A path as one word of a command that people copy into a shell.
+
+    Args:
+        path: The path.
+
+    Example:
+        >>> print("bloodauto report --run", shell_word("runs/try [v2]"))
+        bloodauto report --run 'runs/try [v2]'
+    """
+    return shlex.quote(os.fspath(path))
 
 
 def csv_cell(text: str) -> str:

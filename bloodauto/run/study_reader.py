@@ -7,6 +7,7 @@ the committed state is copied in one step and the copy is read.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sqlite3
@@ -15,11 +16,12 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from bloodauto.errors import RunError
@@ -122,6 +124,21 @@ def sqlite_path(storage_url: str, root: Path) -> Path | None:
             f"got {mask_passwords(storage_url)!r}."
         ) from error
     return root / url.database if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def sqlite_url(path: Path) -> str:
+    """The database URL of a file, whatever characters its path has.
+
+    Args:
+        path: Of the SQLite file.
+
+    Example:
+        >>> make_url(sqlite_url(Path("/runs/first/study.db"))).database
+        'file:/runs/first/study.db'
+    """
+    # SQLite decodes the path of a file: URI; SQLAlchemy and Optuna, which read ?, % and {} otherwise, pass it on as it is.
+    database = f"file:{quote(os.fsencode(path.resolve()))}"
+    return URL.create("sqlite", database=database, query={"uri": "true"}).render_as_string(hide_password=False)
 
 
 def mask_passwords(text: str) -> str:

@@ -48,6 +48,7 @@ from bloodauto.run.artifacts.ensemble import NetworkKind
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.run.study_attributes import SAMPLED, Outcome, TrialAttributes, initial_origin
+from bloodauto.run.study_reader import sqlite_url
 from bloodauto.run.training_directory import TrainingDirectory
 
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
@@ -308,7 +309,7 @@ class _Factory:
 
     def write_trials(self, trials: int) -> None:
         study = optuna.create_study(
-            storage=f"sqlite:///{self.run.study}",
+            storage=sqlite_url(self.run.study),
             study_name=self.run.study_name(None),
             direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=3),

@@ -30,10 +30,12 @@ from bloodauto.run.study_attributes import (
     Timing,
     TrialAttributes,
 )
+from bloodauto.run.study_reader import sqlite_url
 from bloodauto.tuning.refits import CompletedTrial, PlannedRefit
 
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
 _MAX_ERROR_CHARACTERS = 200
+_LOCK_WAIT_SECONDS = 60
 _NO_ATTRIBUTES = TrialAttributes()
 
 
@@ -56,7 +58,14 @@ def quiet_optuna() -> Iterator[None]:
 
 def _open_study(url: str, name: str, objectives: Objectives) -> optuna.Study:
     try:
-        return optuna.create_study(storage=url, study_name=name, directions=objectives.directions, load_if_exists=True)
+        storage: str | optuna.storages.RDBStorage = url
+        if url.startswith("sqlite:"):
+            # Another program, such as a backup or a viewer, may hold the file's lock for a while.
+            arguments = {"connect_args": {"timeout": _LOCK_WAIT_SECONDS}}
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+        return optuna.create_study(
+            storage=storage, study_name=name, directions=objectives.directions, load_if_exists=True
+        )
     except Exception as error:
         lines = str(error).splitlines()
         detail = lines[0][:_MAX_ERROR_CHARACTERS] if lines else type(error).__name__
@@ -161,7 +170,7 @@ class StudyRecord:
             RunError: The storage cannot be opened, or the study was written by another version. The message hides a password
                 in the URL.
         """
-        url = storage if storage is not None else f"sqlite:///{run.study.resolve()}"
+        url = storage if storage is not None else sqlite_url(run.study)
         name = run.study_name(storage)
         with quiet_optuna():
             return cls(_open_study(url, name, objectives), space, objectives)

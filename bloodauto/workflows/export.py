@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bloodauto.config.machine import available_cores
-from bloodauto.config.settings import SearchSettings, check_ensemble_limits, read_settings
+from bloodauto.config.settings import SearchSettings, absolute_paths, check_ensemble_limits, read_settings
 from bloodauto.config.space import load_space
 from bloodauto.data.load import load_images
 from bloodauto.data.split import read_splits
@@ -71,6 +71,7 @@ def export_best(
     max_members: int | None = None,
     max_latency_ms: float | None = None,
     target_images: str | Path | None = None,
+    data: str | Path | None = None,
 ) -> Exported:
     """Writes the ensemble of a run to a folder: the requested formats, ``labels.json`` and a model card.
 
@@ -82,6 +83,7 @@ def export_best(
         max_members: A tighter cap than the search had; the best members under it are exported.
         max_latency_ms: Longest time for one image in milliseconds, as measured by the search.
         target_images: Unlabelled images of the site where the model will be used, to which it is adapted.
+        data: Where the images of the search lie by now; None: where they lay.
 
     Returns:
         What was written.
@@ -101,6 +103,9 @@ def export_best(
     check_output_folder(Path(output))
     run = RunDirectory(Path(run_dir))
     settings = read_settings(run)
+    if data is not None:
+        # Whether they are the same is told by their digest, which the splits carry.
+        settings = settings.model_copy(update=absolute_paths({"data": data}))
     with restored_process_state():
         ensemble = _ensemble_of(run, settings)
         claim_device_if_unused(cores=max(int(settings.cpus_per_trial), 1), gpu_fraction=0.0)

@@ -20,6 +20,7 @@ from bloodauto.export.ensemble_export import ExportSettings, export_run
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.artifacts import Ensemble, SiteInfo
 from bloodauto.run.directory import RunDirectory
+from bloodauto.run.printable import shell_word
 from bloodauto.tuning.budget.cost_model import CostModel
 from bloodauto.tuning.budget.ledger import BudgetAccount
 from bloodauto.tuning.budget.time_limits import OutOfBudget, hard_time_limit
@@ -71,7 +72,7 @@ def finalize(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, *, ph
     if skipped:
         phase(
             f"the budget did not suffice for {' and '.join(skipped)}; later: "
-            f"bloodauto export-best --run {plan.run.root} --output {plan.run.export.root}"
+            f"bloodauto export-best --run {shell_word(plan.run.root)} --output {shell_word(plan.run.export.root)}"
         )
 
 
@@ -107,7 +108,7 @@ def choose_ensemble(plan: SearchPlan, study: StudyRecord, *, seconds_left: Calla
     if not completed and (failures := _failures(study)):
         raise RunError(
             f"{plan.run.root}: no training was completed, so there is nothing to export; {failures}. Mend that, then "
-            f"go on with what is left of the budget: bloodauto search --resume --run {plan.run.root}"
+            f"go on with what is left of the budget: bloodauto search --resume --run {shell_word(plan.run.root)}"
         )
     metric = settings.objectives.primary
     claim_device_if_unused(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_fraction=0.0)

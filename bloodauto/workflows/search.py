@@ -18,11 +18,12 @@ from bloodauto.config.settings import (
     write_settings,
 )
 from bloodauto.config.shipped import find_space
-from bloodauto.errors import RunError
+from bloodauto.errors import BudgetError, RunError
 from bloodauto.run.artifacts import ExternalEstimate, ParetoTrial
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.run.lock import run_lock
+from bloodauto.run.printable import printable, shell_word
 from bloodauto.tuning.budget.ledger import BudgetAccount, Ledger
 from bloodauto.tuning.scheduler import Scheduler
 from bloodauto.tuning.study import StudyRecord
@@ -31,7 +32,7 @@ from bloodauto.workflows.finalize import finalize
 from bloodauto.workflows.planning import SearchPlan, plan_search, run_space_path, save_space
 from bloodauto.workflows.process_state import restored_process_state
 from bloodauto.workflows.run_log import run_log
-from bloodauto.workflows.session import make_executor, run_trainings
+from bloodauto.workflows.session import check_gpus, make_executor, run_trainings
 
 _OUTCOMES = ("complete", "pruned", "failed", "out_of_budget", "running")
 _log = logging.getLogger(__name__)
@@ -179,6 +180,7 @@ def search(  # one keyword for each setting
         Counts, scores and the exported files.
 
     Raises:
+        BudgetError: The budget ended before anything could be exported.
         UserError: Something the user must mend. Nothing was spent, unless every training failed.
 
     Example:
@@ -240,6 +242,7 @@ def start_search(
     run = RunDirectory(Path(run_dir))
     _check_new(run)
     space = find_space(settings.space)
+    check_gpus(settings, address)
     with restored_process_state():
         # Everything is checked before anything is written.
         plan = plan_search(run, settings, space)
@@ -263,7 +266,8 @@ def resume_search(
 
     Args:
         run_dir: Directory of the run.
-        expected: Settings by name that must be those of the run; None checks nothing.
+        expected: Settings by name that must be those of the run; None checks nothing. ``data`` and ``weights_dir`` may name
+            other folders: the run takes them on when the images there are the same.
         address: Address of a Ray cluster; None: this machine.
         progress: Receives the progress; None shows nothing.
 
@@ -282,10 +286,17 @@ def resume_search(
     """
     run = RunDirectory(Path(run_dir))
     settings = read_settings(run)
-    if expected is not None:
-        check_settings_unchanged(settings, absolute_paths(expected))
+    requested = {} if expected is None else absolute_paths(expected)
+    # The images may lie elsewhere by now: whether they are the same is told by their digest.
+    moved: dict[str, Any] = {name: requested.pop(name) for name in ("data", "weights_dir") if name in requested}
+    check_settings_unchanged(settings, requested)
+    check_gpus(settings, address)
     with restored_process_state(), run_lock(run):
-        plan = plan_search(run, settings, run_space_path(run))
+        resumed = settings.model_copy(update=moved)
+        plan = plan_search(run, resumed, run_space_path(run))
+        if resumed != settings:
+            write_settings(run, resumed)
+            settings = resumed
         study = StudyRecord.open(run, plan.space, settings.objectives, storage=settings.storage)
         return _execute(plan, study, address, SilentProgress() if progress is None else progress)
 
@@ -316,6 +327,7 @@ def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress
                 finished = run_trainings(plan, study, account, executor)
                 if finished:
                     finalize(plan, study, account, phase=progress.phase)
+                    _check_exported(run)
                 spent = account.ledger.spent_device_seconds
                 _log.info("%s, %.0f device-seconds spent", "finished" if finished else "interrupted", spent)
         spent = account.ledger.spent_device_seconds
@@ -324,10 +336,21 @@ def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress
         return result
 
 
+def _check_exported(run: RunDirectory) -> None:
+    """A search is finished when its export is there."""
+    if not run.export.labels.exists:
+        raise BudgetError(
+            f"{run.root}: the budget ended before the export; what was trained is kept. Write the export now: "
+            f"bloodauto export-best --run {shell_word(run.root)} --output {shell_word(run.export.root)}"
+        )
+
+
 def _check_new(run: RunDirectory) -> None:
+    if printable(run.root) != str(run.root):
+        raise RunError(f"{run.root}: expected a name of printable UTF-8 text for a run. Take another --run.")
     if run.settings.is_file():
         raise RunError(
-            f"{run.root}: a run is there already. Go on with it (bloodauto search --resume --run {run.root}), "
+            f"{run.root}: a run is there already. Go on with it (bloodauto search --resume --run {shell_word(run.root)}), "
             "or take another --run."
         )
 
@@ -359,11 +382,12 @@ def _summarise(plan: SearchPlan, study: StudyRecord, spent_device_seconds: float
 
 
 def _next_steps(run: RunDirectory, *, finished: bool) -> str:
+    folder = shell_word(run.root)
     if not finished:
-        return f"bloodauto search --resume --run {run.root}\nbloodauto dashboard --run {run.root}\n"
+        return f"bloodauto search --resume --run {folder}\nbloodauto dashboard --run {folder}\n"
     return (
-        f"bloodauto report --run {run.root}\n"
-        f"bloodauto dashboard --run {run.root}\n"
-        f"bloodauto export-best --run {run.root} --output best\n"
-        f"bloodauto predict {run.export.keras_model} IMAGES --output predictions.csv\n"
+        f"bloodauto report --run {folder}\n"
+        f"bloodauto dashboard --run {folder}\n"
+        f"bloodauto export-best --run {folder} --output best\n"
+        f"bloodauto predict {shell_word(run.export.keras_model)} IMAGES --output predictions.csv\n"
     )

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable
 
 from bloodauto.config.machine import total_memory_bytes
+from bloodauto.config.settings import SearchSettings
 from bloodauto.errors import RunError
 from bloodauto.models.device import Device, cached_device_settings
+from bloodauto.models.tensorflow import import_tensorflow_quietly
 from bloodauto.training.session import TrainingData
 from bloodauto.tuning.budget.ledger import BudgetAccount
 from bloodauto.tuning.constants import BUDGET_CONSTANTS
@@ -50,6 +52,34 @@ def make_executor(plan: SearchPlan, *, address: str | None, on_tick: Callable[[S
         ),
         memory_limit_bytes=_memory_limit_bytes(settings.workers),
         on_tick=on_tick,
+    )
+
+
+def check_gpus(settings: SearchSettings, address: str | None) -> None:
+    """Checks that TensorFlow can use the GPUs that the workers reserve: that the driver lists them does not suffice.
+
+    Args:
+        settings: Of the search.
+        address: Address of a Ray cluster, whose nodes are not looked at; None: this machine.
+
+    Raises:
+        RunError: It can use fewer.
+    """
+    if settings.gpus_per_trial == 0 or address is not None:
+        return
+    needed = math.ceil(settings.workers * settings.gpus_per_trial)
+    usable = len(import_tensorflow_quietly().config.list_physical_devices("GPU"))
+    if usable >= needed:
+        return
+    mend = "Lower --workers or --gpus-per-trial."
+    if usable == 0:
+        mend = (
+            "Install its CUDA libraries (pip install 'bloodauto[cuda]') and check CUDA_VISIBLE_DEVICES, or train on the CPU: "
+            "--gpus-per-trial 0, with the budget in cpu-h."
+        )
+    raise RunError(
+        f"--workers {settings.workers} --gpus-per-trial {settings.gpus_per_trial:g}: expected {needed} GPUs that TensorFlow "
+        f"can use, got {usable}. {mend}"
     )
 
 

@@ -22,6 +22,7 @@ from bloodauto.run.study_reader import (
     open_storage,
     snapshot,
     sqlite_path,
+    sqlite_url,
 )
 
 
@@ -177,3 +178,15 @@ def test_sqlite_urls_are_told_from_others(tmp_path: Path) -> None:
     assert sqlite_path("postgresql://host/db", tmp_path) is None
     with pytest.raises(RunError, match="the setting storage: expected a database URL"):
         sqlite_path("not a url", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["which stain?", "acc 98%25", "try [v2]", "my #first run", "a{b}&c=d", "Zürich", "a?mode=memory"]
+)
+def test_a_study_lies_where_its_run_does_whatever_the_runs_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name / "study.db"
+    path.parent.mkdir()
+    optuna.create_study(storage=sqlite_url(path), study_name="bloodauto")
+    assert path.is_file()
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    assert frozen_trials(sqlite_url(path), "bloodauto") == []
