@@ -131,9 +131,11 @@ def _gain(
 def main() -> None:
     """Prints one line per budget and distance of the optimum."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--searches", type=int, default=8)
+    parser.add_argument("--searches", type=int, default=8, help="at least 2, for a standard error; default: 8")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.0, 0.33, 0.5, 0.75])
     arguments = parser.parse_args()
+    if arguments.searches < 2:
+        parser.error(f"--searches: expected at least 2, for a standard error, got {arguments.searches}")
     space = load_space(shipped_folder("search_spaces") / "small.yaml")
     initial = load_recipe(shipped_folder("trials") / "small_mobilenet_025.yaml")
     print("budget   optimum   gain over the initial configuration by the fraction of local perturbations")

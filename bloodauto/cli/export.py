@@ -19,6 +19,7 @@ from bloodauto.cli.options import (
     TestTimeAugmentation,
     import_workflows,
     make_console,
+    max_members_option,
     option,
     split_names,
     split_numbers,
@@ -39,13 +40,7 @@ def export_best(
     tta: TestTimeAugmentation = False,
     max_members: Annotated[
         int | None,
-        option(
-            "--max-members",
-            "Largest number of ensemble members.",
-            unit="members",
-            default="as in the search",
-            example="--max-members 1",
-        ),
+        max_members_option("as in the search"),
     ] = None,
     max_latency_ms: MaxLatency = None,
     target_images: TargetImages = None,

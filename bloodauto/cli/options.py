@@ -190,6 +190,18 @@ TargetImages = Annotated[
         example="--target-images new_site/",
     ),
 ]
+
+
+def max_members_option(default: str) -> Any:
+    """``--max-members``, whose default differs between commands.
+
+    Args:
+        default: Text of the default.
+    """
+    text = "Largest number of ensemble members."
+    return option("--max-members", text, unit="members", default=default, example="--max-members 1")
+
+
 MaxLatency = Annotated[
     float | None,
     option(

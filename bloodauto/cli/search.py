@@ -18,6 +18,7 @@ from bloodauto.cli.options import (
     WeightsDir,
     import_workflows,
     make_console,
+    max_members_option,
     new_run_directory,
     option,
 )
@@ -158,13 +159,7 @@ def search(
     ] = None,
     max_members: Annotated[
         int | None,
-        option(
-            "--max-members",
-            "Largest number of ensemble members.",
-            unit="members",
-            default="4",
-            example="--max-members 1",
-        ),
+        max_members_option("4"),
     ] = None,
     max_latency_ms: MaxLatency = None,
     image_size_px: ImageSize = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -44,15 +45,7 @@ def find_space(name: str) -> Path:
         >>> find_space("tiny").name
         'tiny.yaml'
     """
-    path = Path(name)
-    if path.suffix in _YAML_SUFFIXES or path.is_file():
-        return path
-    shipped = {file.stem: file for file in shipped_folder("search_spaces").glob("*.yaml")}
-    if name not in shipped:
-        raise RecipeError(
-            f"--space: expected a shipped space or a .yaml file, got {name!r}; {did_you_mean(name, shipped)}"
-        )
-    return shipped[name]
+    return _file_or_shipped(name, shipped_folder("search_spaces").glob("*.yaml"), "--space: expected a shipped space")
 
 
 def find_recipe_file(name: str | Path) -> Path:
@@ -68,13 +61,15 @@ def find_recipe_file(name: str | Path) -> Path:
         >>> find_recipe_file("tiny_cnn").name
         'tiny_cnn.yaml'
     """
-    path = Path(name)
-    if path.suffix in _YAML_SUFFIXES or path.exists():
-        return path
     folder = shipped_folder("trials")
-    shipped = {file.stem: file for file in [*folder.glob("*.yaml"), *folder.glob("ablations/*.yaml")]}
+    files = [*folder.glob("*.yaml"), *folder.glob("ablations/*.yaml")]
+    return _file_or_shipped(name, files, "expected a shipped recipe")
+
+
+def _file_or_shipped(name: str | Path, files: Iterable[Path], expected: str) -> Path:
+    path, shipped = Path(name), {file.stem: file for file in files}
+    if path.suffix in _YAML_SUFFIXES or path.is_file():
+        return path
     if str(name) not in shipped:
-        raise RecipeError(
-            f"expected a recipe's file or a shipped one, got {str(name)!r}; {did_you_mean(str(name), shipped)}"
-        )
+        raise RecipeError(f"{expected} or a .yaml file, got {str(name)!r}; {did_you_mean(str(name), shipped)}")
     return shipped[str(name)]
