@@ -121,6 +121,11 @@ class TerminalProgress:
             f"time{already_spent}; {settings.workers} at once, each with {settings.devices_per_worker:g} {self._device}"
         )
 
+    def budget_planned(self, lines: Sequence[str]) -> None:
+        """Prints the table of the budget's plan."""
+        for line in ("the budget's plan:", *lines):
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
         """Redraws at most once a second."""
         now = time.monotonic()

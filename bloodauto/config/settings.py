@@ -145,8 +145,8 @@ class SearchSettings(EnsembleLimits, Artifact):
     Default: none. Example: ``--weights-dir weights/``."""
 
     refit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Fraction of the budget that is reserved for training the ensemble members longer. What refits cannot use well goes back
-    to the search.
+    """Largest fraction of the budget that is reserved for training the ensemble members longer. The search gets more where
+    that is expected to gain more than longer refits would.
 
     Unit: fraction of the budget, between 0 and 1. Default: 0.5. Example: ``--refit-fraction 0.3``."""
 

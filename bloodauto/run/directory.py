@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bloodauto.errors import RecipeError, RunError
 from bloodauto.run.artifacts import (
+    BudgetPlanFile,
     CleaningReport,
     ComparisonRecord,
     DistillationResult,
@@ -169,6 +170,11 @@ class RunDirectory:
     def ledger_heartbeat(self) -> ArtifactFile[LedgerHeartbeat]:
         """What the open slots of a search have run up since the last charge."""
         return ArtifactFile(self.ledger.heartbeat_path, LedgerHeartbeat)
+
+    @property
+    def budget_plan(self) -> ArtifactFile[BudgetPlanFile]:
+        """What a search does with the rest of its budget."""
+        return self.file(BudgetPlanFile)
 
     @property
     def pareto_front(self) -> ArtifactFile[ParetoFront]:

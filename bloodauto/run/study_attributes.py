@@ -77,6 +77,7 @@ class TrialAttributes(_Attributes):
         recipe_id: hash of its recipe.
         backbone: label of its backbone.
         started: whether it was ever trained.
+        given_seconds: wall seconds that it was given on its worker, start and final evaluation included; None while unknown.
         curve: with several objectives the primary one after each epoch, (epoch, value): Optuna keeps no intermediate values
             for such studies.
         timing: what it took; None while unknown.
@@ -94,6 +95,7 @@ class TrialAttributes(_Attributes):
     recipe_id: str = ""
     backbone: str = ""
     started: bool = False
+    given_seconds: Seconds | None = None
     curve: tuple[tuple[Annotated[int, Field(ge=1)], float], ...] = ()
     timing: Timing | None = None
     outcome: Outcome | None = None

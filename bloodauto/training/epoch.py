@@ -103,6 +103,7 @@ class StageControl(keras.callbacks.Callback):
 
     Attributes:
         stop_requested: Whether ``should_stop`` returned True.
+        steps: How many steps were done.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class StageControl(keras.callbacks.Callback):
         self._rate = settings.optimizer.learning_rate * rate_factor
         self._should_stop = should_stop
         self.stop_requested = False
+        self.steps = 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Sets the learning rate."""
@@ -129,6 +131,7 @@ class StageControl(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Averages the weights, and ends the epoch at the end of the stage or when a stop is requested."""
         self._progress.count_step()
+        self.steps += 1
         stage_fraction = self._progress.stage_fraction(self._stage)
         if self._average is not None:
             self._average.add_step(stage_fraction)

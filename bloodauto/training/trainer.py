@@ -165,9 +165,9 @@ class _Training:
             self._network.set_weights(saved.weights)
             self._history, self._stage_best = list(saved.history), list(saved.stage_best)
             self._stage, self._complete = saved.stage, saved.complete
-        steps_per_epoch = max(len(self._fold_data.train_index) // self._recipe.batch_size, 1)
+        self._steps_per_epoch = max(len(self._fold_data.train_index) // self._recipe.batch_size, 1)
         self._progress = TrainingProgress(
-            steps_per_epoch * self._recipe.total_epochs,
+            self._steps_per_epoch * self._recipe.total_epochs,
             stage_ends(self._recipe),
             training_seconds=self._options.limits.training_seconds_from(self._clock.now()),
             done=0.0 if saved is None else saved.progress,
@@ -281,6 +281,7 @@ class _Training:
             objective=objective_of(evaluation, self._options.objective),
             data_wait_fraction=waited / max(trained - started, _MIN_SECONDS),
             stage_progress=min(self._progress.stage_fraction(self._stage), 1.0),
+            epoch_fraction=min(max(control.steps, 1) / self._steps_per_epoch, 1.0),
         )
         return report, weights
 

@@ -33,16 +33,32 @@ class Constants(Record):
 class SchedulerConstants(Constants):
     """What decides about suggestions, pruning, refits and restarts."""
 
-    max_unaffordable_suggestions: Count = 8
-    """A small budget has room for a small network only; after so many suggestions that do not fit, the next end is awaited."""
-    max_invalid_suggestions: Count = 64
-    """Suggestions in a row that are no valid recipes before a worker slot waits: a space may hold many of them."""
+    wanted_trials: Count = 40
+    """Suggestions are made so short that there is time for so many; many short ones find more (i-Epoch, arXiv:2404.04111)."""
+    min_trial_epochs: Positive = 0.25
+    """A suggestion sees at least this part of an epoch: what has seen less cannot be told from others."""
+    min_training_over_overhead: NonNegative = 1.0
+    """A suggestion trains at least so many times as long as it takes to start and to evaluate it."""
+    min_initial_epochs: Positive = 1.0
+    """An initial configuration for which there is not even so much time waits; a larger network is worth nothing before."""
+    initial_fraction: UnitFraction = 0.6
+    """Initial configurations may take this fraction of the search's time; the rest is for suggestions."""
+    trial_slack: Positive = 1.25
+    """A trial may take so many times what was predicted before time ends it, its schedule decayed: epochs vary."""
+    min_suggestion_fraction: UnitFraction = 0.5
+    """A suggestion begins while the search has this part of its time left; the rest is taken from the refits."""
+    max_suggestion_draws: Count = 48
+    """Draws of a suggestion until one is a valid recipe that fits; then a network that fits is put into the last one."""
     startup_trials: Count = 6
     """Suggestions drawn at random before TPE models anything: it needs a few trials to tell good from bad."""
     local_perturbation_fraction: UnitFraction = 0.5
     """Fraction of suggestions near the incumbent: a few dozen trials are too few for TPE (PriorBand, arXiv:2306.12370)."""
     max_perturbation_tries: Count = 16
     """A perturbation may be no valid recipe, or one that was tried; then another is drawn, so many times."""
+    prior_fraction: UnitFraction = 0.67
+    """So many of the first suggestions are drawn with trials of earlier runs in view; the others show whether these mislead."""
+    prior_half_life: Positive = 8.0
+    """Trials of this search after which that fraction is half: trials of earlier runs come from other images."""
     median_startup_trials: Count = 4
     """The median of fewer curves is noise."""
     score_tolerance: UnitFraction = 0.02
@@ -54,9 +70,19 @@ class SchedulerConstants(Constants):
     max_refits: Count = 10
     """More networks than this gain an ensemble little; more are planned only for more workers."""
     refit_over_trial: Positive = 1.5
-    """Seconds of a refit over those of its trial: it starts from the trial's weights, and less gains little."""
-    min_refit_over_trial: Positive = 0.5
-    """In a small budget a refit may get this little: rather one for each recipe than several of the best."""
+    """More refits than workers only if each has so many times the seconds of all epochs of its recipe; less gains little."""
+    curve_exponent: Positive = 0.15
+    """Errors fall with the length of training to the power of minus this, before the run has learning curves of its own."""
+    curve_exponent_part: UnitFraction = 0.5
+    """So much of the exponent within trainings is expected between trainings of different lengths."""
+    curve_exponent_weight: Positive = 4.0
+    """So many curves or trials the assumptions about exponent and deviation count for."""
+    trial_deviation: Positive = 0.25
+    """Standard deviation of the logarithm of the error between recipes, before there are trials that show it."""
+    trial_signal_fraction: UnitFraction = 0.7
+    """So much of the deviation between trials lasts in longer training; the rest is noise."""
+    ensemble_gain: UnitFraction = 0.35
+    """Fraction of the members' mean error that infinitely many members take away; measured in whole searches."""
     min_refit_epoch_factor: Positive = 8.0
     """Epochs of a refit over those of its trial: so many that time ends it."""
     min_refit_epoch_fraction: UnitFraction = 0.25
@@ -70,10 +96,6 @@ class BudgetConstants(Constants):
 
     max_useful_refit_over_trial: Positive = 3.0
     """Beyond so many times the seconds of its trial a refit gains nothing; the search gets the rest."""
-    overrun_fraction: UnitFraction = 0.1
-    """Running trials may use this fraction of the refit budget: a trial that is almost done is worth finishing."""
-    initial_overrun_fraction: UnitFraction = 0.6
-    """Initial configurations may use more: a refit resumes from them, and other backbones are what an ensemble gains by."""
     max_finalization_fraction: UnitFraction = 0.35
     """At most this fraction of the budget is reserved for the finalization, however slow it is predicted to be."""
     finalization_overrun_fraction: UnitFraction = 0.3
@@ -91,10 +113,16 @@ class BudgetConstants(Constants):
     """The final evaluation sees all validation images, the one after an epoch about half of them."""
     finish_extra_seconds: NonNegative = 1.0
     """Writing predictions and measuring latency, in the final evaluation."""
-    epoch_window: Count = 64
+    epoch_window: Count = 32
     """Epochs that count: the machine may have become busier or quieter since earlier ones."""
+    slowness_half_life: Positive = 2.0
+    """So many epochs ago an epoch says half as much about how busy the machine is now."""
     start_window: Count = 8
-    """Starts and finishes that count, likewise; there is one of each in a training."""
+    """Starts and finishes that count; there is one of each in a training."""
+    start_half_life: Positive = 3.0
+    """So many starts or finishes ago one counts half."""
+    start_quantile: UnitFraction = 0.7
+    """Starts and finishes vary more than epochs do, and one that was underestimated costs a training its last seconds."""
     evaluation_margin: Positive = 1.3
     """The last evaluation of a training may take so much longer than predicted."""
     batch_fraction: UnitFraction = 0.01

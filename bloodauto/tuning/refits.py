@@ -6,7 +6,6 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from bloodauto.config.recipe import Recipe, Stage
 from bloodauto.run.artifacts import EpochReport
@@ -29,12 +28,14 @@ class CompletedTrial:
         recipe: What it trained.
         objective: The primary objective on all validation images, 0-1.
         secondary: The values of the other objectives, in their order.
+        device_seconds: What it was charged.
     """
 
     number: int
     recipe: Recipe
     objective: float
     secondary: tuple[float, ...] = ()
+    device_seconds: float = 0.0
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -111,7 +112,10 @@ def refit_candidates(
     for trial in unfinished:
         epoch, objective = trial.last_report.epoch, trial.last_report.objective
         rival = max(curve.get(epoch, done.objective) for curve, done in zip(curves, completed, strict=True))
-        expected.append(CompletedTrial(trial.number, trial.recipe, min(best + objective - rival, 1.0)))
+        seconds = max(done.device_seconds for done in completed)
+        expected.append(
+            CompletedTrial(trial.number, trial.recipe, min(best + objective - rival, 1.0), device_seconds=seconds)
+        )
     return expected + list(completed)
 
 
@@ -234,23 +238,21 @@ class RefitQueue:
         return self._queue is not None
 
     def plan(
-        self, seconds_left: float, candidates: Sequence[CompletedTrial], unfinished: Sequence[UnfinishedTrial]
+        self, count: int, candidates: Sequence[CompletedTrial], unfinished: Sequence[UnfinishedTrial]
     ) -> tuple[PlannedRefit, ...]:
         """Plans the refits.
 
         Args:
-            seconds_left: Wall seconds until the refit budget is spent.
+            count: About how many.
             candidates: The trials that may be refitted, at least one.
             unfinished: Those of them that train still; their refits come last, since they start from their weights.
         """
-        workers = self._settings.workers
-        most = max(self._constants.max_refits, workers)
         planned = plan_refits(
             candidates,
-            count=min(self._affordable(seconds_left * workers, candidates), most),
+            count=count,
             num_folds=self._settings.num_folds,
             seed=self._settings.seed,
-            workers=workers,
+            workers=self._settings.workers,
             constants=self._constants,
         )
         training = {trial.number for trial in unfinished}
@@ -265,17 +267,6 @@ class RefitQueue:
             planned: Those that have not ended, in their order.
         """
         self._queue = deque(planned)
-
-    def _affordable(self, worker_seconds: float, candidates: Sequence[CompletedTrial]) -> int:
-        """How many refits there is time for: as many for each of the chosen recipes, or one for some of them."""
-        chosen = choose_recipes(candidates, self._constants)
-        predicted = [self._costs.trial_seconds(trial.recipe) for trial in chosen]
-        seconds = [self._costs.start_seconds() if trial is None else trial for trial in predicted]
-        rounds = int(worker_seconds // (self._constants.refit_over_trial * sum(seconds)))
-        if rounds:
-            return rounds * len(chosen)
-        shortest = accumulate(self._constants.min_refit_over_trial * trial for trial in seconds)
-        return sum(total <= worker_seconds for total in shortest)
 
     def take(self, seconds_left: float, *, cold: bool) -> TimedRefit | None:
         """The next refit, so long that the last refit of every slot ends when the refit budget does.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Self
 
 from bloodauto.config.recipe import Recipe
@@ -12,7 +10,7 @@ from bloodauto.config.space import SearchSpace
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.study_attributes import Outcome
 from bloodauto.training.limits import TimeLimits
-from bloodauto.tuning.budget.allocation import BudgetLimits, allocate_budget
+from bloodauto.tuning.budget.allocation import BudgetLimits
 from bloodauto.tuning.budget.cost_model import CostModel
 from bloodauto.tuning.budget.ledger import Ledger
 from bloodauto.tuning.budget.time_limits import heartbeat_timeout_seconds
@@ -22,6 +20,7 @@ from bloodauto.tuning.constants import (
     BudgetConstants,
     SchedulerConstants,
 )
+from bloodauto.tuning.likely_members import LikelyMembers
 from bloodauto.tuning.messages import (
     Aborted,
     Assignment,
@@ -33,37 +32,17 @@ from bloodauto.tuning.messages import (
     TrainingEnd,
     trial_phase,
 )
+from bloodauto.tuning.open_training import OpenTraining
+from bloodauto.tuning.plan import BudgetPlan, PlannedInitial
+from bloodauto.tuning.planner import Planner
 from bloodauto.tuning.pruning import Pruning, TrialPruner
-from bloodauto.tuning.refits import CompletedTrial, RefitQueue, UnfinishedTrial, choose_recipes, refit_candidates
+from bloodauto.tuning.refits import CompletedTrial, RefitQueue, UnfinishedTrial, choose_recipes
 from bloodauto.tuning.settings import SchedulerSettings
 from bloodauto.tuning.study import CandidateTrial, StudyRecord, TrialEnd
-from bloodauto.tuning.suggestion import Suggester
+from bloodauto.tuning.suggestion import PriorTrial, Suggester
 
 _IDLE = "idle"
-_MIN_TRAINING_SECONDS = 1.0
 _TINY_SECONDS = 1e-9
-
-
-@dataclass
-class _OpenTraining:
-    """What the scheduler knows of a training in progress; ``trial`` is None for a refit."""
-
-    assignment: Assignment
-    trial: CandidateTrial | None
-    cold: bool
-    assigned_at: float
-    last_report_at: float
-    last_heartbeat_at: float
-    #: Where a refit was assigned to end, in device-seconds.
-    assigned_end: float = 0.0
-    start_seconds: float = 0.0
-    epochs_done: int = 0
-    last_report: EpochReport | None = None
-    #: Of each epoch, its seconds over those that were predicted.
-    slowness: list[float] = field(default_factory=list)
-    is_overdue: bool = False
-    stop_outcome: Outcome | None = None
-    stop_reason: str = ""
 
 
 class Scheduler:
@@ -72,14 +51,16 @@ class Scheduler:
     It knows the study, the space, the ledger and its clock. It knows no process, no Ray and no TensorFlow. An executor asks it
     for assignments and tells it what happens.
 
-    Until some trial has completed, every training has a time limit within which its schedule ends: however small the budget,
-    there is something to export.
+    It follows the plan of a ``Planner``, which is made anew whenever something was learnt. Every training has a time limit
+    within which its schedule ends: however small the budget and slow the machine, what is begun can be compared and exported.
+    A trial is added to the study when it begins, not before.
 
     Args:
         study: The trials; nobody else writes to them.
         suggester: Suggests trials.
         pruner: Decides at the rungs.
         costs: Predicts seconds; the scheduler lets it observe every training.
+        planner: Plans what the budget buys.
         ledger: Charged for what the slots do.
         settings: What the search was asked for.
         constants: How decisions are made.
@@ -96,24 +77,28 @@ class Scheduler:
         suggester: Suggester,
         pruner: TrialPruner,
         costs: CostModel,
+        planner: Planner,
         ledger: Ledger,
         settings: SchedulerSettings,
         constants: SchedulerConstants = SCHEDULER_CONSTANTS,
         budget_constants: BudgetConstants = BUDGET_CONSTANTS,
     ) -> None:
         self._study, self._suggester, self._pruner = study, suggester, pruner
-        self._costs, self._ledger, self._clock = costs, ledger, ledger.clock
+        self._costs, self._planner = costs, planner
+        self._ledger, self._clock = ledger, ledger.clock
         self._settings, self._constants, self._budget_constants = settings, constants, budget_constants
         self._refits = RefitQueue(costs, settings, constants)
-        self._open_trainings: dict[str, _OpenTraining] = {}
+        self._open_trainings: dict[str, OpenTraining] = {}
         self._ended: list[EndedTrial] = []
-        #: Initial configurations that the budget stopped: a refit may resume them.
+        #: Trials that the budget stopped: a refit may go on with their weights.
         self._budget_stopped: list[UnfinishedTrial] = []
         self._warm_slots: set[str] = set()
-        self._nothing_affordable = False
-        self._suggestions_allowed = constants.max_unaffordable_suggestions
-        self._likely_members: list[Recipe] = []
-        self._likely_members_state: tuple[object, ...] = ()
+        #: Counts what was learnt: with the same number the plan stays the same.
+        self._events = 0
+        self._limits: tuple[int, BudgetLimits] | None = None
+        self._plan: tuple[int, BudgetPlan] | None = None
+        self._nothing_fits_until = -1
+        self._members = LikelyMembers(study, planner, constants)
         self.abort_reason: str | None = None
 
     @classmethod
@@ -126,6 +111,7 @@ class Scheduler:
         pruning: Pruning,
         settings: SchedulerSettings,
         initial: Sequence[tuple[str, Recipe]],
+        prior: Sequence[PriorTrial] = (),
         constants: SchedulerConstants = SCHEDULER_CONSTANTS,
         budget_constants: BudgetConstants = BUDGET_CONSTANTS,
     ) -> Self:
@@ -138,15 +124,26 @@ class Scheduler:
             pruning: The pruner and its rungs.
             settings: What the search was asked for.
             initial: Name and recipe of the initial configurations, in order; each must be in the space.
+            prior: Completed trials of earlier runs, which shape the first suggestions.
             constants: How decisions are made.
             budget_constants: How the budget is divided.
         """
+        suggester = Suggester(study, space, initial=initial, seed=settings.seed, prior=prior, constants=constants)
         costs = CostModel.from_timings(study.timings(), budget_constants)
         return cls(
             study=study,
-            suggester=Suggester(study, space, initial=initial, seed=settings.seed, constants=constants),
+            suggester=suggester,
             pruner=TrialPruner(study, pruning, costs, settings.objectives, constants),
             costs=costs,
+            planner=Planner(
+                study,
+                costs,
+                ledger,
+                settings,
+                recipes=suggester.covering_recipes,
+                constants=constants,
+                budget_constants=budget_constants,
+            ),
             ledger=ledger,
             settings=settings,
             constants=constants,
@@ -203,6 +200,7 @@ class Scheduler:
             Whether the training continues.
         """
         training = self._open_trainings[name]
+        self._events += 1
         self._observe_epoch(training, report)
         if training.trial is None:
             return True
@@ -222,6 +220,7 @@ class Scheduler:
             end: How it ended.
         """
         training = self._open_trainings.pop(name)
+        self._events += 1
         assignment = training.assignment
         self._ledger.set_phase(assignment.slot, _IDLE)
         finish_seconds = None
@@ -242,7 +241,6 @@ class Scheduler:
             )
             self._study.save_timing(training.trial.number, timing)
         self._end_trial(training, training.trial, end)
-        self._nothing_affordable = False
         if isinstance(end, Aborted):
             self.abort_reason = end.message
 
@@ -258,22 +256,33 @@ class Scheduler:
     @property
     def limits(self) -> BudgetLimits:
         """Where each part of the budget ends, by what is known of the costs now."""
-        incumbent = self._study.incumbent
-        return allocate_budget(
-            self._ledger.budget_device_seconds,
-            costs=self._costs,
-            incumbent=None if incumbent is None else incumbent.recipe,
-            likely_members=self._current_likely_members(),
-            settings=self._settings,
-            scheduler_constants=self._constants,
-            constants=self._budget_constants,
+        if self._limits is None or self._limits[0] != self._events:
+            # What the members are hardly depends on the exact time that is left.
+            seconds_left = self._planner.seconds_until(self._ledger.budget_device_seconds)
+            members = self._members.recipes(self._unfinished_trials(), seconds_left)
+            self._limits = self._events, self._planner.limits(members)
+        return self._limits[1]
+
+    @property
+    def plan(self) -> BudgetPlan:
+        """What the rest of the budget buys, by what was known at the last event."""
+        if self._plan is None or self._plan[0] != self._events:
+            self._plan = self._events, self._make_plan()
+        return self._plan[1]
+
+    def _make_plan(self) -> BudgetPlan:
+        """What the rest of the budget buys now; time has passed since the last event."""
+        now = self._clock.now()
+        busy = sum(
+            training.seconds_left(now) for training in self._open_trainings.values() if training.trial is not None
         )
+        return self._planner.plan(self._suggester.pending_initial, limits=self.limits, busy_seconds=busy)
 
     @property
     def is_budget_exhausted(self) -> bool:
         """Whether no training can start: nothing is left, or, with something to export, less than a cold start costs."""
         needed = self._costs.start_seconds(cold=True) if self._study.completed else 0.0
-        return self._seconds_until(self.limits.refit) <= needed
+        return self._planner.seconds_until(self.limits.refit) <= needed
 
     @property
     def training_limit_device_seconds(self) -> float:
@@ -317,79 +326,80 @@ class Scheduler:
         """
         return name in self._open_trainings and self._open_trainings[name].is_overdue
 
-    def _seconds_until(self, device_seconds: float) -> float:
-        """Wall seconds until so much is spent, while all slots are reserved; negative when it is spent already.
-
-        All slots are charged by the second, so that a training of s seconds is affordable when s seconds of them all are.
-        """
-        return (device_seconds - self._ledger.spent_device_seconds) / self._settings.pool_devices
-
-    def _current_likely_members(self) -> list[Recipe]:
-        """Recipes that would be refitted if the search ended now; none before a trial has completed."""
-        unfinished = self._unfinished_trials()
-        state = (len(self._study.completed), *((trial.number, trial.last_report.epoch) for trial in unfinished))
-        if self._study.completed and state != self._likely_members_state:
-            candidates = self._refit_candidates(unfinished)
-            self._likely_members = [trial.recipe for trial in choose_recipes(candidates, self._constants)]
-            self._likely_members_state = state
-        return self._likely_members
-
     # -- trials --------------------------------------------------------------------------------------------------------
-
-    def _search_seconds_left(self, *, initial: bool = False) -> float:
-        """Wall seconds that the search has left; until a trial has completed it may use the refit budget, too."""
-        limits = self.limits
-        seconds_left = self._seconds_until(limits.trial_limit(initial=True) if initial else limits.search)
-        if not self._study.completed and seconds_left <= self._costs.start_seconds():
-            seconds_left = self._seconds_until(limits.refit)
-        return seconds_left
 
     def _next_trial(self, slot: str) -> Assignment | None:
         while (candidate := self._suggester.next_open_trial()) is not None:
-            if self._study.completed:
-                seconds_left = self._seconds_until(self.limits.trial_limit(initial=candidate.is_initial))
-            else:
-                seconds_left = self._search_seconds_left()
-            assignment = self._assign_if_affordable(candidate, slot, seconds_left)
+            assignment = self._resume(candidate, slot)
             if assignment is not None:
                 return assignment
         max_trials = self._settings.max_trials
-        if self._nothing_affordable or (max_trials is not None and self._study.num_started >= max_trials):
+        if (
+            max_trials is not None and self._study.num_started >= max_trials
+        ) or self._nothing_fits_until == self._events:
             return None
-        unaffordable = invalid = 0
-        while unaffordable < self._suggestions_allowed and invalid < self._constants.max_invalid_suggestions:
-            seconds_left = self._search_seconds_left(initial=self._suggester.next_is_initial)
-            if seconds_left <= self._costs.start_seconds():
-                break
-            suggestion = self._suggester.suggest()
-            if suggestion is None:
-                invalid += 1
-                continue
-            assignment = self._assign_if_affordable(suggestion, slot, seconds_left)
-            if assignment is not None:
-                return assignment
-            unaffordable += 1
-        # The time left only shrinks: until another trial's end changes the predictions, more suggestions are useless.
-        self._nothing_affordable = True
-        self._suggestions_allowed = max(self._suggestions_allowed // 2, 1)
-        return None
+        plan = self._make_plan()
+        for initial in plan.initial:
+            candidate = self._suggester.begin_initial(initial.name)
+            if candidate is not None:
+                return self._assign_trial(candidate, slot, self._initial_seconds(initial, plan))
+        assignment = self._next_suggestion(slot, plan)
+        if assignment is None:
+            # The time left only shrinks: until something is learnt, asking again is useless.
+            self._nothing_fits_until = self._events
+        return assignment
 
-    def _assign_if_affordable(self, candidate: CandidateTrial, slot: str, seconds_left: float) -> Assignment | None:
-        """Assigns a trial that fits into so many wall seconds, and records the end of one that does not."""
-        cold = slot not in self._warm_slots
-        needed = self._costs.trial_seconds(candidate.recipe, cold=cold, epochs_done=candidate.epochs_done)
-        training_seconds = None
-        if seconds_left > 0 and (needed is None or not self._study.completed):
-            overhead = self._costs.overhead_seconds(candidate.recipe, cold=cold)
-            training_seconds = max(seconds_left - overhead, _MIN_TRAINING_SECONDS)
-        elif needed is None or needed > seconds_left:
-            predicted = 0.0 if needed is None else needed
-            reason = f"predicted {predicted:.0f} s, left {max(seconds_left, 0.0):.0f} s"
-            self._record_end(candidate, "out_of_budget", reason)
+    def _next_suggestion(self, slot: str, plan: BudgetPlan) -> Assignment | None:
+        seconds = plan.trial_seconds
+        for_refits = self._planner.seconds_until(plan.limits.refit) - seconds
+        if self._study.completed and for_refits < self._planner.shortest_refit_seconds():
+            # What it would leave is too short for anything; the refits are worth more with all of it.
             return None
-        self._study.mark_started(candidate.number)
+        if self._planner.seconds_until(plan.limits.search) < self._constants.min_suggestion_fraction * seconds:
+            if self._study.completed or self._open_trainings:
+                return None
+            # Nothing can be exported yet: the refits' part is used, too.
+            seconds = max(self._planner.seconds_until(plan.limits.refit), 0.0)
+            if seconds <= self._costs.start_seconds():
+                return None
+            candidate = self._suggester.suggest(lambda _: True)
+        else:
+            candidate = self._suggester.suggest(
+                lambda recipe: self._planner.fits(recipe, seconds),
+                lambda trial: self._planner.comparable_objective(trial, seconds),
+            )
+        return None if candidate is None else self._assign_trial(candidate, slot, seconds)
+
+    def _initial_seconds(self, initial: PlannedInitial, plan: BudgetPlan) -> float:
+        """Wall seconds that an initial configuration may take: as planned, with some slack."""
+        if initial.seconds is not None and not initial.is_shortened:
+            return self._constants.trial_slack * initial.seconds
+        left = self._planner.seconds_until(plan.limits.search)
+        if not self._study.completed and left <= self._costs.start_seconds():
+            left = self._planner.seconds_until(plan.limits.refit)
+        return left if initial.seconds is None else min(max(initial.seconds, 0.0), left)
+
+    def _resume(self, candidate: CandidateTrial, slot: str) -> Assignment | None:
+        """Goes on with a trial that an earlier session left; records its end where there is no time for it."""
+        limits, cold = self.limits, slot not in self._warm_slots
+        left = self._planner.seconds_until(limits.search if self._study.completed else limits.refit)
+        overhead = self._costs.overhead_seconds(candidate.recipe, cold=cold)
+        if left <= 0 or (self._study.completed and left <= overhead):
+            self._record_end(candidate, "out_of_budget", f"{overhead:.0f} s to resume it, left {max(left, 0.0):.0f} s")
+            return None
+        predicted = self._costs.trial_seconds(candidate.recipe, cold=cold, epochs_done=candidate.epochs_done)
+        return self._assign_trial(candidate, slot, left if predicted is None else min(predicted, left))
+
+    def _assign_trial(self, candidate: CandidateTrial, slot: str, seconds: float) -> Assignment:
+        """Assigns a trial that ends within so many wall seconds, or in its own time where that is less."""
+        cold = slot not in self._warm_slots
+        if cold and self._warm_slots:
+            # Its length is that of a trial on a warm worker; that this one has to start first is not its fault.
+            seconds += max(self._costs.start_seconds(cold=True) - self._costs.start_seconds(), 0.0)
         limits = self.limits
-        must_be_over = limits.trial_limit(initial=candidate.is_initial) if self._study.completed else limits.refit
+        seconds = min(seconds, self._planner.seconds_until(limits.refit))
+        self._study.mark_started(candidate.number, given_seconds=max(seconds, 0.0))
+        training_seconds = self._planner.training_seconds(candidate.recipe, seconds, cold=cold)
         assignment = Assignment(
             kind="trial",
             name=f"{candidate.number:05d}",
@@ -397,18 +407,26 @@ class Scheduler:
             recipe=candidate.recipe,
             seed=self._settings.seed,
             fold=0,
-            limits=TimeLimits(training_seconds=training_seconds, hard_deadline=self._deadline(must_be_over)),
+            limits=TimeLimits(training_seconds=training_seconds, hard_deadline=self._deadline(limits.refit)),
         )
-        self._open(assignment, candidate)
+        self._open(assignment, candidate, planned_seconds=seconds)
         return assignment
 
     def _deadline(self, device_seconds: float) -> float:
         """The moment at which so much is spent."""
-        return self._clock.now() + max(self._seconds_until(device_seconds), 0.0)
+        return self._clock.now() + max(self._planner.seconds_until(device_seconds), 0.0)
 
-    def _open(self, assignment: Assignment, trial: CandidateTrial | None, *, assigned_end: float = 0.0) -> None:
+    def _open(
+        self,
+        assignment: Assignment,
+        trial: CandidateTrial | None,
+        *,
+        planned_seconds: float,
+        assigned_end: float = 0.0,
+    ) -> None:
         now = self._clock.now()
-        self._open_trainings[assignment.name] = _OpenTraining(
+        self._events += 1
+        self._open_trainings[assignment.name] = OpenTraining(
             assignment=assignment,
             trial=trial,
             cold=assignment.slot not in self._warm_slots,
@@ -416,13 +434,21 @@ class Scheduler:
             last_report_at=now,
             last_heartbeat_at=now,
             assigned_end=assigned_end,
+            planned_seconds=planned_seconds,
             epochs_done=0 if trial is None else trial.epochs_done,
         )
 
-    def _observe_epoch(self, training: _OpenTraining, report: EpochReport) -> None:
+    def _observe_epoch(self, training: OpenTraining, report: EpochReport) -> None:
         """Lets the cost model observe an epoch, and notes how much slower it was than predicted."""
         recipe, now, first = training.assignment.recipe, self._clock.now(), training.last_report is None
-        self._costs.observe_epoch(recipe, report.stage, report.seconds, report.evaluation_seconds, first=first)
+        self._costs.observe_epoch(
+            recipe,
+            report.stage,
+            report.seconds,
+            report.evaluation_seconds,
+            first=first,
+            epoch_fraction=report.epoch_fraction,
+        )
         if first:
             training.start_seconds = max(now - training.assigned_at - report.seconds, 0.0)
             if not training.is_overdue:
@@ -431,31 +457,22 @@ class Scheduler:
             self._warm_slots.add(training.assignment.slot)
         predicted = self._costs.epoch_seconds(recipe, report.stage, first=first)
         assert predicted is not None, "an epoch was observed"
-        training.slowness.append(report.seconds / max(predicted, _TINY_SECONDS))
+        if report.epoch_fraction == 1.0:
+            training.slowness.append(report.seconds / max(predicted, _TINY_SECONDS))
         training.last_report_at, training.last_report, training.is_overdue = now, report, False
 
-    def _decide_stop(self, training: _OpenTraining, trial: CandidateTrial, report: EpochReport) -> None:
-        """Decides whether a trial is pruned, stopped by the budget, or continues."""
-        recipe, training_seconds = training.assignment.recipe, training.assignment.limits.training_seconds
+    def _decide_stop(self, training: OpenTraining, trial: CandidateTrial, report: EpochReport) -> None:
+        """Decides whether a trial is pruned."""
+        recipe = training.assignment.recipe
         remaining = self._costs.remaining_seconds(recipe, report.epoch)
         assert remaining is not None, "an epoch was observed"
-        remaining *= statistics.median(training.slowness)
-        ends_by_time = False
-        if training_seconds is not None:
-            schedule_ends_at = training.assigned_at + training.start_seconds + training_seconds
-            ends_by_time = remaining > schedule_ends_at - self._clock.now()
-        if report.epoch >= recipe.total_epochs or ends_by_time:
+        if report.epoch >= recipe.total_epochs or training.ends_by_time(self._clock.now(), remaining):
             # A trial that its time limit ends before its number of epochs cannot be compared epoch by epoch, and ends in time.
             return
-        limits = self.limits
-        spent_at_end = self._ledger.spent_device_seconds + remaining * self._settings.pool_devices
         if self._pruner.should_prune(trial.number):
             training.stop_outcome, training.stop_reason = "pruned", f"rung_{report.epoch}"
-        elif self._study.completed and spent_at_end > limits.trial_limit(initial=trial.is_initial):
-            training.stop_outcome = "out_of_budget"
-            training.stop_reason = f"epoch {report.epoch} of {recipe.total_epochs}"
 
-    def _end_trial(self, training: _OpenTraining, trial: CandidateTrial, end: TrainingEnd) -> None:
+    def _end_trial(self, training: OpenTraining, trial: CandidateTrial, end: TrainingEnd) -> None:
         outcome: Outcome
         if isinstance(end, Completed):
             outcome, reason = "complete", ""
@@ -466,7 +483,7 @@ class Scheduler:
         else:
             outcome, reason = "out_of_budget", "hard_deadline"
         last = training.last_report
-        if outcome == "out_of_budget" and trial.is_initial and last is not None:
+        if outcome == "out_of_budget" and last is not None:
             self._budget_stopped.append(UnfinishedTrial(trial.number, trial.recipe, last))
         self._record_end(trial, outcome, reason, end, training)
 
@@ -476,7 +493,7 @@ class Scheduler:
         outcome: Outcome,
         reason: str,
         end: TrainingEnd | None = None,
-        training: _OpenTraining | None = None,
+        training: OpenTraining | None = None,
     ) -> None:
         """Records how a trial ended; ``training`` is None for one that was not trained in this session."""
         completed = end if isinstance(end, Completed) else None
@@ -505,7 +522,7 @@ class Scheduler:
     def _next_refit(self, slot: str) -> Assignment | None:
         """The next refit, so long that the last one of every slot ends when the refit budget does."""
         limits, cold = self.limits, slot not in self._warm_slots
-        seconds_left = self._seconds_until(limits.refit)
+        seconds_left = self._planner.seconds_until(limits.refit)
         if not self._study.completed or seconds_left <= self._costs.start_seconds():
             return None
         self._plan_refits(seconds_left)
@@ -528,7 +545,7 @@ class Scheduler:
             ),
             weights_from_trial=refit.trial if refit.fold == 0 else None,
         )
-        self._open(assignment, None, assigned_end=limits.refit)
+        self._open(assignment, None, planned_seconds=schedule_seconds, assigned_end=limits.refit)
         return assignment
 
     def _plan_refits(self, seconds_left: float) -> None:
@@ -540,15 +557,13 @@ class Scheduler:
             self._refits.restore(pending)
             return
         unfinished = self._unfinished_trials()
-        planned = self._refits.plan(seconds_left, self._refit_candidates(unfinished), unfinished)
+        candidates = self._members.candidates(unfinished, seconds_left)
+        chosen = choose_recipes(candidates, self._constants)
+        planned = self._refits.plan(self._planner.refit_count(seconds_left, chosen), candidates, unfinished)
         self._study.save_refit_plan(planned)
 
-    def _refit_candidates(self, unfinished: Sequence[UnfinishedTrial]) -> list[CompletedTrial]:
-        completed = self._study.refit_eligible_trials()
-        return refit_candidates(completed, [self._study.curve(trial.number) for trial in completed], unfinished)
-
     def _unfinished_trials(self) -> list[UnfinishedTrial]:
-        """Initial configurations that the budget stopped, and trials in progress with an epoch that are not to be stopped."""
+        """Trials that the budget stopped, and trials in progress with an epoch that are not to be stopped."""
         in_progress = [
             UnfinishedTrial(training.trial.number, training.assignment.recipe, training.last_report)
             for training in self._open_trainings.values()

@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import optuna
 from optuna.trial import TrialState
@@ -36,6 +36,7 @@ from bloodauto.tuning.refits import CompletedTrial, PlannedRefit
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
 _MAX_ERROR_CHARACTERS = 200
 _LOCK_WAIT_SECONDS = 60
+_RECENT_CURVES = 20
 _NO_ATTRIBUTES = TrialAttributes()
 
 
@@ -133,6 +134,7 @@ class StudyRecord:
         incumbent: The best of them; None before the first.
         num_trials: All trials.
         num_started: Trials that were ever trained.
+        suggestion_seconds: Wall seconds that the last suggestion was given; None before the first.
 
     Raises:
         RunError: The attributes of a trial are not those of this version.
@@ -146,12 +148,13 @@ class StudyRecord:
         self._attributes: dict[int, TrialAttributes] = {}
         self._recipes: dict[int, Recipe] = {}
         self._tried_recipe_ids: set[str] = set()
-        self._own_curves: dict[int, dict[int, float]] = {}
+        self._curves: dict[int, dict[int, float]] = {}
         self._open_trials: dict[int, optuna.Trial] = {}
         self._unassigned: deque[optuna.trial.FrozenTrial] = deque()
         self._timings: dict[int, tuple[Recipe, Timing]] = {}
         trials = study.get_trials(deepcopy=False)
         self.num_trials = len(trials)
+        self.suggestion_seconds: float | None = None
         for trial in trials:
             self._load(trial)
         self.num_started = sum(attributes.started for attributes in self._attributes.values())
@@ -183,9 +186,13 @@ class StudyRecord:
         elif trial.state == TrialState.COMPLETE and trial.values is not None:
             objective, *secondary = trial.values
             recipe = recipe_from_parameters(self._space, trial.params)
-            self._add_completed(CompletedTrial(trial.number, recipe, objective, tuple(secondary)))
-        if attributes.curve:
-            self._own_curves[trial.number] = dict(attributes.curve)
+            device_seconds = 0.0 if attributes.device_seconds is None else attributes.device_seconds
+            self._add_completed(CompletedTrial(trial.number, recipe, objective, tuple(secondary), device_seconds))
+        curve = dict(attributes.curve) if self.is_multi_objective else dict(trial.intermediate_values)
+        if curve:
+            self._curves[trial.number] = curve
+        if not attributes.is_initial and attributes.given_seconds is not None:
+            self.suggestion_seconds = attributes.given_seconds
         if attributes.curve or attributes.timing is not None:
             self._recipes[trial.number] = recipe_from_parameters(self._space, trial.params)
         if attributes.timing is not None:
@@ -198,6 +205,11 @@ class StudyRecord:
             self.incumbent = trial
 
     # -- trials --------------------------------------------------------------------------------------------------------
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        """The direction of each objective, as Optuna names them."""
+        return self._objectives.directions
 
     def timings(self) -> list[tuple[Recipe, Timing]]:
         """Recipe and timing of every trial that was timed, in the order of their numbers."""
@@ -214,10 +226,8 @@ class StudyRecord:
         return self.pareto_front() if self.is_multi_objective else list(self.completed)
 
     def curves(self) -> Mapping[int, Mapping[int, float]]:
-        """The primary objective by epoch of every trial, by number."""
-        if self.is_multi_objective:
-            return self._own_curves
-        return {trial.number: trial.intermediate_values for trial in self._study.get_trials(deepcopy=False)}
+        """The primary objective by epoch of every trial that has an epoch, by number."""
+        return self._curves
 
     def curve(self, number: int) -> Mapping[int, float]:
         """The primary objective of a trial by epoch.
@@ -225,9 +235,15 @@ class StudyRecord:
         Args:
             number: The trial's number.
         """
-        if self.is_multi_objective:
-            return self._own_curves.get(number, {})
-        return self._study.get_trials(deepcopy=False)[number].intermediate_values
+        return self._curves.get(number, {})
+
+    def recent_curves(self) -> list[Mapping[int, float]]:
+        """The curves of the trials that completed last, at most twenty."""
+        return [self.curve(trial.number) for trial in self.completed[-_RECENT_CURVES:]]
+
+    def frozen_trials(self) -> list[optuna.trial.FrozenTrial]:
+        """All trials as Optuna has them; not to be changed."""
+        return self._study.get_trials(deepcopy=False)
 
     def parameters(self, number: int) -> Mapping[str, Scalar]:
         """The values of the space's domains of a trial, by parameter.
@@ -341,15 +357,18 @@ class StudyRecord:
         changes = {name: getattr(attributes, name) for name in attributes.model_fields_set}
         self._attributes[number] = self._attributes.get(number, _NO_ATTRIBUTES).replace(**changes)
 
-    def mark_started(self, number: int) -> None:
+    def mark_started(self, number: int, *, given_seconds: float) -> None:
         """Records that a trial is being trained.
 
         Args:
             number: The trial's number.
+            given_seconds: Wall seconds that it is given on its worker.
         """
         if not self._attributes[number].started:
-            self._write(number, TrialAttributes(started=True))
+            self._write(number, TrialAttributes(started=True, given_seconds=given_seconds))
             self.num_started += 1
+            if not self.is_initial(number):
+                self.suggestion_seconds = given_seconds
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Records the primary objective after an epoch.
@@ -359,13 +378,13 @@ class StudyRecord:
             epoch: The epoch, from 1.
             value: The objective.
         """
-        if not self.is_multi_objective:
-            self._open_trials[number].report(value, epoch)
-            return
-        curve = self._own_curves.setdefault(number, {})
+        curve = self._curves.setdefault(number, {})
         curve[epoch] = value
-        # Optuna keeps no intermediate values for several objectives, and its sampler fails on them.
-        self._write(number, TrialAttributes(curve=tuple(sorted(curve.items()))))
+        if self.is_multi_objective:
+            # Optuna keeps no intermediate values for several objectives, and its sampler fails on them.
+            self._write(number, TrialAttributes(curve=tuple(sorted(curve.items()))))
+        else:
+            self._open_trials[number].report(value, epoch)
 
     def set_pruner(self, pruner: optuna.pruners.BasePruner) -> None:
         """Sets the pruner that ``pruner_says_stop`` asks.
@@ -414,7 +433,8 @@ class StudyRecord:
         if outcome == "complete":
             assert values is not None
             self._study.tell(number, values)
-            self._add_completed(CompletedTrial(number, self.recipe(number), values[0], end.secondary))
+            recipe = self.recipe(number)
+            self._add_completed(CompletedTrial(number, recipe, values[0], end.secondary, device_seconds))
         elif outcome == "failed" or end.epochs_done == 0:
             # Without any epoch there is nothing that a sampler could use.
             self._study.tell(number, state=TrialState.FAIL)

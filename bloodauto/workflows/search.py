@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from bloodauto.tuning.scheduler import Scheduler
 from bloodauto.tuning.study import StudyRecord
 from bloodauto.workflows.datasets import save_run_data
 from bloodauto.workflows.finalize import finalize
+from bloodauto.workflows.plan_record import PlanRecord
 from bloodauto.workflows.planning import SearchPlan, plan_search, run_space_path, save_space
 from bloodauto.workflows.process_state import restored_process_state
 from bloodauto.workflows.run_log import run_log
@@ -52,6 +53,9 @@ class Progress(Protocol):
     def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
         """Everything is checked; the budget starts to run."""
 
+    def budget_planned(self, lines: Sequence[str]) -> None:
+        """The plan of the budget has changed; ``lines`` are its table."""
+
     def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
         """Called several times a second while trainings run."""
 
@@ -63,6 +67,9 @@ class SilentProgress:
     """A progress that shows nothing; for Python callers."""
 
     def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
+        """Shows nothing."""
+
+    def budget_planned(self, lines: Sequence[str]) -> None:
         """Shows nothing."""
 
     def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
@@ -306,9 +313,13 @@ def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress
     run, settings = plan.run, plan.settings
     with run_log(run):
         save_run_data(run, plan.data)
-        executor = make_executor(
-            plan, address=address, on_tick=lambda scheduler: progress.running(scheduler, account.ledger)
-        )
+        plan_record = PlanRecord(run, progress.budget_planned)
+
+        def on_tick(scheduler: Scheduler) -> None:
+            plan_record.update(scheduler)
+            progress.running(scheduler, account.ledger)
+
+        executor = make_executor(plan, address=address, on_tick=on_tick)
         # Ray holds no device when the account is closed; its slow shutdown comes after that.
         with (
             executor,

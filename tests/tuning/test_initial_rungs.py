@@ -42,8 +42,9 @@ def test_an_equally_close_suggestion_is_pruned(tmp_path: Path) -> None:
         return CurvePoint(min((0.8 if recipe.id == first.id else 0.77) + 0.01 * epoch, 1.0), 5.0, 0.5)
 
     first = tiny_recipe(tiny_space())
-    search = SimulatedSearch(tmp_path, budget_device_seconds=400.0, curve=curve, initial=(("first", first),))
-    search.with_settings(workers=1).session()
+    # So large that suggestions are given the time of all their epochs.
+    search = SimulatedSearch(tmp_path, budget_device_seconds=9000.0, curve=curve, initial=(("first", first),))
+    search.with_settings(workers=1, max_trials=6).session()
     assert search.outcomes()[0] == "complete"
     assert "own_cnn_4x32" in {trial.backbone for trial in search.attributes()[1:]}
     # Of fewer than six at a rung one continues.

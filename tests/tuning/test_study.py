@@ -44,7 +44,7 @@ def test_a_trial_from_the_queue_to_its_end(tmp_path: Path) -> None:
     record = open_record(tmp_path)
     candidate = ask(record, 0)
     assert (candidate.number, candidate.recipe, candidate.epochs_done, candidate.is_initial) == (0, RECIPES[0], 0, True)
-    record.mark_started(0)
+    record.mark_started(0, given_seconds=20.0)
     record.report(0, 1, 0.4)
     record.report(0, 2, 0.6)
     record.save_timing(0, TIMING)
@@ -58,6 +58,7 @@ def test_a_trial_from_the_queue_to_its_end(tmp_path: Path) -> None:
         recipe_id=RECIPES[0].id,
         backbone="own_cnn_4x16",
         started=True,
+        given_seconds=20.0,
         timing=TIMING,
         outcome="complete",
         reason="",
@@ -69,7 +70,7 @@ def test_a_later_session_knows_what_an_earlier_one_recorded(tmp_path: Path) -> N
     record = open_record(tmp_path)
     for index, objective in enumerate((0.6, 0.8)):
         ask(record, index)
-        record.mark_started(index)
+        record.mark_started(index, given_seconds=20.0)
         record.report(index, 1, objective)
         record.save_timing(index, TIMING)
         record.record_end(index, TrialEnd("complete", objective=objective, epochs_done=1))

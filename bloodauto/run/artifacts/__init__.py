@@ -49,6 +49,7 @@ from bloodauto.run.artifacts.evaluation import (
 )
 from bloodauto.run.artifacts.export import Labels, ModelInput
 from bloodauto.run.artifacts.ledger import LedgerCharge, LedgerFile, LedgerHeartbeat
+from bloodauto.run.artifacts.plan import BudgetPlanFile, BudgetPlanRow
 from bloodauto.run.artifacts.site import ClassRecall, Measured, SiteEvaluation, StatedAccuracy, UnknownClass
 from bloodauto.run.artifacts.training import (
     AveragedEpochs,
@@ -71,6 +72,8 @@ __all__ = [
     "Artifact",
     "AveragedEpochs",
     "BestSingle",
+    "BudgetPlanFile",
+    "BudgetPlanRow",
     "Calibration",
     "CandidateCounts",
     "Checkpoint",

@@ -30,6 +30,7 @@ class EpochReport(Record):
         objective: what the search maximises, 0-1.
         data_wait_fraction: fraction of the training time spent waiting for images, 0-1.
         stage_progress: fraction of the stage that is done at the epoch's end, 0-1.
+        epoch_fraction: steps over those of a whole epoch, above 0 and up to 1; less than 1 where time ended the epoch.
     """
 
     epoch: Annotated[int, Field(ge=1)]
@@ -47,6 +48,7 @@ class EpochReport(Record):
     objective: Fraction
     data_wait_fraction: Annotated[float, Field(ge=0)]
     stage_progress: Fraction
+    epoch_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class TrainingHistory(Artifact):

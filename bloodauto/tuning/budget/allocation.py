@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.tuning.budget.cost_model import CostModel
@@ -30,8 +30,8 @@ class BudgetLimits:
 
     Example:
         >>> limits = BudgetLimits(budget=100.0, finalization=10.0, search=50.0, refit=90.0)
-        >>> limits.trial_limit(initial=False)
-        54.0
+        >>> limits.with_search_end(95.0).search
+        90.0
     """
 
     budget: float
@@ -40,14 +40,13 @@ class BudgetLimits:
     refit: float
     constants: BudgetConstants = field(default=BUDGET_CONSTANTS, repr=False)
 
-    def trial_limit(self, *, initial: bool) -> float:
-        """Where running trials must be over: somewhat within the refit budget, initial configurations far within it.
+    def with_search_end(self, device_seconds: float) -> BudgetLimits:
+        """The limits with another end of the search, at most that of the refits.
 
         Args:
-            initial: Whether the trial is an initial configuration.
+            device_seconds: Where the refits begin.
         """
-        fraction = self.constants.initial_overrun_fraction if initial else self.constants.overrun_fraction
-        return self.search + fraction * (self.refit - self.search)
+        return replace(self, search=min(device_seconds, self.refit))
 
     def training_limit(self, assigned_end: float) -> float:
         """Where trainings that should be over are ended, so that enough is left for the finalization.

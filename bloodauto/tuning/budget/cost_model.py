@@ -2,93 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
-from bloodauto.models.backbones import num_blocks, num_layers, num_parameters
+from bloodauto.config.recipe import Recipe
 from bloodauto.run.study_attributes import Timing
+from bloodauto.tuning.budget.cost_estimate import CostKey, cost_key, estimate_seconds, step_cost_fraction
+from bloodauto.tuning.budget.robust_costs import present_seconds, recent_quantile
 from bloodauto.tuning.constants import BUDGET_CONSTANTS, BudgetConstants
 
-#: What is measured together: the architecture of the backbone, and the image side in px.
-CostKey = tuple[Backbone, int]
-_TINY_SECONDS = 1e-9
+#: So much of a first epoch counts as training, however long its graph took to trace.
+_MIN_TRAINING_PART = 0.2
 
 
-def cost_key(recipe: Recipe) -> CostKey:
-    """What the seconds of a recipe's training depend on: its architecture and its image size.
+@dataclass(frozen=True)
+class _ObservedEpoch:
+    """The training part of an epoch: its seconds, and how much of a full epoch with everything unfrozen it was."""
 
-    Args:
-        recipe: The recipe.
-    """
-    architecture = recipe.backbone.model_copy(update={"weights": "none", "batch_norm": "train"})
-    return architecture, recipe.input.size_px
-
-
-def step_cost_fraction(backbone: Backbone, stage: Stage, constants: BudgetConstants = BUDGET_CONSTANTS) -> float:
-    """The cost of a training step in a stage over one with the whole network unfrozen, 0-1.
-
-    Args:
-        backbone: The network.
-        stage: The stage, of which only the unfrozen depth counts.
-        constants: ``forward_fraction`` is used.
-    """
-    if stage.unfreeze == "all":
-        return 1.0
-    if stage.unfreeze == "none":
-        return constants.forward_fraction
-    if isinstance(stage.unfreeze, LastBlocks):
-        depth = min(stage.unfreeze.blocks / num_blocks(backbone), 1.0)
-    else:
-        assert isinstance(stage.unfreeze, LastLayers)
-        depth = min(stage.unfreeze.layers / num_layers(backbone), 1.0)
-    return constants.forward_fraction + (1 - constants.forward_fraction) * depth
-
-
-def estimate_seconds(
-    measured: Mapping[CostKey, float], key: CostKey, constants: BudgetConstants = BUDGET_CONSTANTS
-) -> float:
-    """Estimates the seconds of a network that nobody has timed from those of others, at any image size.
-
-    The logarithm of the seconds per pixel is taken to be linear in the logarithms of parameters and layers; the estimate is
-    a Bayesian linear regression with the prior in ``constants``. The more networks were timed, and the nearer they are, the
-    less the estimate exceeds the likeliest value.
-
-    Args:
-        measured: Seconds, above 0, by what was timed; at least one entry.
-        key: What is estimated.
-        constants: Prior, noise, and how far the estimate exceeds the likeliest value.
-
-    Returns:
-        Seconds, above 0.
-    """
-    rows = np.stack([_features(timed) for timed in measured])
-    log_seconds = np.log([seconds / size_px**2 for (_, size_px), seconds in measured.items()])
-    means = np.array([0.0, constants.parameter_exponent, constants.layer_exponent])
-    deviations = np.array(
-        [constants.machine_deviation, constants.parameter_exponent_deviation, constants.layer_exponent_deviation]
-    )
-    precision = np.diag(deviations**-2.0) + rows.T @ rows / constants.cost_noise**2
-    covariance = np.linalg.inv(precision)
-    weights = means + covariance @ rows.T @ (log_seconds - rows @ means) / constants.cost_noise**2
-    features = _features(key)
-    deviation = math.sqrt(float(features @ covariance @ features) + constants.cost_noise**2)
-    return float(key[1] ** 2 * np.exp(features @ weights + constants.conservative_deviations * deviation))
-
-
-def _features(key: CostKey) -> NDArray[np.float64]:
-    backbone, _ = key
-    return np.array([1.0, math.log(num_parameters(backbone)), math.log(num_layers(backbone))])
+    key: CostKey
+    seconds: float
+    work: float
+    first: bool
 
 
 class CostModel:
     """Predicts seconds on one worker; observes every epoch, every start and every end.
+
+    Seconds of epochs are predicted for the machine as it is now (``present_seconds``): a neighbour that slows it down for some
+    minutes changes the predictions for these minutes. What the first epoch of a training takes besides, because graphs are
+    traced and caches are empty, is kept apart.
 
     Args:
         constants: Windows, margins and defaults.
@@ -100,9 +45,14 @@ class CostModel:
         def window(length: int) -> dict[CostKey, deque[float]]:
             return defaultdict(lambda: deque(maxlen=length))
 
-        self._full_epochs = window(constants.epoch_window)
-        self._first_epochs = window(constants.epoch_window)
-        self._evaluations = window(constants.epoch_window)
+        self._epochs: deque[_ObservedEpoch] = deque(maxlen=constants.epoch_window)
+        self._evaluations: deque[tuple[CostKey, float]] = deque(maxlen=constants.epoch_window)
+        self._measured: dict[CostKey, float] = {}
+        #: The newest predictions; they outlive the observations that they come from.
+        self._epoch_seconds: dict[CostKey, float] = {}
+        self._evaluation_seconds: dict[CostKey, float] = {}
+        self._first_epoch_extra = 0.0
+        self._is_current = True
         self._finishes = window(constants.start_window)
         self._cold_starts: deque[float] = deque(maxlen=constants.start_window)
         self._warm_starts: deque[float] = deque(maxlen=constants.start_window)
@@ -125,7 +75,14 @@ class CostModel:
     # -- observations --------------------------------------------------------------------------------------------------
 
     def observe_epoch(
-        self, recipe: Recipe, stage: int, seconds: float, evaluation_seconds: float, *, first: bool = False
+        self,
+        recipe: Recipe,
+        stage: int,
+        seconds: float,
+        evaluation_seconds: float,
+        *,
+        first: bool = False,
+        epoch_fraction: float = 1.0,
     ) -> None:
         """Observes an epoch.
 
@@ -135,11 +92,23 @@ class CostModel:
             seconds: Wall seconds of the epoch, evaluation included.
             evaluation_seconds: How many of them were evaluation.
             first: Whether it is the first of its training, which is slower: graphs are traced and caches are empty.
+            epoch_fraction: How much of a whole epoch's steps it did, above 0 and up to 1; time may have ended it.
         """
-        fraction = step_cost_fraction(recipe.backbone, recipe.stages[stage], self._constants)
-        epochs = self._first_epochs if first else self._full_epochs
-        epochs[cost_key(recipe)].append((seconds - evaluation_seconds) / fraction)
-        self._evaluations[cost_key(recipe)].append(evaluation_seconds)
+        key = cost_key(recipe)
+        work = epoch_fraction * step_cost_fraction(recipe.backbone, recipe.stages[stage], self._constants)
+        self._epochs.append(_ObservedEpoch(key, max(seconds - evaluation_seconds, 0.0), work, first))
+        self._evaluations.append((key, evaluation_seconds))
+        self._is_current = False
+
+    def observe_steps(self, recipe: Recipe, epoch_seconds: float) -> None:
+        """Takes what some measured steps of a network say of an epoch; epochs that are observed later count instead.
+
+        Args:
+            recipe: A recipe with the network.
+            epoch_seconds: Seconds of the steps of a full epoch with everything unfrozen, evaluation excluded.
+        """
+        self._measured[cost_key(recipe)] = epoch_seconds
+        self._is_current = False
 
     def observe_start(self, seconds: float, *, cold: bool) -> None:
         """Observes a start.
@@ -168,11 +137,12 @@ class CostModel:
             cold: Whether the worker's process had to start, too.
             finish_seconds: Wall seconds from its last epoch to its end; None when it did not complete.
         """
+        self._update()
         return Timing(
             start_seconds=start_seconds,
             cold=cold,
-            full_epoch_seconds=self._training_medians()[cost_key(recipe)],
-            evaluation_seconds=statistics.median(self._evaluations[cost_key(recipe)]),
+            full_epoch_seconds=self._epoch_seconds[cost_key(recipe)],
+            evaluation_seconds=self._evaluation_seconds[cost_key(recipe)],
             finish_seconds=finish_seconds,
         )
 
@@ -184,8 +154,9 @@ class CostModel:
             timing: What it took.
         """
         self.observe_start(timing.start_seconds, cold=timing.cold)
-        self._full_epochs[cost_key(recipe)].append(timing.full_epoch_seconds)
-        self._evaluations[cost_key(recipe)].append(timing.evaluation_seconds)
+        self._epochs.append(_ObservedEpoch(cost_key(recipe), timing.full_epoch_seconds, 1.0, first=False))
+        self._evaluations.append((cost_key(recipe), timing.evaluation_seconds))
+        self._is_current = False
         if timing.finish_seconds is not None:
             self.observe_finish(recipe, timing.finish_seconds)
 
@@ -197,33 +168,39 @@ class CostModel:
         Args:
             recipe: The recipe.
         """
-        return cost_key(recipe) in self._evaluations
+        self._update()
+        return cost_key(recipe) in self._evaluation_seconds
 
     def start_seconds(self, *, cold: bool = False) -> float:
-        """Predicted seconds from an assignment to the first epoch: the longest of the last ones.
+        """Predicted seconds from an assignment to the first epoch: somewhat more than the last ones took.
 
         Args:
             cold: Whether the worker's process has to start, too.
         """
         first, second = (self._cold_starts, self._warm_starts) if cold else (self._warm_starts, self._cold_starts)
         observed = first if first else second
-        return max(observed) if observed else self._constants.default_start_seconds
+        return self._recent(observed) if observed else self._constants.default_start_seconds
+
+    def first_epoch_extra_seconds(self) -> float:
+        """Predicted seconds that the first epoch of a training takes besides its steps."""
+        self._update()
+        return self._first_epoch_extra
 
     def epoch_seconds(self, recipe: Recipe, stage: int, *, first: bool = False) -> float | None:
-        """Predicted seconds of one epoch, evaluation included; None before any epoch was observed.
+        """Predicted seconds of one epoch, evaluation included; None before any epoch was observed or measured.
 
         Args:
             recipe: What is trained.
             stage: Index of the epoch's stage.
             first: Whether it is the first of its training.
         """
-        training = self._median_or_estimate(self._training_medians(), cost_key(recipe))
+        self._update()
+        training = self._known_or_estimated(self._epoch_seconds, cost_key(recipe))
         if training is None:
             return None
-        if first:
-            training *= self._first_epoch_ratio
         fraction = step_cost_fraction(recipe.backbone, recipe.stages[stage], self._constants)
-        return training * fraction + self.evaluation_seconds(recipe)
+        extra = self._first_epoch_extra if first else 0.0
+        return training * fraction + extra + self.evaluation_seconds(recipe)
 
     def evaluation_seconds(self, recipe: Recipe) -> float:
         """Predicted seconds of the evaluation after an epoch; 0 before any was observed.
@@ -231,8 +208,8 @@ class CostModel:
         Args:
             recipe: What is trained.
         """
-        medians = {key: statistics.median(seconds) for key, seconds in self._evaluations.items()}
-        seconds = self._median_or_estimate(medians, cost_key(recipe))
+        self._update()
+        seconds = self._known_or_estimated(self._evaluation_seconds, cost_key(recipe))
         return 0.0 if seconds is None else seconds
 
     def finish_seconds(self, recipe: Recipe) -> float:
@@ -242,14 +219,14 @@ class CostModel:
             recipe: What is trained.
         """
         if cost_key(recipe) in self._finishes:
-            return max(self._finishes[cost_key(recipe)])
+            return self._recent(self._finishes[cost_key(recipe)])
         evaluation, constants = self.evaluation_seconds(recipe), self._constants
         if evaluation <= 0:
             return constants.default_finish_seconds
         return constants.finish_over_evaluation * evaluation + constants.finish_extra_seconds
 
     def remaining_seconds(self, recipe: Recipe, epochs_done: int) -> float | None:
-        """Predicted seconds of the remaining epochs; None before any epoch was observed.
+        """Predicted seconds of the remaining epochs; None before any epoch was observed or measured.
 
         Args:
             recipe: What is trained.
@@ -263,13 +240,10 @@ class CostModel:
             if seconds is None:
                 return None
             total += epochs * seconds
-        first, later = self.epoch_seconds(recipe, 0, first=True), self.epoch_seconds(recipe, 0)
-        if epochs_done == 0 and first is not None and later is not None:
-            total += first - later
-        return total
+        return total + (self._first_epoch_extra if epochs_done == 0 else 0.0)
 
     def trial_seconds(self, recipe: Recipe, *, cold: bool = False, epochs_done: int = 0) -> float | None:
-        """Predicted seconds from an assignment to the end; None before any epoch was observed.
+        """Predicted seconds from an assignment to the end; None before any epoch was observed or measured.
 
         Args:
             recipe: What is trained.
@@ -314,24 +288,64 @@ class CostModel:
         export = constants.export_seconds + constants.export_over_start * start + predictions
         return constants.finalization_margin * (workers * shutdown + export)
 
-    @property
-    def _first_epoch_ratio(self) -> float:
-        """Seconds of the first epoch of a training over those of its others; 1 or more."""
-        both = self._first_epochs.keys() & self._full_epochs.keys()
-        ratios = [
-            statistics.median(self._first_epochs[key]) / max(statistics.median(self._full_epochs[key]), _TINY_SECONDS)
-            for key in both
+    # -- estimation ----------------------------------------------------------------------------------------------------
+
+    def _recent(self, seconds: Sequence[float]) -> float:
+        constants = self._constants
+        return recent_quantile(seconds, half_life=constants.start_half_life, fraction=constants.start_quantile)
+
+    def _update(self) -> None:
+        """Estimates anew, if anything was observed since the last time."""
+        if self._is_current:
+            return
+        self._is_current = True
+        half_life = self._constants.slowness_half_life
+        later = [epoch for epoch in self._epochs if not epoch.first]
+        if later:
+            self._epoch_seconds |= present_seconds(
+                [epoch.key for epoch in later], [epoch.seconds / epoch.work for epoch in later], half_life=half_life
+            )
+        self._first_epoch_extra = self._estimate_first_epoch_extra()
+        if self._epochs:
+            self._epoch_seconds |= present_seconds(
+                [epoch.key for epoch in self._epochs],
+                [self._steps_seconds(epoch) / epoch.work for epoch in self._epochs],
+                half_life=half_life,
+            )
+        self._predict_from_measurements()
+        if self._evaluations:
+            keys, seconds = zip(*self._evaluations, strict=True)
+            self._evaluation_seconds |= present_seconds(keys, seconds, half_life=half_life)
+
+    def _steps_seconds(self, epoch: _ObservedEpoch) -> float:
+        if not epoch.first:
+            return epoch.seconds
+        return max(epoch.seconds - self._first_epoch_extra, _MIN_TRAINING_PART * epoch.seconds)
+
+    def _estimate_first_epoch_extra(self) -> float:
+        """Of the networks of which more than first epochs are known; 0 before."""
+        known = {
+            **self._measured,
+            **{epoch.key: self._epoch_seconds[epoch.key] for epoch in self._epochs if not epoch.first},
+        }
+        extras = [
+            max(epoch.seconds - epoch.work * known[epoch.key], 0.0)
+            for epoch in self._epochs
+            if epoch.first and epoch.key in known
         ]
-        return max(statistics.median(ratios), 1.0) if ratios else 1.0
+        return recent_quantile(extras, half_life=self._constants.start_half_life) if extras else 0.0
 
-    def _training_medians(self) -> dict[CostKey, float]:
-        """Seconds of the training part of an epoch that is not the first, by all that was observed."""
-        ratio = self._first_epoch_ratio
-        from_first = {key: statistics.median(seconds) / ratio for key, seconds in self._first_epochs.items()}
-        return from_first | {key: statistics.median(seconds) for key, seconds in self._full_epochs.items()}
+    def _predict_from_measurements(self) -> None:
+        """Networks of which some steps were measured, by how the others' epochs compare with their measured steps."""
+        observed = {epoch.key for epoch in self._epochs}
+        ratios = [self._epoch_seconds[key] / self._measured[key] for key in observed & self._measured.keys()]
+        ratio = statistics.median(ratios) if ratios else 1.0
+        for key, seconds in self._measured.items():
+            if key not in observed:
+                self._epoch_seconds[key] = ratio * seconds
 
-    def _median_or_estimate(self, medians: dict[CostKey, float], key: CostKey) -> float | None:
-        if key in medians:
-            return medians[key]
-        measured = {timed: seconds for timed, seconds in medians.items() if seconds > 0}
-        return estimate_seconds(measured, key, self._constants) if measured else None
+    def _known_or_estimated(self, known: dict[CostKey, float], key: CostKey) -> float | None:
+        if key in known:
+            return known[key]
+        above_zero = {timed: seconds for timed, seconds in known.items() if seconds > 0}
+        return estimate_seconds(above_zero, key, self._constants) if above_zero else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +28,8 @@ from bloodauto.tuning.messages import (
 from bloodauto.tuning.scheduler import Scheduler
 
 _MESSAGE = "simulated"
+_UNTRAINED_OBJECTIVE = 0.1
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,21 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class SlowPeriod:
+    """A time in which the machine is slower, for example because of a neighbour.
+
+    Attributes:
+        begins_at: In simulated seconds.
+        ends_at: Likewise.
+        factor: How many times as long everything takes, 1 or more.
+    """
+
+    begins_at: float
+    ends_at: float
+    factor: float
+
+
+@dataclass(frozen=True)
 class SimulatedMachine:
     """What the simulated workers are like; all times are wall seconds.
 
@@ -86,6 +104,8 @@ class SimulatedMachine:
         finish_seconds: From the last epoch to the end.
         tick_seconds: How often heartbeats and limits are checked when nothing else happens.
         faults: What goes wrong.
+        first_epoch_extra_seconds: What the first epoch of a training in a process takes besides its steps.
+        slow_periods: When the machine is slower; one after another.
     """
 
     cold_start_seconds: float = 12.0
@@ -93,6 +113,53 @@ class SimulatedMachine:
     finish_seconds: float = 3.0
     tick_seconds: float = 10.0
     faults: tuple[Fault, ...] = ()
+    first_epoch_extra_seconds: float = 0.0
+    slow_periods: tuple[SlowPeriod, ...] = ()
+
+    def wall_seconds(self, begins_at: float, quiet_seconds: float) -> float:
+        """How long something takes.
+
+        Args:
+            begins_at: When it begins, in simulated seconds.
+            quiet_seconds: How long it takes on the quiet machine.
+
+        Example:
+            >>> machine = SimulatedMachine(slow_periods=(SlowPeriod(10.0, 20.0, factor=2.0),))
+            >>> machine.wall_seconds(0.0, 12.0), machine.wall_seconds(18.0, 3.0)
+            (14.0, 4.0)
+        """
+        now, left = begins_at, quiet_seconds
+        for until, factor in self._speeds(begins_at):
+            if now + left * factor <= until:
+                return now + left * factor - begins_at
+            left -= (until - now) / factor
+            now = until
+        raise AssertionError("the last speed has no end")
+
+    def quiet_seconds(self, begins_at: float, wall_seconds: float) -> float:
+        """How long something would have taken on the quiet machine; the inverse of ``wall_seconds``.
+
+        Args:
+            begins_at: When it begins, in simulated seconds.
+            wall_seconds: How long it takes.
+        """
+        now, end, done = begins_at, begins_at + wall_seconds, 0.0
+        for until, factor in self._speeds(begins_at):
+            done += (min(until, end) - now) / factor
+            if end <= until:
+                return done
+            now = until
+        raise AssertionError("the last speed has no end")
+
+    def _speeds(self, moment: float) -> Iterator[tuple[float, float]]:
+        """Until when the machine is how many times as slow, from a moment on."""
+        for period in self.slow_periods:
+            if period.ends_at > moment:
+                if period.begins_at > moment:
+                    yield period.begins_at, 1.0
+                yield period.ends_at, period.factor
+                moment = period.ends_at
+        yield math.inf, 1.0
 
 
 @dataclass(frozen=True)
@@ -131,12 +198,16 @@ class SimulatedSession:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """The state of a training on the simulated disk; ``progress`` is the fraction of all its steps, 0-1."""
+    """The state of a training on the simulated disk.
+
+    ``progress`` is the fraction of all its steps, 0-1; ``trained`` its epochs, with those of the weights it started from.
+    """
 
     epoch: int = 0
     stage: int = 0
     progress: float = 0.0
     best: float = 0.0
+    trained: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -197,6 +268,21 @@ class _World:
 
     def checkpoint(self, name: str) -> _Checkpoint:
         return self.disk.get(name, _Checkpoint())
+
+    def initial_checkpoint(self, assignment: Assignment) -> _Checkpoint:
+        """Where a training begins: at its own checkpoint, or with the weights of its trial."""
+        if assignment.name not in self.disk and assignment.weights_from_trial is not None:
+            return _Checkpoint(trained=self.checkpoint(f"{assignment.weights_from_trial:05d}").trained)
+        return self.checkpoint(assignment.name)
+
+    def objective(self, recipe: Recipe, seed: int, trained: float) -> float:
+        """The objective after so many epochs, between those of whole epochs in proportion."""
+        whole = round(trained)
+        if whole >= 1 and abs(trained - whole) < _ROUNDING:
+            return self.curve(recipe, seed, whole).objective
+        below = math.floor(trained)
+        before = self.curve(recipe, seed, below).objective if below else _UNTRAINED_OBJECTIVE
+        return before + (trained - below) * (self.curve(recipe, seed, below + 1).objective - before)
 
     def next_fault(self, name: str, epoch: int) -> str | None:
         for fault in self.machine.faults:
@@ -329,9 +415,10 @@ class _Session:
         """Starts the training of a slot, or restarts it from its checkpoint."""
         slot, machine = self._slots[index], self._world.machine
         assert slot.assignment is not None
+        now = self._world.clock.now()
         start_seconds = machine.cold_start_seconds if slot.cold else machine.warm_start_seconds
         slot.cold = False
-        slot.events = _simulate_training(self._world, slot.assignment, self._world.clock.now() + start_seconds)
+        slot.events = _simulate_training(self._world, slot.assignment, now + machine.wall_seconds(now, start_seconds))
         self._schedule_next_event(index)
 
     def _schedule_next_event(self, index: int) -> None:
@@ -387,50 +474,67 @@ class _Session:
 
 def _simulate_training(world: _World, assignment: Assignment, first_batch_at: float) -> Generator[_Event, None, None]:
     """What happens to a training, with the trainer's own arithmetic of limits; patience is not simulated."""
-    recipe, limits, finish_seconds = assignment.recipe, assignment.limits, world.machine.finish_seconds
-    state, ends = world.checkpoint(assignment.name), stage_ends(recipe)
+    recipe, limits, machine = assignment.recipe, assignment.limits, world.machine
+    state, ends = world.initial_checkpoint(assignment), stage_ends(recipe)
     progress = ScheduleProgress(
         ends, training_seconds=limits.training_seconds_from(first_batch_at), done=state.progress
     )
-    now = first_batch_at
+    now, extra = first_batch_at, machine.first_epoch_extra_seconds
     while state.stage < len(recipe.stages):
         epoch, stage = state.epoch + 1, state.stage
         fault = world.next_fault(assignment.name, epoch)
         if fault == "hangs":
             return
-        point = world.curve(recipe, assignment.seed, epoch)
-        seconds = _train_seconds(progress, recipe, stage, point, ends[stage], elapsed=now - first_batch_at)
+        point, begun_at = world.curve(recipe, assignment.seed, epoch), now
+        now += machine.wall_seconds(now, extra)
+        extra = 0.0
+        seconds = _train_seconds(machine, now, progress, recipe, stage, point, elapsed=now - first_batch_at)
         if limits.is_past_deadline(now + seconds):
-            yield _End(max(now, limits.hard_deadline) + finish_seconds, Stopped())
+            ends_at = max(begun_at, limits.hard_deadline)
+            yield _End(ends_at + machine.wall_seconds(ends_at, machine.finish_seconds), Stopped())
             return
+        epoch_fraction = min(machine.quiet_seconds(now, seconds) / point.train_seconds, 1.0)
         now += seconds
         if fault is not None:
             yield _fault_event(fault, now)
             return
-        now += point.evaluation_seconds
-        progress.advance(seconds / point.train_seconds / recipe.total_epochs)
+        evaluation_seconds = machine.wall_seconds(now, point.evaluation_seconds)
+        now += evaluation_seconds
+        progress.advance(epoch_fraction / recipe.total_epochs)
+        trained = state.trained + epoch_fraction
+        objective = world.objective(recipe, assignment.seed, trained)
         stage_progress = min(progress.stage_fraction(stage, now - first_batch_at), 1.0)
         stage_ended = stage_progress >= 1.0
         if stage_ended:
             progress.end_stage(stage)
-        state = _Checkpoint(epoch, stage + stage_ended, progress.by_steps, max(state.best, point.objective))
+        state = _Checkpoint(epoch, stage + stage_ended, progress.by_steps, max(state.best, objective), trained)
         report = epoch_report(
-            point,
+            CurvePoint(objective, point.train_seconds, evaluation_seconds),
             epoch=epoch,
             stage=stage,
             stage_progress=stage_progress,
-            seconds=seconds + point.evaluation_seconds,
+            seconds=now - begun_at,
+            epoch_fraction=epoch_fraction,
         )
         yield _EpochEnd(now, report, state)
+    finish_seconds = machine.wall_seconds(now, machine.finish_seconds)
     yield _End(now + finish_seconds, Completed(state.best, world.secondary(recipe)))
 
 
 def _train_seconds(
-    progress: ScheduleProgress, recipe: Recipe, stage: int, point: CurvePoint, stage_end: float, *, elapsed: float
+    machine: SimulatedMachine,
+    now: float,
+    progress: ScheduleProgress,
+    recipe: Recipe,
+    stage: int,
+    point: CurvePoint,
+    *,
+    elapsed: float,
 ) -> float:
     """Seconds of an epoch's training: a whole epoch, or what is left of the stage by steps or by time."""
-    epoch_seconds = point.train_seconds
-    left_by_steps = (stage_end - progress.by_steps) * recipe.total_epochs * epoch_seconds
+    epoch_seconds = machine.wall_seconds(now, point.train_seconds)
+    epochs_left = (stage_ends(recipe)[stage] - progress.by_steps) * recipe.total_epochs
+    left_by_steps = machine.wall_seconds(now, max(epochs_left, 0.0) * point.train_seconds)
     left_by_time = progress.seconds_until_stage_end(stage) - elapsed
     # A training that reached its time limit still ends its batch.
     return min(epoch_seconds, left_by_steps, max(left_by_time, BUDGET_CONSTANTS.batch_fraction * epoch_seconds))
@@ -442,7 +546,9 @@ def _fault_event(fault: str, at: float) -> _Event:
     return _End(at, Aborted(_MESSAGE) if fault == "abort" else Crashed(_MESSAGE, traceback=_MESSAGE))
 
 
-def epoch_report(point: CurvePoint, *, epoch: int, stage: int, stage_progress: float, seconds: float) -> EpochReport:
+def epoch_report(
+    point: CurvePoint, *, epoch: int, stage: int, stage_progress: float, seconds: float, epoch_fraction: float = 1.0
+) -> EpochReport:
     """The report of an epoch that did not happen: every score is the objective.
 
     Args:
@@ -451,6 +557,7 @@ def epoch_report(point: CurvePoint, *, epoch: int, stage: int, stage_progress: f
         stage: Index of its stage.
         stage_progress: The fraction of the stage that is done, 0-1.
         seconds: Wall seconds of the epoch, evaluation included.
+        epoch_fraction: Steps over those of a whole epoch, above 0 and up to 1.
     """
     objective = point.objective
     return EpochReport(
@@ -469,4 +576,5 @@ def epoch_report(point: CurvePoint, *, epoch: int, stage: int, stage_progress: f
         objective=objective,
         data_wait_fraction=0.0,
         stage_progress=stage_progress,
+        epoch_fraction=max(epoch_fraction, _ROUNDING),
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bloodauto.config.recipe import Backbone
 from bloodauto.models.backbones import num_layers, num_parameters
-from bloodauto.tuning.budget.cost_model import CostKey, estimate_seconds
+from bloodauto.tuning.budget.cost_estimate import CostKey, estimate_seconds
 
 #: Seconds of an epoch of some thousand real cells at 96 px on one CPU core.
 MEASURED = {

@@ -2,7 +2,8 @@ import pytest
 
 from bloodauto.config.recipe import Input, LastBlocks, Recipe
 from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
-from bloodauto.tuning.budget.cost_model import CostModel, step_cost_fraction
+from bloodauto.tuning.budget.cost_estimate import step_cost_fraction
+from bloodauto.tuning.budget.cost_model import CostModel
 
 SPACE = tiny_space()
 SMALL, LARGE = tiny_recipe(SPACE, 16), tiny_recipe(SPACE, 32)
@@ -32,17 +33,18 @@ def test_a_trial_is_start_epochs_and_finish() -> None:
     assert costs.trial_seconds(SMALL, epochs_done=4) == pytest.approx(2.0 + 2 * 12.0 + 5.0)
 
 
-def test_later_epochs_predict_better_than_the_first() -> None:
+def test_what_a_first_epoch_takes_besides_is_kept_apart() -> None:
     costs = CostModel()
-    costs.observe_epoch(LARGE, 0, 32.0, 2.0, first=True)
-    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(32.0), "nothing else was observed"
-    for seconds, first in ((17.0, True), (12.0, False), (12.0, False)):
+    costs.observe_epoch(LARGE, 0, 38.0, 2.0, first=True)
+    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(38.0), "nothing else was observed"
+    for seconds, first in ((26.0, True), (12.0, False), (12.0, False)):
         costs.observe_epoch(SMALL, 0, seconds, 2.0, first=first)
+    assert costs.first_epoch_extra_seconds() == pytest.approx(14.0)
     assert costs.epoch_seconds(SMALL, 0) == pytest.approx(12.0)
-    assert costs.epoch_seconds(SMALL, 0, first=True) == pytest.approx(17.0)
-    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(30.0 / 1.5 + 2.0), "as much slower as the other's was"
-    assert costs.remaining_seconds(LARGE, 1) == pytest.approx(5 * 22.0)
-    assert costs.remaining_seconds(LARGE, 0) == pytest.approx(32.0 + 5 * 22.0)
+    assert costs.epoch_seconds(SMALL, 0, first=True) == pytest.approx(26.0)
+    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(36.0 - 14.0 + 2.0), "graphs take as long to trace"
+    assert costs.remaining_seconds(LARGE, 1) == pytest.approx(5 * 24.0)
+    assert costs.remaining_seconds(LARGE, 0) == pytest.approx(14.0 + 6 * 24.0)
 
 
 def test_a_quick_first_epoch_does_not_raise_other_predictions() -> None:
@@ -50,8 +52,63 @@ def test_a_quick_first_epoch_does_not_raise_other_predictions() -> None:
     for seconds, first in ((8.0, True), (12.0, False)):
         costs.observe_epoch(SMALL, 0, seconds, 2.0, first=first)
     costs.observe_epoch(LARGE, 0, 20.0, 2.0, first=True)
-    assert costs.epoch_seconds(LARGE, 0) == pytest.approx(20.0)
-    assert costs.remaining_seconds(SMALL, 0) == pytest.approx(6 * 12.0)
+    assert costs.first_epoch_extra_seconds() == 0.0
+
+
+def test_an_epoch_that_time_ended_is_no_whole_epoch() -> None:
+    costs = CostModel()
+    costs.observe_epoch(SMALL, 0, 10.0, 0.0)
+    costs.observe_epoch(SMALL, 0, 19.0, 0.0, first=True, epoch_fraction=0.5)
+    assert costs.first_epoch_extra_seconds() == pytest.approx(14.0)
+    for _ in range(3):
+        costs.observe_epoch(SMALL, 0, 5.0, 0.0, epoch_fraction=0.5)
+    assert costs.epoch_seconds(SMALL, 0) == pytest.approx(10.0)
+
+
+def predicted_small_and_large(costs: CostModel) -> tuple[float, float]:
+    small, large = costs.epoch_seconds(SMALL, 0), costs.epoch_seconds(LARGE, 0)
+    assert small is not None
+    assert large is not None
+    return small, large
+
+
+def test_a_burst_of_a_neighbour_changes_predictions_while_it_lasts() -> None:
+    """Also those of a network that was not observed meanwhile; one slow epoch changes nothing."""
+    costs = CostModel()
+    for _ in range(3):
+        costs.observe_epoch(LARGE, 0, 30.0, 0.0)
+    for _ in range(8):
+        costs.observe_epoch(SMALL, 0, 10.0, 0.0)
+    costs.observe_epoch(SMALL, 0, 21.0, 0.0)
+    assert predicted_small_and_large(costs) == pytest.approx((10.0, 30.0))
+    for _ in range(4):
+        costs.observe_epoch(SMALL, 0, 20.0, 0.0)
+    assert predicted_small_and_large(costs) == pytest.approx((20.0, 60.0), rel=0.1)
+    for _ in range(4):
+        costs.observe_epoch(SMALL, 0, 10.0, 0.0)
+    assert predicted_small_and_large(costs) == pytest.approx((10.0, 30.0), rel=0.1)
+
+
+def test_a_network_that_was_timed_in_a_burst_alone_is_not_thought_slow_for_ever() -> None:
+    costs = CostModel()
+    for seconds in (10.0, 10.0, 10.0, 10.0, 20.0, 20.0):
+        costs.observe_epoch(SMALL, 0, seconds, 0.0)
+    costs.observe_epoch(LARGE, 0, 60.0, 0.0)
+    for seconds in (20.0, 20.0, *[10.0] * 6):
+        costs.observe_epoch(SMALL, 0, seconds, 0.0)
+    assert predicted_small_and_large(costs) == pytest.approx((10.0, 30.0), rel=0.1)
+
+
+def test_measured_steps_predict_until_epochs_are_observed() -> None:
+    costs = CostModel()
+    costs.observe_steps(SMALL, 8.0)
+    costs.observe_steps(LARGE, 20.0)
+    assert predicted_small_and_large(costs) == pytest.approx((8.0, 20.0))
+    assert not costs.has_timed(SMALL)
+    costs.observe_epoch(SMALL, 0, 12.0, 2.0)
+    assert predicted_small_and_large(costs) == pytest.approx((12.0, 25.0 + 2.0), rel=0.25), "as much slower as measured"
+    costs.observe_epoch(LARGE, 0, 42.0, 2.0)
+    assert predicted_small_and_large(costs)[1] == pytest.approx(42.0, rel=0.01)
 
 
 def test_a_cold_start_does_not_predict_warm_starts() -> None:
@@ -111,5 +168,5 @@ def test_a_time_limit_leaves_room_for_start_evaluations_and_the_last_batch() -> 
 def test_an_epoch_of_no_seconds_is_no_missing_prediction() -> None:
     costs = CostModel()
     costs.observe_epoch(SMALL, 0, 0.0, 0.0)
-    assert costs.epoch_seconds(SMALL, 0) == 0.0
-    assert costs.remaining_seconds(SMALL, 0) == 0.0
+    assert costs.epoch_seconds(SMALL, 0) == pytest.approx(0.0, abs=1e-6)
+    assert costs.remaining_seconds(SMALL, 0) == pytest.approx(0.0, abs=1e-6)
