@@ -19,6 +19,6 @@ def test_constants_are_frozen_and_checked() -> None:
     with pytest.raises(ValidationError):
         constants.max_refits = 3
     with pytest.raises(ValidationError):
-        BudgetConstants(overrun_fraction=1.5)
+        BudgetConstants(finalization_overrun_fraction=1.5)
     with pytest.raises(ValidationError):
         BudgetConstants(overrun=0.5)  # type: ignore[call-arg]
