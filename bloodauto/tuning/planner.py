@@ -62,6 +62,9 @@ class Planner:
         recipes: Recipes that cover the search space: of which networks the suggestions may be.
         constants: How decisions are made.
         budget_constants: How the budget is divided.
+
+    Attributes:
+        costs: The same.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Planner:
         constants: SchedulerConstants = SCHEDULER_CONSTANTS,
         budget_constants: BudgetConstants = BUDGET_CONSTANTS,
     ) -> None:
-        self._study, self._costs, self._ledger, self._settings = study, costs, ledger, settings
+        self._study, self.costs, self._ledger, self._settings = study, costs, ledger, settings
         self._recipes = list({(recipe.backbone, recipe.input.size_px): recipe for recipe in recipes}.values())
         self._constants, self._budget_constants = constants, budget_constants
         #: The best end of the search, and of how many trials it follows.
@@ -101,7 +104,7 @@ class Planner:
         """
         limits = allocate_budget(
             self._ledger.budget_device_seconds,
-            costs=self._costs,
+            costs=self.costs,
             incumbent=None if self._study.incumbent is None else self._study.incumbent.recipe,
             likely_members=likely_members,
             settings=self._settings,
@@ -164,7 +167,7 @@ class Planner:
         initial: list[PlannedInitial] = []
         left_out: list[tuple[str, str]] = []
         for name, recipe in pending:
-            full, shortest = self._costs.trial_seconds(recipe), self._shortest_initial_seconds(recipe)
+            full, shortest = self.costs.trial_seconds(recipe), self._shortest_initial_seconds(recipe)
             most = min(room, wall_seconds)
             if full is None or shortest is None:
                 initial.append(PlannedInitial(name, recipe, None, "nothing is timed yet"))
@@ -185,10 +188,10 @@ class Planner:
         return tuple(initial), tuple(left_out)
 
     def _shortest_initial_seconds(self, recipe: Recipe) -> float | None:
-        epoch = self._costs.epoch_seconds(recipe, 0, first=True)
+        epoch = self.costs.epoch_seconds(recipe, 0, first=True)
         if epoch is None:
             return None
-        return self._costs.overhead_seconds(recipe, cold=False) + self._constants.min_initial_epochs * epoch
+        return self.costs.overhead_seconds(recipe, cold=False) + self._constants.min_initial_epochs * epoch
 
     def _suggestions_reason(self, affordable: Sequence[Recipe]) -> str:
         def names(recipes: Sequence[Recipe]) -> str:
@@ -223,8 +226,8 @@ class Planner:
         constants = self._constants
         shortest = []
         for recipe in self._recipes:
-            overhead = self._costs.overhead_seconds(recipe, cold=False) + self._costs.first_epoch_extra_seconds()
-            epoch = self._costs.epoch_seconds(recipe, 0)
+            overhead = self.costs.overhead_seconds(recipe, cold=False) + self.costs.first_epoch_extra_seconds()
+            epoch = self.costs.epoch_seconds(recipe, 0)
             training = 0.0 if epoch is None else constants.min_trial_epochs * epoch
             shortest.append(overhead + max(constants.min_training_over_overhead * overhead, training))
         return min(shortest, default=_MIN_SECONDS)
@@ -237,7 +240,7 @@ class Planner:
             seconds: In all.
             cold: Whether the worker's process has to start.
         """
-        return max(seconds - self._costs.overhead_seconds(recipe, cold=cold), _MIN_SECONDS)
+        return max(seconds - self.costs.overhead_seconds(recipe, cold=cold), _MIN_SECONDS)
 
     def fits(self, recipe: Recipe, seconds: float) -> bool:
         """Whether a recipe can be judged in so many seconds on a worker.
@@ -246,11 +249,11 @@ class Planner:
             recipe: A suggestion.
             seconds: Start and final evaluation included.
         """
-        epoch, full = self._costs.epoch_seconds(recipe, 0), self._costs.trial_seconds(recipe)
+        epoch, full = self.costs.epoch_seconds(recipe, 0), self.costs.trial_seconds(recipe)
         if epoch is None or full is None or full <= seconds:
             return True
-        needed = self._constants.min_trial_epochs * epoch + self._costs.first_epoch_extra_seconds()
-        return seconds - self._costs.overhead_seconds(recipe, cold=False) >= needed * (1 - 1e-9)
+        needed = self._constants.min_trial_epochs * epoch + self.costs.first_epoch_extra_seconds()
+        return seconds - self.costs.overhead_seconds(recipe, cold=False) >= needed * (1 - 1e-9)
 
     def comparable_objective(self, trial: CompletedTrial, seconds: float) -> float:
         """The objective that a trial would have had in so many seconds on a worker, by the run's learning curves.
@@ -278,7 +281,7 @@ class Planner:
         if not candidates:
             return best
         starts = [self._refit_start(trial) for trial in candidates]
-        full = [self._costs.trial_seconds(trial.recipe) for trial in candidates]
+        full = [self.costs.trial_seconds(trial.recipe) for trial in candidates]
         shortest = self._constants.refit_over_trial * max(0.0 if seconds is None else seconds for seconds in full)
         for count in range(workers, max(self._constants.max_refits, workers) + 1):
             seconds = wall_seconds / math.ceil(count / workers)
@@ -295,8 +298,8 @@ class Planner:
         if self._study.incumbent is None:
             return 0.0
         recipe = self._study.incumbent.recipe
-        epoch = self._costs.epoch_seconds(recipe, 0)
-        overhead = self._costs.overhead_seconds(recipe, cold=False)
+        epoch = self.costs.epoch_seconds(recipe, 0)
+        overhead = self.costs.overhead_seconds(recipe, cold=False)
         return overhead + self._constants.min_refit_epoch_fraction * (0.0 if epoch is None else epoch)
 
     def refitted_objective(self, trial: CompletedTrial, wall_seconds: float) -> float:
@@ -310,9 +313,9 @@ class Planner:
 
     def _refit_start(self, trial: CompletedTrial) -> _RefitStart:
         spent = trial.device_seconds / self._settings.devices_per_worker
-        overhead = self._costs.overhead_seconds(trial.recipe, cold=False)
+        overhead = self.costs.overhead_seconds(trial.recipe, cold=False)
         trained = max(spent - overhead, _MIN_TRAINED_PART * spent, _MIN_SECONDS)
-        full = self._costs.remaining_seconds(trial.recipe, 0)
+        full = self.costs.remaining_seconds(trial.recipe, 0)
         most = self._budget_constants.max_useful_refit_over_trial * (trained if full is None else max(full, trained))
         return _RefitStart(error_of(trial.objective), trained, overhead, most, self._exponent())
 

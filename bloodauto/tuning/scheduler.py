@@ -39,7 +39,7 @@ from bloodauto.tuning.pruning import Pruning, TrialPruner
 from bloodauto.tuning.refits import CompletedTrial, RefitQueue, UnfinishedTrial, choose_recipes
 from bloodauto.tuning.settings import SchedulerSettings
 from bloodauto.tuning.study import CandidateTrial, StudyRecord, TrialEnd
-from bloodauto.tuning.suggestion import PriorTrial, Suggester
+from bloodauto.tuning.suggestion import Suggester
 
 _IDLE = "idle"
 _TINY_SECONDS = 1e-9
@@ -59,8 +59,7 @@ class Scheduler:
         study: The trials; nobody else writes to them.
         suggester: Suggests trials.
         pruner: Decides at the rungs.
-        costs: Predicts seconds; the scheduler lets it observe every training.
-        planner: Plans what the budget buys.
+        planner: Plans what the budget buys; the scheduler lets its cost model observe every training.
         ledger: Charged for what the slots do.
         settings: What the search was asked for.
         constants: How decisions are made.
@@ -76,7 +75,6 @@ class Scheduler:
         study: StudyRecord,
         suggester: Suggester,
         pruner: TrialPruner,
-        costs: CostModel,
         planner: Planner,
         ledger: Ledger,
         settings: SchedulerSettings,
@@ -84,7 +82,7 @@ class Scheduler:
         budget_constants: BudgetConstants = BUDGET_CONSTANTS,
     ) -> None:
         self._study, self._suggester, self._pruner = study, suggester, pruner
-        self._costs, self._planner = costs, planner
+        self._planner, self._costs = planner, planner.costs
         self._ledger, self._clock = ledger, ledger.clock
         self._settings, self._constants, self._budget_constants = settings, constants, budget_constants
         self._refits = RefitQueue(costs, settings, constants)
@@ -111,7 +109,6 @@ class Scheduler:
         pruning: Pruning,
         settings: SchedulerSettings,
         initial: Sequence[tuple[str, Recipe]],
-        prior: Sequence[PriorTrial] = (),
         constants: SchedulerConstants = SCHEDULER_CONSTANTS,
         budget_constants: BudgetConstants = BUDGET_CONSTANTS,
     ) -> Self:
@@ -124,17 +121,17 @@ class Scheduler:
             pruning: The pruner and its rungs.
             settings: What the search was asked for.
             initial: Name and recipe of the initial configurations, in order; each must be in the space.
-            prior: Completed trials of earlier runs, which shape the first suggestions.
             constants: How decisions are made.
             budget_constants: How the budget is divided.
         """
-        suggester = Suggester(study, space, initial=initial, seed=settings.seed, prior=prior, constants=constants)
+        suggester = Suggester(
+            study, space, initial=initial, seed=settings.seed, prior=settings.prior, constants=constants
+        )
         costs = CostModel.from_timings(study.timings(), budget_constants)
         return cls(
             study=study,
             suggester=suggester,
             pruner=TrialPruner(study, pruning, costs, settings.objectives, constants),
-            costs=costs,
             planner=Planner(
                 study,
                 costs,

@@ -5,6 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bloodauto.config.objectives import Objectives
+from bloodauto.config.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class PriorTrial:
+    """A completed trial of an earlier run.
+
+    Attributes:
+        recipe: What it trained; the space of this search contains it.
+        objective: Its primary objective.
+    """
+
+    recipe: Recipe
+    objective: float
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class SchedulerSettings:
         num_folds: Folds of the splits.
         max_trials: Most trials that are started; None: as many as the budget affords.
         objectives: What is optimised; pruning, refits and the ensemble follow the primary one.
+        prior: Completed trials of earlier runs, which shape the first suggestions.
 
     Example:
         >>> settings = SchedulerSettings(
@@ -37,6 +52,7 @@ class SchedulerSettings:
     num_folds: int
     max_trials: int | None = None
     objectives: Objectives = field(default_factory=Objectives)
+    prior: tuple[PriorTrial, ...] = ()
 
     @property
     def pool_devices(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import optuna
@@ -24,6 +23,7 @@ from bloodauto.models.backbones import check_recipe
 from bloodauto.run.study_attributes import SAMPLED, initial_origin, perturbed_origin
 from bloodauto.tuning.constants import SCHEDULER_CONSTANTS, SchedulerConstants
 from bloodauto.tuning.refits import CompletedTrial
+from bloodauto.tuning.settings import PriorTrial
 from bloodauto.tuning.study import CandidateTrial, StudyRecord
 
 #: Far above the number of trials, so that two searches with neighbouring seeds never share a sampler's seed.
@@ -34,19 +34,6 @@ _COST_PATHS = ("backbone", "input")
 Fits = Callable[[Recipe], bool]
 #: The objective by which completed trials are compared, whatever time each was given.
 Value = Callable[[CompletedTrial], float]
-
-
-@dataclass(frozen=True)
-class PriorTrial:
-    """A completed trial of an earlier run.
-
-    Attributes:
-        recipe: What it trained; the space of this search contains it.
-        objective: Its primary objective.
-    """
-
-    recipe: Recipe
-    objective: float
 
 
 def last_objective(trial: CompletedTrial) -> float:

@@ -12,8 +12,9 @@ from bloodauto.config.recipe import Recipe
 from bloodauto.run.study_attributes import TrialAttributes
 from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
 from bloodauto.tuning.constants import SchedulerConstants
+from bloodauto.tuning.settings import PriorTrial
 from bloodauto.tuning.study import CandidateTrial, StudyRecord, TrialEnd, quiet_optuna
-from bloodauto.tuning.suggestion import PriorTrial, Suggester
+from bloodauto.tuning.suggestion import Suggester
 
 SPACE = tiny_space()
 INITIAL = tuple((f"paper {index}", tiny_recipe(SPACE, learning_rate=1e-3 * (index + 1))) for index in range(3))
