@@ -36,7 +36,7 @@ class BudgetPlan:
     Attributes:
         limits: Where search, refits and budget end.
         initial: The initial configurations that are still to be tried, in order.
-        left_out: Name and reason of those for which there is no time now.
+        excluded: Name and reason of those for which there is no time now.
         trial_seconds: Wall seconds that one suggestion may take on one worker, start and final evaluation included.
         num_suggestions: How many suggestions there is time for.
         suggestions_reason: Why so long, and what they are drawn among.
@@ -47,7 +47,7 @@ class BudgetPlan:
 
     limits: BudgetLimits
     initial: tuple[PlannedInitial, ...]
-    left_out: tuple[tuple[str, str], ...]
+    excluded: tuple[tuple[str, str], ...]
     trial_seconds: float
     num_suggestions: int
     suggestions_reason: str
@@ -61,7 +61,7 @@ class BudgetPlan:
             BudgetPlanRow(what=initial.name, count=1, seconds_each=initial.seconds, reason=initial.reason)
             for initial in self.initial
         ]
-        rows += [BudgetPlanRow(what=name, count=0, seconds_each=None, reason=reason) for name, reason in self.left_out]
+        rows += [BudgetPlanRow(what=name, count=0, seconds_each=None, reason=reason) for name, reason in self.excluded]
         rows += [
             BudgetPlanRow(
                 what="suggestions",

@@ -134,7 +134,7 @@ class Planner:
         workers = self._settings.workers
         wall_seconds = max(self.seconds_until(limits.search), 0.0)
         search_seconds = max(workers * wall_seconds - busy_seconds, 0.0)
-        initial, left_out = self._plan_initial(pending, wall_seconds, search_seconds)
+        initial, excluded = self._plan_initial(pending, wall_seconds, search_seconds)
         planned = sum(0.0 if entry.seconds is None else entry.seconds for entry in initial)
         for_suggestions = max(search_seconds - planned, 0.0)
         trial_seconds = self.trial_seconds(for_suggestions)
@@ -148,7 +148,7 @@ class Planner:
         return BudgetPlan(
             limits=limits,
             initial=initial,
-            left_out=left_out,
+            excluded=excluded,
             trial_seconds=trial_seconds,
             num_suggestions=count,
             suggestions_reason=self._suggestions_reason(affordable),
@@ -165,7 +165,7 @@ class Planner:
         if self._settings.max_trials is not None and self._settings.max_trials <= len(pending):
             room = search_seconds
         initial: list[PlannedInitial] = []
-        left_out: list[tuple[str, str]] = []
+        excluded: list[tuple[str, str]] = []
         for name, recipe in pending:
             full, shortest = self.costs.trial_seconds(recipe), self._shortest_initial_seconds(recipe)
             most = min(room, wall_seconds)
@@ -184,8 +184,8 @@ class Planner:
                     f"left out for now: {recipe.total_epochs} epochs take {full:.0f} s, one {shortest:.0f} s, of "
                     f"{most:.0f} s that initial configurations may still take"
                 )
-                left_out.append((name, reason))
-        return tuple(initial), tuple(left_out)
+                excluded.append((name, reason))
+        return tuple(initial), tuple(excluded)
 
     def _shortest_initial_seconds(self, recipe: Recipe) -> float | None:
         epoch = self.costs.epoch_seconds(recipe, 0, first=True)
@@ -217,8 +217,9 @@ class Planner:
             search_seconds: Seconds on a worker that there are for suggestions.
         """
         constants = self._constants
-        given = self._study.suggestion_seconds
-        seconds = search_seconds / max(constants.wanted_trials, 1) if given is None else given
+        seconds = self._study.suggestion_seconds
+        if seconds is None:
+            seconds = search_seconds / constants.wanted_trials
         return max(seconds, self._shortest_trial_seconds(), _MIN_SECONDS)
 
     def _shortest_trial_seconds(self) -> float:
@@ -335,10 +336,10 @@ class Planner:
         for step in range(_SEARCH_ENDS):
             end = earliest + (limits.refit - earliest) * step / _SEARCH_ENDS
             more_trials = int(max(self.seconds_until(end), 0.0) * workers / max(took, _MIN_SECONDS))
-            found = forecast.after(more_trials) / forecast.after(0)
+            search_factor = forecast.after(more_trials) / forecast.after(0)
             refit_seconds = (limits.refit - end) / self._settings.pool_devices
             most = max(self._constants.max_refits, workers)
-            error = found * min(
+            error = search_factor * min(
                 start.error_after(refit_seconds / math.ceil(count / workers)) * ensemble_factor(count, self._constants)
                 for count in range(workers, most + 1)
             )

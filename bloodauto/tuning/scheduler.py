@@ -85,7 +85,7 @@ class Scheduler:
         self._planner, self._costs = planner, planner.costs
         self._ledger, self._clock = ledger, ledger.clock
         self._settings, self._constants, self._budget_constants = settings, constants, budget_constants
-        self._refits = RefitQueue(costs, settings, constants)
+        self._refits = RefitQueue(planner.costs, settings, constants)
         self._open_trainings: dict[str, OpenTraining] = {}
         self._ended: list[EndedTrial] = []
         #: Trials that the budget stopped: a refit may go on with their weights.

@@ -213,13 +213,13 @@ class Suggester:
         """Trials of earlier runs, for a part of the suggestions."""
         if not self._prior or self._study.is_multi_objective:
             return
-        own = sorted((value(trial) for trial in self._study.completed), reverse=True)
+        objectives = sorted((value(trial) for trial in self._study.completed), reverse=True)
         rng = np.random.default_rng([self._seed, self._study.num_trials, 2])
         constants = self._constants
-        if rng.random() >= constants.prior_fraction * 0.5 ** (len(own) / constants.prior_half_life):
+        if rng.random() >= constants.prior_fraction * 0.5 ** (len(objectives) / constants.prior_half_life):
             return
         # The objective of another run, of other images and other lengths, says no more than a rank.
-        ranks = own if own else [trial.objective for trial in self._prior]
+        ranks = objectives if objectives else [trial.objective for trial in self._prior]
         for index, trial in enumerate(self._prior):
             fixed = optuna.trial.FixedTrial(parameters_of(self._space, trial.recipe))
             sample(self._space, fixed)

@@ -49,7 +49,7 @@ class PlanRecord:
         self._written, self._written_at = plan, now
         choices = (
             tuple((initial.name, initial.is_shortened, initial.seconds is None) for initial in plan.initial),
-            tuple(name for name, _ in plan.left_out),
+            tuple(name for name, _ in plan.excluded),
             plan.suggestions_reason,
         )
         if choices != self._shown:

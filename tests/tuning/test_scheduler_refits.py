@@ -73,7 +73,7 @@ def test_an_initial_configuration_for_which_there_is_too_little_time_is_shortene
     assert 2 in {refit.weights_from_trial for refit in refits_of(session)}
 
 
-def test_a_training_that_becomes_slow_ends_in_time_and_is_judged(folder: Path) -> None:
+def test_a_training_that_becomes_slow_ends_in_time_and_is_evaluated(folder: Path) -> None:
     def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
         large = recipe.backbone.width == 32
         # Another program begins to use the machine.

@@ -277,9 +277,9 @@ class _World:
 
     def objective(self, recipe: Recipe, seed: int, trained: float) -> float:
         """The objective after so many epochs, between those of whole epochs in proportion."""
-        whole = round(trained)
-        if whole >= 1 and abs(trained - whole) < _ROUNDING:
-            return self.curve(recipe, seed, whole).objective
+        nearest = round(trained)
+        if nearest >= 1 and abs(trained - nearest) < _ROUNDING:
+            return self.curve(recipe, seed, nearest).objective
         below = math.floor(trained)
         before = self.curve(recipe, seed, below).objective if below else _UNTRAINED_OBJECTIVE
         return before + (trained - below) * (self.curve(recipe, seed, below + 1).objective - before)
