@@ -70,7 +70,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to.
+    """The result of an export.
 
     Attributes:
         result: the files.

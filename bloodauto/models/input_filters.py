@@ -135,7 +135,7 @@ def _standard(values: Any, least_deviation: float) -> Any:
 
 
 def standardise(images: Any) -> Any:
-    """Brings each channel of each image to one mean and one standard deviation: out go lamp, exposure and contrast.
+    """Brings each channel of each image to one mean and one standard deviation, which removes lamp, exposure and contrast.
 
     Instance normalisation (Ulyanov et al., arXiv:1607.08022) of the image itself. Its price: the fraction of the image that
     the cell fills changes the colours, and so does whatever covers a part of it.

@@ -218,7 +218,7 @@ def _in_background(server: WSGIServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that the private copy is removed. Only the main thread may ask so."""
+    """SIGTERM ends the block as Ctrl-C does, so that the private copy is removed. In another thread it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

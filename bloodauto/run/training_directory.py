@@ -125,7 +125,7 @@ class TrainingDirectory:
 
     @property
     def result(self) -> ArtifactFile[TrainingResult]:
-        """What the training came to."""
+        """The result of the training."""
         return self._file(TrainingResult)
 
     @property

@@ -37,7 +37,7 @@ class _BorrowedBlock:
 
 
 def empty_batch(shape: tuple[int, ...]) -> Images:
-    """An array of arbitrary values, in memory that is used again when nobody refers to the array any more.
+    """An array of arbitrary values, in memory that is reused once nothing refers to the array.
 
     As ``np.empty``, from any thread. A new batch of 64 images of 96 pixels is 1.8 MB that the system hands over page by page,
     zeroed, which takes as long as a third of augmenting the batch.

@@ -160,7 +160,7 @@ class WorkerPool:
         self._last_request_id = 0
         #: What is requested, neither taken nor dropped; with its result once there is one.
         self._requests: dict[int, _BatchResult | None] = {}
-        # Requests may be dropped at any time, by the collector of a generator that nobody refers to any more.
+        # Requests may be dropped at any time, by the collector of a generator that nothing refers to.
         self._bookkeeping_lock = threading.RLock()
 
     @property

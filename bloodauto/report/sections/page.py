@@ -30,7 +30,7 @@ class Section:
 
 
 class FigureCollector:
-    """Collects the figures of one chapter while its text is written."""
+    """Collects the figures of one section while its text is written."""
 
     def __init__(self) -> None:
         self.figures: list[tuple[str, Figure]] = []

@@ -1,4 +1,4 @@
-"""Chapters about the result: the ensemble, its errors and confidence, and external sites."""
+"""Sections about the result: the ensemble, its errors and confidence, and external sites."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def candidates_text(counts: CandidateCounts | None) -> str:
 
 
 def selection_bias_text(bias: SelectionBias | None) -> Markup:
-    """What the best trial's score is worth."""
+    """The best trial's score, corrected for selection bias."""
     if bias is None:
         return hint(
             "The selection bias of the best trial's score is unknown: its estimate needs two trials and a recipe that was "

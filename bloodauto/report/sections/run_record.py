@@ -1,4 +1,4 @@
-"""Chapters about the run itself: its data, its settings, what is missing, and what to do next."""
+"""Sections about the run itself: its data, its settings, what is missing, and what to do next."""
 
 from __future__ import annotations
 

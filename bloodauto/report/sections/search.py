@@ -1,4 +1,4 @@
-"""Chapters about the search: progress, trials, importance, learning curves, failures."""
+"""Sections about the search: progress, trials, importance, learning curves, failures."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Artifact(Record):
 
     Attributes:
         FILE: the file's name in its directory.
-        FORMAT_VERSION: increased whenever an older file cannot be read any more. There are no migrations.
+        FORMAT_VERSION: increased whenever older files become unreadable. There are no migrations.
         MEND: the last sentence of an error about a damaged file: what to do.
 
     Example:

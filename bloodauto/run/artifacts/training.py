@@ -60,12 +60,12 @@ class TrainingHistory(Artifact):
 
 
 class AveragedEpochs(Record):
-    """The average of the weights after the last epochs, compared with the weights that were kept until then.
+    """The average of the weights after the last epochs, compared with the weights of the best epoch.
 
     Attributes:
         epochs: how many were averaged.
         objective: of the average, on the validation subset that every epoch is evaluated on, 0-1.
-        kept_objective: of the weights kept until then, likewise.
+        kept_objective: of the best epoch's weights, likewise.
         adopted: whether the average was better and is kept.
     """
 
@@ -76,7 +76,7 @@ class AveragedEpochs(Record):
 
 
 class TrainingResult(Artifact):
-    """``result.json``: what a training came to.
+    """``result.json``: the result of a training.
 
     Attributes:
         finished: it completed all stages or ended by early stopping; False when it was told to stop.

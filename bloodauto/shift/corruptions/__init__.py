@@ -1,4 +1,4 @@
-"""All corruption families, a module for each group. To import this package is to register them."""
+"""All corruption families, a module for each group. Importing this package registers them."""
 
 from __future__ import annotations
 

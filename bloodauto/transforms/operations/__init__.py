@@ -1,4 +1,4 @@
-"""All image operations, a module for each thing that they imitate. To import this package is to register them."""
+"""All image operations, a module for each thing that they imitate. Importing this package registers them."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _show_nothing(scheduler: Scheduler) -> None:
 class RayExecutor:
     """Runs trainings on Ray Tune workers; leaving its block shuts Ray down.
 
-    Ray starts with ``execute``, and after that holds no device any more, so that its slow shutdown need not be paid for.
+    Ray starts with ``execute``, and holds no device afterwards, so that its slow shutdown need not be paid for.
 
     Args:
         run: The run directory.
@@ -315,7 +315,7 @@ class _Bridge:
 
     @property
     def is_shutting_down(self) -> bool:
-        """Whether no training is to start any more."""
+        """Whether the workers are being shut down, so that no training starts."""
         return self.worker_shutdown.requested.is_set()
 
     def tick(self) -> None:
