@@ -282,7 +282,10 @@ def _list_trials(path: Path | None) -> None:
 
     folder = shipped_folder("trials") if path is None else path
     shipped_spaces = [load_checked_space(file) for file in sorted(shipped_folder("search_spaces").glob("*.yaml"))]
-    for file in sorted(folder.glob("*.yaml")) if folder.is_dir() else [folder]:
+    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else [folder]
+    if not files:
+        raise UserError(f"{folder}: expected recipes (.yaml), found none.")
+    for file in files:
         recipe = load_recipe(file)
         check_recipe(recipe)
         check_augmentation(recipe)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bloodauto.config.machine import available_memory_bytes
 from bloodauto.data.columns import ARRAY_NAMES, SYNONYMS, standard_names
 from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset, empty_column
-from bloodauto.data.decode import to_square
+from bloodauto.data.decode import check_memory, to_square
 from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names
 from bloodauto.errors import DataError
 from bloodauto.run.printable import printable
@@ -163,10 +163,14 @@ def resize_images(images: Images, image_size_px: int | None) -> Images:
 
     Returns:
         uint8, (n, side, side, 3); the same array where nothing changes.
+
+    Raises:
+        DataError: the resized images do not fit into memory.
     """
     side = max(images.shape[1:3]) if image_size_px is None else image_size_px
     if images.shape[1:3] == (side, side):
         return images
+    check_memory(len(images), side, "--image-size-px")
     result = np.empty((len(images), side, side, 3), np.uint8)
     for index, image in enumerate(images):
         result[index] = to_square(image, side)

@@ -241,13 +241,14 @@ class CommonSize:
     note: str
 
 
-def common_size(paths: Sequence[Path]) -> CommonSize:
+def common_size(paths: Sequence[Path], where: str) -> CommonSize:
     """Chooses the size of the images from those of the files: one size is taken; of several, the median of the longer sides.
 
     A few overview photographs among cells do not move the median.
 
     Args:
         paths: at least one file; only headers are read.
+        where: what lists them, for the message.
 
     Raises:
         DataError: no file has a readable header.
@@ -263,7 +264,10 @@ def common_size(paths: Sequence[Path]) -> CommonSize:
     with ThreadPoolExecutor(available_cores()) as pool:
         sizes = [size for size in pool.map(size_of, paths) if size is not None]
     if not sizes:
-        raise DataError(f"{paths[0]}: expected an image, none of {len(paths)} files can be read as one.")
+        raise DataError(
+            f"{where}: expected images, none of {len(paths)} files can be read as one. First: {paths[0]}. Are they of another "
+            "format, or cut short?"
+        )
     sides = sorted(max(size) for size in sizes)
     side = sides[(len(sides) - 1) // 2]
     different = len(set(sizes))

@@ -289,7 +289,7 @@ def _read_files(
     expected_below: Path,
 ) -> CellDataset:
     paths = [file.path for file in files]
-    size = common_size(paths) if image_size_px is None else CommonSize(image_size_px, "")
+    size = common_size(paths, str(source)) if image_size_px is None else CommonSize(image_size_px, "")
     decoded = decode_files(paths, [file.name for file in files], size.side_px)
     if len(decoded.kept) == 0:
         first = decoded.problems[0]
@@ -345,7 +345,8 @@ def _load_manifest(path: Path, image_size_px: int | None) -> CellDataset:
     missing = [file.name for file in files if not _is_file(file.path)]
     if missing:
         raise DataError(
-            f"{path}: {len(missing)} of {len(files)} files are not there or may not be read, first {missing[:3]}. "
+            f"{path}: expected {len(files)} files, {len(missing)} of them are not there or may not be read, first "
+            f"{missing[:3]}. "
             f"Paths are relative to the manifest's folder, {path.parent.resolve()}."
         )
     return _read_files(files, path, image_size_px, [], expected_below=path.parent)

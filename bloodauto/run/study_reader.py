@@ -142,13 +142,25 @@ def sqlite_url(path: Path) -> str:
 
 
 def mask_passwords(text: str) -> str:
-    """Replaces the password in every URL of a text.
+    """Replaces the password in every URL of a text, and whatever a URL's query calls a password or a token.
 
     Example:
         >>> mask_passwords("postgresql://ada:secret@host/studies")
         'postgresql://ada:***@host/studies'
     """
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
+    # Up to the last @: a password that was not quoted may hold one, or a slash.
+    masked = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:password|passwd|pwd|token|secret)=)[^&\s]*", r"\1***", masked, flags=re.IGNORECASE)
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL holds what ``mask_passwords`` replaces.
+
+    Example:
+        >>> has_password("postgresql://ada@host/studies"), has_password("postgresql://ada:secret@host/studies")
+        (False, True)
+    """
+    return mask_passwords(url) != url
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +29,9 @@ from bloodauto.run.study_attributes import (
     Timing,
     TrialAttributes,
 )
-from bloodauto.run.study_reader import sqlite_url
+from bloodauto.run.study_reader import mask_passwords, sqlite_url
 from bloodauto.tuning.refits import CompletedTrial, PlannedRefit
 
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
 _MAX_ERROR_CHARACTERS = 200
 _LOCK_WAIT_SECONDS = 60
 _RECENT_CURVES = 20
@@ -57,25 +55,47 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _open_study(url: str, name: str, objectives: Objectives) -> optuna.Study:
+def _open_storage(url: str) -> optuna.storages.BaseStorage:
+    if url.startswith("sqlite:"):
+        # Another program, such as a backup or a viewer, may hold the file's lock for a while.
+        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCK_WAIT_SECONDS}})
+    return optuna.storages.get_storage(url)
+
+
+@contextlib.contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Whatever a storage or its driver raises inside the block becomes an error that names the option."""
     try:
-        storage: str | optuna.storages.RDBStorage = url
-        if url.startswith("sqlite:"):
-            # Another program, such as a backup or a viewer, may hold the file's lock for a while.
-            arguments = {"connect_args": {"timeout": _LOCK_WAIT_SECONDS}}
-            storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
-        return optuna.create_study(
-            storage=storage, study_name=name, directions=objectives.directions, load_if_exists=True
-        )
+        yield
     except Exception as error:
         lines = str(error).splitlines()
         detail = lines[0][:_MAX_ERROR_CHARACTERS] if lines else type(error).__name__
         hint = ""
         if isinstance(error, ImportError):
             hint = " Its driver is missing; for PostgreSQL: pip install 'bloodauto[postgresql]'."
-        message = f"--storage {url}: the study could not be opened ({detail}).{hint}"
+        message = f"--storage {url}: expected a storage of Optuna, the study could not be opened ({detail}).{hint}"
         # Not chained: neither the URL nor the driver's own message may carry a password to the screen.
-        raise RunError(_PASSWORD.sub(r"\1:***@", message)) from None
+        raise RunError(mask_passwords(message)) from None
+
+
+def check_storage(url: str) -> None:
+    """Checks that an Optuna storage can be opened, before anything is written to a run; Optuna may create its tables there.
+
+    Args:
+        url: An Optuna storage URL.
+
+    Raises:
+        RunError: It cannot be opened. The message hides a password in the URL.
+    """
+    with quiet_optuna(), _explained(url):
+        _open_storage(url).get_all_studies()
+
+
+def _open_study(url: str, name: str, objectives: Objectives) -> optuna.Study:
+    with _explained(url):
+        return optuna.create_study(
+            storage=_open_storage(url), study_name=name, directions=objectives.directions, load_if_exists=True
+        )
 
 
 @dataclass(frozen=True)

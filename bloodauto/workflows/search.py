@@ -24,9 +24,10 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.run.lock import run_lock
 from bloodauto.run.printable import printable, shell_word
+from bloodauto.run.study_reader import has_password, mask_passwords
 from bloodauto.tuning.budget.ledger import BudgetAccount, Ledger
 from bloodauto.tuning.scheduler import Scheduler
-from bloodauto.tuning.study import StudyRecord
+from bloodauto.tuning.study import StudyRecord, check_storage
 from bloodauto.workflows.datasets import save_run_data
 from bloodauto.workflows.finalize import finalize
 from bloodauto.workflows.plan_record import PlanRecord
@@ -250,6 +251,13 @@ def start_search(
     _check_new(run)
     space = find_space(settings.space)
     check_gpus(settings, address)
+    if settings.storage is not None:
+        if has_password(settings.storage):
+            raise RunError(
+                f"--storage {mask_passwords(settings.storage)}: expected a URL without a password, which the run's "
+                "settings would hold in plain text. Put it into ~/.pgpass or the server's own file of that kind."
+            )
+        check_storage(settings.storage)
     with restored_process_state():
         # Everything is checked before anything is written.
         plan = plan_search(run, settings, space)

@@ -56,7 +56,7 @@ def test_manifest_with_numbers_names_no_classes(tmp_path: Path) -> None:
         ("path,label,split\nblast/0.png,a,holdout\n", "expected split train, validation, test or empty, got 'holdout'"),
         (
             "path,label\nblast/0.png,a\nno1.png,a\nno2.png,b\n",
-            r"2 of 3 files are not there or may not be read, first \['no1.png', 'no2.png'\]",
+            r"expected 3 files, 2 of them are not there or may not be read, first \['no1.png', 'no2.png'\]",
         ),
         ("path,label\nblast/0.png,1\nblast/1.png,2\n", "no image has label 0. Do they count from 1"),
         ("path,label\n" + 2 * "blast/0.png,a\nblast/1.png,b\n", r"occur twice: \['blast/0.png', 'blast/1.png'\]"),
