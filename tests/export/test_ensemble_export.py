@@ -131,6 +131,7 @@ def test_without_a_limit_everything_is_written(trained, tmp_path) -> None:
         "submission.zip",
         "labels.json",
         "ood.npz",
+        "stated_accuracy.json",
         "README.md",
     }
     assert exported.result.parity_difference <= 1e-3
