@@ -14,7 +14,7 @@ import bloodauto
 from bloodauto.data.synthetic.generator import synthesize
 
 SPACE = Path(__file__).resolve().parent / "custom_space.yaml"
-IMAGES_PER_SITE = 300
+IMAGES_PER_SITE = 800
 IMAGES_PER_PATIENT = 20
 
 
@@ -37,9 +37,9 @@ def write_manifest(path: Path) -> None:
 def main() -> None:
     """Runs the example."""
     write_manifest(Path("cells.csv"))
-    result = bloodauto.search("cells.csv", budget="3cpu-min", run_dir="runs/own", space=SPACE, warm_start="none")
-    # Folds are sites here: every image was predicted by a network that was not trained on its site.
-    print(f"balanced accuracy on validation images: {result.ensemble['balanced_accuracy']:.3f}")
+    result = bloodauto.search("cells.csv", budget="6cpu-min", run_dir="runs/own", space=SPACE, warm_start="none")
+    # Folds are sites here: the validation images are of a site that the network was not trained on. Chance is 1/8.
+    print(f"balanced accuracy at the site that was left out: {result.ensemble['balanced_accuracy']:.3f}")
     print(f"report: {bloodauto.write_report('runs/own')}")
 
 

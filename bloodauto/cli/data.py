@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bloodauto.cli.options import Data, ImageSize, Seed, option, with_debug
+from bloodauto.cli.options import Data, ImageSize, Seed, import_workflows, option, with_debug
 from bloodauto.errors import UserError
 from bloodauto.run.printable import printable
 
@@ -218,6 +218,7 @@ def augment(
     ] = AugmentationPart.ONLINE,
 ) -> None:
     """Draw a contact sheet of a recipe's augmentation: each image, then augmented versions of it."""
+    import_workflows()
     import numpy as np
 
     from bloodauto.config.recipe import load_recipe
