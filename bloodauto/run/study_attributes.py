@@ -18,6 +18,7 @@ Outcome = Literal["complete", "pruned", "failed", "out_of_budget"]
 _MAX_MESSAGE_CHARACTERS = 1000
 _INITIAL_PREFIX = "initial: "
 _PERTURBED_PREFIX = "perturbed from trial "
+_PROMOTED_PREFIX = "promoted from trial "
 #: The origin of a trial that the sampler suggested.
 SAMPLED = "sampled"
 
@@ -30,6 +31,11 @@ def initial_origin(name: str) -> str:
 def perturbed_origin(parent: int) -> str:
     """The origin of a trial that is a local perturbation of another."""
     return f"{_PERTURBED_PREFIX}{parent}"
+
+
+def promoted_origin(number: int) -> str:
+    """The origin of a trial that goes on with the weights of another."""
+    return f"{_PROMOTED_PREFIX}{number}"
 
 
 class Timing(Record):
@@ -73,7 +79,8 @@ class TrialAttributes(_Attributes):
     """What the project keeps with a trial.
 
     Attributes:
-        origin: where its parameters come from: ``initial: <name>``, ``perturbed from trial <number>`` or ``sampled``.
+        origin: where its parameters come from: ``initial: <name>``, ``perturbed from trial <number>``, ``sampled``, or
+            ``promoted from trial <number>`` for one that goes on with the weights of a shorter trial.
         recipe_id: hash of its recipe.
         backbone: label of its backbone.
         started: whether it was ever trained.
@@ -128,6 +135,12 @@ class TrialAttributes(_Attributes):
     def is_initial(self) -> bool:
         """Whether the trial is an initial configuration."""
         return self.origin.startswith(_INITIAL_PREFIX)
+
+    @property
+    def promoted_from(self) -> int | None:
+        """The trial whose weights this one goes on with; None for any other origin."""
+        number = self.origin.removeprefix(_PROMOTED_PREFIX)
+        return int(number) if number != self.origin else None
 
     @property
     def parent(self) -> int | None:

@@ -198,3 +198,29 @@ class SimulatedSearch:
     def outcomes(self) -> list[str | None]:
         """The outcome of every trial; None while it is open."""
         return [attributes.outcome for attributes in self.attributes()]
+
+
+def small_budget_search(
+    folder: Path, *, seed: int, budget_device_seconds: float = 1800.0, machine: SimulatedMachine | None = None
+) -> SimulatedSearch:
+    """A search like one of half an hour's device time on two cores: epochs of 12 and 40 s, starts of 1 s on a warm worker.
+
+    Args:
+        folder: Directory of the ledger.
+        seed: Of the search and of its learning curves.
+        budget_device_seconds: The budget.
+        machine: Faults, slow periods and first epochs; starts and ends are those above. None: a quiet machine.
+    """
+    space, machine = tiny_space(), SimulatedMachine() if machine is None else machine
+    return SimulatedSearch(
+        folder,
+        budget_device_seconds=budget_device_seconds,
+        settings=replace(SETTINGS, seed=seed, refit_fraction=0.5, finalization_device_seconds=150.0),
+        curve=generated_curves({"own_cnn_4x16": 12.0, "own_cnn_4x32": 40.0}, seed=seed, noise=0.15),
+        machine=replace(machine, cold_start_seconds=12.0, warm_start_seconds=1.0, finish_seconds=3.0),
+        initial=(
+            ("quick", tiny_recipe(space, 16, 2e-3)),
+            ("another", tiny_recipe(space, 16, 5e-3)),
+            ("large", tiny_recipe(space, 32, 2e-3)),
+        ),
+    )

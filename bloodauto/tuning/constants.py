@@ -41,10 +41,12 @@ class SchedulerConstants(Constants):
     """A suggestion trains at least so many times as long as it takes to start and to evaluate it."""
     min_initial_epochs: Positive = 1.0
     """An initial configuration for which there is not even so much time waits; a larger network is worth nothing before."""
-    initial_fraction: UnitFraction = 0.6
+    initial_fraction: UnitFraction = 0.5
     """Initial configurations may take this fraction of the search's time; the rest is for suggestions."""
     trial_slack: Positive = 1.25
     """A trial may take so many times what was predicted before time ends it, its schedule decayed: epochs vary."""
+    promotion_factor: Annotated[int, Field(ge=2)] = 4
+    """Of so many suggestions that time ended the best one goes on, to so many times their time (ASHA, arXiv:1810.05934)."""
     min_suggestion_fraction: UnitFraction = 0.5
     """A suggestion begins while the search has this part of its time left; the rest is taken from the refits."""
     max_suggestion_draws: Count = 48
@@ -107,6 +109,8 @@ class BudgetConstants(Constants):
     """A forward pass over a full training step; measured, and what a frozen network still costs."""
     default_start_seconds: Positive = 15.0
     """A start before any was measured: TensorFlow's import, the first graph."""
+    default_warm_start_seconds: Positive = 3.0
+    """A start on a worker that has trained before, before any was measured: building the network, the first graph."""
     default_finish_seconds: Positive = 5.0
     """The final evaluation of a training before any evaluation was measured."""
     finish_over_evaluation: Positive = 2.0

@@ -29,6 +29,8 @@ _MIN_SECONDS = 1.0
 #: So much of a trial's time counts as training, however long it took to start.
 _MIN_TRAINED_PART = 0.25
 _TINY = 1e-9
+#: Even when all wanted suggestions were made, more of their length are wanted: one in so many.
+_MIN_WANTED_PART = 4
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ class Planner:
         for_suggestions = max(search_seconds - planned, 0.0)
         trial_seconds = self.trial_seconds(for_suggestions)
         affordable = [recipe for recipe in self._recipes if self.fits(recipe, trial_seconds)]
-        count = int(for_suggestions / trial_seconds) if affordable else 0
+        per_suggestion = trial_seconds * self._seconds_with_promotions
+        count = int(for_suggestions / per_suggestion) if affordable else 0
         if self._settings.max_trials is not None:
             count = min(count, max(self._settings.max_trials - self._study.num_started - len(initial), 0))
         refit_wall_seconds = max(self.seconds_until(limits.refit) - wall_seconds, 0.0)
@@ -151,7 +154,7 @@ class Planner:
             excluded=excluded,
             trial_seconds=trial_seconds,
             num_suggestions=count,
-            suggestions_reason=self._suggestions_reason(affordable),
+            suggestions_reason=self._suggestions_reason(affordable, trial_seconds),
             num_refits=num_refits,
             refit_seconds=refit_seconds,
             refits_reason=f"with them the expected error is least; at most {self._settings.refit_fraction:.0%} of the budget",
@@ -193,7 +196,7 @@ class Planner:
             return None
         return self.costs.overhead_seconds(recipe, cold=False) + self._constants.min_initial_epochs * epoch
 
-    def _suggestions_reason(self, affordable: Sequence[Recipe]) -> str:
+    def _suggestions_reason(self, affordable: Sequence[Recipe], seconds: float) -> str:
         def names(recipes: Sequence[Recipe]) -> str:
             return ", ".join(dict.fromkeys(recipe.backbone.label for recipe in recipes))
 
@@ -201,6 +204,9 @@ class Planner:
             return "no network of the space fits into the time that is left"
         others = [recipe for recipe in self._recipes if recipe not in affordable]
         reason = f"among {names(affordable)}"
+        if any(self.is_short(recipe, seconds) for recipe in affordable):
+            factor = self._constants.promotion_factor
+            reason += f"; the best of {factor} goes on to {factor} times the time"
         if others:
             reason += f"; {names(others)} would not see {self._constants.min_trial_epochs:.0%} of an epoch"
         return reason
@@ -210,17 +216,32 @@ class Planner:
     def trial_seconds(self, search_seconds: float) -> float:
         """Wall seconds that one suggestion may take on a worker, start and final evaluation included.
 
-        They are as many as give ``wanted_trials`` suggestions, but at least so many that training, not starting and evaluating,
-        takes most of them. Once a suggestion was begun its length holds for the others.
+        They are as many as give ``wanted_trials`` suggestions in all, but at least so many that training, not starting and
+        evaluating, takes most of them. They change little while the machine's speed does not.
 
         Args:
             search_seconds: Seconds on a worker that there are for suggestions.
         """
-        constants = self._constants
-        seconds = self._study.suggestion_seconds
-        if seconds is None:
-            seconds = search_seconds / constants.wanted_trials
+        wanted = self._constants.wanted_trials
+        left = max(wanted - self._study.num_suggestions, wanted / _MIN_WANTED_PART)
+        seconds = search_seconds / left / self._seconds_with_promotions
         return max(seconds, self._shortest_trial_seconds(), _MIN_SECONDS)
+
+    @property
+    def _seconds_with_promotions(self) -> float:
+        """Seconds of a suggestion with its part of the promotions, over its own."""
+        factor = self._constants.promotion_factor
+        return 1.0 + (factor - 1) / factor
+
+    def is_short(self, recipe: Recipe, seconds: float) -> bool:
+        """Whether time ends a recipe's training much before its last epoch.
+
+        Args:
+            recipe: A suggestion.
+            seconds: What it is given, start and final evaluation included.
+        """
+        full = self.costs.trial_seconds(recipe)
+        return full is not None and full > self._constants.trial_slack * seconds
 
     def _shortest_trial_seconds(self) -> float:
         """Of the quickest network: the fixed costs, as much again, and the least part of an epoch."""

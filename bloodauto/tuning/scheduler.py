@@ -340,32 +340,46 @@ class Scheduler:
             candidate = self._suggester.begin_initial(initial.name)
             if candidate is not None:
                 return self._assign_trial(candidate, slot, self._initial_seconds(initial, plan))
-        assignment = self._next_suggestion(slot, plan)
+        assignment = self._next_promotion(slot, plan) or self._next_suggestion(slot, plan)
         if assignment is None:
             # The time left only shrinks: until something is learnt, asking again is useless.
             self._nothing_fits_until = self._events
         return assignment
 
+    def _next_promotion(self, slot: str, plan: BudgetPlan) -> Assignment | None:
+        seconds = (self._constants.promotion_factor - 1) * plan.trial_seconds
+        if not self._has_time_for(seconds, plan.limits):
+            return None
+        candidate = self._suggester.promote(
+            lambda recipe: self._planner.is_short(recipe, plan.trial_seconds),
+            lambda trial: self._planner.comparable_objective(trial, plan.trial_seconds),
+        )
+        return None if candidate is None else self._assign_trial(candidate, slot, seconds)
+
     def _next_suggestion(self, slot: str, plan: BudgetPlan) -> Assignment | None:
         seconds = plan.trial_seconds
-        for_refits = self._planner.seconds_until(plan.limits.refit) - seconds
-        if self._study.completed and for_refits < self._planner.shortest_refit_seconds():
-            # What it would leave is too short for anything; the refits are worth more with all of it.
+        if self._has_time_for(seconds, plan.limits):
+            candidate = self._suggester.suggest(
+                lambda recipe: self._planner.fits(recipe, seconds),
+                lambda trial: self._planner.comparable_objective(trial, seconds),
+            )
+        elif self._study.completed or self._open_trainings:
             return None
-        if self._planner.seconds_until(plan.limits.search) < self._constants.min_suggestion_fraction * seconds:
-            if self._study.completed or self._open_trainings:
-                return None
+        else:
             # Nothing can be exported yet: the refits' part is used, too.
             seconds = max(self._planner.seconds_until(plan.limits.refit), 0.0)
             if seconds <= self._costs.start_seconds():
                 return None
             candidate = self._suggester.suggest(lambda _: True)
-        else:
-            candidate = self._suggester.suggest(
-                lambda recipe: self._planner.fits(recipe, seconds),
-                lambda trial: self._planner.comparable_objective(trial, seconds),
-            )
         return None if candidate is None else self._assign_trial(candidate, slot, seconds)
+
+    def _has_time_for(self, seconds: float, limits: BudgetLimits) -> bool:
+        """Whether the search has time for a trial of so many wall seconds, and enough is left to refit the incumbent."""
+        left_after = self._planner.seconds_until(limits.refit) - seconds
+        if self._study.completed and left_after < self._planner.shortest_refit_seconds():
+            # What it would leave is too short for anything; the refits are worth more with all of it.
+            return False
+        return self._planner.seconds_until(limits.search) >= self._constants.min_suggestion_fraction * seconds
 
     def _initial_seconds(self, initial: PlannedInitial, plan: BudgetPlan) -> float:
         """Wall seconds that an initial configuration may take: as planned, with some slack."""
@@ -373,8 +387,9 @@ class Scheduler:
             return self._constants.trial_slack * initial.seconds
         left = self._planner.seconds_until(plan.limits.search)
         if not self._study.completed and left <= self._costs.start_seconds():
-            left = self._planner.seconds_until(plan.limits.refit)
-        return left if initial.seconds is None else min(max(initial.seconds, 0.0), left)
+            return self._planner.seconds_until(plan.limits.refit)
+        # While nothing is timed, half is kept for the others.
+        return self._constants.initial_fraction * left if initial.seconds is None else min(initial.seconds, left)
 
     def _resume(self, candidate: CandidateTrial, slot: str) -> Assignment | None:
         """Goes on with a trial that an earlier session left; records its end where there is no time for it."""
@@ -405,6 +420,7 @@ class Scheduler:
             seed=self._settings.seed,
             fold=0,
             limits=TimeLimits(training_seconds=training_seconds, hard_deadline=self._deadline(limits.refit)),
+            weights_from_trial=candidate.promoted_from,
         )
         self._open(assignment, candidate, planned_seconds=seconds)
         return assignment

@@ -107,12 +107,14 @@ class CandidateTrial:
         recipe: What it trains.
         epochs_done: Epochs that it has from an earlier session.
         is_initial: Whether it is an initial configuration.
+        promoted_from: The trial whose weights it goes on with; None: it starts anew.
     """
 
     number: int
     recipe: Recipe
     epochs_done: int
     is_initial: bool
+    promoted_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class StudyRecord:
         incumbent: The best of them; None before the first.
         num_trials: All trials.
         num_started: Trials that were ever trained.
-        suggestion_seconds: Wall seconds that the last suggestion was given; None before the first.
+        num_suggestions: Those that are neither initial configurations nor go on with another trial's weights.
 
     Raises:
         RunError: The attributes of a trial are not those of this version.
@@ -174,7 +176,7 @@ class StudyRecord:
         self._timings: dict[int, tuple[Recipe, Timing]] = {}
         trials = study.get_trials(deepcopy=False)
         self.num_trials = len(trials)
-        self.suggestion_seconds: float | None = None
+        self.num_suggestions = 0
         for trial in trials:
             self._load(trial)
         self.num_started = sum(attributes.started for attributes in self._attributes.values())
@@ -207,12 +209,12 @@ class StudyRecord:
             objective, *secondary = trial.values
             recipe = recipe_from_parameters(self._space, trial.params)
             device_seconds = 0.0 if attributes.device_seconds is None else attributes.device_seconds
-            self._add_completed(CompletedTrial(trial.number, recipe, objective, tuple(secondary), device_seconds))
+            seconds = self._seconds_with_parent(trial.number, device_seconds)
+            self._add_completed(CompletedTrial(trial.number, recipe, objective, tuple(secondary), seconds))
         curve = dict(attributes.curve) if self.is_multi_objective else dict(trial.intermediate_values)
         if curve:
             self._curves[trial.number] = curve
-        if not attributes.is_initial and attributes.given_seconds is not None:
-            self.suggestion_seconds = attributes.given_seconds
+        self.num_suggestions += attributes.started and self.is_suggestion(trial.number)
         if attributes.curve or attributes.timing is not None:
             self._recipes[trial.number] = recipe_from_parameters(self._space, trial.params)
         if attributes.timing is not None:
@@ -299,6 +301,26 @@ class StudyRecord:
         """
         return self._attributes[number].is_initial
 
+    def promoted(self) -> set[int]:
+        """Numbers of the trials that others go on with."""
+        numbers = (attributes.promoted_from for attributes in self._attributes.values())
+        return {number for number in numbers if number is not None}
+
+    def is_suggestion(self, number: int) -> bool:
+        """Whether a trial is neither an initial configuration nor one that goes on with another's weights.
+
+        Args:
+            number: The trial's number.
+        """
+        attributes = self._attributes[number]
+        return not attributes.is_initial and attributes.promoted_from is None
+
+    def _seconds_with_parent(self, number: int, device_seconds: float) -> float:
+        """Device-seconds of a trial, with those of the trial whose weights it went on with."""
+        parent = self._attributes[number].promoted_from
+        before = None if parent is None else self._attributes[parent].device_seconds
+        return device_seconds + (0.0 if before is None else before)
+
     def was_tried(self, recipe: Recipe) -> bool:
         """Whether a trial had this recipe.
 
@@ -309,7 +331,7 @@ class StudyRecord:
 
     # -- new and open trials -------------------------------------------------------------------------------------------
 
-    def enqueue(self, parameters: Mapping[str, Scalar], origin: str) -> None:
+    def enqueue(self, parameters: Mapping[str, Scalar], origin: str, *, repeat: bool = False) -> None:
         """Lets the next new trial have these parameters.
 
         A trial that a kill left in the queue is not put there again.
@@ -317,9 +339,10 @@ class StudyRecord:
         Args:
             parameters: A value for each domain that is reached.
             origin: Where they come from, see ``TrialAttributes``.
+            repeat: Whether another trial may have had the same parameters.
         """
         attributes = TrialAttributes(origin=origin).as_user_attrs()
-        self._study.enqueue_trial(dict(parameters), user_attrs=attributes, skip_if_exists=True)
+        self._study.enqueue_trial(dict(parameters), user_attrs=attributes, skip_if_exists=not repeat)
 
     def ask(self, sampler: optuna.samplers.BaseSampler) -> CandidateTrial | None:
         """Creates a trial: the first of the queue, or a suggestion.
@@ -369,7 +392,8 @@ class StudyRecord:
         self._write(trial.number, TrialAttributes(recipe_id=recipe.id, backbone=recipe.backbone.label))
         self._recipes[trial.number] = recipe
         self._tried_recipe_ids.add(recipe.id)
-        return CandidateTrial(trial.number, recipe, epochs_done, self.is_initial(trial.number))
+        attributes = self._attributes[trial.number]
+        return CandidateTrial(trial.number, recipe, epochs_done, attributes.is_initial, attributes.promoted_from)
 
     def _write(self, number: int, attributes: TrialAttributes) -> None:
         """Writes the attributes that are set, to the storage and to memory."""
@@ -387,8 +411,7 @@ class StudyRecord:
         if not self._attributes[number].started:
             self._write(number, TrialAttributes(started=True, given_seconds=given_seconds))
             self.num_started += 1
-            if not self.is_initial(number):
-                self.suggestion_seconds = given_seconds
+            self.num_suggestions += self.is_suggestion(number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Records the primary objective after an epoch.
@@ -454,7 +477,8 @@ class StudyRecord:
             assert values is not None
             self._study.tell(number, values)
             recipe = self.recipe(number)
-            self._add_completed(CompletedTrial(number, recipe, values[0], end.secondary, device_seconds))
+            seconds = self._seconds_with_parent(number, device_seconds)
+            self._add_completed(CompletedTrial(number, recipe, values[0], end.secondary, seconds))
         elif outcome == "failed" or end.epochs_done == 0:
             # Without any epoch there is nothing that a sampler could use.
             self._study.tell(number, state=TrialState.FAIL)

@@ -20,7 +20,7 @@ from bloodauto.config.space import (
 from bloodauto.config.space.grammar import Scalar
 from bloodauto.errors import RecipeError
 from bloodauto.models.backbones import check_recipe
-from bloodauto.run.study_attributes import SAMPLED, initial_origin, perturbed_origin
+from bloodauto.run.study_attributes import SAMPLED, initial_origin, perturbed_origin, promoted_origin
 from bloodauto.tuning.constants import SCHEDULER_CONSTANTS, SchedulerConstants
 from bloodauto.tuning.refits import CompletedTrial
 from bloodauto.tuning.settings import PriorTrial
@@ -109,9 +109,34 @@ class Suggester:
         _, recipe = self._initial.pop(index)
         return self._begin(parameters_of(self._space, recipe), initial_origin(name))
 
-    def _begin(self, parameters: Mapping[str, Scalar], origin: str) -> CandidateTrial | None:
-        self._study.enqueue(parameters, origin)
+    def _begin(self, parameters: Mapping[str, Scalar], origin: str, *, repeat: bool = False) -> CandidateTrial | None:
+        self._study.enqueue(parameters, origin, repeat=repeat)
         return self._study.ask(self._sampler(self._study.num_trials))
+
+    # -- promotion -----------------------------------------------------------------------------------------------------
+
+    def promote(self, is_short: Fits, value: Value = last_objective) -> CandidateTrial | None:
+        """Lets one of the best suggestions go on with its weights.
+
+        The rule is that of asynchronous successive halving (ASHA, arXiv:1810.05934), with two rungs.
+
+        Args:
+            is_short: Of which recipes a suggestion is ended by time.
+            value: By which suggestions are compared.
+
+        Returns:
+            A new trial with the same recipe; None when none of the best 1 / ``promotion_factor`` of the suggestions so far is
+            left.
+        """
+        promoted = self._study.promoted()
+        suggestions = [trial for trial in self._study.completed if self._study.is_suggestion(trial.number)]
+        best = sorted(suggestions, key=lambda trial: -value(trial))[
+            : len(suggestions) // self._constants.promotion_factor
+        ]
+        for trial in best:
+            if trial.number not in promoted and is_short(trial.recipe):
+                return self._begin(self._study.parameters(trial.number), promoted_origin(trial.number), repeat=True)
+        return None
 
     # -- suggestions ---------------------------------------------------------------------------------------------------
 

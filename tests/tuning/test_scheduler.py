@@ -14,7 +14,14 @@ from optuna.trial import TrialState
 from bloodauto.config.space import parameters_of
 from bloodauto.run.artifacts import LedgerFile
 from bloodauto.run.study_attributes import StudyAttributes
-from bloodauto.testing.simulated_search import SETTINGS, SimulatedSearch, generated_curves, tiny_recipe, tiny_space
+from bloodauto.testing.simulated_search import (
+    SETTINGS,
+    SimulatedSearch,
+    generated_curves,
+    small_budget_search,
+    tiny_recipe,
+    tiny_space,
+)
 from bloodauto.tuning.constants import BUDGET_CONSTANTS, SCHEDULER_CONSTANTS
 from bloodauto.tuning.executors.simulated import Fault, SimulatedMachine, SimulatedSession
 from bloodauto.tuning.messages import Completed
@@ -177,7 +184,8 @@ def test_initial_configurations_come_first_and_in_order(folder: Path) -> None:
     assert [trial.recipe_id for trial in trials[:3]] == [recipe.id for recipe in recipes]
     assert {trial.backbone for trial in trials} == {"own_cnn_4x16", "own_cnn_4x32"}
     assert [trial.origin for trial in trials[:3]] == ["initial: paper 0", "initial: paper 1", "initial: paper 2"]
-    assert {trial.origin for trial in trials[3:] if trial.parent is None} == {"sampled"}
+    suggestions = [trial for trial in trials[3:] if trial.parent is None and trial.promoted_from is None]
+    assert {trial.origin for trial in suggestions} == {"sampled"}
 
 
 def test_local_perturbations_make_up_their_fraction(folder: Path) -> None:
@@ -185,7 +193,8 @@ def test_local_perturbations_make_up_their_fraction(folder: Path) -> None:
     search.session()
     trials, attributes = search.study.get_trials(deepcopy=False), search.attributes()
     perturbed = [trial for trial in trials if attributes[trial.number].parent is not None]
-    assert 0.35 < len(perturbed) / (len(trials) - 1) < 0.65
+    suggestions = [entry for entry in attributes if not entry.is_initial and entry.promoted_from is None]
+    assert 0.35 < len(perturbed) / len(suggestions) < 0.65
     changed_fractions = []
     for trial in perturbed:
         number = attributes[trial.number].parent
@@ -204,7 +213,7 @@ def test_the_local_perturbation_fraction_may_be_zero(folder: Path) -> None:
     constants = SCHEDULER_CONSTANTS.replace(local_perturbation_fraction=0.0)
     search = SimulatedSearch(folder, initial=(("paper", tiny_recipe(tiny_space())),), constants=constants)
     search.session()
-    assert {trial.origin for trial in search.attributes()[1:]} == {"sampled"}
+    assert {trial.origin for trial in search.attributes()[1:] if trial.promoted_from is None} == {"sampled"}
 
 
 def test_every_way_a_trial_can_end(folder: Path) -> None:
@@ -421,3 +430,25 @@ def test_a_resume_without_time_for_a_training_starts_no_worker(folder: Path) -> 
     assert not scheduler.is_budget_exhausted, "before any trial has completed there is nothing to export"
     search.session()
     assert search.make_scheduler(search.open_account().ledger).is_budget_exhausted
+
+
+def test_the_best_short_suggestions_go_on_with_their_weights(folder: Path) -> None:
+    search = small_budget_search(folder, seed=0)
+    session = search.session()
+    attributes = search.attributes()
+    promoted = {
+        number: entry.promoted_from for number, entry in enumerate(attributes) if entry.promoted_from is not None
+    }
+    assert promoted
+    assert len(set(promoted.values())) == len(promoted), "each goes on once"
+    suggestions = [entry for entry in attributes if not entry.is_initial and entry.promoted_from is None]
+    assert len(promoted) <= len(suggestions) / SCHEDULER_CONSTANTS.promotion_factor
+    trainings = {training.assignment.name: training for training in session.trainings}
+    for number, parent in promoted.items():
+        assert parent is not None
+        assert trainings[f"{number:05d}"].assignment.weights_from_trial == parent
+        assert attributes[number].recipe_id == attributes[parent].recipe_id
+        before, after = (search.study.trials[trial].value for trial in (parent, number))
+        assert before is not None
+        assert after is not None
+        assert after > before

@@ -11,11 +11,12 @@ from typing import Self
 from bloodauto.config.recipe import Recipe
 from bloodauto.run.study_attributes import Timing
 from bloodauto.tuning.budget.cost_estimate import CostKey, cost_key, estimate_seconds, step_cost_fraction
-from bloodauto.tuning.budget.robust_costs import present_seconds, recent_quantile
+from bloodauto.tuning.budget.robust_costs import present_seconds, recent_quantile, weighted_quantile
 from bloodauto.tuning.constants import BUDGET_CONSTANTS, BudgetConstants
 
 #: So much of a first epoch counts as training, however long its graph took to trace.
 _MIN_TRAINING_PART = 0.2
+_MIN_STEP_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,12 @@ class CostModel:
         Args:
             cold: Whether the worker's process has to start, too.
         """
-        first, second = (self._cold_starts, self._warm_starts) if cold else (self._warm_starts, self._cold_starts)
-        observed = first if first else second
-        return self._recent(observed) if observed else self._constants.default_start_seconds
+        if cold:
+            observed = self._cold_starts if self._cold_starts else self._warm_starts
+            return self._recent(observed) if observed else self._constants.default_start_seconds
+        if self._warm_starts:
+            return self._recent(self._warm_starts)
+        return min(self._constants.default_warm_start_seconds, self.start_seconds(cold=True))
 
     def first_epoch_extra_seconds(self) -> float:
         """Predicted seconds that the first epoch of a training takes besides its steps."""
@@ -328,12 +332,18 @@ class CostModel:
             **self._measured,
             **{epoch.key: self._epoch_seconds[epoch.key] for epoch in self._epochs if not epoch.first},
         }
-        extras = [
-            max(epoch.seconds - epoch.work * known[epoch.key], 0.0)
-            for epoch in self._epochs
-            if epoch.first and epoch.key in known
+        firsts = [epoch for epoch in self._epochs if epoch.first and epoch.key in known]
+        if not firsts:
+            return 0.0
+        steps = [epoch.work * known[epoch.key] for epoch in firsts]
+        extras = [max(epoch.seconds - seconds, 0.0) for epoch, seconds in zip(firsts, steps, strict=True)]
+        # How long an epoch's steps take varies in proportion to them: short ones tell more of what comes on top.
+        half_life, count = self._constants.start_half_life, len(firsts)
+        weights = [
+            0.5 ** ((count - 1 - index) / half_life) / max(seconds, _MIN_STEP_SECONDS) ** 2
+            for index, seconds in enumerate(steps)
         ]
-        return recent_quantile(extras, half_life=self._constants.start_half_life) if extras else 0.0
+        return weighted_quantile(extras, weights)
 
     def _predict_from_measurements(self) -> None:
         """Networks of which some steps were measured, by how the others' epochs compare with their measured steps."""

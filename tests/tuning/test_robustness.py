@@ -1,0 +1,73 @@
+"""Laws of a small search on a machine that is noisy, busy, slower, or loses a worker: over many seeds, on simulated time."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import tempfile
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from bloodauto.testing.simulated_search import SimulatedSearch, small_budget_search
+from bloodauto.tuning.executors.simulated import Fault, SimulatedMachine, SlowPeriod
+
+SEEDS = range(5)
+BUDGET = 1800.0
+WORKERS = 2
+#: Machines, and the device-seconds of a quiet machine that the same budget buys there.
+MACHINES: dict[str, tuple[SimulatedMachine, float]] = {
+    "a neighbour for three minutes": (SimulatedMachine(slow_periods=(SlowPeriod(300.0, 480.0, 2.0),)), BUDGET - 180.0),
+    "a neighbour at the start": (SimulatedMachine(slow_periods=(SlowPeriod(0.0, 180.0, 2.0),)), BUDGET - 180.0),
+    "half the speed": (SimulatedMachine(slow_periods=(SlowPeriod(0.0, 1e6, 2.0),)), BUDGET / 2),
+    "ever slower": (
+        SimulatedMachine(slow_periods=tuple(SlowPeriod(90.0 * i, 90.0 * (i + 1), 1 + 0.1 * i) for i in range(10))),
+        BUDGET * statistics.fmean(1 / (1 + 0.1 * i) for i in range(10)),
+    ),
+    "slow first epochs": (SimulatedMachine(first_epoch_extra_seconds=6.0), BUDGET),
+    "a worker that dies": (SimulatedMachine(faults=(Fault("00004", 1, "dies"),)), BUDGET - 30.0),
+}
+#: The least number of recipes that are judged in a search of half an hour's device time.
+MIN_EVALUATED = {"half the speed": 12, "ever slower": 15, "slow first epochs": 16}
+
+
+@functools.cache
+def quiet_objective(seed: int, budget: float) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return best_objective(small_budget_search(Path(folder), seed=seed, budget_device_seconds=budget))
+
+
+def best_objective(search: SimulatedSearch) -> float:
+    """Of everything that may become a member: trials and refits."""
+    session = search.session()
+    return max(getattr(training.end, "objective", 0.0) for training in session.trainings)
+
+
+def check_laws(search: SimulatedSearch, *, min_evaluated: int) -> None:
+    trials, attributes = search.study.get_trials(deepcopy=False), search.attributes()
+    assert search.ledger.spent_device_seconds <= search.budget_device_seconds
+    tried = {entry.origin for entry in attributes if entry.outcome in ("complete", "pruned")}
+    assert {f"initial: {name}" for name, _ in search.initial} <= tried, "no initial configuration is lost"
+    for trial, entry in zip(trials, attributes, strict=True):
+        assert entry.started, "what was never begun is not in the study"
+        assert trial.intermediate_values, "nothing is begun that is not judged"
+        assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    assert sum(entry.promoted_from is None for entry in attributes) >= min_evaluated
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("disturbance", MACHINES)
+def test_a_disturbance_costs_at_most_a_point_beside_the_quiet_run_of_the_same_work(
+    disturbance: str, memory_folder: Path
+) -> None:
+    machine, quiet_budget = MACHINES[disturbance]
+    losses = []
+    for seed in SEEDS:
+        folder = Path(tempfile.mkdtemp(dir=memory_folder))
+        search = small_budget_search(folder, seed=seed, budget_device_seconds=BUDGET, machine=machine)
+        objective = best_objective(search)
+        check_laws(search, min_evaluated=MIN_EVALUATED.get(disturbance, 18))
+        losses.append(quiet_objective(seed, quiet_budget) - objective)
+    assert statistics.fmean(losses) <= 0.01, losses
