@@ -33,7 +33,7 @@ class Constants(Record):
 class SchedulerConstants(Constants):
     """What decides about suggestions, pruning, refits and restarts."""
 
-    wanted_trials: Count = 40
+    target_trials: Count = 40
     """Suggestions are made so short that there is time for so many; many short ones find more (i-Epoch, arXiv:2404.04111)."""
     min_trial_epochs: Positive = 0.25
     """A suggestion sees at least this part of an epoch: what has seen less cannot be told from others."""

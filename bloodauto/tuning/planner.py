@@ -30,7 +30,7 @@ _MIN_SECONDS = 1.0
 _MIN_TRAINED_PART = 0.25
 _TINY = 1e-9
 #: Even when all wanted suggestions were made, more of their length are wanted: one in so many.
-_MIN_WANTED_PART = 4
+_MIN_TARGET_PART = 4
 
 
 @dataclass(frozen=True)
@@ -216,14 +216,14 @@ class Planner:
     def trial_seconds(self, search_seconds: float) -> float:
         """Wall seconds that one suggestion may take on a worker, start and final evaluation included.
 
-        They are as many as give ``wanted_trials`` suggestions in all, but at least so many that training, not starting and
+        They are as many as give ``target_trials`` suggestions in all, but at least so many that training, not starting and
         evaluating, takes most of them. They change little while the machine's speed does not.
 
         Args:
             search_seconds: Seconds on a worker that there are for suggestions.
         """
-        wanted = self._constants.wanted_trials
-        left = max(wanted - self._study.num_suggestions, wanted / _MIN_WANTED_PART)
+        target = self._constants.target_trials
+        left = max(target - self._study.num_suggestions, target / _MIN_TARGET_PART)
         seconds = search_seconds / left / self._seconds_with_promotions
         return max(seconds, self._shortest_trial_seconds(), _MIN_SECONDS)
 
