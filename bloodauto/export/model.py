@@ -16,6 +16,7 @@ from bloodauto.data.load import expand_home
 from bloodauto.errors import DataError, RunError, UserError
 from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.selective import is_confident
+from bloodauto.export.model_file import check_model_file
 from bloodauto.export.ood import ood_score
 from bloodauto.run.artifacts import AbstentionRule, OodDetector
 from bloodauto.run.directory import ExportDirectory
@@ -151,7 +152,8 @@ class Model:
 def load_model(path: str | Path) -> Model:
     """Loads an exported model.
 
-    Loading is safe: Keras reads in its safe mode, which runs no code from the file, and nothing is unpickled.
+    Loading is safe: before Keras builds anything in its safe mode, the file is checked to hold layers of an allowed list alone
+    and weights that refer to no other file. Nothing is unpickled.
 
     Args:
         path: the folder of an export, or a ``.keras`` file in it.
@@ -175,6 +177,7 @@ def load_model(path: str | Path) -> Model:
         )
     if file.suffix != ".keras":
         raise UserError(f"{file}: expected a file ending in .keras, as bloodauto export-best writes it.")
+    check_model_file(file)
     try:
         network = keras.saving.load_model(file, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:

@@ -33,7 +33,7 @@ def check_weights_file(path: Path) -> Path:
                 f"{path}: expected a file of weights (HDF5), got a Git LFS pointer to it. Fetch the file itself: git lfs pull."
             )
         with h5py.File(path, "r") as file:
-            reference = _outside_reference(file)
+            reference = outside_reference(file)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise WeightsError(
             f"{path}: expected a whole file of weights (HDF5), could not open it "
@@ -47,8 +47,15 @@ def check_weights_file(path: Path) -> Path:
     return path
 
 
-def _outside_reference(group: h5py.Group) -> str | None:
-    """The name of the first link or data set whose content lies in another file; None: there is none."""
+def outside_reference(group: h5py.Group) -> str | None:
+    """The name of the first link or data set in an HDF5 group whose content may lie in another file.
+
+    Args:
+        group: Searched with all groups in it.
+
+    Returns:
+        None: there is none.
+    """
     for name in group:
         where = f"{group.name.rstrip('/')}/{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -58,7 +65,7 @@ def _outside_reference(group: h5py.Group) -> str | None:
             return where
         # Hard links can form circles; Keras' weights nest a few levels deep.
         if isinstance(value, h5py.Group) and where.count("/") < 64:
-            reference = _outside_reference(value)
+            reference = outside_reference(value)
             if reference is not None:
                 return reference
     return None

@@ -162,11 +162,11 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"ending in \.keras"):
         load_model(tmp_path / "model.h5")
     (tmp_path / "text.keras").write_text("no model")
-    with pytest.raises(UserError, match=r"text\.keras: expected a Keras model, could not read it"):
+    with pytest.raises(UserError, match=r"text\.keras: expected a Keras model, got a damaged file"):
         load_model(tmp_path / "text.keras")
     with zipfile.ZipFile(tmp_path / "zip.keras", "w") as archive:
         archive.writestr("hello", "world")
-    with pytest.raises(UserError, match="expected a Keras model, could not read it"):
+    with pytest.raises(UserError, match="expected a Keras model that holds"):
         load_model(tmp_path / "zip.keras")
 
 

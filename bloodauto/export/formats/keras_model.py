@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from bloodauto.export.model_file import drop_newer_arguments
 from bloodauto.export.parity import ParitySample, check_probabilities
 from bloodauto.run.artifacts import Labels
 from bloodauto.run.directory import KERAS_MODEL_FILE
@@ -23,6 +24,7 @@ class KerasExporter:
         assert path.suffix == ".keras", f"expected a path ending in .keras, got {path}"
         with atomic_path(path) as temporary:
             model.save(temporary, include_optimizer=False)
+            drop_newer_arguments(temporary)
 
     def check(self, path: Path, labels: Labels, sample: ParitySample) -> float:
         """Loads the file in Keras' safe mode and compares its probabilities with those of the search."""
@@ -39,6 +41,5 @@ class KerasExporter:
             f'images = np.zeros((1, {labels.input.height_px}, {labels.input.width_px}, 3), dtype="uint8")  # your images\n'
             "print(model.predict(images))\n"
             "```\n"
-            f"`{self.file_name}` needs Keras with TensorFlow, nothing of the project that wrote it; Keras must be at least "
-            "the version named above."
+            f"`{self.file_name}` needs Keras 3.12 or later with TensorFlow, nothing of the project that wrote it."
         )
