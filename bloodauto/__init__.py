@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bloodauto.config.space import SearchSpace, load_space
     from bloodauto.export.model import Model, Predictions, load_model
     from bloodauto.report.html import write_report
+    from bloodauto.workflows.adapt import Adapted, adapt
     from bloodauto.workflows.compare import ComparisonResult, ablate, reproduce
     from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining
     from bloodauto.workflows.comparison.settings import ComparisonSettings
@@ -69,7 +70,9 @@ _TENSORFLOW_MODULES = {
     "ScaledTraining": "bloodauto.workflows.comparison.scaled_recipes",
     "SearchResult": "bloodauto.workflows.search",
     "TrainResult": "bloodauto.workflows.train",
+    "Adapted": "bloodauto.workflows.adapt",
     "ablate": "bloodauto.workflows.compare",
+    "adapt": "bloodauto.workflows.adapt",
     "evaluate": "bloodauto.workflows.evaluate",
     "export_best": "bloodauto.workflows.export",
     "export_distilled": "bloodauto.workflows.export",
@@ -83,6 +86,7 @@ _TENSORFLOW_MODULES = {
 }
 
 __all__ = [
+    "Adapted",
     "BloodautoError",
     "BudgetError",
     "ComparisonResult",
@@ -107,6 +111,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "ablate",
+    "adapt",
     "evaluate",
     "export_best",
     "export_distilled",

@@ -392,6 +392,7 @@ def api_page() -> str:
 
 #: What a package's box says; few words.
 _PACKAGE_LABELS = {
+    "adaptation": "an export for one site",
     "cli": "commands and options",
     "config": "recipes, search spaces, settings",
     "data": "load, clean, split",
@@ -406,7 +407,7 @@ _PACKAGE_LABELS = {
     "training": "train one recipe",
     "transforms": "image operations, batches",
     "tuning": "scheduler, budget, Ray executor",
-    "workflows": "search, train, compare, export, evaluate",
+    "workflows": "search, train, compare, export, evaluate, adapt",
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands for another site: ``evaluate``."""
+"""The commands for another site: ``evaluate`` and ``adapt``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bloodauto.cli.options import AsJson, import_workflows, make_console, option
+from bloodauto.cli.options import AsJson, Output, Seed, import_workflows, make_console, option
 
 if TYPE_CHECKING:
     from bloodauto.data.class_mapping import ClassMapping
@@ -53,6 +53,75 @@ def evaluate(
     typer.echo(output)
     if as_json:
         typer.echo(json.dumps(evaluation.model_dump(mode="json"), ensure_ascii=False))
+
+
+def adapt(
+    model: ModelArgument,
+    labelled: Annotated[
+        Path,
+        option(
+            "--labelled",
+            "At least 8 labelled cells of the site: a folder of class folders, a .csv manifest or an .npz file.",
+            example="--labelled forty/",
+        ),
+    ],
+    output: Output,
+    run: Annotated[
+        Path | None,
+        option(
+            "--run",
+            "Run of the search that wrote the export.",
+            default="the directory around the export's folder",
+            example="--run runs/first",
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        option(
+            "--source",
+            "The images that the model was trained with, where there is no run.",
+            default="those of the run",
+            example="--source cells.npz",
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None,
+        option("--unlabelled", "More images of the site.", default="none", example="--unlabelled new_site/"),
+    ] = None,
+    class_map: ClassMap = None,
+    budget: Annotated[
+        str,
+        option(
+            "--budget",
+            "What the adaptation may spend.",
+            unit="device time such as cpu-min, or wall-clock time such as min",
+            example="--budget 10cpu-min",
+        ),
+    ] = "10cpu-min",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Adapt an exported model to a site with a few labelled cells of it."""
+    import_workflows()
+    from bloodauto.workflows.adapt import adapt as run_adaptation
+
+    adapted = run_adaptation(
+        model,
+        labelled,
+        output,
+        run=run,
+        source=source,
+        unlabelled=unlabelled,
+        class_map=class_map,
+        budget=budget,
+        confirm=confirm_classes,
+        seed=seed,
+    )
+    make_console(stderr=True).print(adapted.adaptation.summary(), highlight=False)
+    for file in adapted.files:
+        typer.echo(file)
+    if as_json:
+        typer.echo(json.dumps(adapted.adaptation.model_dump(mode="json"), ensure_ascii=False))
 
 
 def confirm_classes(mapping: ClassMapping) -> bool:

@@ -12,6 +12,7 @@ from keras import ops
 
 from bloodauto.config.recipe import TransformName
 from bloodauto.evaluation.calibration import PROBABILITY_FLOOR
+from bloodauto.types import Images
 
 _ROTATION_DEGREES = 10.0
 _BRIGHTNESS = 0.1
@@ -38,6 +39,26 @@ def _rotation(degrees: float) -> Callable[[Tensor], Tensor]:
         return _to_grey_levels(rotated)
 
     return transform
+
+
+def zoom(images: Tensor, factor: float) -> Tensor:
+    """Enlarges images about their centre; the frame keeps its size.
+
+    Args:
+        images: float32 (n, height, width, 3), integers in 0-255.
+        factor: above 0; below 1 images become smaller and the border is filled by reflection.
+
+    Returns:
+        float32 of the same shape, integers in 0-255.
+    """
+    height, width = images.shape[1:3]
+    x, y, scale = (width - 1) / 2, (height - 1) / 2, 1 / factor
+    matrix = [scale, 0.0, x - scale * x, 0.0, scale, y - scale * y, 0.0, 0.0]
+    return _to_grey_levels(
+        ops.image.affine_transform(
+            images, np.array(matrix, dtype=np.float32), interpolation="bilinear", fill_mode="reflect"
+        )
+    )
 
 
 def _brightness(factor: float) -> Callable[[Tensor], Tensor]:
@@ -80,6 +101,19 @@ def tta_batch(images: Tensor, names: Sequence[TransformName]) -> Tensor:
     # On a CPU TensorFlow moves floats faster than bytes, and warns about bytes.
     values = ops.cast(images, "float32")
     return ops.cast(ops.concatenate([TTA_OPERATIONS[name](values) for name in names], axis=0), "uint8")
+
+
+def tta_images(images: Images, names: Sequence[TransformName]) -> Images:
+    """Transforms images outside a graph.
+
+    Args:
+        images: uint8, shape (n, height, width, 3).
+        names: The transforms.
+
+    Returns:
+        uint8, shape (transforms x n, height, width, 3), one transform after the other.
+    """
+    return np.asarray(ops.convert_to_numpy(tta_batch(ops.convert_to_tensor(images), names)))
 
 
 def with_tta(network: keras.Model, weights: Mapping[TransformName, float]) -> keras.Model:

@@ -70,6 +70,12 @@ def ood_score(
 def _with_features(model: keras.Model) -> ood.OodModel:
     """The model with what each member's last layer gets, in the order of the members."""
     images = keras.Input(model.input_shape[1:], dtype="uint8")
-    members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    members = ensemble_members(model)
     before_last = [keras.Model(member.inputs[0], member.get_layer("logits").input) for member in members]
     return ood.OodModel(model, keras.Model(images, [network(images, training=False) for network in before_last]))
+
+
+def ensemble_members(model: keras.Model) -> list[keras.Model]:
+    """The networks inside an exported model, in their order: nested models with a layer ``logits``."""
+    nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return [member for member in nested if any(layer.name == "logits" for layer in member.layers)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bloodauto.errors import RecipeError, RunError
 from bloodauto.run.artifacts import (
+    Adaptation,
     BudgetPlanFile,
     CleaningReport,
     ComparisonRecord,
@@ -63,6 +64,11 @@ class ExportDirectory:
     def stated_accuracy(self) -> ArtifactFile[StatedAccuracy]:
         """The accuracy that the model card states, if it states any."""
         return ArtifactFile(self.root / StatedAccuracy.FILE, StatedAccuracy)
+
+    @property
+    def adaptation(self) -> ArtifactFile[Adaptation]:
+        """How the model was adapted to a site, if it was."""
+        return ArtifactFile(self.root / Adaptation.FILE, Adaptation)
 
     @property
     def distilled(self) -> ArtifactFile[DistillationResult]:

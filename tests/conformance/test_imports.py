@@ -38,9 +38,10 @@ ALLOWED = {
     "ensemble": _LEARNING,
     "tuning": _LEARNING,
     "export": _CHOOSING,
+    "adaptation": _CHOOSING | {"export"},
     "report": _BASE,
-    "workflows": _CHOOSING | {"export", "report"},
-    "cli": _CHOOSING | {"export", "report", "workflows"},
+    "workflows": _CHOOSING | {"export", "adaptation", "report"},
+    "cli": _CHOOSING | {"export", "adaptation", "report", "workflows"},
     "testing": _CHOOSING | {"export", "report"},
 }
 
@@ -57,7 +58,16 @@ AT_MODULE_LEVEL_IN = {
     "plotly": ("report/figures/",),
     "optuna": ("tuning/", "run/", "report/", "testing/"),
     "tensorflow": ("models/", "training/", "evaluation/", "ensemble/", "export/", "transforms/"),
-    "keras": ("models/", "training/", "evaluation/", "ensemble/", "export/", "transforms/", "testing/"),
+    "keras": (
+        "models/",
+        "training/",
+        "evaluation/",
+        "ensemble/",
+        "export/",
+        "adaptation/",
+        "transforms/",
+        "testing/",
+    ),
     "keras_cv": (),
 }
 

@@ -50,7 +50,15 @@ from bloodauto.run.artifacts.evaluation import (
 from bloodauto.run.artifacts.export import Labels, ModelInput
 from bloodauto.run.artifacts.ledger import LedgerCharge, LedgerFile, LedgerHeartbeat
 from bloodauto.run.artifacts.plan import BudgetPlanFile, BudgetPlanRow
-from bloodauto.run.artifacts.site import ClassRecall, Measured, SiteEvaluation, StatedAccuracy, UnknownClass
+from bloodauto.run.artifacts.site import (
+    Adaptation,
+    ClassRecall,
+    Difference,
+    Measured,
+    SiteEvaluation,
+    StatedAccuracy,
+    UnknownClass,
+)
 from bloodauto.run.artifacts.training import (
     AveragedEpochs,
     Checkpoint,
@@ -66,6 +74,7 @@ from bloodauto.run.artifacts.training import (
 __all__ = [
     "Abstention",
     "AbstentionRule",
+    "Adaptation",
     "ArrayArtifact",
     "ArrayOf",
     "ArrayRecord",
@@ -83,6 +92,7 @@ __all__ = [
     "ComparisonRecord",
     "ConfidenceScore",
     "ConfusionMatrix",
+    "Difference",
     "DistillationResult",
     "Ensemble",
     "EnsembleMember",

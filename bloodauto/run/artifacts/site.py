@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -157,3 +157,91 @@ class SiteEvaluation(Artifact):
             f"{text} and {100 * external.mean:.0f} % ({100 * low:.0f}-{100 * high:.0f}) at an external site. "
             f"Measured here: {self.accuracy.text()}, {position}."
         )
+
+
+class Difference(Record):
+    """A difference of two accuracies with its 95 % interval; positive is a gain.
+
+    Attributes:
+        value: -1 to 1.
+        low: lower bound.
+        high: upper bound.
+    """
+
+    value: Annotated[float, Field(ge=-1, le=1)]
+    low: Annotated[float, Field(ge=-1, le=1)]
+    high: Annotated[float, Field(ge=-1, le=1)]
+
+    def text(self) -> str:
+        """For people, in points.
+
+        Example:
+            >>> Difference(value=0.1, low=-0.02, high=0.2).text()
+            '+10.0 points (-2.0 to +20.0)'
+        """
+        return f"{100 * self.value:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+
+class Adaptation(Artifact):
+    """``adaptation.json``: how an export was adapted to a site, and what that gained and cost.
+
+    Attributes:
+        adapted_model: the file that was adapted.
+        method: the chosen candidate in a few words.
+        is_unchanged: whether nothing was better than changing nothing.
+        magnification: how many times larger every image is made inside the model.
+        candidates: how many were compared.
+        cells: labelled cells of the site by class.
+        accuracy: of the adapted model on these cells, each predicted by a head that was fitted without it.
+        unchanged_accuracy: of the model as it was, on the same cells.
+        gain: of the adapted model on them.
+        source: of the source site's images.
+        source_images: how many of them measure what the source site loses.
+        source_accuracy: of the adapted model there.
+        source_unchanged_accuracy: of the model as it was.
+        source_change: negative where the source site loses.
+    """
+
+    FILE = "adaptation.json"
+    MEND = "Adapt the model again."
+
+    adapted_model: str
+    method: str
+    is_unchanged: bool
+    magnification: Annotated[float, Field(gt=0)]
+    candidates: Count
+    cells: dict[str, Count]
+    accuracy: Measured
+    unchanged_accuracy: Measured
+    gain: Difference
+    source: str
+    source_images: Count
+    source_accuracy: Measured
+    source_unchanged_accuracy: Measured
+    source_change: Difference
+
+    #: The loss at the source site that is worth a warning, as a fraction.
+    SOURCE_TOLERANCE: ClassVar[float] = 0.01
+
+    @property
+    def loses_at_source(self) -> bool:
+        """Whether the source site loses more than a point."""
+        return self.source_change.value < -self.SOURCE_TOLERANCE
+
+    def summary(self) -> str:
+        """What was done, gained and lost, in a few sentences."""
+        n = sum(self.cells.values())
+        if self.is_unchanged:
+            text = (
+                f"None of {self.candidates} candidates was better on {n} labelled cells than the model as it is, beyond "
+                f"chance. It is exported unchanged; its accuracy on them is {self.accuracy.text()}."
+            )
+        else:
+            text = (
+                f"Adapted with {n} labelled cells: {self.method}. On these cells, in cross-validation: "
+                f"{self.unchanged_accuracy.text()} before, {self.accuracy.text()} after, {self.gain.text()}. The candidate was "
+                "chosen by the same cells, so the figure is slightly optimistic."
+            )
+        change = f"The source site's {self.source_images} held-out images: {self.source_change.text()}"
+        warning = ", more than a point: keep the model as it was for the source site" if self.loses_at_source else ""
+        return f"{text} {change}{warning}."

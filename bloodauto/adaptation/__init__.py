@@ -1,0 +1,1 @@
+"""Adapts an exported ensemble to one site: magnification, colours and a head fitted to a few labelled cells."""
