@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bloodauto.cli.options import AsJson, Output, Seed, import_workflows, make_console, option
+from bloodauto.cli.options import AsJson, Output, import_workflows, make_console, option
+from bloodauto.errors import UserError
 
 if TYPE_CHECKING:
     from bloodauto.data.class_mapping import ClassMapping
@@ -98,10 +99,11 @@ def adapt(
             example="--budget 10cpu-min",
         ),
     ] = "10cpu-min",
-    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Adapt an exported model to a site with a few labelled cells of it."""
+    if run is not None and source is not None:
+        raise UserError("--source: expected no --run with it; the run names its images.")
     import_workflows()
     from bloodauto.workflows.adapt import adapt as run_adaptation
 
@@ -109,13 +111,11 @@ def adapt(
         model,
         labelled,
         output,
-        run=run,
-        source=source,
+        source=source if run is None else run,
         unlabelled=unlabelled,
         class_map=class_map,
         budget=budget,
         confirm=confirm_classes,
-        seed=seed,
     )
     make_console(stderr=True).print(adapted.adaptation.summary(), highlight=False)
     for file in adapted.files:

@@ -12,7 +12,7 @@ from bloodauto.adaptation.colour_transfer import colour_transfer
 from bloodauto.adaptation.export import accuracy_difference, adapted_labels, write_adapted_export
 from bloodauto.adaptation.frozen_ensemble import FrozenEnsemble
 from bloodauto.adaptation.selection import Candidate, Selection, SiteCells, SourceImages, select_adaptation
-from bloodauto.clock import SYSTEM_CLOCK, Clock
+from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.budget import parse_budget
 from bloodauto.config.machine import available_cores
 from bloodauto.config.settings import read_settings
@@ -32,6 +32,8 @@ from bloodauto.workflows.evaluate import Confirm, SiteData, read_site_data
 from bloodauto.workflows.process_state import restored_process_state
 
 MIN_CELLS = 8
+#: Which images of the source site are taken.
+_SEED = 82
 DEFAULT_BUDGET = "10cpu-min"
 #: Images of the source site that are learnt from beside the new cells, and that measure what the source site loses.
 _REPLAYED, _HELD_OUT = 400, 500
@@ -70,14 +72,11 @@ def adapt(
     labelled: str | Path,
     output: str | Path,
     *,
-    run: str | Path | None = None,
     source: str | Path | None = None,
     unlabelled: str | Path | None = None,
     class_map: str | None = None,
     budget: str = DEFAULT_BUDGET,
     confirm: Confirm | None = None,
-    seed: int = 0,
-    clock: Clock = SYSTEM_CLOCK,
 ) -> Adapted:
     """Adapts an export to a site. The ensemble stays an ensemble and its weights stay as they are.
 
@@ -85,14 +84,12 @@ def adapt(
         model: A ``model.keras``, or the folder that holds it.
         labelled: At least 8 labelled cells of the site: a folder of class folders, a ``.csv`` manifest or an ``.npz`` file.
         output: The folder of the adapted export.
-        run: The run of the search that wrote the export; None: the directory around the export's, if that is one.
-        source: The images the model was trained with, where there is no run.
+        source: The run of the search that wrote the export, or the images that the model was trained with; None: the
+            directory around the export's, if that is a run.
         unlabelled: More images of the site, for its colours; None: the labelled ones alone.
         class_map: What the site's class names mean; see ``evaluate``.
         budget: What the adaptation may cost.
         confirm: Asks about proposed class names; None accepts none.
-        seed: Of folds and draws.
-        clock: Measures the time.
 
     Returns:
         The files, and what was gained and lost.
@@ -106,14 +103,14 @@ def adapt(
         >>> adapted.adaptation.source_images > 0
         True
     """
-    start, seconds = clock.now(), _wall_seconds(budget)
+    start, seconds = SYSTEM_CLOCK.now(), _wall_seconds(budget)
     loaded = load_model(model)
     _check_folders(loaded, Path(output))
     site = read_site_data(loaded, labelled, class_map=class_map, confirm=confirm)
     cells = _site_cells(site, str(labelled))
     with restored_process_state():
         claim_device_if_unused(cores=available_cores(), gpu_fraction=0.0)
-        source_data = _read_source(loaded, run, source, seed=seed)
+        source_data = _read_source(loaded, source)
         more = cells.images
         if unlabelled is not None:
             more = np.concatenate([more, load_images(Path(unlabelled), loaded.height_px)[0]])
@@ -124,8 +121,7 @@ def adapt(
             cells,
             source_data.images,
             transforms=[colour_transfer(more, source_data.images.replay)],
-            seed=seed,
-            seconds_left=lambda: start + seconds - writing - clock.now(),
+            seconds_left=lambda: start + seconds - writing - SYSTEM_CLOCK.now(),
         )
         network = ensemble.with_head(selection.chosen.transform, selection.chosen.head)
         held_out = source_data.images.held_out
@@ -172,25 +168,24 @@ def _site_cells(site: SiteData, where: str) -> SiteCells:
     return SiteCells(site.dataset.images[rows], site.labels[rows], site.dataset.groups[rows])
 
 
-def _read_source(model: Model, run: str | Path | None, source: str | Path | None, *, seed: int) -> SourceData:
+def _read_source(model: Model, source: str | Path | None) -> SourceData:
     """Images of the source site: of the run, or of the data that were named."""
-    rng = np.random.default_rng([seed, 82])
-    if source is not None:
+    rng = np.random.default_rng(_SEED)
+    run = RunDirectory(model.path.parent.parent if source is None else Path(source))
+    if run.settings.is_file():
+        settings = read_settings(run)
+        dataset = read_dataset(settings.data, settings.image_size_px)
+        splits = read_splits(run.splits.path, dataset)
+        train, held_out = rng.permutation(splits.train_index(0)), rng.permutation(splits.validation_index(0))
+    elif source is not None:
         dataset = read_dataset(str(source), model.height_px)
         rows = rng.permutation(len(dataset))
-        middle = len(rows) // 2
-        train, held_out = rows[:middle], rows[middle:]
+        train, held_out = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     else:
-        directory = RunDirectory(model.path.parent.parent if run is None else Path(run))
-        if not directory.settings.is_file():
-            raise UserError(
-                f"{directory.root}: expected the run that wrote {model.path}, found no settings in it. Name the run with "
-                "--run, or the images that the model was trained with with --source."
-            )
-        settings = read_settings(directory)
-        dataset = read_dataset(settings.data, settings.image_size_px)
-        splits = read_splits(directory.splits.path, dataset)
-        train, held_out = rng.permutation(splits.train_index(0)), rng.permutation(splits.validation_index(0))
+        raise UserError(
+            f"{run.root}: expected the run that wrote {model.path}, found no settings in it. Name the run with --run, or "
+            "the images that the model was trained with with --source."
+        )
     mapping = map_classes(dataset.class_names, model.class_names)
     require_confirmed(mapping, dataset.source)
     number_of = {name: number for number, name in enumerate(model.class_names)}
