@@ -185,20 +185,20 @@ class _Comparison:
     def with_head(self, transform: ImageTransform, settings: HeadSettings) -> Candidate:
         """A head, cross-validated and fitted to all cells."""
         n, labels = len(self._cells.labels), self._cells.labels
-        outputs, views = self._outputs(transform), len(_FIT_TRANSFORMS)
+        outputs, repeats = self._outputs(transform), len(_FIT_TRANSFORMS)
         replay = self._replay(transform, settings)
 
         def fit(rows: NDArray[np.bool_]) -> SiteHead:
-            tiled = np.tile(rows, views)
+            tiled = np.tile(rows, repeats)
             weights = np.full(int(tiled.sum()), 1 / tiled.sum())
-            parts = [LabelledOutputs(_rows(outputs, tiled), np.tile(labels, views)[tiled], weights), replay]
+            parts = [LabelledOutputs(_rows(outputs, tiled), np.tile(labels, repeats)[tiled], weights), replay]
             return fit_site_head(joined(parts), settings)
 
         probabilities = np.zeros((n, self._ensemble.num_classes))
         for fold in range(int(self._fold.max()) + 1):
             held_out = self._fold == fold
-            own = _rows(outputs, np.concatenate([held_out, np.zeros(n * (views - 1), bool)]))
-            probabilities[held_out] = softmax(fit(~held_out).log_odds(own), axis=1)
+            originals = _rows(outputs, np.concatenate([held_out, np.zeros(n * (repeats - 1), bool)]))
+            probabilities[held_out] = softmax(fit(~held_out).log_odds(originals), axis=1)
         return Candidate(transform, settings, probabilities, fit(np.ones(n, bool)), math.nan)
 
     def choose(self, candidates: Sequence[Candidate], unchanged: Candidate) -> Candidate:
