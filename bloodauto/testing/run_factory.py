@@ -50,6 +50,7 @@ from bloodauto.run.files import write_text
 from bloodauto.run.study_attributes import SAMPLED, Outcome, TrialAttributes, initial_origin
 from bloodauto.run.study_reader import sqlite_url
 from bloodauto.run.training_directory import TrainingDirectory
+from bloodauto.tuning.study import quiet_optuna
 
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 RUNGS = (2, 6)
@@ -139,12 +140,8 @@ def build_run(root: Path, *, trials: int = 30, finished: bool = True, classes: S
     root.mkdir(parents=True, exist_ok=True)
     factory = _Factory(run, tuple(classes))
     factory.write_data()
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with quiet_optuna():
         factory.write_trials(trials)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
     settings = SearchSettings(
         data="cells.npz", space="blood", budget=_BUDGET, seed=7, workers=2, cpus_per_trial=4, gpus_per_trial=0.5
     )
@@ -314,6 +311,7 @@ class _Factory:
             direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=3),
         )
+        study.set_metric_names(["shift"])
         self.charge("start-up", 95.0)
         for plan in _plans(trials):
             self._write_trial(study, study.ask(), plan)

@@ -92,10 +92,13 @@ def check_storage(url: str) -> None:
 
 
 def _open_study(url: str, name: str, objectives: Objectives) -> optuna.Study:
-    with _explained(url):
-        return optuna.create_study(
+    with quiet_optuna(), _explained(url):
+        study = optuna.create_study(
             storage=_open_storage(url), study_name=name, directions=objectives.directions, load_if_exists=True
         )
+        # The dashboard's names of the axes.
+        study.set_metric_names(list(objectives.names))
+        return study
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,13 @@ def test_the_end_of_the_trainings_is_recorded(tmp_path: Path) -> None:
     assert open_record(tmp_path).trainings_are_done
 
 
+def test_the_study_names_its_objectives_for_the_dashboard(tmp_path: Path) -> None:
+    for _ in ("new", "resumed"):
+        open_record(tmp_path, Objectives(("accuracy", "latency")))
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{RunDirectory(tmp_path).study}")
+    assert study.metric_names == ["accuracy", "latency"]
+
+
 def test_a_study_of_another_program_is_an_error(tmp_path: Path) -> None:
     study = optuna.create_study(
         study_name="bloodauto", storage=f"sqlite:///{tmp_path / 'study.db'}", direction="maximize"
