@@ -64,7 +64,7 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
     from bloodauto.models.device import cached_device_settings
     from bloodauto.models.network import apply_unfreeze, build_network
     from bloodauto.training.fused_optimizer import FusedOptimizer
-    from bloodauto.training.losses import build_loss
+    from bloodauto.training.losses import AdjustableLoss
 
     choice = cached_device_settings(on_gpu=False)
     keras.config.set_dtype_policy(choice.precision)
@@ -72,7 +72,7 @@ def build(recipe: Recipe, image_shape_px: tuple[int, int], num_classes: int) -> 
     apply_unfreeze(network, recipe.backbone, recipe.stages[0])
     network.compile(
         optimizer=FusedOptimizer(recipe.stages[0].optimizer),
-        loss=build_loss(recipe.loss),
+        loss=AdjustableLoss(recipe.loss, num_classes),
         weighted_metrics=["accuracy"],
         jit_compile=choice.jit_compile,
     )

@@ -27,13 +27,21 @@ def _pooled(head: Head, features: Any) -> Any:
     return pool(name="pool")(features)
 
 
-def build_head(head: Head, features: Any, num_classes: int) -> Any:
+def dense_dropout_rate(head: Head) -> float:
+    """The rate of dropout after each dense layer."""
+    return head.dropout if head.dense_dropout is None else head.dense_dropout
+
+
+def build_head(
+    head: Head, features: Any, num_classes: int, *, dropout_layer: type[layers.Dropout] = layers.Dropout
+) -> Any:
     """Adds a head to a symbolic tensor of features.
 
     Args:
         head: As a recipe has it.
         features: Feature maps, shape (batch, height, width, channels).
         num_classes: Number of logits.
+        dropout_layer: What drops features.
 
     Returns:
         float32 logits, shape (batch, num_classes).
@@ -43,13 +51,13 @@ def build_head(head: Head, features: Any, num_classes: int) -> Any:
         x = layers.BatchNormalization(name="head_norm")(x)
     elif head.normalisation == "layer":
         x = layers.LayerNormalization(name="head_norm")(x)
-    x = layers.Dropout(head.dropout, name="dropout")(x)
-    dense_dropout = head.dropout if head.dense_dropout is None else head.dense_dropout
+    x = dropout_layer(head.dropout, name="dropout")(x)
+    dense_dropout = dense_dropout_rate(head)
 
     def l2() -> regularizers.Regularizer | None:
         return regularizers.L2(head.l2) if head.l2 > 0 else None
 
     for index, units in enumerate(head.dense_units):
         x = layers.Dense(units, activation=head.activation, kernel_regularizer=l2(), name=f"head_{index}")(x)
-        x = layers.Dropout(dense_dropout, name=f"head_{index}_dropout")(x)
+        x = dropout_layer(dense_dropout, name=f"head_{index}_dropout")(x)
     return layers.Dense(num_classes, kernel_regularizer=l2(), dtype="float32", name="logits")(x)

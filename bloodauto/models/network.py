@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 from bloodauto.config.recipe import Backbone, LastBlocks, LastLayers, Recipe, Stage
@@ -17,6 +16,7 @@ from bloodauto.models.backbone_table import PixelScaling
 from bloodauto.models.backbones import block_of_layers, built_size_px, num_blocks, pixel_scaling
 from bloodauto.models.heads import build_head
 from bloodauto.models.input_filters import apply_filters
+from bloodauto.models.step_settings import AdjustableDropout
 from bloodauto.run.artifacts import NetworkWeights
 
 #: ImageNet's mean and standard deviation per channel, of pixels in 0..1, as keras.applications' "torch" mode uses them.
@@ -116,7 +116,9 @@ def build_network(
     if built != size:
         x = layers.Resizing(built, built, interpolation="bilinear", dtype="float32", name="enlarge")(x)
     x = backbone(_scaled_pixels(pixel_scaling(recipe.backbone), x))
-    logits = build_head(recipe.head, x, num_classes)
+    logits = build_head(
+        recipe.head, x, num_classes, dropout_layer=AdjustableDropout if for_training else layers.Dropout
+    )
     return keras.Model(images, logits, name=f"recipe_{recipe.id}")
 
 
@@ -144,20 +146,11 @@ def backbone_of(network: keras.Model) -> keras.Model:
     return next(layer for layer in network.layers if isinstance(layer, keras.Model))
 
 
-def reseed_dropout(network: keras.Model, epoch: int) -> None:
-    """Makes dropout depend on seed and epoch alone, so that a resumed training continues as an uninterrupted one."""
-    for variable in network.variables:
-        if variable.name == "seed_generator_state":
-            # The first number distinguishes the layers; the second counts calls, far fewer than this in one epoch.
-            key, _ = np.asarray(variable)
-            variable.assign(np.array([key, epoch * 2**20], dtype=variable.dtype))
-
-
-def _flat_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+def flat_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     """The layer itself, or the layers inside it where it is a model, as ConvNeXt's downsampling is."""
     if isinstance(layer, keras.Model):
         for inner in layer.layers:
-            yield from _flat_layers(inner)
+            yield from flat_layers(inner)
     else:
         yield layer
 
@@ -187,6 +180,6 @@ def apply_unfreeze(network: keras.Model, backbone: Backbone, stage: Stage) -> No
         selected = tuple(kind for name in unfreeze.kinds for kind in _KINDS[name])
     for index, (layer, block) in enumerate(zip(base.layers, blocks, strict=True)):
         reached = block >= first_block and index >= first_layer
-        for inner in _flat_layers(layer):
+        for inner in flat_layers(layer):
             frozen_norm = backbone.batch_norm == "freeze" and isinstance(inner, layers.BatchNormalization)
             inner.trainable = reached and isinstance(inner, selected) and not frozen_norm

@@ -73,7 +73,6 @@ class WeightAverage:
         averages: Sequence[NDArray[Any]] = (),
         steps: int = 0,
     ) -> None:
-        self._kind = kind
         self._network = network
         # By its exact type: the subclass whose statistics are frozen is none of these.
         self._normalisations = [
@@ -83,10 +82,21 @@ class WeightAverage:
         ]
         self._reader: BatchNormStatisticsReader | None = None
         self._live = [variable.value for variable in network.trainable_variables]
-        values = averages if steps > 0 else self._live
-        self._averages = [tf.Variable(value, trainable=False) for value in values]
-        self.steps = steps
+        self._averages = [tf.Variable(value, trainable=False) for value in self._live]
         self._add = tf.function(self._move_towards_live)
+        self.restart(kind, averages=averages, steps=steps)
+
+    def restart(self, kind: Literal["ema", "swa"], *, averages: Sequence[NDArray[Any]] = (), steps: int = 0) -> None:
+        """Starts over for another training of the same weights, without tracing anew.
+
+        Args:
+            kind: As of the constructor.
+            averages: As of the constructor.
+            steps: As of the constructor.
+        """
+        self._kind, self.steps = kind, steps
+        for average, value in zip(self._averages, averages if steps > 0 else self._live, strict=True):
+            average.assign(value)
 
     def _move_towards_live(self, fraction: tf.Tensor) -> None:
         for average, live in zip(self._averages, self._live, strict=True):

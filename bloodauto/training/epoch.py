@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bloodauto.clock import Clock
 from bloodauto.config.recipe import Stage
-from bloodauto.models.network import reseed_dropout
+from bloodauto.models.initial_weights import reseed_dropout
 from bloodauto.training.averaging import WeightAverage
 from bloodauto.training.distillation import Batches
 from bloodauto.training.limits import ScheduleProgress

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from bloodauto.config.recipe import Loss
 from bloodauto.errors import RecipeError
+from bloodauto.models.step_settings import StepSetting
 from bloodauto.types import Floats, Targets
 
 #: Beta of the effective number of images (Cui et al., arXiv:1901.05555).
@@ -31,21 +35,62 @@ def check_loss(loss: Loss, num_classes: int) -> None:
         )
 
 
-def build_loss(loss: Loss) -> keras.losses.Loss:
-    """The loss of logits (batch, classes) against one-hot or mixed targets (batch, classes).
+class AdjustableLoss(keras.losses.Loss):
+    """The loss of logits (batch, classes) against one-hot or mixed targets (batch, classes), as a recipe says.
+
+    The values are those of Keras' ``CategoricalCrossentropy`` and ``CategoricalFocalCrossentropy``. What the recipe says is in
+    settings, so a step that was traced once serves every loss.
 
     Args:
         loss: The loss of a recipe.
+        num_classes: Number of classes.
+
+    Attributes:
+        settings: The state; a network that is trained with the loss has to hold it.
     """
-    if loss.name == "focal":
-        assert loss.gamma is not None
-        return keras.losses.CategoricalFocalCrossentropy(
-            alpha=1.0 if loss.alpha is None else loss.alpha,
-            gamma=loss.gamma,
-            from_logits=True,
-            label_smoothing=loss.label_smoothing,
-        )
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=loss.label_smoothing)
+
+    def __init__(self, loss: Loss, num_classes: int) -> None:
+        super().__init__(name="loss")
+        self._num_classes = num_classes
+        self._is_focal = StepSetting(0.0, name="is_focal")
+        self._gamma = StepSetting(0.0, name="gamma")
+        self._alpha = StepSetting(np.ones(num_classes), name="alpha")
+        self._smoothing = StepSetting(0.0, name="label_smoothing")
+        self.settings = [self._is_focal, self._gamma, self._alpha, self._smoothing]
+        self.configure(loss)
+
+    def configure(self, loss: Loss) -> None:
+        """Takes over another recipe's loss.
+
+        Args:
+            loss: The loss.
+        """
+        self._is_focal.assign(1.0 if loss.name == "focal" else 0.0)
+        self._gamma.assign(0.0 if loss.gamma is None else loss.gamma)
+        self._alpha.assign(np.broadcast_to(1.0 if loss.alpha is None else loss.alpha, (self._num_classes,)))
+        self._smoothing.assign(loss.label_smoothing)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The loss of each image, shape (batch,).
+
+        Args:
+            y_true: Targets, shape (batch, classes).
+            y_pred: Logits, shape (batch, classes).
+        """
+        y_pred = ops.convert_to_tensor(y_pred)
+        smoothing = ops.convert_to_tensor(self._smoothing.state)
+        targets = ops.cast(y_true, y_pred.dtype) * (1 - smoothing) + smoothing / self._num_classes
+        gamma, alpha = ops.convert_to_tensor(self._gamma.state), ops.convert_to_tensor(self._alpha.state)
+
+        def focal() -> Any:
+            return keras.losses.categorical_focal_crossentropy(
+                targets, y_pred, alpha=alpha, gamma=gamma, from_logits=True
+            )
+
+        def cross_entropy() -> Any:
+            return keras.losses.categorical_crossentropy(targets, y_pred, from_logits=True)
+
+        return ops.cond(ops.greater(self._is_focal.state, 0.5), focal, cross_entropy)
 
 
 def class_weights(loss: Loss, counts: Floats) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Trainings in one process: the device is claimed once, and the images of a fold are prepared once."""
+"""Trainings in one process: the device is claimed, a fold prepared and a network traced once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from bloodauto.config.recipe import Recipe
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
-from bloodauto.models.device import Device, claim_device, claim_device_if_unused, free_networks
+from bloodauto.models.device import Device, claim_device, claim_device_if_unused
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.shift.suite import ShiftSuite
+from bloodauto.training.kept_networks import KeptNetworks
 from bloodauto.training.result import TrialResult
 from bloodauto.training.trainer import TrainOptions, finish_training, ignore, never, train_epochs
 from bloodauto.types import Images
@@ -56,6 +57,7 @@ class TrainingSession:
 
     def __init__(self, data: TrainingData | FoldData, device: Device, clock: Clock) -> None:
         self._data, self._device, self._clock = data, device, clock
+        self._networks = KeptNetworks()
         self._folds: dict[int, FoldData] = {0: data} if isinstance(data, FoldData) else {}
 
     @classmethod
@@ -82,10 +84,11 @@ class TrainingSession:
         """
         claim = claim_device if dedicated_process else claim_device_if_unused
         claim(cores=device.cores, gpu_fraction=device.gpu_fraction)
+        session = cls(data, device, clock)
         try:
-            yield cls(data, device, clock)
+            yield session
         finally:
-            free_networks()
+            session._networks.clear()
 
     def fold(self, fold: int = 0) -> FoldData:
         """The images of a fold, prepared at its first use.
@@ -110,7 +113,7 @@ class TrainingSession:
         options: TrainOptions | None = None,
         should_stop: Callable[[], bool] = never,
     ) -> Generator[EpochReport, None, TrialResult]:
-        """Trains a recipe epoch by epoch; see ``train_epochs``. Memory is freed when the generator ends or is closed.
+        """Trains a recipe epoch by epoch; see ``train_epochs``. The network is kept for the next training like it.
 
         Args:
             recipe: What is trained.
@@ -127,21 +130,18 @@ class TrainingSession:
             UserError: As ``train_epochs``.
             TrialRejected: As ``train_epochs``.
         """
-        options = replace(TrainOptions() if options is None else options, device=self._device)
-        try:
-            return (
-                yield from train_epochs(
-                    recipe,
-                    self.fold(fold),
-                    folder=folder,
-                    seed=seed,
-                    options=options,
-                    should_stop=should_stop,
-                    clock=self._clock,
-                )
+        return (
+            yield from train_epochs(
+                recipe,
+                self.fold(fold),
+                folder=folder,
+                seed=seed,
+                options=replace(TrainOptions() if options is None else options, device=self._device),
+                should_stop=should_stop,
+                clock=self._clock,
+                networks=self._networks,
             )
-        finally:
-            free_networks()
+        )
 
     def train(
         self,

@@ -20,7 +20,6 @@ from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.models.backbones import check_recipe
 from bloodauto.models.device import Device
-from bloodauto.models.network import apply_unfreeze, build_network
 from bloodauto.run.artifacts import AveragedEpochs, Checkpoint, EpochReport, NetworkWeights, Objective, TrainingHistory
 from bloodauto.run.files import write_text
 from bloodauto.run.training_directory import TrainingDirectory
@@ -36,20 +35,16 @@ from bloodauto.training.epoch_history import (
     plateau_factor,
     stage_metric,
 )
-from bloodauto.training.fused_optimizer import FusedOptimizer
 from bloodauto.training.imbalance import TrainingSet, training_set
 from bloodauto.training.input_pipeline import num_augmentation_processes, stage_pipeline
+from bloodauto.training.kept_networks import Architecture, KeptNetworks, TrainableNetwork, TrainingStep
 from bloodauto.training.limits import TimeLimits, stage_ends
-from bloodauto.training.losses import build_loss, check_loss
-from bloodauto.training.optimizers import learning_rate_multipliers
+from bloodauto.training.losses import check_loss
 from bloodauto.training.result import TrialResult, objective_of
 
 #: Values of the variables of a network or an optimizer.
 Weights: TypeAlias = list[NDArray[Any]]
 
-#: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
-#: of ImageNet's after a thousand steps.
-_MAX_BATCH_NORM_MOMENTUM = 0.9
 _MIN_SECONDS = 1e-9
 
 
@@ -105,12 +100,14 @@ class _Training:
         options: TrainOptions,
         should_stop: Callable[[], bool],
         clock: Clock,
+        networks: KeptNetworks,
     ) -> None:
         check_recipe(recipe)
         check_loss(recipe.loss, fold_data.num_classes)
         check_augmentation(recipe)
         self._recipe, self._fold_data, self._seed = recipe, fold_data, seed
         self._options, self._files, self._clock = options, TrainingDirectory(folder), clock
+        self._networks = networks
         self._should_stop = lambda: should_stop() or options.limits.is_past_deadline(clock.now())
         self._evaluator = Evaluator(fold_data, clock)
         self._history: list[EpochReport] = []
@@ -118,16 +115,31 @@ class _Training:
         self._stage_best: Weights = []
         self._complete = False
         self._compiled_stage = -1
+        self._trainable: TrainableNetwork
+        self._network: keras.Model
+        self._step: TrainingStep
         self._step_average: WeightAverage | None = None
         self._epoch_average: WeightAverage | None = None
 
     def epochs(self) -> Generator[EpochReport, None, TrialResult]:
         """Trains; yields after every epoch, when its checkpoint is written."""
-        self._network: keras.Model = self._build()
+        architecture = Architecture(
+            self._recipe,
+            num_classes=self._fold_data.num_classes,
+            image_shape_px=self._fold_data.image_shape_px,
+            weights_file=self._options.weights_file,
+            settings=self._options.device.settings,
+        )
+        with self._networks.borrow(architecture) as trainable:
+            self._trainable, self._network = trainable, trainable.network
+            return (yield from self._train())
+
+    def _train(self) -> Generator[EpochReport, None, TrialResult]:
+        self._trainable.begin_training(self._recipe.head, self._seed, self._options.start_weights)
         saved = self._restore()
         write_text(self._files.recipe, self._recipe.to_yaml())
         if self._complete:
-            apply_unfreeze(self._network, self._recipe.backbone, self._recipe.stages[-1])
+            self._step = self._trainable.begin_stage(self._recipe.stages[-1], self._recipe.loss)
             self._start_averages(saved)
             return self._finish()
         train_set = self._training_set()
@@ -141,22 +153,6 @@ class _Training:
             self._end_epoch(report, weights)
             yield report
         return self._finish()
-
-    def _build(self) -> keras.Model:
-        keras.utils.set_random_seed(self._seed)
-        keras.config.set_dtype_policy(self._options.device.settings.precision)
-        network = build_network(
-            self._recipe,
-            num_classes=self._fold_data.num_classes,
-            image_shape_px=self._fold_data.image_shape_px,
-            weights_file=self._options.weights_file,
-        )
-        for layer in network._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = min(layer.momentum, _MAX_BATCH_NORM_MOMENTUM)
-        if self._options.start_weights is not None:
-            network.set_weights(NetworkWeights.read(self._options.start_weights).weights)
-        return network
 
     def _restore(self) -> Checkpoint | None:
         """Continues from the checkpoint if there is one, and starts the clock."""
@@ -183,34 +179,14 @@ class _Training:
         )
 
     def _begin_stage(self, train_set: TrainingSet, saved: Checkpoint | None) -> None:
-        """Unfreezes, compiles and prepares the batches; ``saved``: a checkpoint within the stage, or at its start."""
-        settings, network = self._recipe.stages[self._stage], self._network
-        apply_unfreeze(network, self._recipe.backbone, settings)
-        multipliers = None
-        if settings.layer_decay < 1:
-            multipliers = learning_rate_multipliers(network, self._recipe.backbone, settings.layer_decay)
-        network.compile(
-            optimizer=FusedOptimizer(settings.optimizer, multipliers),
-            loss=build_loss(self._recipe.loss),
-            weighted_metrics=["accuracy"],
-            jit_compile=self._options.device.settings.jit_compile,
-        )
-        self._create_variables()
+        """Unfreezes and prepares the batches; ``saved``: a checkpoint within the stage, or at its start."""
+        self._step = self._trainable.begin_stage(self._recipe.stages[self._stage], self._recipe.loss)
         if saved is not None and saved.optimizer:
-            # Not the optimizer that was built: half precision wraps it in one that scales the loss.
-            for variable, value in zip(network.optimizer.variables, saved.optimizer, strict=True):
+            for variable, value in zip(self._step.optimizer_state, saved.optimizer, strict=True):
                 variable.assign(value)
         self._start_averages(saved)
         self._pipeline = self._stage_pipeline(train_set)
         self._compiled_stage = self._stage
-
-    def _create_variables(self) -> None:
-        """Creates the variables of optimizer and metrics; where the first step does, it is traced a second time."""
-        network = self._network
-        network.optimizer.build(network.trainable_variables)
-        targets = np.zeros((1, self._fold_data.num_classes), np.float32)
-        network.compute_metrics(None, targets, targets, sample_weight=np.ones(1, np.float32))
-        network.reset_metrics()
 
     def _start_averages(self, saved: Checkpoint | None) -> None:
         stage = min(self._stage, len(self._recipe.stages) - 1)
@@ -218,10 +194,10 @@ class _Training:
         averages, steps = ((), 0) if saved is None else (saved.averages, saved.average_steps)
         self._step_average = self._epoch_average = None
         if settings.weight_averaging != "none" and not self._complete:
-            self._step_average = WeightAverage(self._network, settings.weight_averaging, averages=averages, steps=steps)
+            self._step_average = self._step.average(settings.weight_averaging, averages=averages, steps=steps)
         is_last = stage + 1 == len(self._recipe.stages)
         if self._options.average_last_epochs and is_last and may_gain_from_averaging(settings):
-            self._epoch_average = WeightAverage(self._network, "swa", averages=averages, steps=steps)
+            self._epoch_average = self._step.average("swa", averages=averages, steps=steps)
 
     def _stage_pipeline(self, train_set: TrainingSet) -> Batches:
         device = self._options.device
@@ -252,7 +228,7 @@ class _Training:
             should_stop=self._should_stop,
         )
         waited_before = self._pipeline.wait_seconds
-        train_loss, train_accuracy = fit_epoch(self._network, self._pipeline, control, epoch)
+        train_loss, train_accuracy = fit_epoch(self._step.model, self._pipeline, control, epoch)
         trained = self._clock.now()
         if control.stop_requested:
             return None
@@ -272,7 +248,7 @@ class _Training:
             evaluation_seconds=ended - trained,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            learning_rate=float(self._network.optimizer.learning_rate.numpy()),
+            learning_rate=float(self._step.optimizer.learning_rate.numpy()),
             loss=evaluation.clean.loss,
             accuracy=evaluation.clean.accuracy,
             balanced_accuracy=evaluation.clean.balanced_accuracy,
@@ -320,7 +296,7 @@ class _Training:
         if not (within_stage or self._complete):
             average = None
         self._files.history.write(TrainingHistory(epochs=tuple(self._history)))
-        optimizer = self._network.optimizer.variables if within_stage else ()
+        optimizer = self._step.optimizer_state if within_stage else ()
         checkpoint = Checkpoint(
             weights=tuple(self._network.get_weights()),
             optimizer=tuple(np.asarray(variable) for variable in optimizer),
@@ -378,6 +354,7 @@ def train_epochs(
     options: TrainOptions | None = None,
     should_stop: Callable[[], bool] = never,
     clock: Clock = SYSTEM_CLOCK,
+    networks: KeptNetworks | None = None,
 ) -> Generator[EpochReport, None, TrialResult]:
     """Trains a recipe epoch by epoch; the generator's return value is the result.
 
@@ -394,6 +371,7 @@ def train_epochs(
         options: How it is trained; None: the defaults.
         should_stop: Called after every batch; when it returns True, the unfinished epoch is dropped and the training ends.
         clock: Measures time; ``options.limits`` are on it.
+        networks: Has networks of earlier trainings in this process, and keeps this one's; None: the network is built.
 
     Yields:
         A report after every epoch.
@@ -411,6 +389,7 @@ def train_epochs(
         options=TrainOptions() if options is None else options,
         should_stop=should_stop,
         clock=clock,
+        networks=KeptNetworks() if networks is None else networks,
     )
     return training.epochs()
 

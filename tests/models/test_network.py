@@ -9,11 +9,12 @@ import pytest
 from keras import layers
 
 from bloodauto.export.ensemble_model import ExportedMember, build_ensemble_model
-from bloodauto.models.network import apply_unfreeze, backbone_of, build_network, reseed_dropout
+from bloodauto.models.initial_weights import reseed_dropout
+from bloodauto.models.network import apply_unfreeze, backbone_of, build_network
 
 
-def network_of(recipe, shape=(32, 32)):
-    return build_network(recipe, num_classes=5, image_shape_px=shape, weights_file=None)
+def network_of(recipe, shape=(32, 32), *, for_training=True):
+    return build_network(recipe, num_classes=5, image_shape_px=shape, weights_file=None, for_training=for_training)
 
 
 def learning_layers(network) -> list[str]:
@@ -206,7 +207,7 @@ def saved_and_loaded(network, folder):
 def test_a_saved_network_loads_without_this_project_and_predicts_the_same(recipe_of, noise, tmp_path, parts, precision):
     keras.config.set_dtype_policy(precision)
     small = {"name": "own_cnn", "weights": "none", "blocks": 2, "width": 8}
-    network = network_of(recipe_of(backbone=small, **parts), shape=(40, 40))
+    network = network_of(recipe_of(backbone=small, **parts), shape=(40, 40), for_training=False)
     again = saved_and_loaded(network, tmp_path)
     images = noise(3, 40, 40)
     np.testing.assert_allclose(
@@ -225,7 +226,7 @@ def test_a_saved_network_loads_without_this_project_and_predicts_the_same(recipe
     "name", ["vgg16", "convnext_tiny", "inception_resnet_v2", "nasnet_mobile", "mobilenet_v3_small"]
 )
 def test_backbones_with_layers_of_their_own_load_in_a_process_without_this_project(recipe_of, noise, tmp_path, name):
-    network = network_of(recipe_of(backbone={"name": name, "weights": "none"}))
+    network = network_of(recipe_of(backbone={"name": name, "weights": "none"}), for_training=False)
     build_ensemble_model([ExportedMember(network, 1.0)]).save(tmp_path / "export.keras")
     np.save(tmp_path / "images.npy", noise(2, 32, 32))
     script = (

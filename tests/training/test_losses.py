@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from bloodauto.config.recipe import Loss
 from bloodauto.errors import RecipeError
-from bloodauto.training.losses import build_loss, check_loss, class_weights, weight_targets
+from bloodauto.training.losses import AdjustableLoss, check_loss, class_weights, weight_targets
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (64, 5)).astype(np.float32)
 TARGETS = np.eye(5, dtype=np.float32)[np.random.default_rng(1).integers(0, 5, 64)]
 
 
 def value_of(loss: Loss, targets: np.ndarray = TARGETS, logits: np.ndarray = LOGITS) -> float:
-    return float(build_loss(loss)(targets, logits))
+    return float(AdjustableLoss(loss, logits.shape[1])(targets, logits))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -49,7 +49,9 @@ def test_focal_is_the_papers_formula_without_alpha(gamma):
 def test_the_focal_gradient_stays_finite_where_the_prediction_is_certain(gamma):
     logits = tf.Variable([[60.0, 0.0], [-60.0, 0.0]])
     with tf.GradientTape() as tape:
-        loss = build_loss(Loss(name="focal", gamma=gamma))(np.array([[1.0, 0.0], [1.0, 0.0]], np.float32), logits)
+        loss = AdjustableLoss(Loss(name="focal", gamma=gamma), 2)(
+            np.array([[1.0, 0.0], [1.0, 0.0]], np.float32), logits
+        )
     assert np.isfinite(tape.gradient(loss, logits).numpy()).all()
 
 

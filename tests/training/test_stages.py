@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 
-import keras
 import numpy as np
 import pytest
 
 from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.errors import RecipeError
 from bloodauto.evaluation.evaluator import Evaluator
+from bloodauto.models.device import DeviceSettings
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import Checkpoint, NetworkWeights
+from bloodauto.training.kept_networks import Architecture
 from bloodauto.training.trainer import TrainOptions, train, train_epochs
 
 #: Every test trains networks.
@@ -137,9 +138,9 @@ def test_a_plateau_lowers_the_rate(fold_data, tiny_of, stage_of, tmp_path):
 def test_low_layers_move_less(fold_data, tiny_of, stage_of, tmp_path):
     recipe = tiny_of([stage_of(epochs=1, learning_rate=1e-3, layer_decay=0.1)])
     run(recipe, fold_data, tmp_path)
-    keras.utils.set_random_seed(0)
-    network = build_network(recipe, num_classes=8, image_shape_px=(32, 32), weights_file=None)
-    start, end = network.get_weights(), NetworkWeights.read(tmp_path / "best.npz").weights
+    trainable = Architecture(recipe, 8, (32, 32), None, DeviceSettings()).build()
+    trainable.begin_training(recipe.head, seed=0, start_weights=None)
+    start, end = trainable.network.get_weights(), NetworkWeights.read(tmp_path / "best.npz").weights
     steps = len(fold_data.train_index) // 16
     first, last = (float(np.abs(end[position] - start[position]).max()) for position in (0, -1))
     assert 0 < first <= 1.05 * steps * 1e-3 * 0.1**2
