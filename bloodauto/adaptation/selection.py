@@ -12,12 +12,11 @@ from scipy.special import softmax
 
 from bloodauto.adaptation.frozen_ensemble import EnsembleOutputs, FrozenEnsemble, ImageTransform, SiteHead, log_prior
 from bloodauto.adaptation.head import HeadSettings, LabelledOutputs, fit_site_head, joined
+from bloodauto.adaptation.magnification import MAGNIFICATIONS
 from bloodauto.config.recipe import TransformName
 from bloodauto.evaluation.tta import tta_images
 from bloodauto.types import Floats, Images, Labels, Probabilities, Strings
 
-#: Sites differ in magnification by 0.6 to 1.8; between two neighbours accuracies differ little.
-MAGNIFICATIONS = (0.6, 0.7, 0.85, 1.0, 1.15, 1.3, 1.45, 1.6, 1.8)
 #: Magnifications, beside 1, whose heads are fitted.
 _KEPT_MAGNIFICATIONS = 3
 _HEADS = (HeadSettings(), HeadSettings(penalty=0.01), HeadSettings(prior_weight=0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from bloodauto.cli.options import (
     Data,
     Formats,
     ImageSize,
+    Magnification,
     MaxLatency,
     Output,
     Run,
@@ -149,12 +151,23 @@ def predict(
     ],
     images: Annotated[Path, typer.Argument(help="A folder, an image, an .npz or .npy file. Example: new_cells/.")],
     output: Annotated[Path, option("--output", "CSV to write.", example="--output predictions.csv")],
+    magnification: Magnification = None,
+    site: Annotated[
+        Path | None,
+        option(
+            "--site",
+            "Unlabelled images of the site, at least 24, from which the magnification is estimated.",
+            default="none",
+            example="--site new_site/",
+        ),
+    ] = None,
 ) -> None:
     """Predict images with an exported model."""
     import_workflows()
     from bloodauto.workflows import export
 
-    typer.echo(export.predict(model, images, output))
+    announce = functools.partial(typer.echo, err=True)
+    typer.echo(export.predict(model, images, output, magnification=magnification, site=site, announce=announce))
 
 
 def _print_exported(exported: Exported) -> None:

@@ -202,6 +202,16 @@ def max_members_option(default: str) -> Any:
     return option("--max-members", text, unit="members", default=default, example="--max-members 1")
 
 
+Magnification = Annotated[
+    float | None,
+    option(
+        "--magnification",
+        "How many times larger cells are made before they are predicted, for a site that shows them smaller.",
+        unit="times, 0.25 to 4",
+        default="1",
+        example="--magnification 1.3",
+    ),
+]
 MaxLatency = Annotated[
     float | None,
     option(

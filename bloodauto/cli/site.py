@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bloodauto.cli.options import AsJson, Output, import_workflows, make_console, option
+from bloodauto.cli.options import AsJson, Magnification, Output, import_workflows, make_console, option
 from bloodauto.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def evaluate(
         ),
     ],
     class_map: ClassMap = None,
+    magnification: Magnification = None,
     output: Annotated[
         Path, option("--output", "HTML page to write, with pictures of the mistakes.", example="--output site.html")
     ] = Path("evaluation.html"),
@@ -49,7 +50,14 @@ def evaluate(
     import_workflows()
     from bloodauto.workflows.evaluate import evaluate as run_evaluation
 
-    evaluation = run_evaluation(model, data, class_map=class_map, page=output, confirm=confirm_classes)
+    evaluation = run_evaluation(
+        model,
+        data,
+        class_map=class_map,
+        magnification=1.0 if magnification is None else magnification,
+        page=output,
+        confirm=confirm_classes,
+    )
     _print_evaluation(evaluation)
     typer.echo(output)
     if as_json:

@@ -16,6 +16,8 @@ from bloodauto.types import Images
 
 _ROTATION_DEGREES = 10.0
 _BRIGHTNESS = 0.1
+#: Images that are zoomed at a time.
+_ZOOM_BATCH = 64
 #: Transforms that exchange height and width.
 SQUARE_ONLY_TRANSFORMS = frozenset({"turn_90", "turn_270", "transpose"})
 
@@ -59,6 +61,23 @@ def zoom(images: Tensor, factor: float) -> Tensor:
             images, np.array(matrix, dtype=np.float32), interpolation="bilinear", fill_mode="reflect"
         )
     )
+
+
+def zoom_images(images: Images, factor: float) -> Images:
+    """Enlarges images about their centre outside a graph, with the operations of the graph.
+
+    Args:
+        images: uint8 (n, height, width, 3).
+        factor: above 0; see ``zoom``.
+
+    Returns:
+        uint8 of the same shape; the same array for a factor of 1 and where there are no images.
+    """
+    if factor == 1.0 or len(images) == 0:
+        return images
+    starts = range(0, len(images), _ZOOM_BATCH)
+    batches = (images[start : start + _ZOOM_BATCH].astype(np.float32) for start in starts)
+    return np.concatenate([np.asarray(ops.convert_to_numpy(zoom(batch, factor))).astype(np.uint8) for batch in batches])
 
 
 def _brightness(factor: float) -> Callable[[Tensor], Tensor]:

@@ -16,6 +16,7 @@ from bloodauto.data.load import expand_home
 from bloodauto.errors import DataError, RunError, UserError
 from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.evaluation.selective import is_confident
+from bloodauto.evaluation.tta import zoom_images
 from bloodauto.export.model_file import check_model_file
 from bloodauto.export.ood import ood_score
 from bloodauto.run.artifacts import AbstentionRule, OodDetector
@@ -25,6 +26,7 @@ from bloodauto.run.printable import csv_cell
 from bloodauto.types import Images, Labels, Mask, Probabilities, Scores, check_images
 
 _PROBABILITY_SUM_TOLERANCE = 1e-3
+_SMALLEST_MAGNIFICATION, _LARGEST_MAGNIFICATION = 0.25, 4.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Model:
     ood_detector: OodDetector | None
     network: keras.Model = field(repr=False)
 
-    def predict(self, images: Images, *, batch_size: int = 64) -> Predictions:
+    def predict(self, images: Images, *, batch_size: int = 64, magnification: float = 1.0) -> Predictions:
         """Predicts images.
 
         The OOD score needs a second pass through the networks, which about doubles the time.
@@ -92,12 +94,15 @@ class Model:
             images: uint8, (n, height, width, 3), RGB, 0-255, not normalised; n may be 0. Images of another size than the
                 network's are padded to a square and resized as the training images were.
             batch_size: images at a time, at least 1; with test-time augmentation a multiple of it is in memory.
+            magnification: how many times larger cells are made before they are predicted, 0.25 to 4, for a site whose
+                microscope or crop box shows them smaller (above 1) or larger (below 1) than the training images did.
 
         Returns:
             One prediction for each image, in their order.
 
         Raises:
             DataError: no such array; or images of another size for a network whose images are not square.
+            UserError: a magnification that is out of range.
             RunError: the network's outputs are no probabilities, or ``ood.npz`` belongs to another model.
 
         Example:
@@ -106,7 +111,8 @@ class Model:
             >>> len(predictions) == len(predictions.abstained) == len(predictions.ood_score) == 24
             True
         """
-        resized = self._resized(images)
+        _check_magnification(magnification)
+        resized = zoom_images(self._resized(images), magnification)
         if not len(resized):
             return self._without_images()
         probabilities = predict_outputs(self.network, resized, batch_size=batch_size)[0]
@@ -147,6 +153,13 @@ class Model:
                 f"{self.path}: expected probabilities that sum to 1, got rows that sum to {sums.min():.3g}.."
                 f"{sums.max():.3g}. Was it written by bloodauto export-best?"
             )
+
+
+def _check_magnification(magnification: float) -> None:
+    if not _SMALLEST_MAGNIFICATION <= magnification <= _LARGEST_MAGNIFICATION:
+        raise UserError(
+            f"magnification: expected {_SMALLEST_MAGNIFICATION:g} to {_LARGEST_MAGNIFICATION:g} times, got {magnification:g}."
+        )
 
 
 def load_model(path: str | Path) -> Model:

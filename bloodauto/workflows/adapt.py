@@ -26,6 +26,7 @@ from bloodauto.export.model import Model, load_model
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.run.artifacts import Adaptation
 from bloodauto.run.directory import ExportDirectory, RunDirectory
+from bloodauto.run.files import check_output_folder
 from bloodauto.types import Images, Labels, Mask, Probabilities, Rows
 from bloodauto.workflows.datasets import read_dataset
 from bloodauto.workflows.evaluate import Confirm, SiteData, read_site_data
@@ -151,8 +152,7 @@ def _check_folders(model: Model, output: Path) -> None:
             f"{directory.root}: expected an export as it was searched for, got one that was adapted to a site. Adapt "
             f"{directory.adaptation.read().adapted_model} with all labelled cells."
         )
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output: expected a folder, got the file {output}.")
+    check_output_folder(output)
 
 
 def _site_cells(site: SiteData, where: str) -> SiteCells:

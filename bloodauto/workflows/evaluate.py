@@ -20,7 +20,7 @@ from bloodauto.export.model import Model, load_model
 from bloodauto.report.site_page import MistakePicture, render_site_page
 from bloodauto.run.artifacts import SiteEvaluation
 from bloodauto.run.directory import ExportDirectory
-from bloodauto.run.files import write_text
+from bloodauto.run.files import check_output_file, write_text
 from bloodauto.types import Image, Labels
 
 _MAX_PICTURES = 96
@@ -49,6 +49,7 @@ def evaluate(
     data: str | Path,
     *,
     class_map: str | None = None,
+    magnification: float = 1.0,
     page: str | Path | None = None,
     confirm: Confirm | None = None,
     local_time: Callable[[], datetime] = lambda: datetime.now().astimezone(),
@@ -61,6 +62,7 @@ def evaluate(
             or slides that it names are resampled as wholes for the intervals.
         class_map: What the site's class names mean, such as ``PMN=neutrophil,Mo=monocyte``, or a file with that; see
             ``data.class_mapping.parse_mapping``. Names that differ from the model's in case or a plural need none.
+        magnification: How many times larger cells are made before they are predicted.
         page: HTML file to write, with pictures of mistakes; None writes none.
         confirm: Asks about class names that are proposed by nearness; None accepts none.
         local_time: The clock for the page's footer.
@@ -78,6 +80,8 @@ def evaluate(
         >>> evaluation.accuracy.low <= evaluation.accuracy.value <= evaluation.accuracy.high
         True
     """
+    if page is not None:
+        check_output_file(Path(page))
     loaded = load_model(model)
     site = read_site_data(loaded, data, class_map=class_map, confirm=confirm)
     dataset = site.dataset
@@ -86,7 +90,7 @@ def evaluate(
             f"{data}: expected images of at least one of the model's classes ({', '.join(loaded.class_names)}), got only "
             f"classes that it does not have: {', '.join(dataset.class_names)}. Say with --map which classes they are."
         )
-    predicted = loaded.predict(dataset.images)
+    predicted = loaded.predict(dataset.images, magnification=magnification)
     confidence, threshold = None, 0.0
     if loaded.ood_detector is not None:
         confidence, threshold = -predicted.ood_score, -loaded.ood_detector.threshold

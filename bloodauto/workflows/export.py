@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bloodauto.adaptation.magnification import estimate_magnification
 from bloodauto.config.machine import available_cores
 from bloodauto.config.settings import SearchSettings, absolute_paths, check_ensemble_limits, read_settings
 from bloodauto.config.space import load_space
@@ -14,6 +15,7 @@ from bloodauto.data.load import load_images
 from bloodauto.data.split import read_splits
 from bloodauto.ensemble.assemble import Caps, combine, read_ensemble
 from bloodauto.errors import RunError, UserError
+from bloodauto.evaluation.inference import predict_outputs
 from bloodauto.export.ensemble_export import Exported, ExportSettings, check_exportable, export_run
 from bloodauto.export.formats import check_formats
 from bloodauto.export.model import load_model, write_predictions_csv
@@ -275,7 +277,15 @@ def _check_trainings(folders: Sequence[Path], weights: Sequence[float]) -> None:
                 )
 
 
-def predict(model: str | Path, images: str | Path, output: str | Path) -> Path:
+def predict(
+    model: str | Path,
+    images: str | Path,
+    output: str | Path,
+    *,
+    magnification: float | None = None,
+    site: str | Path | None = None,
+    announce: Callable[[str], object] | None = None,
+) -> Path:
     """Writes the predictions of an exported model as a CSV.
 
     Its columns are name, label, ``probability_<class>`` for each class, ``abstained`` and ``ood_score``.
@@ -284,12 +294,15 @@ def predict(model: str | Path, images: str | Path, output: str | Path) -> Path:
         model: A ``model.keras``, or the folder that holds it.
         images: A folder, an image, an ``.npz`` or ``.npy`` file.
         output: The CSV to write.
+        magnification: How many times larger cells are made first; None: as ``site`` says, or 1.
+        site: Unlabelled images of the site, at least 24, from which the magnification is estimated; may be ``images``.
+        announce: Told the estimate; None: nobody is.
 
     Returns:
         ``output``.
 
     Raises:
-        UserError: No such model, or no images.
+        UserError: No such model, no images, too few of the site, or both a magnification and images to estimate it from.
 
     Example:
         >>> import bloodauto
@@ -301,6 +314,15 @@ def predict(model: str | Path, images: str | Path, output: str | Path) -> Path:
     loaded = load_model(model)
     if loaded.height_px != loaded.width_px:
         raise UserError(f"{model}: expected a model of square images, got {loaded.height_px} x {loaded.width_px} px.")
+    if site is not None and magnification is not None:
+        raise UserError("--magnification: expected no --site with it, from which it would be estimated.")
     pixels, names = load_images(Path(images), loaded.height_px)
-    write_predictions_csv(Path(output), names.tolist(), loaded.predict(pixels))
+    factor = 1.0 if magnification is None else magnification
+    if site is not None:
+        of_site, _ = load_images(Path(site), loaded.height_px)
+        estimate = estimate_magnification(lambda shown: predict_outputs(loaded.network, shown)[0], of_site)
+        if announce is not None:
+            announce(estimate.text())
+        factor = estimate.factor
+    write_predictions_csv(Path(output), names.tolist(), loaded.predict(pixels, magnification=factor))
     return Path(output)

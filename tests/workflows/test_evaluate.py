@@ -131,3 +131,28 @@ def test_the_command_says_how_to_map_names(export: Path, site: Path, tmp_path: P
     assert done.code == 2
     assert MAP in done.err
     assert not page.exists()
+
+
+def test_predictions_and_figures_take_a_magnification_or_images_of_the_site(
+    export: Path, site: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "predictions.csv"
+    done = bloodauto_here("predict", export, site, "--output", output, "--magnification", 1.3)
+    assert done.code == 0, done.err
+    by_hand = output.read_text().splitlines()
+    assert len(by_hand) == 19
+    done = bloodauto_here("predict", export, site, "--output", output, "--site", site)
+    assert done.code == 2
+    assert "expected at least 24 to estimate a magnification from, got 18" in done.err
+    write_site(tmp_path / "more", {"neutrophil": [1]}, count=24)
+    done = bloodauto_here("predict", export, site, "--output", output, "--site", tmp_path / "more")
+    assert done.code == 0, done.err
+    assert "24 images" in done.err
+    for arguments, message in (
+        (("--magnification", 1.3, "--site", site), "expected no --site with it"),
+        (("--magnification", 9), "expected 0.25 to 4 times, got 9"),
+    ):
+        done = bloodauto_here("predict", export, site, "--output", output, *arguments)
+        assert (done.code, message in done.err) == (2, True), done.err
+    evaluation = bloodauto.evaluate(export, site, class_map=MAP, magnification=1.3)
+    assert evaluation.images == 12

@@ -240,7 +240,7 @@ class Adaptation(Artifact):
             text = (
                 f"Adapted with {n} labelled cells: {self.method}. On these cells, in cross-validation: "
                 f"{self.unchanged_accuracy.text()} before, {self.accuracy.text()} after, {self.gain.text()}. The candidate was "
-                "chosen by the same cells, so the figure is slightly optimistic."
+                "chosen by the same cells, so the accuracy after is optimistic, by several points with few cells."
             )
         change = f"The source site's {self.source_images} held-out images: {self.source_change.text()}"
         warning = ", more than a point: keep the model as it was for the source site" if self.loses_at_source else ""
