@@ -107,17 +107,21 @@ def assemble(
             networks. None: there are none.
 
     Raises:
-        RunError: No training was completed.
+        RunError: No training was completed, and none that was cut could be evaluated.
     """
-    networks = find_trained_networks(run, completed)
+    networks, evaluated = find_trained_networks(run, completed), PrunedEvaluation()
     holdout = holdout_candidates(networks, site_info)
+    if not holdout and evaluate_pruned is not None:
+        # Trainings that were cut are all that there is.
+        evaluated, evaluate_pruned = evaluate_pruned(), None
+        holdout = holdout_candidates(find_trained_networks(run, (), evaluated.trial_numbers), site_info)
     if not holdout:
         raise RunError(
             f"{run.root}: expected at least one completed training, found none, so there is nothing to export. "
             "Give a larger budget: bloodauto search --run with a new folder."
         )
     folds = fold_candidates(networks, num_folds, site_info)
-    candidates, evaluated = holdout, PrunedEvaluation()
+    candidates = holdout
     if folds and _folds_are_good_enough(folds, holdout, metric):
         candidates = folds
     elif evaluate_pruned is not None:

@@ -35,7 +35,7 @@ class StoppedTrainings:
 
     Attributes:
         pruned: Numbers of trials that trained for an epoch or more and were not completed.
-        completed: Numbers of completed trials. Without any there is nothing to compare with, and nothing is evaluated.
+        completed: Numbers of completed trials. Without any, the stopped trainings are compared with the best of themselves.
         refits: Names of the refits of fold 0 that ended before they were evaluated.
     """
 
@@ -76,9 +76,8 @@ def evaluate_pruned(
         score for number in trainings.completed if (score := _kept_score(run.trial(number))) is not None
     ]
     num_pruned = sum(isinstance(key, int) for key in scores)
-    if not completed_scores:
-        return PrunedEvaluation(pruned=num_pruned)
-    promising = [key for key, score in scores.items() if score >= max(completed_scores) - _MAX_GAP]
+    best_score = max(completed_scores if completed_scores else scores.values(), default=0.0)
+    promising = [key for key, score in scores.items() if score >= best_score - _MAX_GAP]
     best_first = sorted(promising, key=lambda key: (isinstance(key, int), -scores[key], str(key)))
     evaluated: list[int | str] = []
     needed_seconds = start_seconds

@@ -20,6 +20,7 @@ from bloodauto.tuning.constants import (
     BudgetConstants,
     SchedulerConstants,
 )
+from bloodauto.tuning.failure_streak import FailureStreak
 from bloodauto.tuning.likely_members import LikelyMembers
 from bloodauto.tuning.messages import (
     Aborted,
@@ -97,6 +98,7 @@ class Scheduler:
         self._plan: tuple[int, BudgetPlan] | None = None
         self._nothing_fits_until = -1
         self._members = LikelyMembers(study, planner, constants)
+        self._failure_streak = FailureStreak(any_epoch_ended=bool(study.timings()))
         self.abort_reason: str | None = None
 
     @classmethod
@@ -199,6 +201,7 @@ class Scheduler:
         training = self._open_trainings[name]
         self._events += 1
         self._observe_epoch(training, report)
+        self._failure_streak.epoch_ended()
         if training.trial is None:
             return True
         # A worker that died may have to repeat the epoch that it reported last.
@@ -238,8 +241,9 @@ class Scheduler:
             )
             self._study.save_timing(training.trial.number, timing)
         self._end_trial(training, training.trial, end)
-        if isinstance(end, Aborted):
-            self.abort_reason = end.message
+        failure = self._failure_streak.training_ended(end)
+        if self.abort_reason is None:
+            self.abort_reason = end.message if isinstance(end, Aborted) else failure
 
     def close(self) -> None:
         """Ends the search after the last training: the budget stopped whatever is still open."""

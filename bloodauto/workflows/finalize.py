@@ -32,6 +32,8 @@ from bloodauto.workflows.planning import SearchPlan
 _SHUTDOWN_SECONDS = 1.0
 #: Fraction of the time kept for the export that writing the model takes.
 _WRITING_FRACTION = 0.4
+#: Of trials that were not completed and whose weights are kept.
+_CUT_OUTCOMES = ("pruned", "out_of_budget")
 _EXPORT_FORMATS = ("keras", "codabench")
 #: What a user reads for a part of the export that was skipped.
 _SKIPPED_PARTS = {"codabench": "the competition's file", "test": "the held-out test"}
@@ -101,11 +103,12 @@ def choose_ensemble(plan: SearchPlan, study: StudyRecord, *, seconds_left: Calla
         The ensemble.
 
     Raises:
-        RunError: No training was completed.
+        RunError: No training was completed, and none that was cut could be evaluated.
     """
     settings, data = plan.settings, plan.data
     completed = _eligible_trials(plan, study)
-    if not completed and (failures := _failures(study)):
+    cut = any(trial.outcome in _CUT_OUTCOMES for trial in study.attributes().values())
+    if not completed and not cut and (failures := _failures(study)):
         raise RunError(
             f"{plan.run.root}: no training was completed, so there is nothing to export; {failures}. Mend that, then "
             f"go on with what is left of the budget: bloodauto search --resume --run {shell_word(plan.run.root)}"
@@ -156,11 +159,11 @@ def _evaluate_pruned(
         # The ensemble is made of the Pareto front alone, and no pruned trial is on it.
         return PrunedEvaluation()
     data = plan.data
-    pruned = [number for number, trial in study.attributes().items() if trial.outcome in ("pruned", "out_of_budget")]
+    pruned = [number for number, trial in study.attributes().items() if trial.outcome in _CUT_OUTCOMES]
     trainings = [training for training in plan.run.refits() if "-fold0-" in training.root.name]
     refits = [training.root.name for training in trainings if not training.result.exists]
-    best = max(completed, key=lambda trial: trial[1])[0]
-    likely_members = sorted({best, *(int(training.root.name.split("-")[0]) for training in trainings)})
+    best = max(completed, key=lambda trial: trial[1])[:1] if completed else tuple(pruned[:1])
+    likely_members = sorted({*best, *(int(training.root.name.split("-")[0]) for training in trainings)})
     costs = CostModel.from_timings(study.timings())
     export_seconds = costs.finalization_slot_seconds([study.recipe(number) for number in likely_members], 0)
     reserved_seconds = _WRITING_FRACTION * export_seconds if refits else export_seconds

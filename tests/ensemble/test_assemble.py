@@ -306,6 +306,18 @@ def test_a_pruned_trial_that_predicts_better_is_selected(run: RunDirectory) -> N
     assert ensemble.candidate_counts == CandidateCounts(trials=3, refits=0, pruned=5, promising=2, evaluated=1)
 
 
+def test_trials_that_were_cut_are_exported_where_none_was_completed(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    _training(run.trial(3), fold=0, skill=2.0, seed=3)
+    _training(run.trial(4), fold=0, skill=2.5, seed=4)
+    evaluated = PrunedEvaluation(pruned=2, promising=2, trial_numbers=(3, 4))
+    ensemble = assemble(run, [], num_folds=FOLDS, metric="shift", evaluate_pruned=lambda: evaluated)
+    assert {member.kind for member in ensemble.members} == {"pruned trial"}
+    assert ensemble.selection_bias is None
+    with pytest.raises(RunError, match="larger budget"):
+        assemble(run, [], num_folds=FOLDS, metric="shift", evaluate_pruned=PrunedEvaluation)
+
+
 def test_pruned_trials_are_not_evaluated_where_refits_on_every_fold_are_the_candidates(run: RunDirectory) -> None:
     for fold in range(FOLDS):
         _training(run.refit(f"00001-fold{fold}-seed0"), fold=fold, skill=3.5, seed=20 + fold)

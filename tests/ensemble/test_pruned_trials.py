@@ -144,9 +144,11 @@ def test_weights_that_do_not_fit_are_skipped(run: RunDirectory, pruned: PrunedTr
     assert _evaluate(run, pruned).trial_numbers == (1,)
 
 
-def test_without_a_completed_trial_nothing_is_evaluated(run: RunDirectory, pruned: PrunedTraining) -> None:
+def test_without_a_completed_trial_the_best_that_were_stopped_are_evaluated(
+    run: RunDirectory, pruned: PrunedTraining
+) -> None:
     shutil.rmtree(run.trial(0).root)
-    assert _evaluate(run, pruned) == PrunedEvaluation(pruned=3)
+    assert _evaluate(run, pruned) == PrunedEvaluation(pruned=3, promising=2, trial_numbers=(2, 1))
 
 
 def test_weights_that_predict_nothing_finite_are_skipped(run: RunDirectory, pruned: PrunedTraining) -> None:

@@ -268,6 +268,19 @@ def test_a_failure_all_would_have_ends_the_search(folder: Path) -> None:
     assert TrialState.RUNNING not in {trial.state for trial in search.study.get_trials(deepcopy=False)}
 
 
+@pytest.mark.parametrize(("num_faults", "ends"), [(4, False), (9, True)])
+def test_five_equal_failures_before_any_epoch_end_the_search(folder: Path, num_faults: int, ends: bool) -> None:
+    faults = tuple(Fault(f"{number:05d}", 1, "crash") for number in range(num_faults))
+    search = SimulatedSearch(folder, machine=SimulatedMachine(faults=faults))
+    session = search.session()
+    if ends:
+        assert search.scheduler.abort_reason == "the first 5 trainings failed for one reason, crash: simulated"
+        assert len(session.trainings) <= 5 + SETTINGS.workers
+    else:
+        assert search.scheduler.abort_reason is None
+        assert "complete" in search.outcomes()
+
+
 def test_a_slow_unmeasured_backbone_is_not_taken_for_hanging(folder: Path) -> None:
     space = tiny_space()
     search = SimulatedSearch(
