@@ -118,6 +118,15 @@ def search(
             example="--warm-start none",
         ),
     ] = None,
+    prior: Annotated[
+        list[Path] | None,
+        option(
+            "--prior",
+            "An earlier run whose trials this search starts from; may be given several times.",
+            default="none",
+            example="--prior runs/first",
+        ),
+    ] = None,
     objective: Annotated[
         str | None,
         option(
@@ -141,7 +150,7 @@ def search(
         float | None,
         option(
             "--refit-fraction",
-            "Part of the budget that is reserved for training the ensemble members longer.",
+            "Largest part of the budget that is reserved for training the ensemble members longer.",
             unit="fraction of the budget, between 0 and 1",
             default="0.5",
             example="--refit-fraction 0.3",
@@ -199,6 +208,7 @@ def search(
         "gpus_per_trial": gpus_per_trial,
         "seed": seed,
         "warm_start": warm_start,
+        "prior": tuple(str(run) for run in prior) if prior else None,
         "objective": objective,
         "pruner": pruner,
         "refit_fraction": refit_fraction,

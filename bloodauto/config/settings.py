@@ -139,6 +139,12 @@ class SearchSettings(EnsembleLimits, Artifact):
 
     Default: ``shipped``. Example: ``--warm-start none``."""
 
+    prior: tuple[str, ...] | None = None
+    """Earlier runs: their best recipes are tried early, and their completed trials shape the first suggestions, less with every
+    trial of this search. Recipes that the space does not contain are skipped.
+
+    Default: none. Example: ``--prior runs/first --prior runs/second``."""
+
     weights_dir: str | None = None
     """Folder of pre-trained weights that is searched before Keras' own cache.
 
@@ -348,6 +354,8 @@ def absolute_paths(requested: Mapping[str, Any]) -> dict[str, Any]:
         value = result.get(name)
         if value is not None and str(value) not in _PATH_NAMES:
             result[name] = _absolute(value, name)
+    if result.get("prior"):
+        result["prior"] = tuple(str(Path(run).expanduser().resolve()) for run in result["prior"])
     space = result.get("space")
     if space is not None:
         result["space"] = _absolute(space, "space") if Path(space).is_file() else str(space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from bloodauto.run.files import atomic_path
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.augmentation import check_augmentation, shift_suite_for
 from bloodauto.tuning.pruning import Pruning, plan_pruning
+from bloodauto.tuning.settings import PriorTrial
 from bloodauto.workflows.datasets import RunData, load_run_data
+from bloodauto.workflows.prior import load_prior
 
 #: The published figure that every shipped system has.
 HIDDEN_ACCURACY = "hidden_accuracy"
@@ -42,6 +45,16 @@ class InitialConfigurations:
     in_space: tuple[tuple[str, Recipe], ...]
     not_in_space: tuple[tuple[str, str], ...]
 
+    def with_prior(self, initial: Sequence[tuple[str, Recipe]]) -> InitialConfigurations:
+        """The same, with recipes of earlier runs after the first: if they mislead, they cost no more than their time.
+
+        Args:
+            initial: Name and recipe of each.
+        """
+        known = {recipe.id for _, recipe in self.in_space}
+        added = tuple((name, recipe) for name, recipe in initial if recipe.id not in known)
+        return InitialConfigurations((*self.in_space[:1], *added, *self.in_space[1:]), self.not_in_space)
+
 
 @dataclass(frozen=True)
 class SearchPlan:
@@ -56,6 +69,7 @@ class SearchPlan:
         weights_files: Pre-trained weights of every backbone that the space contains.
         pruning: When it stops a trial.
         suite: The corruptions on which trials are scored.
+        prior: Completed trials of earlier runs.
     """
 
     run: RunDirectory
@@ -66,6 +80,7 @@ class SearchPlan:
     weights_files: WeightsFiles
     pruning: Pruning
     suite: ShiftSuite
+    prior: tuple[PriorTrial, ...] = ()
 
 
 def plan_search(run: RunDirectory, settings: SearchSettings, space_path: Path) -> SearchPlan:
@@ -84,12 +99,18 @@ def plan_search(run: RunDirectory, settings: SearchSettings, space_path: Path) -
     """
     space = load_checked_space(space_path)
     initial = load_initial_configurations(settings.warm_start, space, settings.objectives)
+    # A search that goes on does not need the earlier runs any more: they may have been deleted.
+    named_runs = () if settings.prior is None else settings.prior
+    earlier_runs = [folder for folder in named_runs if not run.settings.is_file() or Path(folder).is_dir()]
+    prior = load_prior(earlier_runs, space, settings)
+    initial = initial.with_prior(prior.initial)
     # Before the weights: nobody should download these for images that cannot be used.
     data = load_run_data(run, settings)
     weights = resolve_weights(space, Path(settings.weights_dir) if settings.weights_dir is not None else None)
     most_epochs = max(recipe.total_epochs for recipe in covering_recipes(space))
     pruning = plan_pruning(settings.pruner, max_epochs=most_epochs)
-    return SearchPlan(run, settings, data, space, initial, weights, pruning, suite_of_space(space, seed=settings.seed))
+    suite = suite_of_space(space, seed=settings.seed)
+    return SearchPlan(run, settings, data, space, initial, weights, pruning, suite, prior.trials)
 
 
 def suite_of_space(space: SearchSpace, *, seed: int) -> ShiftSuite:

@@ -144,6 +144,7 @@ def search(  # one keyword for each setting
     seed: int = 0,
     pruner: str = "successive_halving",
     warm_start: str | Path = "shipped",
+    prior: Sequence[str | Path] | None = None,
     weights_dir: str | Path | None = None,
     target_images: str | Path | None = None,
     image_size_px: int | None = None,
@@ -172,11 +173,12 @@ def search(  # one keyword for each setting
         seed: Seed of splits, shifted images, suggestions and trainings.
         pruner: ``successive_halving``, ``hyperband``, ``median`` or ``none``.
         warm_start: Recipes that are tried first: ``shipped``, a folder, a file, or ``none``.
+        prior: Directories of earlier runs whose trials this search starts from; None: none.
         weights_dir: Folder of pre-trained weights that is searched first.
         target_images: Unlabelled images of the site where the model will be used.
         image_size_px: Side in px to which images are resized; None keeps their size.
         cleaning: Whether images that the data check finds broken, duplicated or mislabelled are excluded.
-        refit_fraction: Fraction of the budget, between 0 and 1, that is reserved for refits.
+        refit_fraction: Largest fraction of the budget, between 0 and 1, that is reserved for refits.
         max_trials: Largest number of trials; None: as many as the budget affords.
         max_members: Largest number of ensemble members.
         max_latency_ms: Longest time in milliseconds that the ensemble may take for one image; None: no limit.
@@ -212,6 +214,7 @@ def search(  # one keyword for each setting
         "seed": seed,
         "pruner": pruner,
         "warm_start": str(warm_start),
+        "prior": None if prior is None else tuple(str(run) for run in prior),
         "weights_dir": None if weights_dir is None else str(weights_dir),
         "target_images": None if target_images is None else str(target_images),
         "image_size_px": image_size_px,

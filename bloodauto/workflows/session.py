@@ -117,6 +117,7 @@ def run_trainings(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, 
                 num_folds=plan.data.splits.num_folds,
                 max_trials=settings.max_trials,
                 objectives=settings.objectives,
+                prior=plan.prior,
             ),
             initial=plan.initial.in_space,
         )

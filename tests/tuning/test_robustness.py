@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from bloodauto.testing.simulated_search import SimulatedSearch, small_budget_search
+from bloodauto.testing.simulated_search import SimulatedSearch, small_budget_search, tiny_recipe
 from bloodauto.tuning.executors.simulated import Fault, SimulatedMachine, SlowPeriod
+from bloodauto.tuning.settings import PriorTrial
 
 SEEDS = range(5)
 BUDGET = 1800.0
@@ -70,4 +71,19 @@ def test_a_disturbance_costs_at_most_a_point_beside_the_quiet_run_of_the_same_wo
         objective = best_objective(search)
         check_laws(search, min_evaluated=MIN_EVALUATED.get(disturbance, 18))
         losses.append(quiet_objective(seed, quiet_budget) - objective)
+    assert statistics.fmean(losses) <= 0.01, losses
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_misleading_prior_costs_at_most_a_point(memory_folder: Path) -> None:
+    """An earlier run in which the worst recipes of this one were the best."""
+    losses = []
+    for seed in SEEDS:
+        search = small_budget_search(Path(tempfile.mkdtemp(dir=memory_folder)), seed=seed)
+        recipes = [tiny_recipe(search.space, width, rate) for width in (16, 32) for rate in (1e-3, 4e-3, 9e-3)]
+        worst_first = sorted(recipes, key=lambda recipe: search.curve(recipe, 0, 6).objective)
+        prior = tuple(PriorTrial(recipe, 0.95 - 0.1 * index) for index, recipe in enumerate(worst_first))
+        search.initial = (search.initial[0], ("misleading", worst_first[0]), *search.initial[1:])
+        losses.append(quiet_objective(seed, BUDGET) - best_objective(search.with_settings(prior=prior)))
     assert statistics.fmean(losses) <= 0.01, losses
