@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.trial import TrialState
-
 from bloodauto.config.recipe import Recipe
 from bloodauto.config.settings import SearchSettings, read_settings
 from bloodauto.config.space import NotInSpace, SearchSpace, load_space, parameters_of, recipe_from_parameters
@@ -76,7 +74,7 @@ def _completed_trials(run: RunDirectory, space: SearchSpace, settings: SearchSet
     url = sqlite_url(run.study) if earlier.storage is None else earlier.storage
     trials = []
     for trial in frozen_trials(url, run.study_name(earlier.storage)):
-        if trial.state != TrialState.COMPLETE or not trial.values:
+        if trial.state.name != "COMPLETE" or not trial.values:
             continue
         try:
             recipe = recipe_from_parameters(earlier_space, trial.params)

@@ -327,14 +327,14 @@ class CostModel:
         return max(epoch.seconds - self._first_epoch_extra, _MIN_TRAINING_PART * epoch.seconds)
 
     def _estimate_first_epoch_extra(self) -> float:
-        """Of the networks of which more than first epochs are known; 0 before."""
+        """Of the networks of which more than first epochs are known; before, in proportion to the first start."""
         known = {
             **self._measured,
             **{epoch.key: self._epoch_seconds[epoch.key] for epoch in self._epochs if not epoch.first},
         }
         firsts = [epoch for epoch in self._epochs if epoch.first and epoch.key in known]
         if not firsts:
-            return 0.0
+            return self._constants.first_epoch_extra_over_start * (self._cold_starts[0] if self._cold_starts else 0.0)
         steps = [epoch.work * known[epoch.key] for epoch in firsts]
         extras = [max(epoch.seconds - seconds, 0.0) for epoch, seconds in zip(firsts, steps, strict=True)]
         # How long an epoch's steps take varies in proportion to them: short ones tell more of what comes on top.
