@@ -112,7 +112,7 @@ class BudgetConstants(Constants):
     default_warm_start_seconds: Positive = 3.0
     """A start on a worker that has trained before, before any was measured: building the network, the first graph."""
     first_epoch_extra_over_start: NonNegative = 0.25
-    """What a first epoch takes besides its steps, over a cold start, before it was seen apart: a slow machine is slow in both."""
+    """What a first epoch takes besides its steps, over a cold start, until that is seen: a slow machine is slow in both."""
     default_finish_seconds: Positive = 5.0
     """The final evaluation of a training before any evaluation was measured."""
     finish_over_evaluation: Positive = 2.0

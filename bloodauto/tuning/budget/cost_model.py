@@ -334,7 +334,8 @@ class CostModel:
         }
         firsts = [epoch for epoch in self._epochs if epoch.first and epoch.key in known]
         if not firsts:
-            return self._constants.first_epoch_extra_over_start * (self._cold_starts[0] if self._cold_starts else 0.0)
+            is_seen = any(epoch.first for epoch in self._epochs) and bool(self._cold_starts)
+            return self._constants.first_epoch_extra_over_start * self._cold_starts[0] if is_seen else 0.0
         steps = [epoch.work * known[epoch.key] for epoch in firsts]
         extras = [max(epoch.seconds - seconds, 0.0) for epoch, seconds in zip(firsts, steps, strict=True)]
         # How long an epoch's steps take varies in proportion to them: short ones tell more of what comes on top.
