@@ -16,6 +16,7 @@ from bloodauto.types import Images
 
 _ROTATION_DEGREES = 10.0
 _BRIGHTNESS = 0.1
+_ZOOM = 0.15
 #: Images that are zoomed at a time.
 _ZOOM_BATCH = 64
 #: Transforms that exchange height and width.
@@ -102,6 +103,8 @@ TTA_OPERATIONS: Mapping[TransformName, Callable[[Tensor], Tensor]] = {
     "rotate_right": _rotation(-_ROTATION_DEGREES),
     "brighter": _brightness(1 + _BRIGHTNESS),
     "darker": _brightness(1 - _BRIGHTNESS),
+    "smaller": lambda images: zoom(images, 1 - _ZOOM),
+    "larger": lambda images: zoom(images, 1 + _ZOOM),
 }
 
 

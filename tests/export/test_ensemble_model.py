@@ -34,6 +34,18 @@ def rotated(degrees):
     return turn
 
 
+def zoomed(factor):
+    def magnify(images):
+        size = images.shape[1]
+        matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), 0, factor)
+        enlarged = [
+            cv2.warpAffine(np.float32(image), matrix, (size, size), borderMode=cv2.BORDER_REFLECT) for image in images
+        ]
+        return np.uint8(np.clip(np.round(enlarged), 0, 255))
+
+    return magnify
+
+
 #: Each transform as numpy and OpenCV have it.
 REFERENCE_TRANSFORMS = {
     "identity": lambda images: images,
@@ -47,6 +59,8 @@ REFERENCE_TRANSFORMS = {
     "rotate_right": rotated(-10),
     "brighter": lambda images: np.uint8(np.minimum(np.round(images * np.float32(1.1)), 255)),
     "darker": lambda images: np.uint8(np.round(images * np.float32(0.9))),
+    "smaller": zoomed(0.85),
+    "larger": zoomed(1.15),
 }
 HALF_TURNS = (TtaTransform("identity", 0.5), TtaTransform("turn_180", 0.5))
 
@@ -86,7 +100,7 @@ def test_each_transform_is_that_of_numpy_and_opencv(name, make):
     transformed = np.asarray(tta_batch(images, [name]))
     assert transformed.dtype == np.uint8
     # OpenCV interpolates with weights in steps of 1/32.
-    tolerance = 2 if name.startswith("rotate") else 0
+    tolerance = 2 if name.startswith(("rotate", "smaller", "larger")) else 0
     assert np.abs(transformed.astype(int) - REFERENCE_TRANSFORMS[name](images)).max() <= tolerance
     assert name == "identity" or (transformed != images).mean() > 0.3
 

@@ -21,6 +21,8 @@ TransformName = Literal[
     "rotate_right",
     "brighter",
     "darker",
+    "smaller",
+    "larger",
 ]
 TRANSFORM_NAMES: tuple[TransformName, ...] = get_args(TransformName)
 
@@ -31,7 +33,8 @@ class WeightedTransform(Record):
     Attributes:
         transform: ``turn_90``, ``turn_180``, ``turn_270``: counter-clockwise, exact. ``transpose``: mirrored along the
             diagonal. ``rotate_left``, ``rotate_right``: by 10 degrees, the corners filled by reflection. ``brighter``,
-            ``darker``: every value times 1.1 or 0.9, clipped at 255.
+            ``darker``: every value times 1.1 or 0.9, clipped at 255. ``smaller``, ``larger``: magnified 0.85 or 1.15 times
+            about the centre, a border filled by reflection.
         weight: Relative to the others; weights need not sum to 1.
     """
 
