@@ -58,7 +58,12 @@ def read_archive(path: Path, array_names: Sequence[str]) -> dict[str, NDArray[An
             f"Shrink the images before packing them, or use a machine with more memory."
         )
     arrays = {}
-    with np.load(path, allow_pickle=False) as archive:
+    try:
+        opened = np.load(path, allow_pickle=False)
+    except (*_BROKEN_ARCHIVE, MemoryError) as error:
+        # A zip archive that does not begin as one, which numpy takes for a pickle.
+        raise DataError(f"{path}: expected an .npz archive, got a damaged file. Copy or download it again.") from error
+    with opened as archive:
         for name, stored_name in zip(names, stored, strict=True):
             if name not in array_names:
                 continue
@@ -80,7 +85,7 @@ def _broken_array(where: str, error: BaseException) -> DataError:
             f"{where}: expected an array of numbers or text, got Python objects, which are never unpickled because "
             f"that would run code from the file. Save it with a plain dtype, e.g. numpy.stack(images).astype('uint8')."
         )
-    return DataError(f"{where}: the array is damaged ({error}). Copy or download the file again.")
+    return DataError(f"{where}: expected an array, got a damaged one ({error}). Copy or download the file again.")
 
 
 def _stored_names(path: Path) -> list[str]:

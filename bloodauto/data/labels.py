@@ -54,14 +54,13 @@ def integer_labels(array: NDArray[Any], count: int, where: str) -> Labels:
             f"{where}: expected labels from 0 to {_MAX_LABEL}, got {largest} at index {int(array.argmax())}. "
             "Number the classes from 0."
         )
-    labels = array.astype(np.int64)
-    negative = np.flatnonzero(labels < 0)
+    negative = np.flatnonzero(array < 0)
     if len(negative):
         raise DataError(
-            f"{where}: expected labels from 0 upwards, got {labels[negative[0]]} at index {negative[0]}. "
+            f"{where}: expected labels from 0 upwards, got {array[negative[0]]} at index {negative[0]}. "
             f"Leave out images without a label."
         )
-    return labels
+    return array.astype(np.int64)
 
 
 def class_names_for(labels: Labels, known_names: Sequence[str] | None, where: str) -> tuple[str, ...]:
