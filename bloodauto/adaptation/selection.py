@@ -15,7 +15,7 @@ from bloodauto.adaptation.head import HeadSettings, LabelledOutputs, fit_site_he
 from bloodauto.adaptation.magnification import MAGNIFICATIONS
 from bloodauto.config.recipe import TransformName
 from bloodauto.evaluation.tta import tta_images
-from bloodauto.types import Floats, Images, Labels, Probabilities, Strings
+from bloodauto.types import Floats, Images, Labels, Mask, Probabilities, Strings
 
 #: Magnifications, beside 1, whose heads are fitted.
 _KEPT_MAGNIFICATIONS = 3
@@ -113,11 +113,14 @@ class Selection:
         chosen: the candidate; its head is calibrated.
         unchanged: the ensemble as it is.
         candidates: how many were compared.
+        probabilities: for the site's cells, (n, classes): each fold is predicted by the candidate that the other folds
+            choose, so that the accuracy is not that of the luckiest candidate.
     """
 
     chosen: Candidate
     unchanged: Candidate
     candidates: int
+    probabilities: Probabilities
 
 
 def select_adaptation(
@@ -156,10 +159,11 @@ def select_adaptation(
             if seconds_left() > 0:
                 candidates.append(comparison.with_source_accuracy(comparison.with_head(transform, settings)))
     chosen = comparison.choose(candidates, unchanged)
+    probabilities = comparison.choose_by_fold(candidates, unchanged)
     if chosen.head is not None:
         temperature = fit_temperature(np.log(np.maximum(chosen.probabilities, 1e-12)), cells.labels)
         chosen = replace(chosen, head=chosen.head.scaled(temperature))
-    return Selection(chosen, unchanged, len(candidates))
+    return Selection(chosen, unchanged, len(candidates), probabilities)
 
 
 class _Comparison:
@@ -173,8 +177,8 @@ class _Comparison:
 
     def cell_score(self, candidate: Candidate) -> float:
         """Mean Brier score with the penalty of the magnification; smaller is better."""
-        penalty = _MAGNIFICATION_PENALTY * math.log2(candidate.transform.magnification) ** 2
-        return float(brier_scores(candidate.probabilities, self._cells.labels).mean()) + penalty
+        score = float(brier_scores(candidate.probabilities, self._cells.labels).mean())
+        return score + _magnification_penalty(candidate.transform)
 
     def plain(self, transform: ImageTransform) -> Candidate:
         """The ensemble itself on transformed images; its source accuracy is measured when it is chosen from."""
@@ -200,21 +204,35 @@ class _Comparison:
             probabilities[held_out] = softmax(fit(~held_out).log_odds(originals), axis=1)
         return Candidate(transform, settings, probabilities, fit(np.ones(n, bool)), math.nan)
 
-    def choose(self, candidates: Sequence[Candidate], unchanged: Candidate) -> Candidate:
-        """The best of those that beat the unchanged ensemble beyond chance, with the source site as second judge."""
-        labels = self._cells.labels
-        reference = brier_scores(unchanged.probabilities, labels)
+    def choose(self, candidates: Sequence[Candidate], unchanged: Candidate, cells: Mask | None = None) -> Candidate:
+        """The best of those that beat the unchanged ensemble beyond chance, with the source site as second judge.
 
-        def penalised(candidate: Candidate) -> float:
+        Args:
+            candidates: with their source accuracies.
+            unchanged: the ensemble as it is.
+            cells: bool (n,), which cells choose; None: all.
+        """
+        rows = np.ones(len(self._fold), bool) if cells is None else cells
+        labels = self._cells.labels[rows]
+        scores = [brier_scores(candidate.probabilities[rows], labels) for candidate in candidates]
+        reference = brier_scores(unchanged.probabilities[rows], labels)
+        best, best_score = unchanged, float(reference.mean())
+        for candidate, score in zip(candidates, scores, strict=True):
             loss = unchanged.source_accuracy - candidate.source_accuracy
-            return self.cell_score(candidate) + _SOURCE_PENALTY * max(loss - SOURCE_TOLERANCE, 0.0)
+            penalised = float(score.mean()) + _magnification_penalty(candidate.transform)
+            penalised += _SOURCE_PENALTY * max(loss - SOURCE_TOLERANCE, 0.0)
+            if penalised < best_score and _is_better(score, reference):
+                best, best_score = candidate, penalised
+        return best
 
-        better = [
-            candidate
-            for candidate in candidates
-            if _is_better(brier_scores(candidate.probabilities, labels), reference)
-        ]
-        return min([unchanged, *better], key=penalised)
+    def choose_by_fold(self, candidates: Sequence[Candidate], unchanged: Candidate) -> Probabilities:
+        """Predictions for each fold of the candidate that the other folds choose, (n, classes)."""
+        probabilities = np.zeros((len(self._fold), self._ensemble.num_classes))
+        for fold in range(int(self._fold.max()) + 1):
+            held_out = self._fold == fold
+            chosen = self.choose(candidates, unchanged, ~held_out)
+            probabilities[held_out] = chosen.probabilities[held_out]
+        return probabilities
 
     def with_source_accuracy(self, candidate: Candidate) -> Candidate:
         """The same candidate with its accuracy on the source site's held-out images."""
@@ -242,6 +260,10 @@ class _Comparison:
         outputs, _ = self._source_of(transform)
         count = len(self._source.replay_labels)
         return LabelledOutputs(outputs, self._source.replay_labels, np.full(count, settings.source_weight / count))
+
+
+def _magnification_penalty(transform: ImageTransform) -> float:
+    return _MAGNIFICATION_PENALTY * math.log2(transform.magnification) ** 2
 
 
 def brier_scores(probabilities: Probabilities, labels: Labels) -> Floats:

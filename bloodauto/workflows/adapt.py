@@ -11,7 +11,7 @@ import numpy as np
 from bloodauto.adaptation.colour_transfer import colour_transfer
 from bloodauto.adaptation.export import accuracy_difference, adapted_labels, write_adapted_export
 from bloodauto.adaptation.frozen_ensemble import FrozenEnsemble
-from bloodauto.adaptation.selection import Candidate, Selection, SiteCells, SourceImages, select_adaptation
+from bloodauto.adaptation.selection import Selection, SiteCells, SourceImages, select_adaptation
 from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.config.budget import parse_budget
 from bloodauto.config.machine import available_cores
@@ -209,22 +209,24 @@ def _record(
     source: SourceData,
     source_probabilities: tuple[Probabilities, Probabilities],
 ) -> Adaptation:
-    def is_correct(candidate: Candidate) -> Mask:
-        return np.asarray(candidate.probabilities.argmax(axis=1) == cells.labels)
+    def is_correct(probabilities: Probabilities) -> Mask:
+        return np.asarray(probabilities.argmax(axis=1) == cells.labels)
 
     chosen, unchanged, labels = selection.chosen, selection.unchanged, source.images.held_out_labels
+    is_unchanged = chosen.transform.is_identity and chosen.head is None
+    expected = unchanged.probabilities if is_unchanged else selection.probabilities
     adapted, original = source_probabilities
     counts = Counter(model.class_names[label] for label in cells.labels.tolist())
     return Adaptation(
         adapted_model=str(model.path),
         method=chosen.describe(),
-        is_unchanged=chosen.transform.is_identity and chosen.head is None,
+        is_unchanged=is_unchanged,
         magnification=chosen.transform.magnification,
         candidates=selection.candidates,
         cells={name: counts.get(name, 0) for name in model.class_names},
-        accuracy=overall_accuracy(cells.labels, chosen.probabilities),
+        accuracy=overall_accuracy(cells.labels, expected),
         unchanged_accuracy=overall_accuracy(cells.labels, unchanged.probabilities),
-        gain=accuracy_difference(is_correct(chosen), is_correct(unchanged)),
+        gain=accuracy_difference(is_correct(expected), is_correct(unchanged.probabilities)),
         source=source.name,
         source_images=len(labels),
         source_accuracy=overall_accuracy(labels, adapted),

@@ -56,6 +56,18 @@ def test_two_runs_choose_the_same(ensemble, source, site_cells):
     np.testing.assert_array_equal(first.chosen.probabilities, second.chosen.probabilities)
 
 
+def test_the_expected_accuracy_is_not_that_of_the_luckiest_candidate(ensemble, source, site_cells):
+    """Labels that say nothing: whatever is chosen is right by chance."""
+    stated = []
+    for seed in range(3):
+        cells = site_cells(24, seed=60 + seed)
+        shuffled = SiteCells(cells.images, np.random.default_rng(seed).permutation(cells.labels), cells.groups)
+        selection = select_adaptation(ensemble, shuffled, source, seed=seed)
+        assert selection.probabilities.shape == (24, 3)
+        stated.append((selection.probabilities.argmax(axis=1) == shuffled.labels).mean())
+    assert np.mean(stated) < 0.5
+
+
 def test_a_group_lies_in_one_fold_and_a_class_in_many():
     labels = np.repeat([0, 1], 20)
     alone = folds_of(SiteCells(np.zeros((40, 1, 1, 3), np.uint8), labels, np.full(40, "")), seed=0)

@@ -192,7 +192,8 @@ class Adaptation(Artifact):
         magnification: how many times larger every image is made inside the model.
         candidates: how many were compared.
         cells: labelled cells of the site by class.
-        accuracy: of the adapted model on these cells, each predicted by a head that was fitted without it.
+        accuracy: expected of the adaptation: each of these cells is predicted by a candidate that was chosen and fitted without
+            the cells of its fold.
         unchanged_accuracy: of the model as it was, on the same cells.
         gain: of the adapted model on them.
         source: of the source site's images.
@@ -239,8 +240,8 @@ class Adaptation(Artifact):
         else:
             text = (
                 f"Adapted with {n} labelled cells: {self.method}. On these cells, in cross-validation: "
-                f"{self.unchanged_accuracy.text()} before, {self.accuracy.text()} after, {self.gain.text()}. The candidate was "
-                "chosen by the same cells, so the accuracy after is optimistic, by several points with few cells."
+                f"{self.unchanged_accuracy.text()} before, {self.accuracy.text()} after, {self.gain.text()}. Each "
+                "cell was predicted by a candidate that was chosen and fitted without its fold."
             )
         change = f"The source site's {self.source_images} held-out images: {self.source_change.text()}"
         warning = ", more than a point: keep the model as it was for the source site" if self.loses_at_source else ""
