@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +54,7 @@ class DeviceSettings(Record):
         jit_compile: Whether XLA compiles the training step.
         precision: Keras' dtype policy, for example ``float32`` or ``mixed_float16``.
         measured: The measurements that these were chosen from; none where nothing was measured.
+        seconds_per_image: The quickest training that a search has seen, by network and image size.
 
     Example:
         >>> DeviceSettings().precision
@@ -63,6 +64,7 @@ class DeviceSettings(Record):
     jit_compile: bool = False
     precision: str = "float32"
     measured: tuple[TrainingSpeed, ...] = ()
+    seconds_per_image: dict[str, float] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -263,3 +265,35 @@ def cached_device_settings(*, on_gpu: bool) -> DeviceSettings:
         with contextlib.suppress(OSError):
             _DeviceCache(devices=devices).write(path)
     return devices[key]
+
+
+def known_seconds_per_image(*, on_gpu: bool) -> dict[str, float]:
+    """The seconds that training took for an image, by network and image size, in earlier searches on this device.
+
+    Args:
+        on_gpu: Whether the device is the first visible GPU; otherwise it is the CPU.
+    """
+    with contextlib.suppress(RunError):
+        devices = _DeviceCache.read(_cache_path()).devices
+        key = _device_key(on_gpu=on_gpu)
+        return dict(devices[key].seconds_per_image) if key in devices else {}
+    return {}
+
+
+def save_seconds_per_image(measured: Mapping[str, float], *, on_gpu: bool) -> None:
+    """Keeps the quickest training of each network beside the device's settings; does nothing where these are not kept.
+
+    Args:
+        measured: Seconds for an image, by network and image size.
+        on_gpu: Whether the device is the first visible GPU; otherwise it is the CPU.
+    """
+    with contextlib.suppress(RunError, OSError):
+        path, key = _cache_path(), _device_key(on_gpu=on_gpu)
+        devices = dict(_DeviceCache.read(path).devices)
+        if key not in devices:
+            return
+        known = dict(devices[key].seconds_per_image)
+        for network, seconds in measured.items():
+            known[network] = min(seconds, known.get(network, seconds))
+        devices[key] = devices[key].replace(seconds_per_image=known)
+        _DeviceCache(devices=devices).write(path)

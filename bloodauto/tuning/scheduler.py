@@ -42,8 +42,7 @@ from bloodauto.tuning.settings import SchedulerSettings
 from bloodauto.tuning.study import CandidateTrial, StudyRecord, TrialEnd
 from bloodauto.tuning.suggestion import Suggester
 
-_IDLE = "idle"
-_TINY_SECONDS = 1e-9
+_IDLE, _TINY_SECONDS = "idle", 1e-9
 
 
 class Scheduler:
@@ -130,6 +129,8 @@ class Scheduler:
             study, space, initial=initial, seed=settings.seed, prior=settings.prior, constants=constants
         )
         costs = CostModel.from_timings(study.timings(), budget_constants)
+        for recipe, seconds in settings.epoch_seconds:
+            costs.observe_steps(recipe, seconds)
         return cls(
             study=study,
             suggester=suggester,
@@ -159,6 +160,11 @@ class Scheduler:
         """The completed trials that no other dominates; with one objective, the incumbent."""
         return tuple(self._study.pareto_front())
 
+    def observed_epoch_seconds(self) -> list[tuple[Recipe, float]]:
+        """A recipe with each network of which an epoch was observed, and the seconds of an epoch's steps."""
+        recipes = self._suggester.covering_recipes
+        return [(recipe, self._costs.steps_seconds(recipe)) for recipe in recipes if self._costs.has_timed(recipe)]
+
     def running(self) -> tuple[RunningTraining, ...]:
         """The trainings in progress, oldest first."""
         return tuple(
@@ -182,9 +188,7 @@ class Scheduler:
         """
         if self.abort_reason is not None:
             return None
-        assignment = self._next_trial(slot)
-        if assignment is None:
-            assignment = self._next_refit(slot)
+        assignment = self._next_trial(slot) or self._next_refit(slot)
         self._ledger.set_phase(slot, _IDLE if assignment is None else assignment.phase)
         return assignment
 

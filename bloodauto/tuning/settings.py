@@ -35,6 +35,8 @@ class SchedulerSettings:
         max_trials: Most trials that are started; None: as many as the budget affords.
         objectives: What is optimised; pruning, refits and the ensemble follow the primary one.
         prior: Completed trials of earlier runs, which shape the first suggestions.
+        epoch_seconds: A recipe with each network that was trained on this machine, and the seconds of an epoch's steps with
+            everything unfrozen; they predict until epochs are observed.
 
     Example:
         >>> settings = SchedulerSettings(
@@ -53,6 +55,7 @@ class SchedulerSettings:
     max_trials: int | None = None
     objectives: Objectives = field(default_factory=Objectives)
     prior: tuple[PriorTrial, ...] = ()
+    epoch_seconds: tuple[tuple[Recipe, float], ...] = ()
 
     @property
     def pool_devices(self) -> float:

@@ -30,6 +30,7 @@ from bloodauto.tuning.scheduler import Scheduler
 from bloodauto.tuning.study import StudyRecord, check_storage
 from bloodauto.workflows.datasets import save_run_data
 from bloodauto.workflows.finalize import finalize
+from bloodauto.workflows.machine_speed import MachineSpeed
 from bloodauto.workflows.plan_record import PlanRecord
 from bloodauto.workflows.planning import SearchPlan, plan_search, run_space_path, save_space
 from bloodauto.workflows.process_state import restored_process_state
@@ -346,7 +347,10 @@ def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress
                 write_text(run.next_steps, _next_steps(run, finished=False))
                 spent = account.ledger.spent_device_seconds
                 _log.info("search in %s: budget %s, %.0f device-seconds spent", run.root, settings.budget, spent)
-                finished = run_trainings(plan, study, account, executor)
+                images = len(plan.data.splits.train_index())
+                # The speed of another machine's workers is not that of this one.
+                speed = MachineSpeed(images, on_gpu=settings.gpus_per_trial > 0) if address is None else None
+                finished = run_trainings(plan, study, account, executor, speed=speed)
                 if finished:
                     finalize(plan, study, account, phase=progress.phase)
                     _check_exported(run)

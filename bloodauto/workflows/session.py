@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from bloodauto.config.machine import total_memory_bytes
 from bloodauto.config.settings import SearchSettings
+from bloodauto.config.space import covering_recipes
 from bloodauto.errors import RunError
 from bloodauto.models.device import Device, cached_device_settings
 from bloodauto.models.tensorflow import import_tensorflow_quietly
@@ -20,6 +21,7 @@ from bloodauto.tuning.executors.ray.executor import RayExecutor
 from bloodauto.tuning.scheduler import Scheduler
 from bloodauto.tuning.settings import SchedulerSettings
 from bloodauto.tuning.study import StudyRecord, quiet_optuna
+from bloodauto.workflows.machine_speed import MachineSpeed
 from bloodauto.workflows.planning import SearchPlan
 
 #: The workers together may use this fraction of the machine's memory.
@@ -83,7 +85,14 @@ def check_gpus(settings: SearchSettings, address: str | None) -> None:
     )
 
 
-def run_trainings(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, executor: Executor) -> bool:
+def run_trainings(
+    plan: SearchPlan,
+    study: StudyRecord,
+    account: BudgetAccount,
+    executor: Executor,
+    *,
+    speed: MachineSpeed | None = None,
+) -> bool:
     """Runs trials and refits until the budget for trainings is spent.
 
     The slots of all workers are reserved meanwhile. Afterwards the driver's slot is, so that the caller can finalize the
@@ -94,6 +103,7 @@ def run_trainings(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, 
         study: Its trials so far.
         account: Pays for it.
         executor: Runs the trainings.
+        speed: What is known of the machine's speed, and where it is kept; None: nothing is known or kept.
 
     Returns:
         False when the user interrupted. Open trials then stay open, and a later session resumes them.
@@ -118,11 +128,14 @@ def run_trainings(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, 
                 max_trials=settings.max_trials,
                 objectives=settings.objectives,
                 prior=plan.prior,
+                epoch_seconds=() if speed is None else speed.epoch_seconds(covering_recipes(plan.space)),
             ),
             initial=plan.initial.in_space,
         )
         if not scheduler.is_budget_exhausted:
             completed = executor.execute(scheduler, slots)
+            if speed is not None:
+                speed.save(scheduler.observed_epoch_seconds())
             if scheduler.abort_reason is not None:
                 raise RunError(f"the search was given up: {scheduler.abort_reason}")
             if not completed:

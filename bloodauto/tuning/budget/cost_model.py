@@ -206,6 +206,15 @@ class CostModel:
         extra = self._first_epoch_extra if first else 0.0
         return training * fraction + extra + self.evaluation_seconds(recipe)
 
+    def steps_seconds(self, recipe: Recipe) -> float:
+        """Seconds of the steps of a full epoch with everything unfrozen.
+
+        Args:
+            recipe: A recipe with a network that was timed.
+        """
+        self._update()
+        return self._epoch_seconds[cost_key(recipe)]
+
     def evaluation_seconds(self, recipe: Recipe) -> float:
         """Predicted seconds of the evaluation after an epoch; 0 before any was observed.
 
