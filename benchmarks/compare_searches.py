@@ -55,11 +55,11 @@ def best_member(run: RunDirectory, dataset: CellDataset) -> Predict:
     """The best candidate of a run's ensemble alone."""
     ensemble = read_ensemble(run)
     member = next(member for member in ensemble.members if member.name == ensemble.best_single.name)
-    folder = run.root / member.networks[0].folder
+    training = member.networks[0].files
     height, width = dataset.images.shape[1:3]
     network = trained_network(
-        load_recipe(folder / "recipe.yaml"),
-        folder / "best.npz",
+        load_recipe(training.recipe),
+        training.weights.path,
         num_classes=len(dataset.class_names),
         image_shape_px=(height, width),
     )

@@ -13,6 +13,7 @@ from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.inference import predict_batches
 from bloodauto.models.backbone_networks import find_weights
 from bloodauto.models.network import trained_network
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.trainer import TrainOptions, train
 
 
@@ -50,7 +51,10 @@ def train_network(
         )
         height, width = fold_data.images.shape[1:3]
         return trained_network(
-            recipe, Path(folder) / "best.npz", num_classes=fold_data.num_classes, image_shape_px=(height, width)
+            recipe,
+            TrainingDirectory(Path(folder)).weights.path,
+            num_classes=fold_data.num_classes,
+            image_shape_px=(height, width),
         )
 
 
