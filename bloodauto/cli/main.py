@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -112,7 +113,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]  # it ignores where the warning arose
+            app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED_EXIT_CODE)
     except Exception as error:
@@ -121,6 +124,12 @@ def main() -> None:
         message, exit_code = _explained(error)
         sys.stderr.write(f"error: {printable(message, keep_lines=True)}\n")
         sys.exit(exit_code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_location: object) -> None:
+    """Prints a warning of ours as a line; what libraries tell their developers is not for users."""
+    if issubclass(category, UserWarning):
+        sys.stderr.write(f"warning: {printable(str(message))}\n")
 
 
 def _explained(error: Exception) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -74,3 +75,42 @@ def test_python_dash_m_is_the_command_line_and_help_is_quick() -> None:
         return time.perf_counter() - started
 
     assert min(seconds() for _ in range(5)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            PermissionError(13, "Permission denied", "cells/c"),
+            "cells/c: expected a path that can be used, got: Permission denied",
+        ),
+        (
+            OSError(36, "File name too long", "x" * 9),
+            "xxxxxxxxx: expected a path that can be used, got: File name too long",
+        ),
+        (IsADirectoryError(21, "Is a directory", ".part", None, "out"), "out: expected a path that can be used"),
+        (MemoryError("8 GiB"), "expected enough free memory, got: 8 GiB"),
+        (UserError("a\x1b[31m"), r"a\x1b[31m"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, message: str
+) -> None:
+    code, err = ended(error, ["search"], monkeypatch, capsys)
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+
+
+def test_a_warning_is_a_line_without_the_source(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app() -> None:
+        warnings.simplefilter("always")
+        warnings.warn("1 of 2 files excluded", stacklevel=1)
+        warnings.warn("for developers", DeprecationWarning, stacklevel=1)
+
+    monkeypatch.setattr(command_line, "app", app)
+    before = warnings.showwarning
+    command_line.main()
+    assert capsys.readouterr().err == "warning: 1 of 2 files excluded\n"
+    assert warnings.showwarning is before
