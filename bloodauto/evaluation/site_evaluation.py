@@ -76,10 +76,10 @@ class EvaluatedModel:
 def evaluate_site(predictions: SitePredictions, about: EvaluatedModel, *, seed: int = 0) -> SiteEvaluation:
     """Computes everything that ``bloodauto evaluate`` states.
 
-    Accuracy and recalls have Wilson intervals, balanced accuracy and macro F1 percentile intervals of a bootstrap over
-    images. Where any image names a patient or slide, these are resampled as wholes (a cluster bootstrap; images without
-    one are resampled alone), and each interval is the hull of that and of the one for independent images: a few groups
-    agree by chance, which is no evidence.
+    Accuracy and recalls have Wilson intervals, balanced accuracy and macro F1 percentile intervals of a bootstrap over the
+    images of each class. Where any image names a patient or slide, these are resampled as wholes (a cluster bootstrap; images
+    without one are resampled alone), and an interval of accuracy or recall is the hull of that and of the one for independent
+    images: a few groups agree by chance, which is no evidence.
 
     Args:
         predictions: at least one image of a class that the model has.
@@ -123,7 +123,7 @@ def evaluate_site(predictions: SitePredictions, about: EvaluatedModel, *, seed: 
 def resampled_confusions(
     labels: Labels, predicted: Labels, groups: Strings, num_classes: int, *, seed: int
 ) -> NDArray[np.int64]:
-    """Confusion matrices of images that are drawn with replacement, those of one group together.
+    """Confusion matrices of images that are drawn with replacement: within their class, or those of one group together.
 
     Args:
         labels: (n,), n at least 1.
@@ -136,11 +136,12 @@ def resampled_confusions(
         int64 (resamples, classes, classes); no matrix is empty.
     """
     rng = np.random.default_rng([seed, 70])
-    cells = labels * num_classes + predicted
     if not (groups != "").any():
-        counts = np.bincount(cells, minlength=num_classes**2)
-        drawn = rng.multinomial(len(labels), counts / len(labels), size=_RESAMPLES)
-        return np.asarray(drawn.reshape(-1, num_classes, num_classes), dtype=np.int64)
+        # Within their class: a class of two images would be missing from every seventh draw.
+        confusion = confusion_matrix(labels, predicted, num_classes).astype(np.int64)
+        rows = [rng.multinomial(row.sum(), row / max(row.sum(), 1), size=_RESAMPLES) for row in confusion]
+        return np.stack(rows, axis=1)
+    cells = labels * num_classes + predicted
     _, unit = np.unique(_units(groups), return_inverse=True)
     num_units = int(unit.max()) + 1
     by_unit = np.zeros((num_units, num_classes**2), dtype=np.int64)

@@ -105,3 +105,9 @@ def test_the_most_confident_mistake_of_each_pair_of_classes_comes_first():
     predictions.probabilities[1, 1] = 0.9
     assert largest_mistakes(predictions, 10).tolist() == [1, 3, 0]
     assert largest_mistakes(predictions, 1).tolist() == [1]
+
+
+def test_a_class_of_two_images_is_in_every_draw_of_independent_images():
+    labels, predicted = np.repeat([0, 1], [100, 2]), np.repeat([0, 0], [100, 2])
+    evaluation = evaluate_site(predictions_of(labels, predicted), about())
+    assert evaluation.balanced_accuracy.value == evaluation.balanced_accuracy.high == 0.5
