@@ -10,7 +10,7 @@ import typer
 
 from bloodauto.cli.options import Data, ImageSize, Seed, import_workflows, option, with_debug
 from bloodauto.errors import UserError
-from bloodauto.run.printable import printable
+from bloodauto.printable import printable
 
 if TYPE_CHECKING:
     from bloodauto.data.clean import Cleaning

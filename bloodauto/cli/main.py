@@ -20,7 +20,7 @@ from bloodauto.cli.options import DEBUG, Run, option, with_debug
 from bloodauto.cli.search import INTERRUPTED_EXIT_CODE, search
 from bloodauto.cli.site import adapt, evaluate
 from bloodauto.errors import BloodautoError, UserError
-from bloodauto.run.printable import printable
+from bloodauto.printable import printable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")

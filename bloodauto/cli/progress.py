@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bloodauto.run.printable import printable
+from bloodauto.printable import printable
 
 if TYPE_CHECKING:
     from bloodauto.tuning.budget.ledger import Ledger

@@ -22,7 +22,7 @@ from bloodauto.cli.options import (
     new_run_directory,
     option,
 )
-from bloodauto.run.printable import shell_word
+from bloodauto.printable import shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,9 +14,9 @@ from bloodauto.config.machine import Machine, detect_machine
 from bloodauto.config.objectives import Objectives, parse_objectives
 from bloodauto.config.validation import explain_validation_error
 from bloodauto.errors import RunError, UserError
+from bloodauto.printable import printable
 from bloodauto.run.artifacts.base import Artifact, Record
 from bloodauto.run.directory import RUN_FORMAT_VERSION, SETTINGS_FILE, RunDirectory
-from bloodauto.run.printable import printable
 
 PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
 

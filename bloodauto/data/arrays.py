@@ -18,7 +18,7 @@ from bloodauto.data.dataset import COMPETITION_CLASSES, CellDataset, empty_colum
 from bloodauto.data.decode import check_memory, to_square
 from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names
 from bloodauto.errors import DataError
-from bloodauto.run.printable import printable
+from bloodauto.printable import printable
 from bloodauto.types import Images, Strings
 
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, NotImplementedError)

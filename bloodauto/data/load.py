@@ -19,7 +19,7 @@ from bloodauto.data.decode import CommonSize, common_size, decode_files
 from bloodauto.data.labels import class_names_for, integer_labels, labels_from_names
 from bloodauto.data.walk import IMAGE_SUFFIXES, images_below, is_image, outside_of, visible_entries
 from bloodauto.errors import DataError
-from bloodauto.run.printable import printable
+from bloodauto.printable import printable
 from bloodauto.types import Images, Labels, Strings
 
 _SPLIT_NAMES = {

@@ -19,10 +19,10 @@ from bloodauto.evaluation.selective import is_confident
 from bloodauto.evaluation.tta import zoom_images
 from bloodauto.export.model_file import check_model_file
 from bloodauto.export.ood import ood_score
+from bloodauto.printable import csv_cell
 from bloodauto.run.artifacts import AbstentionRule, OodDetector
 from bloodauto.run.directory import ExportDirectory
 from bloodauto.run.files import atomic_path
-from bloodauto.run.printable import csv_cell
 from bloodauto.types import Images, Labels, Mask, Probabilities, Scores, check_images
 
 _PROBABILITY_SUM_TOLERANCE = 1e-3

@@ -18,9 +18,9 @@ from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.latency import recipe_latency_ms
 from bloodauto.export.ensemble_export import ExportSettings, export_run
 from bloodauto.models.device import claim_device_if_unused
+from bloodauto.printable import shell_word
 from bloodauto.run.artifacts import Ensemble, SiteInfo
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.printable import shell_word
 from bloodauto.tuning.budget.cost_model import CostModel
 from bloodauto.tuning.budget.ledger import BudgetAccount
 from bloodauto.tuning.budget.time_limits import OutOfBudget, hard_time_limit

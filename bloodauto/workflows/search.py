@@ -19,11 +19,11 @@ from bloodauto.config.settings import (
 )
 from bloodauto.config.shipped import find_space
 from bloodauto.errors import BudgetError, RunError
+from bloodauto.printable import printable, shell_word
 from bloodauto.run.artifacts import ExternalEstimate, ParetoTrial
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.run.lock import run_lock
-from bloodauto.run.printable import printable, shell_word
 from bloodauto.run.study_reader import has_password, mask_passwords
 from bloodauto.tuning.budget.ledger import BudgetAccount, Ledger
 from bloodauto.tuning.scheduler import Scheduler

@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "bloodauto"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_shipped" not in path.parts)
 
-_BASE = {"errors", "types", "clock", "run", "config"}
+_BASE = {"errors", "types", "clock", "printable", "run", "config"}
 _IMAGES = _BASE | {"data", "transforms", "shift"}
 _LEARNING = _IMAGES | {"models", "training", "evaluation"}
 _CHOOSING = _LEARNING | {"ensemble", "tuning"}
@@ -26,9 +26,10 @@ ALLOWED = {
     "__main__": {"cli"},
     "errors": set(),
     "clock": set(),
+    "printable": set(),
     "types": {"errors"},
-    "run": {"errors", "types"},
-    "config": {"errors", "types", "run"},
+    "run": {"errors", "types", "printable"},
+    "config": {"errors", "types", "printable", "run"},
     "data": _BASE,
     "transforms": _BASE,
     "shift": _BASE | {"transforms"},

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bloodauto.run.printable import csv_cell, csv_text, printable
+from bloodauto.printable import csv_cell, csv_text, printable
 
 
 @pytest.mark.parametrize(
