@@ -29,7 +29,7 @@ from bloodauto.training.optimizers import learning_rate_multipliers
 #: of ImageNet's after a thousand steps.
 _MAX_BATCH_NORM_MOMENTUM = 0.9
 #: Traced steps that are kept. ``docs/experiments/2026-11-27-trial-turnaround.md`` has the memory that one takes.
-MAX_STEPS = 12
+MAX_STEPS = 8
 
 
 @dataclass(frozen=True)
