@@ -21,7 +21,7 @@ pytest_plugins = ["tests.search_fixtures"]
 SLOW_DOCTESTS = (
     "bloodauto.export.model.",
     "bloodauto.report.html.write_report",
-    "bloodauto.workflows.adapt.",
+    "bloodauto.workflows.adapt.adapt",
     "bloodauto.workflows.compare.ablate",
     "bloodauto.workflows.evaluate.evaluate",
     "bloodauto.workflows.export.",
