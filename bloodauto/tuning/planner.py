@@ -225,6 +225,9 @@ class Planner:
         target = self._constants.target_trials
         left = max(target - self._study.num_suggestions, target / _MIN_TARGET_PART)
         seconds = search_seconds / left / self._seconds_with_promotions
+        if all(self.costs.epoch_seconds(recipe, 0) is None for recipe in self._recipes):
+            # Nobody knows what an epoch takes: too little would be a training of a step or two.
+            seconds = self._constants.initial_fraction * search_seconds / self._settings.workers
         return max(seconds, self._shortest_trial_seconds(), _MIN_SECONDS)
 
     @property

@@ -413,7 +413,7 @@ class Scheduler:
     def _assign_trial(self, candidate: CandidateTrial, slot: str, seconds: float) -> Assignment:
         """Assigns a trial that ends within so many wall seconds, or in its own time where that is less."""
         cold = slot not in self._warm_slots
-        if cold and self._warm_slots:
+        if cold:
             # Its length is that of a trial on a warm worker; that this one has to start first is not its fault.
             seconds += max(self._costs.start_seconds(cold=True) - self._costs.start_seconds(), 0.0)
         limits = self.limits
