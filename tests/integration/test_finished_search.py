@@ -22,7 +22,7 @@ from tests.search_fixtures import FinishedSearch, Inputs
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("finished_search")]
 
 #: The files of an export in Keras' format.
-EXPORTED_FILES = {"README.md", "labels.json", "model.keras", "ood.npz"}
+EXPORTED_FILES = {"README.md", "labels.json", "model.keras", "ood.npz", "stated_accuracy.json"}
 
 
 def test_the_last_line_is_json_with_the_result(finished_search: FinishedSearch) -> None:
