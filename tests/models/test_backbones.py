@@ -3,6 +3,7 @@ from __future__ import annotations
 import urllib.request
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_weights_are_searched_in_order(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(keras_home))
     for candidate in candidates:
         candidate.parent.mkdir(parents=True, exist_ok=True)
-        candidate.write_bytes(b"x")
+        h5py.File(candidate, "w").close()
         assert find_weights(name, "imagenet", weights_dir) == candidate
     assert find_weights(name, "imagenet", None) == candidates[0]
 
@@ -161,7 +162,7 @@ def test_weights_by_path_or_none(tmp_path):
     path = tmp_path / "own.weights.h5"
     with pytest.raises(WeightsError, match=f"found no file at {path}"):
         find_weights("densenet121", str(path), None)
-    path.write_bytes(b"x")
+    h5py.File(path, "w").close()
     assert find_weights("densenet121", str(path), None) == path
     with pytest.raises(WeightsError, match="own_cnn has no ImageNet weights; write weights: none"):
         find_weights("own_cnn", "imagenet", None)

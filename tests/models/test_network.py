@@ -255,7 +255,8 @@ def test_generalised_mean_is_between_mean_and_maximum(recipe_of, noise):
 
 def test_dropout_rates_of_the_head(recipe_of):
     def rates(head):
-        return [layer.rate for layer in network_of(recipe_of(head=head)).layers if isinstance(layer, layers.Dropout)]
+        network = network_of(recipe_of(head=head), for_training=False)
+        return [layer.rate for layer in network.layers if isinstance(layer, layers.Dropout)]
 
     assert rates({"dropout": 0.5, "dense_units": [4, 4]}) == [0.5, 0.5, 0.5]
     assert rates({"dropout": 0.5, "dense_dropout": 0.0, "dense_units": [4, 4]}) == [0.5, 0.0, 0.0]
