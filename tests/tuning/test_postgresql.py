@@ -93,7 +93,7 @@ def server_search(root: Path, url: str) -> ServerSearch:
     root.mkdir(parents=True)
     settings = resolve_settings({"budget": "40cpu-min", "storage": url, "workers": 1})
     write_settings(RunDirectory(root), settings)
-    search = ServerSearch(root, budget_device_seconds=1500.0, storage=url)
+    search = ServerSearch(root, budget_device_seconds=2500.0, storage=url)
     return search.with_settings(workers=1, max_trials=6)
 
 
