@@ -96,7 +96,7 @@ def test_competition_file_at_full_size_is_cleaned_in_seconds() -> None:
     np.testing.assert_array_equal(cleaning.keep, ~is_planted)
     # About 14 s of processor time. Not the clock, which would measure what else the machine does; room, because BLAS
     # threads that wait for a busy core spin.
-    assert cpu_seconds < 30, f"cleaning took {cpu_seconds:.1f} s of processor time"
+    assert cpu_seconds < 60, f"cleaning took {cpu_seconds:.1f} s of processor time"
 
 
 def test_exact_copies_keep_the_first(photographs: list[np.ndarray]) -> None:

@@ -455,7 +455,8 @@ def test_the_best_short_suggestions_go_on_with_their_weights(folder: Path) -> No
     assert promoted
     assert len(set(promoted.values())) == len(promoted), "each goes on once"
     suggestions = [entry for entry in attributes if not entry.is_initial and entry.promoted_from is None]
-    assert len(promoted) <= len(suggestions) / SCHEDULER_CONSTANTS.promotion_factor
+    # Who is among the best changes as trials are added, so some more than that fraction go on, as in ASHA.
+    assert len(promoted) <= 1.5 * len(suggestions) / SCHEDULER_CONSTANTS.promotion_factor
     trainings = {training.assignment.name: training for training in session.trainings}
     for number, parent in promoted.items():
         assert parent is not None

@@ -169,10 +169,10 @@ def test_without_a_budget_the_student_spends_what_the_search_left(searched: Sear
     shutil.copytree(searched.run.root, run.root)
     settings = run.settings.read_text(encoding="utf-8")
     run.settings.write_text(settings.replace("30cpu-s", "110cpu-s"), encoding="utf-8")
-    run.ledger.append(LedgerCharge(at_unix=0.0, phase="trial 0", device_seconds=80.0, spent_device_seconds=80.0))
+    run.ledger.append(LedgerCharge(at_unix=0.0, phase="trial 0", device_seconds=50.0, spent_device_seconds=50.0))
     exported = bloodauto.export_distilled(run.root, tmp_path / "small", student="smallest")
     assert exported.distilled is not None
     assert exported.distilled.budget_device_seconds == 110
     last = run.ledger.read()[-1]
     assert last.phase == "distill"
-    assert 80 < last.spent_device_seconds <= 110
+    assert 50 < last.spent_device_seconds <= 110

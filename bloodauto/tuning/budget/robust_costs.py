@@ -64,7 +64,7 @@ def present_seconds(keys: Sequence[K], seconds: Sequence[float], *, half_life: f
     Example:
         >>> seconds = present_seconds(["a", "b", "a", "a", "a"], [2.0, 5.0, 2.0, 4.0, 4.0], half_life=1.0)
         >>> [round(seconds[key]) for key in "ab"]
-        [4, 10]
+        [4, 9]
     """
     logs = np.log(np.maximum(np.asarray(seconds, dtype=np.float64), _MIN_SECONDS))
     index = np.arange(len(logs))
