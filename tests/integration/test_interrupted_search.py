@@ -44,8 +44,8 @@ def test_a_search_survives_a_lost_worker_an_interrupt_and_a_kill(
         search.wait_until(lambda: first.result.exists, "the end of the trial whose worker was killed")
         assert first.process.read().pid != pid
         # How many epochs it gets depends on the time that its budget affords.
-        epochs = [report.epoch for report in first.history.read().epochs]
-        assert epochs == list(range(1, len(epochs) + 1)), "no epoch is repeated"
+        numbers = [report.epoch for report in first.history.read().epochs]
+        assert numbers == list(range(1, len(numbers) + 1)), "no epoch is repeated"
         search.wait_until(lambda: epochs_done(second) >= 1, "the second trial's first epoch")
         search.signal(signal.SIGINT)
         interrupted = search.wait()
