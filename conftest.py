@@ -24,6 +24,7 @@ SLOW_DOCTESTS = (
     "bloodauto.workflows.adapt.adapt",
     "bloodauto.workflows.compare.ablate",
     "bloodauto.workflows.evaluate.evaluate",
+    "bloodauto.workflows.explain.explain",
     "bloodauto.workflows.export.",
     "bloodauto.workflows.search.SearchResult",
     "bloodauto.workflows.search.resume_search",

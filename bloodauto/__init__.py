@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bloodauto.workflows.comparison.scaled_recipes import ScaledTraining
     from bloodauto.workflows.comparison.settings import ComparisonSettings
     from bloodauto.workflows.evaluate import evaluate
+    from bloodauto.workflows.explain import Explanation, explain
     from bloodauto.workflows.export import export_best, export_distilled, export_trained, predict
     from bloodauto.workflows.search import Progress, SearchResult, resume_search, search
     from bloodauto.workflows.train import TrainResult, train
@@ -74,6 +75,8 @@ _TENSORFLOW_MODULES = {
     "ablate": "bloodauto.workflows.compare",
     "adapt": "bloodauto.workflows.adapt",
     "evaluate": "bloodauto.workflows.evaluate",
+    "Explanation": "bloodauto.workflows.explain",
+    "explain": "bloodauto.workflows.explain",
     "export_best": "bloodauto.workflows.export",
     "export_distilled": "bloodauto.workflows.export",
     "export_trained": "bloodauto.workflows.export",
@@ -92,6 +95,7 @@ __all__ = [
     "ComparisonResult",
     "ComparisonSettings",
     "DataError",
+    "Explanation",
     "Model",
     "Predictions",
     "Progress",
@@ -113,6 +117,7 @@ __all__ = [
     "ablate",
     "adapt",
     "evaluate",
+    "explain",
     "export_best",
     "export_distilled",
     "export_trained",

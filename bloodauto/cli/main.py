@@ -18,7 +18,7 @@ from bloodauto.cli.experiments import ablate, train, trials
 from bloodauto.cli.export import export_best, export_trained, predict
 from bloodauto.cli.options import DEBUG, Run, option, with_debug
 from bloodauto.cli.search import INTERRUPTED_EXIT_CODE, search
-from bloodauto.cli.site import adapt, evaluate
+from bloodauto.cli.site import adapt, evaluate, explain
 from bloodauto.errors import BloodautoError, UserError
 from bloodauto.printable import printable
 
@@ -98,6 +98,7 @@ for _command in (
     export_best,
     predict,
     evaluate,
+    explain,
     adapt,
     report,
     dashboard,

@@ -1,7 +1,9 @@
-"""The commands for another site: ``evaluate`` and ``adapt``."""
+"""The commands for another site: ``evaluate``, ``explain`` and ``adapt``."""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import json
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import typer
 
 from bloodauto.cli.options import AsJson, Magnification, Output, import_workflows, make_console, option
 from bloodauto.errors import UserError
+from bloodauto.printable import printable
 
 if TYPE_CHECKING:
     from bloodauto.data.class_mapping import ClassMapping
@@ -62,6 +65,57 @@ def evaluate(
     typer.echo(output)
     if as_json:
         typer.echo(json.dumps(evaluation.model_dump(mode="json"), ensure_ascii=False))
+
+
+class Method(enum.StrEnum):
+    """Methods of saliency maps."""
+
+    GRAD_CAM = "grad_cam"
+    OCCLUSION = "occlusion"
+
+
+def explain(
+    model: ModelArgument,
+    images: Annotated[
+        list[Path], typer.Argument(help="Images, folders of them, .npz or .npy files. Example: new_cells/ cell.png.")
+    ],
+    output: Output,
+    method: Annotated[
+        Method,
+        option(
+            "--method",
+            "How maps are computed: grad_cam from gradients, or occlusion by covering parts of the image, which takes longer.",
+            example="--method occlusion",
+        ),
+    ] = Method.GRAD_CAM,
+    label: Annotated[
+        str | None,
+        option(
+            "--class", "The class whose score is explained.", default="the predicted one", example="--class monocyte"
+        ),
+    ] = None,
+    magnification: Magnification = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a picture of each image that shows which parts of it the prediction rests on."""
+    import_workflows()
+    from bloodauto.workflows.explain import explain as run_explanation
+
+    explanations = run_explanation(
+        model,
+        images,
+        output,
+        method=method.value,
+        label=label,
+        magnification=1.0 if magnification is None else magnification,
+    )
+    for entry in explanations:
+        about = "" if entry.explained_label == entry.label else f", map of {printable(entry.explained_label)}"
+        typer.echo(f"{printable(entry.name)}: {printable(entry.label)} ({entry.probability:.1%}){about}", err=True)
+        typer.echo(entry.path)
+    if as_json:
+        rows = [{**dataclasses.asdict(entry), "path": str(entry.path)} for entry in explanations]
+        typer.echo(json.dumps(rows, ensure_ascii=False))
 
 
 def adapt(
