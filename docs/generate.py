@@ -400,6 +400,7 @@ _PACKAGE_LABELS = {
     "evaluation": "metrics, inference, calibration, OOD",
     "export": "Keras model, model card, final test",
     "models": "backbones, networks",
+    "monitor": "status, leaderboard",
     "report": "HTML report, dashboard",
     "run": "files of a run, their schemas",
     "shift": "corruption families, simulated sites",

@@ -240,7 +240,7 @@ class _ComparisonPrinter:
         self._console = make_console()
 
     def planned(self, variants: Sequence[Variant], fold_data: FoldData, seconds_per_variant: float | None) -> None:
-        from bloodauto.cli.progress import duration
+        from bloodauto.cli.screen import duration
 
         self._console.print(
             f"{len(fold_data.train_index)} images to train on, {len(fold_data.validation_index)} to validate",

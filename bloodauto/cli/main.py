@@ -16,6 +16,7 @@ import typer
 from bloodauto.cli.data import data_app
 from bloodauto.cli.experiments import ablate, train, trials
 from bloodauto.cli.export import export_best, export_trained, predict
+from bloodauto.cli.follow import leaderboard, status
 from bloodauto.cli.options import DEBUG, Run, option, with_debug
 from bloodauto.cli.search import INTERRUPTED_EXIT_CODE, search
 from bloodauto.cli.site import adapt, evaluate, explain
@@ -91,6 +92,8 @@ def spaces(
 
 for _command in (
     search,
+    status,
+    leaderboard,
     train,
     trials,
     ablate,

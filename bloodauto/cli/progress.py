@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bloodauto.cli.screen import duration
 from bloodauto.printable import printable
 
 if TYPE_CHECKING:
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 1.0
 _LOG_SECONDS = 30.0
-
-
-def duration(seconds: float) -> str:
-    """``3 h 05 min``, ``12 min 30 s`` or ``45 s``."""
-    total_seconds = round(max(seconds, 0.0))
-    if total_seconds >= 3600:
-        return f"{total_seconds // 3600} h {total_seconds % 3600 // 60:02d} min"
-    if total_seconds >= 60:
-        return f"{total_seconds // 60} min {total_seconds % 60:02d} s"
-    return f"{total_seconds} s"
 
 
 def incompatible_recipe_lines(not_in_space: Sequence[tuple[str, str]]) -> list[str]:

@@ -254,7 +254,7 @@ def _text(path: Path | None) -> str | None:
 
 
 def _print_result(result: SearchResult, console: Console) -> None:
-    from bloodauto.cli.progress import duration
+    from bloodauto.cli.screen import duration
     from bloodauto.run.directory import RunDirectory
 
     spent, total = result.spent_device_seconds, result.budget_device_seconds

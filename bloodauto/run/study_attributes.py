@@ -137,6 +137,11 @@ class TrialAttributes(_Attributes):
         return self.origin.startswith(_INITIAL_PREFIX)
 
     @property
+    def initial_name(self) -> str | None:
+        """Name of the initial configuration; None for any other origin."""
+        return self.origin.removeprefix(_INITIAL_PREFIX) if self.is_initial else None
+
+    @property
     def promoted_from(self) -> int | None:
         """The trial whose weights this one goes on with; None for any other origin."""
         number = self.origin.removeprefix(_PROMOTED_PREFIX)

@@ -91,7 +91,7 @@ def _plans(trials: int) -> list[TrialPlan]:
     ]
     plans = [cycle[index % len(cycle)] for index in range(trials - 1)]
     plans[4 % trials] = TrialPlan("failed", "nan", 1)
-    plans[9 % trials] = TrialPlan("failed", "out_of_memory", 0)
+    plans[min(9 % trials, trials - 2)] = TrialPlan("failed", "out_of_memory", 0)
     plans[-2] = TrialPlan("out_of_budget", "epoch 3 of 12", 3)
     plans[-1] = TrialPlan(None, "", 2)
     return plans

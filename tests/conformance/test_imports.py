@@ -41,8 +41,9 @@ ALLOWED = {
     "export": _CHOOSING,
     "adaptation": _CHOOSING | {"export"},
     "report": _BASE,
+    "monitor": _BASE | {"report"},
     "workflows": _CHOOSING | {"export", "adaptation", "report"},
-    "cli": _CHOOSING | {"export", "adaptation", "report", "workflows"},
+    "cli": _CHOOSING | {"export", "adaptation", "report", "monitor", "workflows"},
     "testing": _CHOOSING | {"export", "report"},
 }
 
@@ -52,7 +53,7 @@ EXCEPTIONS: set[tuple[str, str]] = set()
 ANYWHERE_IN = {
     "ray": ("tuning/executors/ray/",),
     "plotly": ("report/figures/",),
-    "optuna": ("config/space/", "tuning/", "run/", "report/", "testing/"),
+    "optuna": ("config/space/", "tuning/", "run/", "report/", "monitor/", "testing/"),
 }
 AT_MODULE_LEVEL_IN = {
     "ray": ("tuning/executors/ray/",),
