@@ -48,9 +48,17 @@ def seed_dropout(network: keras.Model, rng: np.random.Generator) -> None:
         network: Any network.
         rng: Draws the keys.
     """
-    for variable in network.variables:
-        if variable.name == SEED_STATE:
-            variable.assign(np.array([int(rng.integers(_MAX_SEED)), 0], dtype=variable.dtype))
+    for variable in dropout_state(network):
+        variable.assign(np.array([int(rng.integers(_MAX_SEED)), 0], dtype=variable.dtype))
+
+
+def dropout_state(network: keras.Model) -> list[keras.Variable]:
+    """The states of a network's random generators, in an order that depends on the network alone.
+
+    Args:
+        network: Any network.
+    """
+    return [variable for variable in network.variables if variable.name == SEED_STATE]
 
 
 def reseed_dropout(network: keras.Model, epoch: int) -> None:
@@ -60,8 +68,7 @@ def reseed_dropout(network: keras.Model, epoch: int) -> None:
         network: Any network.
         epoch: 1-based.
     """
-    for variable in network.variables:
-        if variable.name == SEED_STATE:
-            # The first number distinguishes the layers; the second counts calls, far fewer than this in one epoch.
-            key, _ = np.asarray(variable)
-            variable.assign(np.array([key, epoch * 2**20], dtype=variable.dtype))
+    for variable in dropout_state(network):
+        # The first number distinguishes the layers; the second counts calls, far fewer than this in one epoch.
+        key, _ = np.asarray(variable)
+        variable.assign(np.array([key, epoch * 2**20], dtype=variable.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, Self, TypeVar
@@ -152,6 +153,26 @@ class TrainingDirectory:
     def heartbeat(self) -> Path:
         """An empty file whose modification time says when the training last did something."""
         return self.root / "heartbeat"
+
+    @property
+    def stop_request(self) -> Path:
+        """An empty file with which the driver asks the training to save its state and leave at once."""
+        return self.root / "stop"
+
+    def request_stop(self) -> None:
+        """Asks the process that trains here to save its state and leave; a new training here withdraws it."""
+        with contextlib.suppress(OSError):
+            # A full disk or a removed folder: then what was saved last has to do.
+            self.stop_request.touch()
+
+    @property
+    def is_saved_as_requested(self) -> bool:
+        """Whether the state was saved after ``request_stop``; also where there is no such request."""
+        try:
+            requested_ns = self.stop_request.stat().st_mtime_ns
+            return self.checkpoint.path.stat().st_mtime_ns >= requested_ns
+        except OSError:
+            return not self.stop_request.exists()
 
     @property
     def has_candidate_files(self) -> bool:

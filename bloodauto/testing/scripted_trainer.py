@@ -67,7 +67,9 @@ class ScriptedTrainer:
             while clock.now() < end_at:
                 if limits.is_past_deadline(clock.now()):
                     return Stopped()
-                heartbeat()
+                if heartbeat():
+                    _write_checkpoint(folder, epoch - 1, progress.by_steps)
+                    return Stopped()
                 time.sleep(min(_SLICE_SECONDS, max(end_at - clock.now(), 0.0)))
             progress.advance(1 / recipe.total_epochs)
             objective = min(0.5 + 0.05 * epoch, 1.0)

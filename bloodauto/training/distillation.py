@@ -50,13 +50,14 @@ class DistillationBatches:
         """Seconds that the training has waited for images, as of the pipeline."""
         return self._pipeline.wait_seconds
 
-    def epoch(self, number: int) -> Generator[Batch]:
+    def epoch(self, number: int, first_batch: int = 0) -> Generator[Batch]:
         """The batches of an epoch.
 
         Args:
             number: 1-based over all stages.
+            first_batch: Index of the first batch that is made.
         """
-        batches = self._pipeline.epoch(number)
+        batches = self._pipeline.epoch(number, first_batch)
         try:
             for batch in batches:
                 images = np.asarray(batch.images)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from bloodauto.clock import Clock
 from bloodauto.config.recipe import Stage
-from bloodauto.models.initial_weights import reseed_dropout
+from bloodauto.models.initial_weights import dropout_state, reseed_dropout
+from bloodauto.run.artifacts import Checkpoint
 from bloodauto.training.averaging import WeightAverage
 from bloodauto.training.distillation import Batches
 from bloodauto.training.limits import ScheduleProgress
@@ -90,6 +93,59 @@ class TrainingProgress:
         self._schedule.end_stage(stage)
 
 
+@dataclass(frozen=True)
+class EpochPosition:
+    """Where within an epoch a training goes on.
+
+    Attributes:
+        steps: How many steps of the epoch are done.
+        metrics: The running means of loss and accuracy, as ``Checkpoint`` has them; empty at the epoch's start.
+        dropout: The states of dropout's generators, likewise.
+
+    Example:
+        >>> EpochPosition().steps
+        0
+    """
+
+    steps: int = 0
+    metrics: tuple[NDArray[Any], ...] = ()
+    dropout: tuple[NDArray[Any], ...] = ()
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint | None) -> EpochPosition:
+        """Where a checkpoint was written; the epoch's start where there is none.
+
+        Args:
+            checkpoint: Of the training.
+        """
+        if checkpoint is None:
+            return cls()
+        return cls(checkpoint.epoch_steps, checkpoint.epoch_metrics, checkpoint.dropout)
+
+    @classmethod
+    def of_model(cls, model: keras.Model, steps: int) -> EpochPosition:
+        """Where a model in training is.
+
+        Args:
+            model: Compiled.
+            steps: How many steps of the epoch are done.
+        """
+        metrics = tuple(np.asarray(variable) for variable in model.metrics_variables)
+        return cls(steps, metrics, tuple(np.asarray(variable) for variable in dropout_state(model)))
+
+    def restore(self, model: keras.Model) -> None:
+        """Gives a model the means and the generators' states; at the epoch's start it keeps its own.
+
+        Args:
+            model: Compiled.
+        """
+        if self.steps > 0:
+            pairs = ((model.metrics_variables, self.metrics), (dropout_state(model), self.dropout))
+            for variables, values in pairs:
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
+
+
 class StageControl(keras.callbacks.Callback):
     """Sets the learning rate before each batch, and averages weights, counts time and checks for a stop after it.
 
@@ -100,10 +156,12 @@ class StageControl(keras.callbacks.Callback):
         average: Is told of every step; None: the weights are not averaged over steps.
         rate_factor: Factor on the learning rate that follows from earlier epochs: 1 but for a plateau.
         should_stop: Called after every batch.
+        start: Where within the epoch the training goes on.
+        after_step: Called after every batch after which the epoch goes on, with the epoch's steps so far.
 
     Attributes:
         stop_requested: Whether ``should_stop`` returned True.
-        steps: How many steps were done.
+        steps: How many steps were done, without those before ``start``.
     """
 
     def __init__(
@@ -115,13 +173,25 @@ class StageControl(keras.callbacks.Callback):
         average: WeightAverage | None,
         rate_factor: float,
         should_stop: Callable[[], bool],
+        start: EpochPosition,
+        after_step: Callable[[int], None],
     ) -> None:
         super().__init__()
+        self.start, self._after_step = start, after_step
         self._settings, self._stage, self._progress, self._average = settings, stage, progress, average
         self._rate = settings.optimizer.learning_rate * rate_factor
         self._should_stop = should_stop
         self.stop_requested = False
         self.steps = 0
+
+    @property
+    def is_stage_over(self) -> bool:
+        """Whether the stage ends here, whatever is left of the epoch."""
+        return self._progress.stage_fraction(self._stage) >= 1.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Goes on with the epoch's means; Keras has just reset them."""
+        self.start.restore(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Sets the learning rate."""
@@ -141,10 +211,12 @@ class StageControl(keras.callbacks.Callback):
             self.model.stop_training = True
         elif stage_fraction >= 1.0:
             self.model.stop_training = True
+        else:
+            self._after_step(self.start.steps + self.steps)
 
 
 def fit_epoch(network: keras.Model, pipeline: Batches, control: StageControl, epoch: int) -> tuple[float, float]:
-    """Trains for an epoch, or until ``control`` ends it.
+    """Trains for an epoch, or for what is left of it, or until ``control`` ends it.
 
     Args:
         network: Compiled.
@@ -156,11 +228,17 @@ def fit_epoch(network: keras.Model, pipeline: Batches, control: StageControl, ep
         Mean loss and accuracy over the epoch's batches, on augmented images and with the weights as they were at each batch.
     """
     reseed_dropout(network, epoch)
-    batches = pipeline.epoch(epoch)
+    first_batch = control.start.steps
+    if first_batch == pipeline.batches_per_epoch or (first_batch > 0 and control.is_stage_over):
+        # Only its evaluation is missing.
+        control.start.restore(network)
+        means = network.get_metrics_result()
+        return float(means["loss"]), float(means["accuracy"])
+    batches = pipeline.epoch(epoch, first_batch)
     try:
         logs = network.fit(
             as_tf_dataset(batches),
-            steps_per_epoch=pipeline.batches_per_epoch,
+            steps_per_epoch=pipeline.batches_per_epoch - first_batch,
             epochs=1,
             verbose=0,
             shuffle=False,

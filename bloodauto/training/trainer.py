@@ -26,7 +26,7 @@ from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.augmentation import check_augmentation
 from bloodauto.training.averaging import WeightAverage, may_gain_from_averaging
 from bloodauto.training.distillation import Batches, DistillationBatches, Teacher
-from bloodauto.training.epoch import StageControl, TrainingProgress, first_images, fit_epoch
+from bloodauto.training.epoch import EpochPosition, StageControl, TrainingProgress, first_images, fit_epoch
 from bloodauto.training.epoch_history import (
     is_best,
     keeps_last,
@@ -46,6 +46,9 @@ from bloodauto.training.result import TrialResult, objective_of
 Weights: TypeAlias = list[NDArray[Any]]
 
 _MIN_SECONDS = 1e-9
+#: Within an epoch the state is saved this often, or less often where a save takes more than this fraction of the time.
+SAVE_INTERVAL_SECONDS = 20.0
+SAVE_TIME_FRACTION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class _Training:
         self._stage_best: Weights = []
         self._complete = False
         self._compiled_stage = -1
+        self._position = EpochPosition()
+        self._saved_at, self._save_seconds = clock.now(), 0.0
         self._trainable: TrainableNetwork
         self._network: keras.Model
         self._step: TrainingStep
@@ -142,6 +147,9 @@ class _Training:
             self._step = self._trainable.begin_stage(self._recipe.stages[-1], self._recipe.loss)
             self._start_averages(saved)
             return self._finish()
+        # They are of an earlier session's weights.
+        self._files.result.delete()
+        self._files.predictions.delete()
         train_set = self._training_set()
         while not self._complete:
             if self._compiled_stage != self._stage:
@@ -161,6 +169,8 @@ class _Training:
             self._network.set_weights(saved.weights)
             self._history, self._stage_best = list(saved.history), list(saved.stage_best)
             self._stage, self._complete = saved.stage, saved.complete
+        self._position = EpochPosition.of_checkpoint(saved)
+        self._saved_at = self._clock.now()
         self._steps_per_epoch = max(len(self._fold_data.train_index) // self._recipe.batch_size, 1)
         self._progress = TrainingProgress(
             self._steps_per_epoch * self._recipe.total_epochs,
@@ -226,12 +236,16 @@ class _Training:
                 plateau_factor(settings.schedule, settings.epochs, self._stage_history) if is_plateau else 1.0
             ),
             should_stop=self._should_stop,
+            start=self._position,
+            after_step=self._save_if_due,
         )
         waited_before = self._pipeline.wait_seconds
         train_loss, train_accuracy = fit_epoch(self._step.model, self._pipeline, control, epoch)
         trained = self._clock.now()
         if control.stop_requested:
+            self._write_checkpoint(self._position_after(self._position.steps + control.steps))
             return None
+        self._position = EpochPosition()
         if not math.isfinite(train_loss):
             raise TrialRejected(
                 "nan", f"the loss is {train_loss} after epoch {epoch}; a smaller learning rate may help"
@@ -288,9 +302,19 @@ class _Training:
             self._progress.end_stage(self._stage)
             self._stage += 1
             self._complete = is_last_stage
-        self._write_checkpoint()
+        self._write_checkpoint(self._position)
 
-    def _write_checkpoint(self) -> None:
+    def _position_after(self, steps: int) -> EpochPosition:
+        return EpochPosition.of_model(self._step.model, steps)
+
+    def _save_if_due(self, steps: int) -> None:
+        """Saves the state within an epoch, so that a kill costs little of a long one."""
+        interval = max(SAVE_INTERVAL_SECONDS, self._save_seconds / SAVE_TIME_FRACTION)
+        if self._clock.now() - self._saved_at >= interval:
+            self._write_checkpoint(self._position_after(steps))
+
+    def _write_checkpoint(self, position: EpochPosition) -> None:
+        started = self._clock.now()
         within_stage = self._stage == self._compiled_stage
         average = self._step_average if within_stage and self._step_average is not None else self._epoch_average
         if not (within_stage or self._complete):
@@ -308,13 +332,20 @@ class _Training:
             averages=() if average is None else tuple(average.values),
             average_steps=0 if average is None else average.steps,
             stage_best=tuple(self._stage_best),
+            epoch_steps=position.steps,
+            epoch_metrics=position.metrics,
+            dropout=position.dropout,
         )
         self._files.checkpoint.write(checkpoint)
+        self._saved_at = self._clock.now()
+        self._save_seconds = self._saved_at - started
 
     def _finish(self) -> TrialResult:
         averaged = self._evaluate_epoch_average() if self._complete else None
         if self._files.weights.exists:
             self._network.set_weights(self._files.weights.read().weights)
+        else:
+            self._keep_first_weights()
         evaluation = self._evaluator.evaluate(self._network)
         evaluation.predictions.write(self._files.predictions.path)
         return TrialResult(
@@ -326,6 +357,13 @@ class _Training:
             seconds=self._progress.seconds,
             averaged_epochs=averaged,
         )
+
+    def _keep_first_weights(self) -> None:
+        """Keeps the weights of a training that was stopped within its first epoch, so that there is something to export."""
+        with self._averaged_weights(self._step_average, len(self._history) + 1):
+            weights = self._network.get_weights()
+        self._network.set_weights(weights)
+        self._files.weights.write(NetworkWeights(weights=tuple(weights)))
 
     def _evaluate_epoch_average(self) -> AveragedEpochs | None:
         """Keeps the average of the last epochs' weights if it is better than the kept epoch."""
@@ -358,10 +396,13 @@ def train_epochs(
 ) -> Generator[EpochReport, None, TrialResult]:
     """Trains a recipe epoch by epoch; the generator's return value is the result.
 
-    The training continues from a checkpoint in ``folder``. After every epoch ``folder`` has the files ``recipe.yaml``,
-    ``history.json``, ``checkpoint.npz`` and ``best.npz`` (the weights that are kept, of the best epoch as a rule); at the
-    end also ``predictions.npz``. Keras' dtype policy and the global random generators are set; a ``TrainingSession`` or the
-    caller restores them.
+    The training continues from a checkpoint in ``folder``, within an epoch as well: with the same images in the same order, the
+    same state of the optimizer, of averages and of dropout, and at the same place of its schedule. After every epoch ``folder``
+    has the files ``recipe.yaml``, ``history.json``, ``checkpoint.npz`` and ``best.npz`` (the weights that are kept, of the best
+    epoch as a rule); at the end also ``predictions.npz``. Within an epoch the checkpoint is written every
+    ``SAVE_INTERVAL_SECONDS``, or less often where that would take more than ``SAVE_TIME_FRACTION`` of the time.
+
+    Keras' dtype policy and the global random generators are set; a ``TrainingSession`` or the caller restores them.
 
     Args:
         recipe: What is trained.
@@ -369,7 +410,7 @@ def train_epochs(
         folder: The training's directory.
         seed: Of initial weights, sampling, order and augmentation.
         options: How it is trained; None: the defaults.
-        should_stop: Called after every batch; when it returns True, the unfinished epoch is dropped and the training ends.
+        should_stop: Called after every batch; when it returns True, the state is saved at once and the training ends.
         clock: Measures time; ``options.limits`` are on it.
         networks: Has networks of earlier trainings in this process, and keeps this one's; None: the network is built.
 

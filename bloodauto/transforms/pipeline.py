@@ -138,11 +138,12 @@ class BatchPipeline:
         self.batches_per_epoch = (len(images) if order is None else len(order(1))) // batch_size
         self.wait_seconds = 0.0
 
-    def epoch(self, number: int) -> Generator[Batch]:
+    def epoch(self, number: int, first_batch: int = 0) -> Generator[Batch]:
         """The batches of one epoch, in order; closing the iterator early stops the threads.
 
         Args:
             number: The number of the epoch.
+            first_batch: Index of the first batch that is made: those before it were used by an earlier session.
 
         Yields:
             The batches.
@@ -152,16 +153,17 @@ class BatchPipeline:
             Exception: What the policy raised.
         """
         order = self._order(number)
-        rows = [
-            order[index * self._batch_size : (index + 1) * self._batch_size] for index in range(self.batches_per_epoch)
-        ]
+        rows = {
+            index: order[index * self._batch_size : (index + 1) * self._batch_size]
+            for index in range(first_batch, self.batches_per_epoch)
+        }
         if self._num_processes > 0 and (
             self._worker_pool is None or self._worker_pool.closed or self._worker_pool.idle
         ):
             yield from self._epoch_by_processes(rows, number)
         # An epoch that begins while the processes are busy with another is made here as well.
         elif self._num_threads == 0 or self._num_processes > 0:
-            for batch_index, batch_rows in enumerate(rows):
+            for batch_index, batch_rows in rows.items():
                 with self._waiting():
                     batch = self._augmented(batch_rows, number, batch_index)
                 yield batch
@@ -173,11 +175,11 @@ class BatchPipeline:
         if self._worker_pool is not None:
             self._worker_pool.close()
 
-    def _epoch_by_threads(self, rows: list[Rows], epoch: int) -> Generator[Batch]:
+    def _epoch_by_threads(self, rows: dict[int, Rows], epoch: int) -> Generator[Batch]:
         pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="augment")
         try:
             ahead: deque[Future[Batch]] = deque()
-            for batch_index, batch_rows in enumerate(rows):
+            for batch_index, batch_rows in rows.items():
                 ahead.append(pool.submit(self._augmented, batch_rows, epoch, batch_index))
                 if len(ahead) >= self._num_threads + self._prefetch_batches:
                     yield self._result(ahead.popleft())
@@ -186,7 +188,7 @@ class BatchPipeline:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _epoch_by_processes(self, rows: list[Rows], epoch: int) -> Generator[Batch]:
+    def _epoch_by_processes(self, rows: dict[int, Rows], epoch: int) -> Generator[Batch]:
         slots = 2 * self._num_processes + self._prefetch_batches
         if self._worker_pool is None or self._worker_pool.closed:
             self._worker_pool = WorkerPool(
@@ -204,7 +206,7 @@ class BatchPipeline:
 
         ahead: deque[tuple[Rows, int]] = deque()
         try:
-            for batch_index, batch_rows in enumerate(rows):
+            for batch_index, batch_rows in rows.items():
                 ahead.append((batch_rows, pool.request(self._images, batch_rows, epoch, batch_index)))
                 if len(ahead) == slots:
                     yield take(*ahead.popleft())

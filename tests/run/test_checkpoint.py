@@ -78,8 +78,9 @@ def as_npy() -> bytes:
 
 
 FIELDS = {
-    "format_version": 2, "weights": [], "optimizer": [], "history": [], "seconds": 1.0, "progress": 0.5, "stage": 0,
+    "format_version": 3, "weights": [], "optimizer": [], "history": [], "seconds": 1.0, "progress": 0.5, "stage": 0,
     "complete": False, "averages": [], "average_steps": 0, "stage_best": [],
+    "epoch_steps": 0, "epoch_metrics": [], "dropout": [],
 }  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path, data, p
 def test_a_checkpoint_of_another_version_is_refused(tmp_path):
     path = tmp_path / "checkpoint.npz"
     path.write_bytes(as_npz(w00000=np.zeros(2)))
-    with pytest.raises(RunError, match="format_version: expected 2, got none"):
+    with pytest.raises(RunError, match="format_version: expected 3, got none"):
         Checkpoint.read(path)
 
 

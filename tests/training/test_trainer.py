@@ -121,31 +121,80 @@ def test_a_seed_gives_the_same_training_again(fold_data, recipe_of, tmp_path):
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
 
 
-def test_a_training_stopped_within_an_epoch_resumes_to_the_same_end(fold_data, recipe_of, stage_of, tmp_path):
+EXACT_STAGES = {
+    "cosine, dropout, half an epoch of adamw": {"schedule": {"name": "cosine"}},
+    "ema, nadam": {"weight_averaging": "ema", "optimizer": {"name": "nadam", "learning_rate": 3e-3}},
+    "averaged steps": {"weight_averaging": "swa", "schedule": {"name": "constant"}},
+}
+
+
+@pytest.mark.parametrize("change", EXACT_STAGES.values(), ids=EXACT_STAGES)
+def test_a_training_stopped_within_an_epoch_goes_on_there(fold_data, recipe_of, stage_of, tmp_path, change):
+    """Twice interrupted, in its first and its last epoch, it does the very steps of a training that was not."""
     recipe = recipe_of(
-        [stage_of(epochs=3, schedule={"name": "cosine"})], head={"dropout": 0.3}, augmentation={"orientation": True}
+        [stage_of(epochs=2, **change)],
+        backbone={"name": "own_cnn", "weights": "none", "blocks": 2, "width": 4},
+        head={"dropout": 0.3},
+        augmentation={"orientation": True},
+        imbalance={"sampling": "oversample"},
     )
-    straight, straight_reports = run(recipe, fold_data, tmp_path / "straight")
-    steps = len(fold_data.train_index) // 16
+    straight, _ = run(recipe, fold_data, tmp_path / "straight")
+    steps, folder = len(fold_data.train_index) // 16, tmp_path / "stopped"
+    first, reports = run(recipe, fold_data, folder, should_stop=AfterCalls(3))
+    assert (first.finished, reports) == (False, [])
+    assert Checkpoint.read(folder / "checkpoint.npz").epoch_steps == 3
+    # 3 steps are done, and an epoch has ``steps``: the stop comes after two thirds of the second one.
+    second, reports = run(recipe, fold_data, folder, should_stop=AfterCalls(steps - 3 + 2 * steps // 3))
+    assert (second.finished, [report.epoch for report in reports]) == (False, [1])
+    assert reports[0].epoch_fraction == pytest.approx(1 - 3 / steps)
+    resumed, reports = run(recipe, fold_data, folder)
+    assert (resumed.finished, [report.epoch for report in reports]) == (True, [2])
 
-    folder = tmp_path / "stopped"
-    first, first_reports = run(recipe, fold_data, folder, should_stop=AfterCalls(2 * steps + 3))
-    assert not first.finished
-    assert [report.epoch for report in first_reports] == [1, 2]
-    assert not Checkpoint.read(folder / "checkpoint.npz").complete
-    resumed, resumed_reports = run(recipe, fold_data, folder)
+    for report, other in zip(resumed.history, straight.history, strict=True):
+        assert report.train_loss == pytest.approx(other.train_loss, rel=1e-4), "of the whole epoch"
+        assert report.train_accuracy == pytest.approx(other.train_accuracy, abs=1e-6)
+        assert report.learning_rate == pytest.approx(other.learning_rate, rel=1e-6)
+        assert report.stage_progress == pytest.approx(other.stage_progress, rel=1e-6)
+    for name in ("checkpoint.npz", "best.npz"):
+        schema = Checkpoint if name == "checkpoint.npz" else NetworkWeights
+        ends = [schema.read(tmp_path / end / name).weights for end in ("straight", "stopped")]
+        for value, other in zip(*ends, strict=True):
+            np.testing.assert_allclose(value, other, atol=2e-5, err_msg=name)
+    assert resumed.objective == pytest.approx(straight.objective, abs=1e-6)
 
-    assert resumed.finished
-    assert [report.epoch for report in resumed_reports] == [3]
-    assert [report.epoch for report in resumed.history] == [1, 2, 3]
-    for report, straight_report in zip(resumed.history, straight.history, strict=True):
-        assert report.train_loss == pytest.approx(straight_report.train_loss, rel=1e-3)
-        assert report.learning_rate == pytest.approx(straight_report.learning_rate, rel=1e-4)
-    ends = [Checkpoint.read(tmp_path / name / "checkpoint.npz").weights for name in ("straight", "stopped")]
-    for straight_weights, resumed_weights in zip(*ends, strict=True):
-        np.testing.assert_allclose(straight_weights, resumed_weights, atol=2e-3)
-    assert resumed.objective == pytest.approx(straight.objective, abs=1 / 44 + 1e-9)
-    assert len(straight_reports) == 3
+
+@pytest.mark.parametrize(("step_seconds", "saves"), [(8.0, [3, 6, 9]), (0.1, [])])
+def test_the_state_is_saved_by_time(fold_data, recipe_of, stage_of, tmp_path, step_seconds, saves):
+    """A kill costs the steps since the last save: the checkpoint that lies there is of the middle of the first epoch."""
+    recipe = recipe_of([stage_of(epochs=1)], backbone={"name": "own_cnn", "weights": "none", "blocks": 2, "width": 4})
+    clock, checkpoint, seen = SimulatedClock(), TrainingDirectory(tmp_path).checkpoint, []
+
+    def after_batch() -> bool:
+        if checkpoint.exists:
+            seen.append(checkpoint.read().epoch_steps)
+        clock.advance(step_seconds)
+        return False
+
+    run(recipe, fold_data, tmp_path, should_stop=after_batch, clock=clock)
+    assert sorted(set(seen))[: len(saves)] == saves
+    assert checkpoint.read().epoch_steps == 0
+
+
+def test_a_save_that_takes_long_is_done_seldom(fold_data, recipe_of, stage_of, tmp_path, monkeypatch):
+    """A thousandth of the time: at 0.05 s a save, one in 50 s."""
+    recipe = recipe_of([stage_of(epochs=1)], backbone={"name": "own_cnn", "weights": "none", "blocks": 2, "width": 4})
+    clock, saved_at, write = SimulatedClock(), [], Checkpoint.write
+
+    def slow_write(checkpoint: Checkpoint, path: Any) -> None:
+        clock.advance(0.05)
+        saved_at.append(clock.now())
+        write(checkpoint, path)
+
+    monkeypatch.setattr(Checkpoint, "write", slow_write)
+    run(recipe, fold_data, tmp_path, should_stop=lambda: bool(clock.advance(11.0)), clock=clock)
+    within_the_epoch = saved_at[:-1]
+    assert len(within_the_epoch) >= 2
+    assert min(np.diff(within_the_epoch)) >= 50
 
 
 @pytest.mark.slow

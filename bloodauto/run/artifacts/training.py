@@ -30,7 +30,8 @@ class EpochReport(Record):
         objective: what the search maximises, 0-1.
         data_wait_fraction: fraction of the training time spent waiting for images, 0-1.
         stage_progress: fraction of the stage that is done at the epoch's end, 0-1.
-        epoch_fraction: steps over those of a whole epoch, above 0 and up to 1; less than 1 where time ended the epoch.
+        epoch_fraction: steps over those of a whole epoch, above 0 and up to 1; less than 1 where time ended the epoch, or
+            where an earlier session had done a part of it: ``seconds`` and this are of the session that ended the epoch.
     """
 
     epoch: Annotated[int, Field(ge=1)]
@@ -120,7 +121,7 @@ class NetworkWeights(ArrayArtifact):
 
 
 class Checkpoint(ArrayArtifact):
-    """``checkpoint.npz``: everything needed to resume a training after an epoch.
+    """``checkpoint.npz``: everything needed to resume a training, after an epoch or within one.
 
     Attributes:
         weights: the network's variables in its own order.
@@ -133,10 +134,13 @@ class Checkpoint(ArrayArtifact):
         averages: of the weights over the stage's steps, as ``WeightAverage`` has them.
         average_steps: how many steps were averaged.
         stage_best: the weights of the stage's best epoch so far, where the next stage will start from them.
+        epoch_steps: how many steps of the next epoch are done.
+        epoch_metrics: the running means of loss and accuracy over these steps, as Keras keeps them.
+        dropout: the states of the random generators of dropout after these steps.
     """
 
     FILE = "checkpoint.npz"
-    FORMAT_VERSION: ClassVar[int] = 2
+    FORMAT_VERSION: ClassVar[int] = 3
     MEND = "Delete it to start this training over."
     COMPRESSED: ClassVar[bool] = False
 
@@ -150,6 +154,9 @@ class Checkpoint(ArrayArtifact):
     averages: tuple[Variable, ...] = ()
     average_steps: Count = 0
     stage_best: tuple[Variable, ...] = ()
+    epoch_steps: Count = 0
+    epoch_metrics: tuple[Variable, ...] = ()
+    dropout: tuple[Variable, ...] = ()
 
 
 class WorkerProcess(Artifact):

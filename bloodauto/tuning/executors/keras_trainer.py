@@ -79,10 +79,6 @@ class KerasTrainer:
             # Images that fail here fail for every training.
             raise TrialAbort("abort", str(error)) from error
 
-        def beat() -> bool:
-            heartbeat()
-            return False
-
         result = yield from self._session.epochs(
             request.recipe,
             directory.root,
@@ -95,7 +91,7 @@ class KerasTrainer:
                 limits=request.limits.shifted(clock.now() - clock.wall()),
                 average_last_epochs=True,
             ),
-            should_stop=beat,
+            should_stop=heartbeat,
         )
         return self._save(result, directory)
 

@@ -14,6 +14,10 @@ _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 0.3
 
 
+def _save_nothing() -> None:
+    """For workers that have nothing to save."""
+
+
 class WorkerShutdown(threading.Thread):
     """Kills all workers on request, or when the ledger reaches a limit, and hands their slots back.
 
@@ -22,15 +26,19 @@ class WorkerShutdown(threading.Thread):
     Args:
         slots: The slots of the workers.
         kill_workers: Kills all workers and returns when they are gone. It is called again and again.
+        save: Lets the workers save what they train, before they are killed for the first time; returns when they have, or
+            after a few seconds. It is called on a request alone: at the limit nothing may be spent on it.
 
     Attributes:
         requested: Set when the workers have to go; by anyone, or by the thread itself.
         limit_device_seconds: How much may be spent before that. The executor keeps it up to date.
     """
 
-    def __init__(self, slots: WorkerSlots, kill_workers: Callable[[], None]) -> None:
+    def __init__(
+        self, slots: WorkerSlots, kill_workers: Callable[[], None], save: Callable[[], None] = _save_nothing
+    ) -> None:
         super().__init__(name="worker shutdown", daemon=True)
-        self._slots, self._kill_workers = slots, kill_workers
+        self._slots, self._kill_workers, self._save = slots, kill_workers, save
         self._error: Exception | None = None
         self._finished = threading.Event()
         self.requested = threading.Event()
@@ -38,9 +46,13 @@ class WorkerShutdown(threading.Thread):
 
     def run(self) -> None:
         """The thread: waits for a request or the limit, then kills workers until ``finish``."""
+        is_at_limit = False
         while not self.requested.wait(_POLL_SECONDS):
             if self._slots.ledger.spent_device_seconds >= self.limit_device_seconds:
+                is_at_limit = True
                 self.requested.set()
+        if not is_at_limit:
+            self._save()
         self._finished.wait(_GRACE_SECONDS)
         while True:
             is_last_round = self._finished.is_set()

@@ -8,8 +8,8 @@ from typing import Protocol
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.tuning.messages import TrainingEnd, TrainingRequest
 
-#: Gives a heartbeat; called between any two batches.
-Heartbeat = Callable[[], None]
+#: Gives a heartbeat and returns whether the training is to save its state and leave at once; called between any two batches.
+Heartbeat = Callable[[], bool]
 #: Yields the report of every epoch; its return value says how the training ended.
 Training = Generator[EpochReport, None, TrainingEnd]
 
@@ -22,7 +22,8 @@ class TrialTrainer(Protocol):
 
         Args:
             request: What to train.
-            heartbeat: To be called at least every few seconds while an epoch is trained.
+            heartbeat: To be called at least every few seconds while an epoch is trained. When it returns True, the state is
+                saved and the training ends.
 
         Yields:
             The report of every epoch, its checkpoint written.

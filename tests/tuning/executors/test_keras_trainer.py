@@ -22,6 +22,7 @@ from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.limits import TimeLimits
 from bloodauto.training.session import TrainingData
 from bloodauto.tuning.executors.keras_trainer import KerasTrainer, KerasTrainerFactory
+from bloodauto.tuning.executors.trainer import Heartbeat
 from bloodauto.tuning.messages import Completed, Stopped, TrainingEnd, TrainingRequest
 
 #: What the machine's wall time is ahead of the trainer's clock.
@@ -76,7 +77,7 @@ def request_of(recipe_of: Any, stage_of: Any, tmp_path: Path) -> Callable[..., T
 
 
 def train(
-    trainer: KerasTrainer, request: TrainingRequest, heartbeat: Callable[[], None]
+    trainer: KerasTrainer, request: TrainingRequest, heartbeat: Heartbeat
 ) -> tuple[list[EpochReport], TrainingEnd]:
     """The reports and the end of a training."""
     reports: list[EpochReport] = []
@@ -92,28 +93,43 @@ def test_a_completed_training_tells_what_its_result_file_says(
     trainer: KerasTrainer, request_of: Callable[..., TrainingRequest], tmp_path: Path
 ) -> None:
     heartbeats: list[int] = []
-    reports, end = train(trainer, request_of("first", epochs=2), lambda: heartbeats.append(1))
+    reports, end = train(trainer, request_of("first", epochs=2), lambda: bool(heartbeats.append(1)))
     assert [report.epoch for report in reports] == [1, 2]
     assert len(heartbeats) > 2, "a heartbeat follows every batch"
     result = TrainingDirectory(tmp_path / "first").result.read()
     assert end == Completed(result.objective, (float(result.parameters),))
 
     start = TrainingDirectory(tmp_path / "first").weights.path.relative_to(tmp_path).as_posix()
-    continued, _ = train(trainer, request_of("continued", start_weights=start), lambda: None)
+    continued, _ = train(trainer, request_of("continued", start_weights=start), lambda: False)
     assert continued[0].train_loss < reports[0].train_loss, "it starts from the weights of the first"
 
 
 def test_limits_are_unix_times_and_the_trainer_converts_them_to_its_clock(
     trainer: KerasTrainer, clock: _WorkerClock, request_of: Callable[..., TrainingRequest]
 ) -> None:
-    def pass_a_second() -> None:
+    def pass_a_second() -> bool:
         clock.seconds += 1.0
+        return False
 
     limits = TimeLimits(hard_deadline=WALL_OFFSET + 3.0)
     reports, end = train(trainer, request_of("late", epochs=50, limits=limits), pass_a_second)
     assert end == Stopped()
     assert reports == []
     assert clock.now() == 4.0, "the batch that passes the deadline is the last"
+
+
+def test_a_training_that_is_told_to_leave_saves_the_middle_of_its_epoch(
+    trainer: KerasTrainer, request_of: Callable[..., TrainingRequest], tmp_path: Path
+) -> None:
+    heartbeats: list[int] = []
+    request, directory = request_of("told"), TrainingDirectory(tmp_path / "told")
+    reports, end = train(trainer, request, lambda: bool(heartbeats.append(1)) or len(heartbeats) == 2)
+    assert (reports, end) == ([], Stopped())
+    assert directory.checkpoint.read().epoch_steps == 2
+    assert directory.has_candidate_files, "what it has learnt can be exported"
+    reports, end = train(trainer, request, lambda: False)
+    assert len(reports) == 1
+    assert isinstance(end, Completed)
 
 
 class _BrokenData(TrainingData):
@@ -127,5 +143,5 @@ def test_images_that_no_training_can_use_abort_the_search(
     broken = replace(setup, data=_BrokenData(data.dataset, data.splits, data.suite))
     trainer = KerasTrainer(broken, dedicated_process=False)
     with pytest.raises(TrialAbort, match="fold 0: no images"):
-        train(trainer, request_of("any"), lambda: None)
+        train(trainer, request_of("any"), lambda: False)
     trainer.close()

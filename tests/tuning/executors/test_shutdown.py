@@ -94,3 +94,19 @@ def test_workers_that_start_after_the_limit_are_killed(slots: WorkerSlots, proce
     started.append(late)
     shutdown.finish()
     assert late.alive == 0
+
+
+def test_workers_save_before_they_are_killed_but_not_at_the_limit(slots: WorkerSlots) -> None:
+    events: list[str] = []
+    told = WorkerShutdown(slots, lambda: events.append("kill"), lambda: events.append("save"))
+    told.start()
+    told.finish()
+    assert events[:2] == ["save", "kill"]
+
+    events.clear()
+    at_limit = WorkerShutdown(slots, lambda: events.append("kill"), lambda: events.append("save"))
+    at_limit.limit_device_seconds = 0.0
+    at_limit.start()
+    assert at_limit.requested.wait(5.0)
+    at_limit.finish()
+    assert "save" not in events

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -45,6 +46,9 @@ _log = logging.getLogger(__name__)
 
 #: Tune wants a number of trials in advance; the searcher ends the search.
 _NUM_SAMPLES = 1_000_000
+#: How long the workers may take to save what they train when the search is interrupted.
+_SAVE_SECONDS = 5.0
+_SAVE_POLL_SECONDS = 0.05
 
 
 def _show_nothing(scheduler: Scheduler) -> None:
@@ -214,7 +218,7 @@ class _Bridge:
         self._heartbeats: dict[str, int] = {}
         self._errors: dict[str, BaseException] = {}
         self.interrupted = threading.Event()
-        self.worker_shutdown = WorkerShutdown(slots, self._kill_workers)
+        self.worker_shutdown = WorkerShutdown(slots, self._kill_workers, self._save_open_trainings)
 
     @property
     def _name(self) -> str:
@@ -235,6 +239,15 @@ class _Bridge:
             yield
         finally:
             del self._registered[self._name]
+
+    def _save_open_trainings(self) -> None:
+        """Asks the workers to save what they train, and waits a few seconds for it: one that evaluates does not answer."""
+        directories = [self._directory(assignment) for assignment in list(self._assignments.values())]
+        for directory in directories:
+            directory.request_stop()
+        until = self._clock.now() + _SAVE_SECONDS
+        while self._clock.now() < until and not all(directory.is_saved_as_requested for directory in directories):
+            time.sleep(_SAVE_POLL_SECONDS)
 
     def _kill_workers(self) -> None:
         kill_local_workers()
@@ -291,6 +304,9 @@ class _Bridge:
     def end_training(self, tune_id: str, result: dict[str, Any] | None) -> None:
         """Passes on how a training ended: by itself, or because it was stopped."""
         end = Stopped() if result is None or END not in result else result[END]
+        if isinstance(end, Stopped) and self.interrupted.is_set():
+            # It saved its state and left, as it was asked to. It stays open for a later session.
+            return
         self._pass_on(tune_id, end)
 
     def end_lost_training(self, tune_id: str) -> None:

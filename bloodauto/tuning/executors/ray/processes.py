@@ -1,6 +1,6 @@
 """Kills the processes of workers, on this machine or another node, without asking them first.
 
-A worker has nothing to lose: whatever it keeps is written atomically, epoch by epoch.
+A worker loses little: whatever it keeps is written atomically, after every epoch and at times within it.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from bloodauto.tuning.messages import Completed, Stopped, TrainingEnd, TrainingR
 _RECYCLED_EXIT_CODE = 86
 #: A training gives heartbeats at least this often while it trains, by touching a file.
 _HEARTBEAT_SECONDS = 5.0
+#: How often it looks whether it is to save its state and leave; on a file system of a network that takes a while.
+_STOP_CHECK_SECONDS = 0.25
 #: Keys of the dictionaries that Tune passes between the driver and a worker.
 REQUEST, REPORT, END = "request", "report", "end"
 
@@ -82,16 +84,21 @@ class Worker(tune.Trainable):  # Ray has no types
 
     def _take_request(self, request: TrainingRequest) -> None:
         self._request = request
-        self._heartbeat_at = float("-inf")
+        self._heartbeat_at = self._stop_checked_at = float("-inf")
         self._directory = TrainingDirectory(self._run / request.folder)
         self._directory.root.mkdir(parents=True, exist_ok=True)
+        self._directory.stop_request.unlink(missing_ok=True)
         record_process(self._directory)
 
-    def _give_heartbeat(self) -> None:
+    def _give_heartbeat(self) -> bool:
         now = self._clock.now()
         if now - self._heartbeat_at > _HEARTBEAT_SECONDS:
             self._heartbeat_at = now
             self._directory.heartbeat.touch()
+        if now - self._stop_checked_at < _STOP_CHECK_SECONDS:
+            return False
+        self._stop_checked_at = now
+        return self._directory.stop_request.exists()
 
     def step(self) -> dict[str, Any]:
         """One epoch, or the end of the training; called by Tune.

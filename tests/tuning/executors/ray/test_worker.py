@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def test_a_worker_takes_one_request_after_another(tmp_path: Path) -> None:
 def test_a_training_past_its_deadline_leaves(tmp_path: Path) -> None:
     reports, end = train_to_end(start_worker(RunDirectory(tmp_path), limits=TimeLimits(hard_deadline=0.0)))
     assert (reports, end) == ([], Stopped())
+
+
+def test_a_training_that_is_asked_to_stop_leaves_and_the_next_one_there_goes_on(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    worker = start_worker(run)
+    worker.step()
+    run.trial(0).request_stop()
+    time.sleep(0.3)  # It looks four times a second.
+    assert worker.step() == {END: Stopped(), "done": True}
+    worker.reset_config({REQUEST: request(0)})
+    reports, end = train_to_end(worker)
+    assert [report.epoch for report in reports] == list(range(2, 7))
+    assert isinstance(end, Completed)
 
 
 def test_a_crash_is_told_with_its_traceback_and_leaves_it_in_the_directory(tmp_path: Path) -> None:
