@@ -1,8 +1,12 @@
-"""Pruned trials as ensemble candidates: the best of them are evaluated with the weights that they had when pruned."""
+"""Stopped trials as ensemble candidates: the best of them are evaluated with the weights that they had when they ended.
+
+They were pruned, cut by the end of the budget, or interrupted by a lost process or a full disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -15,7 +19,7 @@ from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.latency import batch_latency_ms
 from bloodauto.models.network import trained_network
-from bloodauto.run.artifacts import Objective
+from bloodauto.run.artifacts import NetworkWeights, Objective
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.epoch_history import kept_report
@@ -34,7 +38,7 @@ class StoppedTrainings:
     """The trainings of a search, by how they ended.
 
     Attributes:
-        pruned: Numbers of trials that trained for an epoch or more and were not completed.
+        pruned: Numbers of trials that were not completed, whatever ended them.
         completed: Numbers of completed trials. Without any, the stopped trainings are compared with the best of themselves.
         refits: Names of the refits of fold 0 that ended before they were evaluated.
     """
@@ -57,7 +61,8 @@ def evaluate_pruned(
     """Evaluates the most promising stopped trainings on the images of all candidates, for as long as time lasts.
 
     Which are promising is decided by the score of the epoch whose weights were kept, on the validation subset, because that
-    costs nothing. Refits come before trials: they have trained longest.
+    costs nothing. Refits come before trials: they have trained longest. Where no training has completed an epoch, the one that
+    came furthest in its first is evaluated, with the weights of its last checkpoint.
 
     Args:
         run: The run.
@@ -75,6 +80,8 @@ def evaluate_pruned(
     completed_scores = [
         score for number in trainings.completed if (score := _kept_score(run.trial(number))) is not None
     ]
+    if not scores and not completed_scores:
+        return _evaluate_furthest(files, fold_data, objective=objective, seconds_left=seconds_left, clock=clock)
     num_pruned = sum(isinstance(key, int) for key in scores)
     best_score = max(completed_scores if completed_scores else scores.values(), default=0.0)
     promising = [key for key, score in scores.items() if score >= best_score - _MAX_GAP]
@@ -107,6 +114,51 @@ def evaluate_pruned(
     )
 
 
+def _evaluate_furthest(
+    files: Mapping[int | str, TrainingDirectory],
+    fold_data: Callable[[], FoldData],
+    *,
+    objective: Objective,
+    seconds_left: Callable[[], float],
+    clock: Clock,
+) -> PrunedEvaluation:
+    """Evaluates the training that came furthest within its first epoch, so that a search that trained has an export."""
+    progress = {
+        key: fraction for key, training in files.items() if (fraction := _keep_checkpoint(training)) is not None
+    }
+    evaluated: list[int | str] = []
+    for key in sorted(progress, key=lambda key: (-progress[key], str(key))):
+        training = files[key]
+        with contextlib.suppress(TrialFailure, UserError):
+            evaluator = Evaluator(fold_data(), clock)
+            if _evaluate_training(training, load_recipe(training.recipe), evaluator, objective, seconds_left):
+                evaluated.append(key)
+        if evaluated or seconds_left() <= 0:
+            break
+    return PrunedEvaluation(
+        pruned=sum(isinstance(key, int) for key in progress),
+        promising=sum(isinstance(key, int) for key in evaluated),
+        trial_numbers=tuple(key for key in evaluated if isinstance(key, int)),
+        refits=tuple(key for key in evaluated if isinstance(key, str)),
+    )
+
+
+def _keep_checkpoint(training: TrainingDirectory) -> float | None:
+    """Keeps the weights of a checkpoint where no epoch's were kept; returns how much of the recipe it had done.
+
+    None where nothing was trained, or a file is missing or damaged.
+    """
+    try:
+        checkpoint = training.checkpoint.read_if_exists()
+    except RunError:
+        return None
+    if checkpoint is None or checkpoint.progress == 0 or not training.recipe.is_file():
+        return None
+    if not training.weights.exists:
+        training.weights.write(NetworkWeights(weights=checkpoint.weights))
+    return checkpoint.progress
+
+
 def _kept_score(training: TrainingDirectory) -> float | None:
     """The objective after the epoch whose weights were kept; None where a file is missing or damaged."""
     if not (training.recipe.is_file() and training.weights.exists and training.history.exists):
@@ -137,7 +189,8 @@ def _evaluate_training(
     if seconds_left() < _MARGIN * fold_data.num_evaluated_images * latency_ms / 1000:
         return False
     evaluation = evaluator.evaluate(network)
-    epochs = training.history.read().epochs
+    history = training.history.read_if_exists()
+    epochs = () if history is None else history.epochs
     result = TrialResult(
         finished=False,
         objective=objective_of(evaluation, objective),

@@ -175,6 +175,11 @@ class TrainingDirectory:
             return not self.stop_request.exists()
 
     @property
+    def has_trained(self) -> bool:
+        """Whether there are weights of a training here, whatever ended it."""
+        return self.recipe.is_file() and (self.weights.exists or self.checkpoint.exists)
+
+    @property
     def has_candidate_files(self) -> bool:
         """Whether everything is there that a member of an ensemble needs."""
         files = (self.weights.path, self.predictions.path, self.result.path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.errors import TrialAbort
 from bloodauto.run.artifacts import EpochReport
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.limits import ScheduleProgress, stage_ends
 from bloodauto.tuning.executors.simulated import CurvePoint, Fault, epoch_report
 from bloodauto.tuning.executors.trainer import Heartbeat, Training, TrialTrainer
@@ -19,6 +20,9 @@ from bloodauto.tuning.messages import Completed, Stopped, TrainingRequest
 
 _SLICE_SECONDS = 0.05
 _DEATH_EXIT_CODE = 9
+_END_FILE = "scripted-end.txt"
+#: The "epoch" of a fault that comes when everything is written and nothing is told.
+AT_THE_END = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class ScriptedTrainerFactory:
         """The trainer of this process."""
         return ScriptedTrainer(self)
 
+    def end_on_disk(self, training: TrainingDirectory) -> Completed | None:
+        """As ``TrainerFactory.end_on_disk``."""
+        path = training.root / _END_FILE
+        return Completed(float(path.read_text(encoding="utf-8")), is_timed=False) if path.is_file() else None
+
 
 class ScriptedTrainer:
     """Sleeps through its epochs, honours time limits, and resumes from a checkpoint.
@@ -55,7 +64,7 @@ class ScriptedTrainer:
         clock, recipe, folder = self._clock, request.recipe, self._script.run / request.folder
         limits = request.limits.shifted(clock.now() - clock.wall())
         epoch, done = _read_checkpoint(folder)
-        first_batch_at, objective = clock.now(), 0.0
+        first_batch_at, objective = clock.now(), min(0.5 + 0.05 * epoch, 1.0)
         progress = ScheduleProgress(
             stage_ends(recipe), training_seconds=limits.training_seconds_from(first_batch_at), done=done
         )
@@ -75,6 +84,8 @@ class ScriptedTrainer:
             objective = min(0.5 + 0.05 * epoch, 1.0)
             _write_checkpoint(folder, epoch, progress.by_steps)
             yield _report(objective, epoch, clock.now() - begun_at)
+        (folder / _END_FILE).write_text(str(objective), encoding="utf-8")
+        self._meet_fault(request.name, folder, AT_THE_END)
         return Completed(objective)
 
     def close(self) -> None:

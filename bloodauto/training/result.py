@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bloodauto.config.objectives import Cost, Objectives
 from bloodauto.evaluation.evaluator import Evaluation
 from bloodauto.evaluation.metrics import validation_figures
 from bloodauto.run.artifacts import AveragedEpochs, EpochReport, Objective, TrainingResult
@@ -32,18 +31,6 @@ class TrialResult:
     parameters: int
     seconds: float
     averaged_epochs: AveragedEpochs | None = None
-
-    def secondary_values(self, objectives: Objectives) -> tuple[float, ...]:
-        """The values of all objectives but the primary one, in their order."""
-        return tuple(self._value_of(name) for name in objectives.secondary)
-
-    def _value_of(self, name: Objective | Cost) -> float:
-        if name == "latency":
-            assert self.evaluation.latency_ms is not None, "the final evaluation measures the latency"
-            return self.evaluation.latency_ms
-        if name == "parameters":
-            return float(self.parameters)
-        return self.evaluation.score if name == "shift" else float(getattr(self.evaluation.clean, name))
 
     def to_artifact(self) -> TrainingResult:
         """What is kept of it in ``result.json``."""

@@ -81,10 +81,13 @@ class Completed:
     Attributes:
         objective: The primary objective on all validation images, 0-1.
         secondary: The values of the other objectives, in their order.
+        is_timed: Whether it is told when it happens. Otherwise it was found in the training's files later, and says nothing of
+            what its last evaluation took.
     """
 
     objective: float
     secondary: tuple[float, ...] = ()
+    is_timed: bool = True
 
 
 @dataclass(frozen=True)

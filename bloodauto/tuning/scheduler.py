@@ -228,7 +228,7 @@ class Scheduler:
         assignment = training.assignment
         self._ledger.set_phase(assignment.slot, _IDLE)
         finish_seconds = None
-        if isinstance(end, Completed) and training.last_report is not None:
+        if isinstance(end, Completed) and end.is_timed and training.last_report is not None:
             finish_seconds = self._clock.now() - training.last_report_at
             self._costs.observe_finish(assignment.recipe, finish_seconds)
         if isinstance(end, Interrupted) and end.process_lost:

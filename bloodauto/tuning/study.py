@@ -378,10 +378,46 @@ class StudyRecord:
             None when it has no valid recipe; it is recorded as failed then.
         """
         self._study.sampler = sampler
-        frozen = self._unassigned.popleft()
+        number = self._unassigned[0].number
+        trial = self._open_left(number)
+        self._unassigned.popleft()
+        return self._candidate(trial, epochs_done=max(self.curve(number), default=0))
+
+    @property
+    def open_numbers(self) -> list[int]:
+        """Numbers of the trials that an earlier session left open and nobody has reopened."""
+        return [trial.number for trial in self._unassigned]
+
+    def add_missing_epochs(self, number: int, objectives: Mapping[int, float]) -> None:
+        """Records the epochs of a trial that an earlier session left open and that it was not told of.
+
+        Args:
+            number: The trial's number, one of ``open_numbers``.
+            objectives: The primary objective by epoch, by the trial's own files.
+        """
+        known = max(self.curve(number), default=0)
+        self._open_left(number)
+        for epoch in sorted(epoch for epoch in objectives if epoch > known):
+            self.report(number, epoch, objectives[epoch])
+        del self._open_trials[number]
+
+    def end_open_trial(self, number: int, end: TrialEnd) -> None:
+        """Records the end of a trial that an earlier session left open.
+
+        Args:
+            number: The trial's number, one of ``open_numbers``.
+            end: How it ended, by its own files.
+        """
+        self._open_left(number)
+        self._unassigned = deque(trial for trial in self._unassigned if trial.number != number)
+        self.record_end(number, end)
+
+    def _open_left(self, number: int) -> optuna.Trial:
+        """Opens a trial of an earlier session."""
+        (frozen,) = (trial for trial in self._unassigned if trial.number == number)
         # The public constructor takes the storage's id of a trial, which only this attribute tells.
-        trial = self._open_trials[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
-        return self._candidate(trial, epochs_done=max(self.curve(frozen.number), default=0))
+        trial = self._open_trials[number] = optuna.Trial(self._study, frozen._trial_id)
+        return trial
 
     def _candidate(self, trial: optuna.Trial, *, epochs_done: int) -> CandidateTrial | None:
         if not self._attributes[trial.number].origin:

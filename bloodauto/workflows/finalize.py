@@ -32,8 +32,6 @@ from bloodauto.workflows.planning import SearchPlan
 _SHUTDOWN_SECONDS = 1.0
 #: Fraction of the time kept for the export that writing the model takes.
 _WRITING_FRACTION = 0.4
-#: Of trials that were not completed and whose weights are kept.
-_CUT_OUTCOMES = ("pruned", "out_of_budget")
 _EXPORT_FORMATS = ("keras", "codabench")
 #: What a user reads for a part of the export that was skipped.
 _SKIPPED_PARTS = {"codabench": "the competition's file", "test": "the held-out test"}
@@ -107,7 +105,7 @@ def choose_ensemble(plan: SearchPlan, study: StudyRecord, *, seconds_left: Calla
     """
     settings, data = plan.settings, plan.data
     completed = _eligible_trials(plan, study)
-    cut = any(trial.outcome in _CUT_OUTCOMES for trial in study.attributes().values())
+    cut = any(plan.run.trial(number).has_trained for number in _stopped_trials(study))
     if not completed and not cut and (failures := _failures(study)):
         raise RunError(
             f"{plan.run.root}: no training was completed, so there is nothing to export; {failures}. Mend that, then "
@@ -150,16 +148,15 @@ def _class_priors(data: RunData) -> tuple[float, ...]:
 def _evaluate_pruned(
     plan: SearchPlan, study: StudyRecord, completed: Sequence[tuple[int, float]], seconds_left: Callable[[], float]
 ) -> PrunedEvaluation:
-    """Evaluates the best pruned trials in what the export will probably leave of the budget.
+    """Evaluates the best trials that were not completed in what the export will probably leave of the budget.
 
     Interrupted refits come first, and may take the time that is kept for the held-out test: much was spent on them, and the
     test can be run later.
     """
-    if study.is_multi_objective:
+    if study.is_multi_objective and completed:
         # The ensemble is made of the Pareto front alone, and no pruned trial is on it.
         return PrunedEvaluation()
-    data = plan.data
-    pruned = [number for number, trial in study.attributes().items() if trial.outcome in _CUT_OUTCOMES]
+    data, pruned = plan.data, _stopped_trials(study)
     trainings = [training for training in plan.run.refits() if "-fold0-" in training.root.name]
     refits = [training.root.name for training in trainings if not training.result.exists]
     best = max(completed, key=lambda trial: trial[1])[:1] if completed else tuple(pruned[:1])
@@ -176,6 +173,11 @@ def _evaluate_pruned(
         start_seconds=costs.start_seconds(cold=True),
         clock=SYSTEM_CLOCK,
     )
+
+
+def _stopped_trials(study: StudyRecord) -> list[int]:
+    """Numbers of the trials that ended before their end: pruned, cut by the budget, or interrupted."""
+    return [number for number, trial in study.attributes().items() if trial.outcome not in (None, "complete")]
 
 
 def _write_site_estimates(plan: SearchPlan, ensemble: Ensemble) -> None:

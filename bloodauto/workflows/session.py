@@ -18,6 +18,7 @@ from bloodauto.tuning.executors import Executor
 from bloodauto.tuning.executors.keras_trainer import KerasTrainerFactory
 from bloodauto.tuning.executors.ray.cluster import WorkerResources
 from bloodauto.tuning.executors.ray.executor import RayExecutor
+from bloodauto.tuning.reconciliation import reconcile
 from bloodauto.tuning.scheduler import Scheduler
 from bloodauto.tuning.settings import SchedulerSettings
 from bloodauto.tuning.study import StudyRecord, quiet_optuna
@@ -112,6 +113,8 @@ def run_trainings(
         RunError: A failure that every training would have.
     """
     settings = plan.settings
+    with quiet_optuna():
+        reconcile(study, plan.run, settings.objectives, account.ledger)
     with quiet_optuna(), account.worker_slots(settings.workers) as slots:
         scheduler = Scheduler.create(
             study,

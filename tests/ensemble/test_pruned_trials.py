@@ -131,6 +131,33 @@ def test_the_predictions_are_those_of_the_weights_when_it_was_pruned(
         )
 
 
+def test_where_no_epoch_was_completed_the_training_that_came_furthest_is_evaluated(
+    pruned: PrunedTraining, tmp_path: Path
+) -> None:
+    """Three that were killed within their first epoch, one of them before its first batch."""
+    run = RunDirectory(tmp_path)
+    for number, progress in enumerate((0.1, 0.3, 0.0)):
+        training = run.trial(number)
+        shutil.copytree(pruned.folder, training.root)
+        training.weights.delete()
+        training.history.delete()
+        training.checkpoint.write(training.checkpoint.read().replace(progress=progress, history=()))
+    stopped = StoppedTrainings(pruned=(0, 1, 2, 3), completed=())
+    evaluation = evaluate_pruned(
+        run,
+        stopped,
+        lambda: pruned.fold_data,
+        objective="shift",
+        seconds_left=lambda: 1e6,
+        start_seconds=1.0,
+        clock=SYSTEM_CLOCK,
+    )
+    assert evaluation == PrunedEvaluation(pruned=2, promising=1, trial_numbers=(1,))
+    assert run.trial(1).has_candidate_files
+    for value, other in zip(run.trial(1).weights.read().weights, run.trial(1).checkpoint.read().weights, strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
 def test_without_time_nothing_is_evaluated_but_what_an_earlier_session_evaluated_counts(
     run: RunDirectory, pruned: PrunedTraining
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from bloodauto.models.device import Device, DeviceSettings
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import Checkpoint, NetworkWeights, TrainingHistory
 from bloodauto.run.training_directory import TrainingDirectory
+from bloodauto.training.kept_networks import KeptNetworks
 from bloodauto.training.limits import TimeLimits
-from bloodauto.training.trainer import TrainOptions, train, train_epochs
+from bloodauto.training.trainer import TrainOptions, finish_training, train, train_epochs
 
 OPTIONS = TrainOptions(objective="accuracy")
 
@@ -122,14 +125,29 @@ def test_a_seed_gives_the_same_training_again(fold_data, recipe_of, tmp_path):
 
 
 EXACT_STAGES = {
-    "cosine, dropout, half an epoch of adamw": {"schedule": {"name": "cosine"}},
+    "cosine": {"schedule": {"name": "cosine"}},
     "ema, nadam": {"weight_averaging": "ema", "optimizer": {"name": "nadam", "learning_rate": 3e-3}},
-    "averaged steps": {"weight_averaging": "swa", "schedule": {"name": "constant"}},
 }
 
 
+@pytest.fixture(scope="module")
+def tiny_networks() -> Callable[..., Any]:
+    """As ``run``, with networks that are kept from test to test."""
+    networks = KeptNetworks()
+
+    def run_kept(recipe: Any, fold_data: Any, folder: Path, **arguments: Any) -> Any:
+        reports: list[Any] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        epochs = train_epochs(recipe, fold_data, folder=folder, seed=0, options=OPTIONS, networks=networks, **arguments)
+        return finish_training(epochs, folder, reports.append), reports
+
+    return run_kept
+
+
 @pytest.mark.parametrize("change", EXACT_STAGES.values(), ids=EXACT_STAGES)
-def test_a_training_stopped_within_an_epoch_goes_on_there(fold_data, recipe_of, stage_of, tmp_path, change):
+def test_a_training_stopped_within_an_epoch_goes_on_there(
+    fold_data, recipe_of, stage_of, tmp_path, tiny_networks, change
+):
     """Twice interrupted, in its first and its last epoch, it does the very steps of a training that was not."""
     recipe = recipe_of(
         [stage_of(epochs=2, **change)],
@@ -138,6 +156,7 @@ def test_a_training_stopped_within_an_epoch_goes_on_there(fold_data, recipe_of, 
         augmentation={"orientation": True},
         imbalance={"sampling": "oversample"},
     )
+    run = tiny_networks
     straight, _ = run(recipe, fold_data, tmp_path / "straight")
     steps, folder = len(fold_data.train_index) // 16, tmp_path / "stopped"
     first, reports = run(recipe, fold_data, folder, should_stop=AfterCalls(3))
@@ -155,8 +174,7 @@ def test_a_training_stopped_within_an_epoch_goes_on_there(fold_data, recipe_of, 
         assert report.train_accuracy == pytest.approx(other.train_accuracy, abs=1e-6)
         assert report.learning_rate == pytest.approx(other.learning_rate, rel=1e-6)
         assert report.stage_progress == pytest.approx(other.stage_progress, rel=1e-6)
-    for name in ("checkpoint.npz", "best.npz"):
-        schema = Checkpoint if name == "checkpoint.npz" else NetworkWeights
+    for name, schema in (("checkpoint.npz", Checkpoint), ("best.npz", NetworkWeights)):
         ends = [schema.read(tmp_path / end / name).weights for end in ("straight", "stopped")]
         for value, other in zip(*ends, strict=True):
             np.testing.assert_allclose(value, other, atol=2e-5, err_msg=name)
@@ -164,9 +182,10 @@ def test_a_training_stopped_within_an_epoch_goes_on_there(fold_data, recipe_of, 
 
 
 @pytest.mark.parametrize(("step_seconds", "saves"), [(8.0, [3, 6, 9]), (0.1, [])])
-def test_the_state_is_saved_by_time(fold_data, recipe_of, stage_of, tmp_path, step_seconds, saves):
+def test_the_state_is_saved_by_time(fold_data, recipe_of, stage_of, tmp_path, tiny_networks, step_seconds, saves):
     """A kill costs the steps since the last save: the checkpoint that lies there is of the middle of the first epoch."""
     recipe = recipe_of([stage_of(epochs=1)], backbone={"name": "own_cnn", "weights": "none", "blocks": 2, "width": 4})
+    run = tiny_networks
     clock, checkpoint, seen = SimulatedClock(), TrainingDirectory(tmp_path).checkpoint, []
 
     def after_batch() -> bool:
@@ -180,9 +199,10 @@ def test_the_state_is_saved_by_time(fold_data, recipe_of, stage_of, tmp_path, st
     assert checkpoint.read().epoch_steps == 0
 
 
-def test_a_save_that_takes_long_is_done_seldom(fold_data, recipe_of, stage_of, tmp_path, monkeypatch):
+def test_a_save_that_takes_long_is_done_seldom(fold_data, recipe_of, stage_of, tmp_path, tiny_networks, monkeypatch):
     """A thousandth of the time: at 0.05 s a save, one in 50 s."""
     recipe = recipe_of([stage_of(epochs=1)], backbone={"name": "own_cnn", "weights": "none", "blocks": 2, "width": 4})
+    run = tiny_networks
     clock, saved_at, write = SimulatedClock(), [], Checkpoint.write
 
     def slow_write(checkpoint: Checkpoint, path: Any) -> None:

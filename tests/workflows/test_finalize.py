@@ -24,7 +24,7 @@ from bloodauto.run.study_attributes import Outcome, Timing, TrialAttributes
 from bloodauto.testing.simulated_search import tiny_space
 from bloodauto.tuning.budget.ledger import BudgetAccount
 from bloodauto.tuning.study import StudyRecord
-from bloodauto.workflows.finalize import _evaluate_pruned, _failures, finalize
+from bloodauto.workflows.finalize import _evaluate_pruned, _failures, _stopped_trials, finalize
 from bloodauto.workflows.planning import SearchPlan, plan_search
 
 OBJECTIVES = Objectives()
@@ -50,6 +50,16 @@ def test_failures_are_counted_by_reason_with_a_message_of_each() -> None:
     assert _failures(StudyRecord(study, space, OBJECTIVES)) == (
         "2 failed (io: OSError: [Errno 28] No space left on device); 1 failed (nan: the loss is nan)"
     )
+
+
+def test_whatever_ended_a_trial_before_its_end_it_is_a_candidate() -> None:
+    study = optuna.create_study(direction="maximize")
+    for outcome in ("complete", "pruned", "out_of_budget", "failed", None):
+        trial = study.ask()
+        if outcome is not None:
+            TrialAttributes(outcome=outcome).write(trial)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert _stopped_trials(StudyRecord(study, tiny_space(), OBJECTIVES)) == [1, 2, 3]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.result import TrialResult
 from bloodauto.training.session import TrainingData, TrainingSession
 from bloodauto.training.trainer import TrainOptions
+from bloodauto.tuning.executors.ends import completed_end, end_on_disk
 from bloodauto.tuning.executors.trainer import Heartbeat, Training, TrialTrainer
 from bloodauto.tuning.messages import Completed, Stopped, TrainingEnd, TrainingRequest
 
@@ -43,6 +44,10 @@ class KerasTrainerFactory:
         # It keeps TensorFlow's start-up messages out of the worker's log.
         import_tensorflow_quietly()
         return KerasTrainer(self)
+
+    def end_on_disk(self, training: TrainingDirectory) -> Completed | None:
+        """As ``TrainerFactory.end_on_disk``."""
+        return end_on_disk(training, self.objectives)
 
 
 class KerasTrainer:
@@ -96,10 +101,9 @@ class KerasTrainer:
         return self._save(result, directory)
 
     def _save(self, result: TrialResult, directory: TrainingDirectory) -> TrainingEnd:
-        directory.result.write(result.to_artifact())
-        if not result.finished:
-            return Stopped()
-        return Completed(result.objective, result.secondary_values(self._setup.objectives))
+        artifact = result.to_artifact()
+        directory.result.write(artifact)
+        return completed_end(artifact, self._setup.objectives) if artifact.finished else Stopped()
 
     def close(self) -> None:
         """As ``TrialTrainer.close``."""

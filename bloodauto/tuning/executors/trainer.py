@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator
 from typing import Protocol
 
 from bloodauto.run.artifacts import EpochReport
-from bloodauto.tuning.messages import TrainingEnd, TrainingRequest
+from bloodauto.run.training_directory import TrainingDirectory
+from bloodauto.tuning.messages import Completed, TrainingEnd, TrainingRequest
 
 #: Gives a heartbeat and returns whether the training is to save its state and leave at once; called between any two batches.
 Heartbeat = Callable[[], bool]
@@ -43,4 +44,15 @@ class TrainerFactory(Protocol):
 
     def make_trainer(self) -> TrialTrainer:
         """The trainer; called once in each process, before anything else."""
+        ...
+
+    def end_on_disk(self, training: TrainingDirectory) -> Completed | None:
+        """How a training ended by the files that its trainer left, for a driver that was not told.
+
+        Args:
+            training: Its directory.
+
+        Returns:
+            None where it has not finished.
+        """
         ...

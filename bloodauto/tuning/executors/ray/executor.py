@@ -33,6 +33,7 @@ from bloodauto.tuning.executors.shutdown import WorkerShutdown
 from bloodauto.tuning.executors.trainer import TrainerFactory
 from bloodauto.tuning.messages import (
     Assignment,
+    Completed,
     Crashed,
     Interrupted,
     Stopped,
@@ -113,6 +114,7 @@ class RayExecutor:
             slots,
             self._run,
             self._clock,
+            end_on_disk=self._factory.end_on_disk,
             on_tick=self._on_tick,
             is_cluster=self._resources.address is not None,
         )
@@ -127,6 +129,7 @@ class RayExecutor:
                     raise
             finally:
                 bridge.worker_shutdown.finish()
+            bridge.end_finished_trainings()
         return not bridge.interrupted.is_set()
 
     def _tuner(self, bridge: _Bridge, folder: Path) -> tune.Tuner:
@@ -206,9 +209,11 @@ class _Bridge:
         run: RunDirectory,
         clock: Clock,
         *,
+        end_on_disk: Callable[[TrainingDirectory], Completed | None],
         on_tick: Callable[[Scheduler], None],
         is_cluster: bool,
     ) -> None:
+        self._end_on_disk = end_on_disk
         self.scheduler, self.ledger = scheduler, slots.ledger
         self._run, self._clock, self._on_tick, self._is_cluster = run, clock, on_tick, is_cluster
         self._free_slots = list(slots.names)
@@ -315,8 +320,19 @@ class _Bridge:
             # Its worker was killed by the shutdown. It stays open: the scheduler closes it, or a later session resumes it.
             return
         assignment = self._assignments.get(tune_id)
+        completed = None if assignment is None else self._end_on_disk(self._directory(assignment))
+        if completed is not None:
+            self._pass_on(tune_id, completed)
+            return
         was_overdue = assignment is not None and self.scheduler.was_overdue(assignment.name)
         self._pass_on(tune_id, failure_from_ray(self._errors.pop(tune_id, None), was_overdue=was_overdue))
+
+    def end_finished_trainings(self) -> None:
+        """Passes on the ends of trainings that finished when nobody listened any more: during the shutdown, or without Ray."""
+        for tune_id, assignment in list(self._assignments.items()):
+            completed = self._end_on_disk(self._directory(assignment))
+            if completed is not None:
+                self._pass_on(tune_id, completed)
 
     def _pass_on(self, tune_id: str, end: TrainingEnd) -> None:
         assignment = self._assignments.pop(tune_id, None)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 import ray
@@ -18,14 +19,19 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 import bloodauto
 from bloodauto.clock import SYSTEM_CLOCK
 from bloodauto.errors import RunError, TrialAbort
+from bloodauto.run.artifacts import LedgerFile
 from bloodauto.run.directory import RunDirectory
 from bloodauto.testing.conformance.executors import EXECUTOR_CHECKS, ExecutorHarness, check_abort, check_failures
 from bloodauto.testing.scripted_trainer import ScriptedTrainerFactory
+from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
+from bloodauto.training.limits import TimeLimits
+from bloodauto.tuning.budget.ledger import BudgetAccount
 from bloodauto.tuning.executors import Executor
 from bloodauto.tuning.executors.ray.cluster import WorkerResources, ray_cluster
-from bloodauto.tuning.executors.ray.executor import RayExecutor, failure_from_ray
+from bloodauto.tuning.executors.ray.executor import RayExecutor, _Bridge, failure_from_ray
 from bloodauto.tuning.executors.simulated import Fault
-from bloodauto.tuning.messages import Aborted, Crashed, Interrupted
+from bloodauto.tuning.messages import Aborted, Assignment, Completed, Crashed, Interrupted, TrainingEnd
+from bloodauto.tuning.scheduler import Scheduler
 
 GIGABYTE = 1_000_000_000
 
@@ -125,6 +131,47 @@ def test_a_cluster_without_the_devices_is_an_error_that_names_the_options() -> N
         ray_cluster(WorkerResources(1, 1.0, 1.0, address="local")),
     ):
         pass
+
+
+class Told:
+    """A scheduler that assigns one training after another and notes how they ended."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, TrainingEnd] = {}
+        self.assigned = 0
+
+    def next_assignment(self, slot: str) -> Assignment:
+        name, self.assigned = f"{self.assigned:05d}", self.assigned + 1
+        return Assignment("trial", name, slot, tiny_recipe(tiny_space()), seed=0, fold=0, limits=TimeLimits())
+
+    def was_overdue(self, name: str) -> bool:
+        return False
+
+    def on_end(self, name: str, end: TrainingEnd) -> None:
+        self.ends[name] = end
+
+
+def test_a_training_that_finished_on_disk_is_completed_although_its_end_was_never_told(tmp_path: Path) -> None:
+    """Its worker is lost at the very end, or Ray is, or the shutdown comes first."""
+    run, told, finished = RunDirectory(tmp_path), Told(), {"00000", "00002"}
+    file = LedgerFile(tmp_path / "ledger.jsonl")
+    with BudgetAccount.open(file, budget_device_seconds=30.0, devices_per_slot=1.0) as account:
+        bridge = _Bridge(
+            cast(Scheduler, told),
+            account.reserve_workers(4),
+            run,
+            SYSTEM_CLOCK,
+            end_on_disk=lambda training: Completed(0.8) if training.root.name in finished else None,
+            on_tick=lambda scheduler: None,
+            is_cluster=False,
+        )
+        for tune_id in "abcd":
+            bridge.next_request(tune_id)
+        bridge.end_lost_training("a")
+        bridge.end_lost_training("b")
+        bridge.end_finished_trainings()
+    lost = Interrupted("worker_died", "the worker process died more than once", process_lost=True)
+    assert told.ends == {"00000": Completed(0.8), "00001": lost, "00002": Completed(0.8)}
 
 
 @pytest.mark.parametrize(
