@@ -11,6 +11,7 @@ import pytest
 from bloodauto.errors import TrialRejected
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.run.directory import RunDirectory
+from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.testing.scripted_trainer import ScriptedTrainerFactory
 from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
 from bloodauto.training.limits import TimeLimits
@@ -117,6 +118,9 @@ class FullDisk:
 
     def make_trainer(self) -> TrialTrainer:
         return self
+
+    def end_on_disk(self, training: TrainingDirectory) -> Completed | None:
+        return None
 
     def train(self, request: TrainingRequest, heartbeat: Heartbeat) -> Training:
         folder = self.root / request.folder
