@@ -145,7 +145,7 @@ def tiny_networks() -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("change", EXACT_STAGES.values(), ids=EXACT_STAGES)
-def test_a_training_stopped_within_an_epoch_goes_on_there(
+def test_a_training_stopped_within_an_epoch_resumes_there(
     fold_data, recipe_of, stage_of, tmp_path, tiny_networks, change
 ):
     """Twice interrupted, in its first and its last epoch, it does the very steps of a training that was not."""
