@@ -98,9 +98,9 @@ def test_workers_that_start_after_the_limit_are_killed(slots: WorkerSlots, proce
 
 def test_workers_save_before_they_are_killed_but_not_at_the_limit(slots: WorkerSlots) -> None:
     events: list[str] = []
-    told = WorkerShutdown(slots, lambda: events.append("kill"), lambda: events.append("save"))
-    told.start()
-    told.finish()
+    on_request = WorkerShutdown(slots, lambda: events.append("kill"), lambda: events.append("save"))
+    on_request.start()
+    on_request.finish()
     assert events[:2] == ["save", "kill"]
 
     events.clear()

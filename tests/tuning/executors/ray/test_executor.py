@@ -133,7 +133,7 @@ def test_a_cluster_without_the_devices_is_an_error_that_names_the_options() -> N
         pass
 
 
-class Told:
+class RecordedEnds:
     """A scheduler that assigns one training after another and notes how they ended."""
 
     def __init__(self) -> None:
@@ -153,11 +153,11 @@ class Told:
 
 def test_a_training_that_finished_on_disk_is_completed_although_its_end_was_never_told(tmp_path: Path) -> None:
     """Its worker is lost at the very end, or Ray is, or the shutdown comes first."""
-    run, told, finished = RunDirectory(tmp_path), Told(), {"00000", "00002"}
+    run, recorded, finished = RunDirectory(tmp_path), RecordedEnds(), {"00000", "00002"}
     file = LedgerFile(tmp_path / "ledger.jsonl")
     with BudgetAccount.open(file, budget_device_seconds=30.0, devices_per_slot=1.0) as account:
         bridge = _Bridge(
-            cast(Scheduler, told),
+            cast(Scheduler, recorded),
             account.reserve_workers(4),
             run,
             SYSTEM_CLOCK,
@@ -171,7 +171,7 @@ def test_a_training_that_finished_on_disk_is_completed_although_its_end_was_neve
         bridge.end_lost_training("b")
         bridge.end_finished_trainings()
     lost = Interrupted("worker_died", "the worker process died more than once", process_lost=True)
-    assert told.ends == {"00000": Completed(0.8), "00001": lost, "00002": Completed(0.8)}
+    assert recorded.ends == {"00000": Completed(0.8), "00001": lost, "00002": Completed(0.8)}
 
 
 @pytest.mark.parametrize(

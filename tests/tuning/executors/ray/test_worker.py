@@ -79,7 +79,7 @@ def test_a_training_past_its_deadline_leaves(tmp_path: Path) -> None:
     assert (reports, end) == ([], Stopped())
 
 
-def test_a_training_that_is_asked_to_stop_leaves_and_the_next_one_there_goes_on(tmp_path: Path) -> None:
+def test_a_training_that_is_asked_to_stop_leaves_and_the_next_one_there_resumes(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     worker = start_worker(run)
     worker.step()
