@@ -343,7 +343,7 @@ def run_files_page() -> str:
         "# Files of a run\n\nEvery file is one class of `bloodauto.run.artifacts`, which alone writes and reads "
         "it. `format_version` "
         "is a file's first key; a file of another version is an error that says so.\n\n"
-        "`study.db` is Optuna's. `recipe.yaml` and `space.yaml` have no version: they follow the grammar of "
+        "`study.db` is Optuna's. `recipe.yaml` and `space.yaml` have a `format_version`, too, and follow the grammar of "
         "[recipes](recipe.md) and [search spaces](spaces.md), so that `bloodauto train` and `bloodauto search` take "
         "them as they are. The rest (`NEXT.txt`, logs, model cards) is written for people and never read back.\n\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bloodauto.errors import RecipeError
+
+#: The key of the format's version in every file.
+VERSION_KEY = "format_version"
+#: Of recipes and spaces; increased whenever older files become unreadable.
+GRAMMAR_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,39 @@ def read_yaml(path: Path) -> YamlDocument:
     except RecursionError:
         raise RecipeError(f"{path}: expected a recipe or a space, got values nested too deeply to read.") from None
     return YamlDocument(path, value, reader.lines)
+
+
+def read_versioned_yaml(path: Path) -> YamlDocument:
+    """Reads a recipe or a space, which people write and runs keep: a ``format_version`` is checked, and may be left out.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The document without its format version.
+
+    Raises:
+        RecipeError: As ``read_yaml``; or the format version is not ``GRAMMAR_VERSION``.
+    """
+    document = read_yaml(path)
+    if not isinstance(document.value, dict) or VERSION_KEY not in document.value:
+        return document
+    version = document.value[VERSION_KEY]
+    if type(version) is not int or version != GRAMMAR_VERSION:
+        raise RecipeError(
+            f"{document.location(VERSION_KEY)}: {VERSION_KEY}: expected {GRAMMAR_VERSION}, got {version!r}: the file was "
+            "written for another version of bloodauto. Use that version, or rewrite the file and leave this key out."
+        )
+    return replace(document, value={key: value for key, value in document.value.items() if key != VERSION_KEY})
+
+
+def with_format_version(text: str) -> str:
+    """The text of a recipe or a space with its format version on the first line.
+
+    Args:
+        text: YAML, a mapping in block style without one.
+    """
+    return f"{VERSION_KEY}: {GRAMMAR_VERSION}\n{text}"
 
 
 def dump_yaml(value: Any) -> str:

@@ -35,8 +35,12 @@ class SchedulerConstants(Constants):
 
     target_trials: Count = 40
     """Suggestions are made so short that there is time for so many; many short ones find more (i-Epoch, arXiv:2404.04111)."""
-    min_trial_epochs: Positive = 0.25
-    """A suggestion sees at least this part of an epoch: what has seen less cannot be told from others."""
+    min_trial_steps: Count = 128
+    """A suggestion trains for at least so many steps, or for an epoch where that is less: after fewer, recipes cannot be told
+    apart."""
+    min_suggestions: Count = 6
+    """Where there is no time for so many suggestions, initial configurations and refits get it: the best of a few recipes
+    that were drawn is seldom better than recipes that are known to be good."""
     min_training_over_overhead: NonNegative = 1.0
     """A suggestion trains at least so many times as long as it takes to start and to evaluate it."""
     min_initial_epochs: Positive = 1.0
@@ -67,6 +71,9 @@ class SchedulerConstants(Constants):
     """Recipes this near to the best are refitted beside it: closer than that, their order is noise."""
     other_backbone_score_tolerance: UnitFraction = 0.05
     """With another backbone a recipe may be so far behind: networks that err differently gain more together."""
+    other_backbone_error_tolerance: NonNegative = 0.5
+    """Or behind by so much of the best one's error, where that is more: of networks that have learnt little, larger ones are
+    behind at first."""
     max_refit_recipes: Count = 4
     """Refits of more recipes than this would each be too short."""
     max_refits: Count = 10

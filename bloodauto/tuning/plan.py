@@ -30,6 +30,23 @@ class PlannedInitial:
 
 
 @dataclass(frozen=True)
+class PlannedSuggestions:
+    """What suggestions get.
+
+    Attributes:
+        seconds: Wall seconds that one may take on one worker, start and final evaluation included.
+        count: How many there is time for.
+        reason: Why so long, and what they are drawn among, or why there are none.
+        is_worthwhile: Whether any is to be made.
+    """
+
+    seconds: float
+    count: int
+    reason: str
+    is_worthwhile: bool = True
+
+
+@dataclass(frozen=True)
 class BudgetPlan:
     """What a budget buys from now on.
 
@@ -37,9 +54,7 @@ class BudgetPlan:
         limits: Where search, refits and budget end.
         initial: The initial configurations that are still to be tried, in order.
         excluded: Name and reason of those for which there is no time now.
-        trial_seconds: Wall seconds that one suggestion may take on one worker, start and final evaluation included.
-        num_suggestions: How many suggestions there is time for.
-        suggestions_reason: Why so long, and what they are drawn among.
+        suggestions: How many and how long.
         num_refits: How many refits are expected.
         refit_seconds: Wall seconds of each on its worker.
         refits_reason: Why so many and so long.
@@ -48,9 +63,7 @@ class BudgetPlan:
     limits: BudgetLimits
     initial: tuple[PlannedInitial, ...]
     excluded: tuple[tuple[str, str], ...]
-    trial_seconds: float
-    num_suggestions: int
-    suggestions_reason: str
+    suggestions: PlannedSuggestions
     num_refits: int
     refit_seconds: float
     refits_reason: str
@@ -65,9 +78,9 @@ class BudgetPlan:
         rows += [
             BudgetPlanRow(
                 what="suggestions",
-                count=self.num_suggestions,
-                seconds_each=self.trial_seconds,
-                reason=self.suggestions_reason,
+                count=self.suggestions.count,
+                seconds_each=self.suggestions.seconds if self.suggestions.is_worthwhile else None,
+                reason=self.suggestions.reason,
             ),
             BudgetPlanRow(
                 what="refits", count=self.num_refits, seconds_each=self.refit_seconds, reason=self.refits_reason

@@ -18,7 +18,7 @@ from bloodauto.tuning.constants import (
     SchedulerConstants,
 )
 from bloodauto.tuning.expected_gain import BestErrorForecast, curve_exponent, ensemble_factor, error_after, error_of
-from bloodauto.tuning.plan import BudgetPlan, PlannedInitial
+from bloodauto.tuning.plan import BudgetPlan, PlannedInitial, PlannedSuggestions
 from bloodauto.tuning.refits import CompletedTrial
 from bloodauto.tuning.settings import SchedulerSettings
 from bloodauto.tuning.study import StudyRecord
@@ -136,15 +136,13 @@ class Planner:
         workers = self._settings.workers
         wall_seconds = max(self.seconds_until(limits.search), 0.0)
         search_seconds = max(workers * wall_seconds - busy_seconds, 0.0)
-        initial, excluded = self._plan_initial(pending, wall_seconds, search_seconds)
-        planned = sum(0.0 if entry.seconds is None else entry.seconds for entry in initial)
-        for_suggestions = max(search_seconds - planned, 0.0)
-        trial_seconds = self.trial_seconds(for_suggestions)
-        affordable = [recipe for recipe in self._recipes if self.fits(recipe, trial_seconds)]
-        per_suggestion = trial_seconds * self._seconds_with_promotions
-        count = int(for_suggestions / per_suggestion) if affordable else 0
-        if self._settings.max_trials is not None:
-            count = min(count, max(self._settings.max_trials - self._study.num_started - len(initial), 0))
+        room = self._constants.initial_fraction * search_seconds
+        if self._settings.max_trials is not None and self._settings.max_trials <= len(pending):
+            room = search_seconds
+        initial, excluded = self._plan_initial(pending, wall_seconds, room)
+        suggestions = self._plan_suggestions(initial, search_seconds)
+        if not suggestions.is_worthwhile and (initial or excluded):
+            initial, excluded = self._plan_initial(pending, wall_seconds, search_seconds)
         refit_wall_seconds = max(self.seconds_until(limits.refit) - wall_seconds, 0.0)
         num_refits = self.refit_count(refit_wall_seconds, self._study.refit_eligible_trials())
         refit_seconds = refit_wall_seconds / max(math.ceil(num_refits / workers), 1)
@@ -152,21 +150,31 @@ class Planner:
             limits=limits,
             initial=initial,
             excluded=excluded,
-            trial_seconds=trial_seconds,
-            num_suggestions=count,
-            suggestions_reason=self._suggestions_reason(affordable, trial_seconds),
+            suggestions=suggestions,
             num_refits=num_refits,
             refit_seconds=refit_seconds,
             refits_reason=f"with them the expected error is least; at most {self._settings.refit_fraction:.0%} of the budget",
         )
 
+    def _plan_suggestions(self, initial: Sequence[PlannedInitial], search_seconds: float) -> PlannedSuggestions:
+        """What suggestions get of the search's time after the initial configurations, if there is enough for any."""
+        constants, made = self._constants, self._study.num_suggestions
+        left = max(search_seconds - sum(0.0 if entry.seconds is None else entry.seconds for entry in initial), 0.0)
+        seconds = self.trial_seconds(left)
+        affordable = [recipe for recipe in self._recipes if self.fits(recipe, seconds)]
+        count = int(left / (seconds * self._seconds_with_promotions)) if affordable else 0
+        has_initial = bool(initial) or self._study.num_started > made
+        if affordable and has_initial and not made and count < constants.min_suggestions:
+            reason = f"there is time for {count}; fewer than {constants.min_suggestions} find little"
+            return PlannedSuggestions(seconds, 0, reason, is_worthwhile=False)
+        if self._settings.max_trials is not None:
+            count = min(count, max(self._settings.max_trials - self._study.num_started - len(initial), 0))
+        return PlannedSuggestions(seconds, count, self._suggestions_reason(affordable, seconds), bool(affordable))
+
     def _plan_initial(
-        self, pending: Sequence[tuple[str, Recipe]], wall_seconds: float, search_seconds: float
+        self, pending: Sequence[tuple[str, Recipe]], wall_seconds: float, room: float
     ) -> tuple[tuple[PlannedInitial, ...], tuple[tuple[str, str], ...]]:
-        """Gives initial configurations, in their order, the time that they need or less, while there is some for them."""
-        room = self._constants.initial_fraction * search_seconds
-        if self._settings.max_trials is not None and self._settings.max_trials <= len(pending):
-            room = search_seconds
+        """Gives initial configurations, in their order, the time that they need or less, while there is room for them."""
         initial: list[PlannedInitial] = []
         excluded: list[tuple[str, str]] = []
         for name, recipe in pending:
@@ -208,7 +216,7 @@ class Planner:
             factor = self._constants.promotion_factor
             reason += f"; the best of {factor} goes on to {factor} times the time"
         if others:
-            reason += f"; {names(others)} would not see {self._constants.min_trial_epochs:.0%} of an epoch"
+            reason += f"; {names(others)} would train for less than {self._constants.min_trial_steps} steps"
         return reason
 
     # -- suggestions ---------------------------------------------------------------------------------------------------
@@ -247,15 +255,22 @@ class Planner:
         return full is not None and full > self._constants.trial_slack * seconds
 
     def _shortest_trial_seconds(self) -> float:
-        """Of the quickest network: the fixed costs, as much again, and the least part of an epoch."""
+        """Of the quickest network: the fixed costs, as much again, and the least number of steps."""
         constants = self._constants
         shortest = []
         for recipe in self._recipes:
             overhead = self.costs.overhead_seconds(recipe, cold=False) + self.costs.first_epoch_extra_seconds()
             epoch = self.costs.epoch_seconds(recipe, 0)
-            training = 0.0 if epoch is None else constants.min_trial_epochs * epoch
+            training = 0.0 if epoch is None else self._min_trial_epochs(recipe) * epoch
             shortest.append(overhead + max(constants.min_training_over_overhead * overhead, training))
         return min(shortest, default=_MIN_SECONDS)
+
+    def _min_trial_epochs(self, recipe: Recipe) -> float:
+        """The part of an epoch that a suggestion sees at least."""
+        images = self._settings.training_images
+        if images is None:
+            return 1.0
+        return min(self._constants.min_trial_steps * recipe.batch_size / images, 1.0)
 
     def training_seconds(self, recipe: Recipe, seconds: float, *, cold: bool) -> float:
         """Seconds of training in so many wall seconds on a worker.
@@ -277,7 +292,7 @@ class Planner:
         epoch, full = self.costs.epoch_seconds(recipe, 0), self.costs.trial_seconds(recipe)
         if epoch is None or full is None or full <= seconds:
             return True
-        needed = self._constants.min_trial_epochs * epoch + self.costs.first_epoch_extra_seconds()
+        needed = self._min_trial_epochs(recipe) * epoch + self.costs.first_epoch_extra_seconds()
         return seconds - self.costs.overhead_seconds(recipe, cold=False) >= needed * (1 - 1e-9)
 
     def comparable_objective(self, trial: CompletedTrial, seconds: float) -> float:

@@ -14,6 +14,7 @@ from bloodauto.config.settings import PrunerName
 from bloodauto.models.backbones import num_parameters
 from bloodauto.tuning.budget.cost_model import CostModel
 from bloodauto.tuning.constants import SCHEDULER_CONSTANTS, SchedulerConstants
+from bloodauto.tuning.refits import is_near_best_backbone
 from bloodauto.tuning.study import StudyRecord
 
 #: The first rung is at this fraction of the longest trial.
@@ -176,7 +177,7 @@ class TrialPruner:
         if any(self._study.backbone(other) == backbone and rival > value for other, rival in competitors.items()):
             return False
         best = max(competitors.values(), default=value)
-        return value >= best - self._constants.other_backbone_score_tolerance
+        return is_near_best_backbone(value, best, self._constants)
 
     def _costs_no_more(self, recipe: Recipe, other: Recipe) -> bool:
         costs = [name for name in self._objectives.secondary if name in COSTS]

@@ -119,6 +119,22 @@ def refit_candidates(
     return expected + list(completed)
 
 
+def is_near_best_backbone(objective: float, best: float, constants: SchedulerConstants = SCHEDULER_CONSTANTS) -> bool:
+    """Whether a recipe with another backbone is near enough to the best one to be worth a refit beside it.
+
+    Args:
+        objective: Of the recipe, 0-1.
+        best: The best objective, 0-1.
+        constants: How far behind it may be.
+
+    Example:
+        >>> is_near_best_backbone(0.71, 0.77), is_near_best_backbone(0.90, 0.96)
+        (True, False)
+    """
+    tolerance = max(constants.other_backbone_score_tolerance, constants.other_backbone_error_tolerance * (1.0 - best))
+    return objective >= best - tolerance
+
+
 def choose_recipes(
     candidates: Sequence[CompletedTrial], constants: SchedulerConstants = SCHEDULER_CONSTANTS
 ) -> list[CompletedTrial]:
@@ -140,7 +156,7 @@ def choose_recipes(
     backbones = set()
     for trial in ranked:
         backbone = trial.recipe.backbone.label
-        if backbone not in backbones and trial.objective >= best - constants.other_backbone_score_tolerance:
+        if backbone not in backbones and is_near_best_backbone(trial.objective, best, constants):
             backbones.add(backbone)
             chosen[trial.recipe.id] = trial
     for trial in ranked:

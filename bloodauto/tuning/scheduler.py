@@ -355,18 +355,19 @@ class Scheduler:
         return assignment
 
     def _next_promotion(self, slot: str, plan: BudgetPlan) -> Assignment | None:
-        seconds = (self._constants.promotion_factor - 1) * plan.trial_seconds
+        suggestion_seconds = plan.suggestions.seconds
+        seconds = (self._constants.promotion_factor - 1) * suggestion_seconds
         if not self._has_time_for(seconds, plan.limits):
             return None
         candidate = self._suggester.promote(
-            lambda recipe: self._planner.is_short(recipe, plan.trial_seconds),
-            lambda trial: self._planner.comparable_objective(trial, plan.trial_seconds),
+            lambda recipe: self._planner.is_short(recipe, suggestion_seconds),
+            lambda trial: self._planner.comparable_objective(trial, suggestion_seconds),
         )
         return None if candidate is None else self._assign_trial(candidate, slot, seconds)
 
     def _next_suggestion(self, slot: str, plan: BudgetPlan) -> Assignment | None:
-        seconds = plan.trial_seconds
-        if self._has_time_for(seconds, plan.limits):
+        seconds = plan.suggestions.seconds
+        if plan.suggestions.is_worthwhile and self._has_time_for(seconds, plan.limits):
             candidate = self._suggester.suggest(
                 lambda recipe: self._planner.fits(recipe, seconds),
                 lambda trial: self._planner.comparable_objective(trial, seconds),

@@ -32,6 +32,7 @@ class SchedulerSettings:
         refit_fraction: Fraction of the budget that is reserved for refits, 0-1; the search gets what they cannot use.
         finalization_device_seconds: At most reserved for the ensemble, its export and the held-out test.
         num_folds: Folds of the splits.
+        training_images: Images of an epoch; None: unknown.
         max_trials: Most trials that are started; None: as many as the budget affords.
         objectives: What is optimised; pruning, refits and the ensemble follow the primary one.
         prior: Completed trials of earlier runs, which shape the first suggestions.
@@ -52,6 +53,7 @@ class SchedulerSettings:
     refit_fraction: float
     finalization_device_seconds: float
     num_folds: int
+    training_images: int | None = None
     max_trials: int | None = None
     objectives: Objectives = field(default_factory=Objectives)
     prior: tuple[PriorTrial, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from bloodauto.errors import RecipeError, WeightsError
 from bloodauto.models.backbone_networks import find_weights
 from bloodauto.models.backbones import check_recipe, num_parameters
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.files import atomic_path
+from bloodauto.run.files import write_text
+from bloodauto.run.yaml_files import dump_yaml, read_versioned_yaml, with_format_version
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.augmentation import check_augmentation, shift_suite_for
 from bloodauto.tuning.pruning import Pruning, plan_pruning
@@ -221,6 +221,13 @@ def run_space_path(run: RunDirectory) -> Path:
 
 
 def save_space(run: RunDirectory, path: Path) -> None:
-    """Copies the space's file into the run."""
-    with atomic_path(run_space_path(run)) as temporary:
-        shutil.copyfile(path, temporary)
+    """Writes the space into the run, with its format version.
+
+    Args:
+        run: The run.
+        path: The space's file.
+
+    Raises:
+        RecipeError: As ``read_versioned_yaml``.
+    """
+    write_text(run_space_path(run), with_format_version(dump_yaml(read_versioned_yaml(path).value)))

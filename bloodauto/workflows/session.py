@@ -128,6 +128,7 @@ def run_trainings(
                 refit_fraction=settings.refit_fraction,
                 finalization_device_seconds=BUDGET_CONSTANTS.max_finalization_fraction * settings.budget_device_seconds,
                 num_folds=plan.data.splits.num_folds,
+                training_images=len(plan.data.splits.train_index()),
                 max_trials=settings.max_trials,
                 objectives=settings.objectives,
                 prior=plan.prior,

@@ -83,7 +83,11 @@ def test_two_workers_train_at_the_same_time(finished_search: FinishedSearch) -> 
 
 def test_a_finished_run_is_complete(finished_search: FinishedSearch) -> None:
     root, export = finished_search.run.root, finished_search.run.export.root
-    assert {path.name for path in export.iterdir()} == {*EXPORTED_FILES, "submission.zip"}
+    exported = {path.name for path in export.iterdir()}
+    assert EXPORTED_FILES <= exported <= {*EXPORTED_FILES, "submission.zip"}
+    # On a slow machine the budget may not suffice for the second file; then the search says so.
+    printed = " ".join((finished_search.command.out + finished_search.command.err).split())
+    assert ("submission.zip" in exported) != ("the competition's file" in printed)
     described = ("settings.yaml", "space.yaml", "fingerprint.json", "cleaning.csv", "splits.json")
     for name in (*described, "test.json", "ood.json", "log.txt"):
         assert (root / name).stat().st_size > 0

@@ -37,6 +37,15 @@ def test_another_backbone_comes_before_more_of_the_same() -> None:
     assert [refit.trial for refit in plan_refits(far, count=4, num_folds=5, seed=0)] == [0, 1, 2, 0]
 
 
+def test_while_networks_have_learnt_little_a_large_one_may_be_far_behind() -> None:
+    """After an epoch the network that is better in the end is often the worse one; both go on."""
+    wide = tiny_recipe(tiny_space(), width=32)
+    early = [CompletedTrial(0, RECIPES[0], 0.77), CompletedTrial(1, wide, 0.71)]
+    assert {refit.trial for refit in plan_refits(early, count=2, num_folds=5, seed=0)} == {0, 1}
+    late = [CompletedTrial(0, RECIPES[0], 0.97), CompletedTrial(1, wide, 0.91)]
+    assert {refit.trial for refit in plan_refits(late, count=2, num_folds=5, seed=0)} == {0}
+
+
 def test_spare_workers_get_other_seeds() -> None:
     planned = plan_refits(TRIALS[:1], count=8, num_folds=5, seed=3, workers=8)
     assert sorted(refit.fold for refit in planned) == [0, 0, 0, 0, 1, 2, 3, 4]

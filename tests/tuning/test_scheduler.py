@@ -466,3 +466,42 @@ def test_the_best_short_suggestions_go_on_with_their_weights(folder: Path) -> No
         assert before is not None
         assert after is not None
         assert after > before
+
+
+def test_a_budget_for_a_few_suggestions_goes_to_initial_configurations_and_refits(folder: Path) -> None:
+    """An epoch takes 12 s or more, so that ten device-minutes have no time for six suggestions of 128 steps."""
+    search = small_budget_search(folder, seed=0, budget_device_seconds=600.0).with_settings(training_images=9_000)
+    session = search.session()
+    assert all(attributes.is_initial for attributes in search.attributes())
+    assert search.ledger.spent_device_seconds > 0.9 * (600.0 - search.settings.finalization_device_seconds)
+    trial_seconds, refit_seconds = (
+        sum(
+            training.ended_at - training.started_at
+            for training in session.trainings
+            if training.assignment.kind == kind
+        )
+        for kind in ("trial", "refit")
+    )
+    assert trial_seconds > 0.3 * (trial_seconds + refit_seconds)
+
+
+@pytest.mark.parametrize(("training_images", "min_steps"), [(9_000, 128), (1_000, 32)])
+def test_a_suggestion_trains_for_a_least_number_of_steps_or_an_epoch(
+    folder: Path, training_images: int, min_steps: int
+) -> None:
+    search = small_budget_search(folder, seed=0).with_settings(training_images=training_images)
+    session = search.session()
+    attributes = search.attributes()
+    suggestions = [
+        training
+        for training in session.trainings
+        if training.assignment.kind == "trial" and not attributes[int(training.assignment.name)].is_initial
+    ]
+    assert len(suggestions) >= SCHEDULER_CONSTANTS.min_suggestions
+    for training in suggestions:
+        recipe = training.assignment.recipe
+        epoch_seconds = 12.0 if recipe.backbone.width == 16 else 40.0
+        assert training.assignment.limits.training_seconds is not None
+        epochs = training.assignment.limits.training_seconds / epoch_seconds
+        # Times vary by 15 %, and what an epoch takes is estimated.
+        assert epochs * training_images / recipe.batch_size > 0.7 * min_steps

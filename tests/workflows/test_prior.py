@@ -29,6 +29,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     run = RunDirectory(tmp_path_factory.mktemp("earlier"))
     write_settings(run, SETTINGS)
     save_space(run, find_space("tiny"))
+    assert run.space.read_text().startswith("format_version: 1\n")
     record = StudyRecord.open(run, SPACE, SETTINGS.objectives)
     with quiet_optuna():
         for (width, rate), objective in EARLIER.items():

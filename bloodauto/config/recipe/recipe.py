@@ -19,7 +19,7 @@ from bloodauto.config.recipe.tta import WeightedTransform
 from bloodauto.config.validation import ListField, explain_validation_error, location_in
 from bloodauto.errors import RecipeError
 from bloodauto.run.artifacts.base import Record
-from bloodauto.run.yaml_files import YamlDocument, dump_yaml, read_yaml
+from bloodauto.run.yaml_files import YamlDocument, dump_yaml, read_versioned_yaml, with_format_version
 
 #: Fields that do not change what is trained: names, sources, and how the trained network is used.
 NON_TRAINING_FIELDS = frozenset({"name", "source", "tta_transforms"})
@@ -113,8 +113,8 @@ class Recipe(Record):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_yaml(self) -> str:
-        """The recipe as YAML, all defaults written out."""
-        return dump_yaml(self.model_dump(mode="json"))
+        """The recipe as the text of a file: its format version, then every field, defaults written out."""
+        return with_format_version(dump_yaml(self.model_dump(mode="json")))
 
 
 def parse_recipe(value: Any, *, origin: YamlDocument | str) -> Recipe:
@@ -145,7 +145,7 @@ def load_recipe(path: str | Path, *, smoke: bool = False, in_domain: bool = Fals
         in_domain: Whether the group ``in_domain`` is applied where the file has one; not together with ``smoke``.
 
     Raises:
-        RecipeError: As ``read_yaml`` and ``parse_recipe``; or ``smoke`` is requested and the file has no such group.
+        RecipeError: As ``read_versioned_yaml`` and ``parse_recipe``; or ``smoke`` is requested and the file has no such group.
 
     Example:
         >>> from bloodauto.config.shipped import shipped_folder
@@ -154,7 +154,7 @@ def load_recipe(path: str | Path, *, smoke: bool = False, in_domain: bool = Fals
     """
     assert not (smoke and in_domain), "expected smoke or in_domain, got both"
     path = Path(path)
-    document = read_yaml(path)
+    document = read_versioned_yaml(path)
     groups = [name for name in _OVERRIDE_GROUPS if isinstance(document.value, dict) and name in document.value]
     if smoke and "smoke" not in groups:
         raise RecipeError(f"{path}: expected a group 'smoke' with the values of a quick trial, found none. Add one.")

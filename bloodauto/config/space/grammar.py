@@ -18,7 +18,7 @@ from typing import Any
 
 from bloodauto.config.validation import nearest_name
 from bloodauto.errors import RecipeError
-from bloodauto.run.yaml_files import YamlDocument, read_yaml
+from bloodauto.run.yaml_files import YamlDocument, read_versioned_yaml
 
 Scalar = str | int | float | bool | None
 
@@ -293,7 +293,7 @@ def load_space(path: str | Path) -> SearchSpace:
         'tiny'
     """
     path = Path(path)
-    document = read_yaml(path)
+    document = read_versioned_yaml(path)
     parser = _Parser(document)
     if not isinstance(document.value, dict):
         raise RecipeError(f"{path}: expected a recipe's fields, got {document.value!r}")

@@ -21,10 +21,8 @@ from pydantic_core import ErrorDetails
 
 from bloodauto.errors import RecipeError, RunError
 from bloodauto.run.files import write_text
-from bloodauto.run.yaml_files import dump_yaml, read_yaml
+from bloodauto.run.yaml_files import VERSION_KEY, dump_yaml, read_yaml
 
-#: The key of the format's version in every file.
-VERSION_KEY = "format_version"
 _MAX_PROBLEMS = 5
 _MAX_SHOWN_CHARACTERS = 80
 

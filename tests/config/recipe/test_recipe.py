@@ -24,6 +24,7 @@ from bloodauto.config.recipe import (
 )
 from bloodauto.config.recipe import parse_recipe as parse
 from bloodauto.config.shipped import shipped_folder
+from bloodauto.config.space import load_space
 from bloodauto.errors import RecipeError
 
 SHIPPED = sorted(shipped_folder("trials").glob("*.yaml"))
@@ -49,6 +50,15 @@ def test_every_shipped_recipe_loads_and_survives_being_written(path, tmp_path):
     again = loaded(tmp_path, recipe.to_yaml())
     assert again == recipe
     assert again.id == recipe.id
+
+
+@pytest.mark.parametrize("version", ["2", "one", "1.0", "true"])
+def test_a_recipe_or_a_space_of_another_format_version_is_refused(version, tmp_path):
+    path = tmp_path / "written.yaml"
+    path.write_text(f"backbone: {{name: own_cnn, weights: none}}\nformat_version: {version}\nstages: [{{epochs: 1}}]\n")
+    for load in (load_recipe, load_space):
+        with pytest.raises(RecipeError, match=r"written\.yaml:2: format_version: expected 1, got .* another version"):
+            load(path)
 
 
 def test_shipped_recipes_are_all_different():
