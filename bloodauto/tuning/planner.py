@@ -158,13 +158,13 @@ class Planner:
 
     def _plan_suggestions(self, initial: Sequence[PlannedInitial], search_seconds: float) -> PlannedSuggestions:
         """What suggestions get of the search's time after the initial configurations, if there is enough for any."""
-        constants, made = self._constants, self._study.num_suggestions
+        constants, num_suggestions = self._constants, self._study.num_suggestions
         left = max(search_seconds - sum(0.0 if entry.seconds is None else entry.seconds for entry in initial), 0.0)
         seconds = self.trial_seconds(left)
         affordable = [recipe for recipe in self._recipes if self.fits(recipe, seconds)]
         count = int(left / (seconds * self._seconds_with_promotions)) if affordable else 0
-        has_initial = bool(initial) or self._study.num_started > made
-        if affordable and has_initial and not made and count < constants.min_suggestions:
+        has_initial = bool(initial) or self._study.num_started > num_suggestions
+        if affordable and has_initial and not num_suggestions and count < constants.min_suggestions:
             reason = f"there is time for {count}; fewer than {constants.min_suggestions} find little"
             return PlannedSuggestions(seconds, 0, reason, is_worthwhile=False)
         if self._settings.max_trials is not None:
