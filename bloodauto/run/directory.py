@@ -29,9 +29,8 @@ from bloodauto.run.artifacts import (
     TargetEstimate,
     TimeAllocation,
 )
-from bloodauto.run.artifacts.base import VERSION_KEY
 from bloodauto.run.training_directory import ArtifactFile, F, TrainingDirectory
-from bloodauto.run.yaml_files import read_yaml
+from bloodauto.run.yaml_files import VERSION_KEY, read_yaml
 
 #: The format version of a run as a whole, which its settings carry.
 RUN_FORMAT_VERSION = 1

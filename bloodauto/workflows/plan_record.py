@@ -50,7 +50,7 @@ class PlanRecord:
         choices = (
             tuple((initial.name, initial.is_shortened, initial.seconds is None) for initial in plan.initial),
             tuple(name for name, _ in plan.excluded),
-            plan.suggestions_reason,
+            plan.suggestions.reason if plan.suggestions.is_worthwhile else "",
         )
         if choices != self._shown:
             self._shown = choices

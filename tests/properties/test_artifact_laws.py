@@ -38,7 +38,7 @@ from bloodauto.run.artifacts import (
     TrainingResult,
     ValidationPredictions,
 )
-from bloodauto.run.artifacts.base import VERSION_KEY
+from bloodauto.run.yaml_files import VERSION_KEY
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
 FRACTION = st.floats(0, 1)

@@ -13,8 +13,9 @@ from pydantic import GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from bloodauto.errors import RunError
-from bloodauto.run.artifacts.base import VERSION_KEY, Artifact, Record, problems_text
+from bloodauto.run.artifacts.base import Artifact, Record, problems_text
 from bloodauto.run.files import ARRAY_READ_ERRORS, atomic_path
+from bloodauto.run.yaml_files import VERSION_KEY
 
 #: The array of the archive that holds all fields that are no arrays, as JSON text.
 _FIELDS_KEY = "fields"

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from bloodauto.errors import RunError
 from bloodauto.printable import csv_cell, csv_text
-from bloodauto.run.artifacts.base import VERSION_KEY, Artifact, Count, Record, problems_text
+from bloodauto.run.artifacts.base import Artifact, Count, Record, problems_text
 from bloodauto.run.files import write_text
+from bloodauto.run.yaml_files import VERSION_KEY
 
 #: Findings that say that nothing was found, or that nothing was searched for.
 _NO_FINDINGS = ("none", "not_cleaned")

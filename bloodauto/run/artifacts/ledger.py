@@ -10,8 +10,9 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from bloodauto.errors import RunError
-from bloodauto.run.artifacts.base import VERSION_KEY, Artifact
+from bloodauto.run.artifacts.base import Artifact
 from bloodauto.run.files import append_line, write_text
+from bloodauto.run.yaml_files import VERSION_KEY
 
 
 class LedgerCharge(Artifact):
