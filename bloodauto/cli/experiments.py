@@ -273,6 +273,7 @@ class _ComparisonPrinter:
 
 
 def _list_trials(path: Path | None) -> None:
+    import_workflows()
     from bloodauto.config.recipe import load_recipe
     from bloodauto.config.shipped import shipped_folder
     from bloodauto.config.space import NotInSpace, parameters_of

@@ -14,16 +14,17 @@ from typing import Annotated
 import typer
 
 from bloodauto.cli.data import data_app
+from bloodauto.cli.doctor import doctor
 from bloodauto.cli.experiments import ablate, train, trials
 from bloodauto.cli.export import export_best, export_trained, predict
 from bloodauto.cli.follow import leaderboard, status
-from bloodauto.cli.options import DEBUG, Run, option, with_debug
+from bloodauto.cli.options import DEBUG, Run, import_workflows, option, with_debug
 from bloodauto.cli.search import INTERRUPTED_EXIT_CODE, search
 from bloodauto.cli.site import adapt, evaluate, explain
 from bloodauto.errors import BloodautoError, UserError
 from bloodauto.printable import printable
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 #: Exit code of an error that is not raised on purpose.
@@ -77,6 +78,7 @@ def spaces(
     ] = None,
 ) -> None:
     """List and check the search spaces."""
+    import_workflows()
     from bloodauto.config.shipped import find_space, shipped_folder
     from bloodauto.workflows.planning import load_checked_space
 
@@ -106,6 +108,7 @@ for _command in (
     report,
     dashboard,
     spaces,
+    doctor,
 ):
     app.command(_command.__name__.replace("_", "-"))(with_debug(_command))
 

@@ -1,29 +1,65 @@
-"""Shows a running search in a terminal, or as lines of a log."""
+"""Shows a running search: live in a terminal, as lines of a log, or as JSON lines for programs."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
-from bloodauto.cli.screen import duration
+from bloodauto.cli.screen import duration, status_screen
+from bloodauto.monitor.reader import StatusReader
+from bloodauto.monitor.status import Decision, SearchStatus
 from bloodauto.printable import printable
 
 if TYPE_CHECKING:
     from bloodauto.tuning.budget.ledger import Ledger
     from bloodauto.tuning.scheduler import Scheduler
+    from bloodauto.tuning.study import StudyRecord
     from bloodauto.workflows.planning import SearchPlan
 
-_REFRESH_SECONDS = 1.0
-_LOG_SECONDS = 30.0
+#: How often the state is read and shown; a program gets the figures more rarely.
+_REFRESH_SECONDS, _JSON_SECONDS = 1.0, 10.0
+
+
+class StoppableProgress(Protocol):
+    """A ``workflows.search.Progress`` that leaves the terminal as it was when it is stopped."""
+
+    def planned(self, plan: SearchPlan, study: StudyRecord, ledger: Ledger) -> None:
+        """As ``Progress.planned``."""
+
+    def budget_planned(self, lines: Sequence[str]) -> None:
+        """As ``Progress.budget_planned``."""
+
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
+        """As ``Progress.running``."""
+
+    def phase(self, name: str) -> None:
+        """As ``Progress.phase``."""
+
+    def stop(self) -> None:
+        """Ends whatever is drawn; calling it again does nothing."""
+
+
+def search_progress(console: Console, *, quiet: bool, as_json: bool) -> StoppableProgress:
+    """The progress that fits where it is shown.
+
+    Args:
+        console: Where text is printed.
+        quiet: Whether nothing is shown.
+        as_json: Whether a program reads it, as JSON lines on standard error.
+    """
+    if as_json:
+        return JsonProgress(sys.stderr)
+    if quiet:
+        return QuietProgress()
+    is_screen = console.is_terminal and not console.is_dumb_terminal
+    return ScreenProgress(console) if is_screen else LogProgress(console)
 
 
 def incompatible_recipe_lines(not_in_space: Sequence[tuple[str, str]]) -> list[str]:
@@ -48,10 +84,62 @@ def incompatible_recipe_lines(not_in_space: Sequence[tuple[str, str]]) -> list[s
     return lines
 
 
-class TerminalProgress:
-    """Prints what a search will do, shows it while it runs, and names each training that ended.
+class QuietProgress:
+    """Shows nothing."""
 
-    In a terminal the running trainings are shown live; in a log a line is written every half minute.
+    def planned(self, plan: SearchPlan, study: StudyRecord, ledger: Ledger) -> None:
+        """Shows nothing."""
+
+    def budget_planned(self, lines: Sequence[str]) -> None:
+        """Shows nothing."""
+
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
+        """Shows nothing."""
+
+    def phase(self, name: str) -> None:
+        """Shows nothing."""
+
+    def stop(self) -> None:
+        """Does nothing."""
+
+
+class _Follower:
+    """Reads the state of the own search, at most once a second, and reports decisions that are new.
+
+    It reads the run's directory as ``bloodauto status`` does; only the trials come from memory.
+    """
+
+    def __init__(self) -> None:
+        self._reader: StatusReader | None = None
+        self._read_at = float("-inf")
+        self._reported: set[tuple[str, str]] = set()
+
+    def follow(self, plan: SearchPlan, study: StudyRecord) -> None:
+        """Begins to follow a search. Decisions of earlier sessions are not new."""
+        self._reader = StatusReader(plan.run.root, trials=study.frozen_trials)
+        self.new_decisions(self._reader.read())
+
+    def status(self) -> SearchStatus | None:
+        """The state; None when it was read less than a second ago."""
+        now = time.monotonic()
+        if self._reader is None or now - self._read_at < _REFRESH_SECONDS:
+            return None
+        self._read_at = now
+        return self._reader.read()
+
+    def last_status(self) -> SearchStatus | None:
+        """The state now, whenever it was read; None before the search is planned."""
+        return None if self._reader is None else self._reader.read()
+
+    def new_decisions(self, status: SearchStatus) -> list[Decision]:
+        """The decisions that were not reported yet."""
+        new = [decision for decision in status.decisions if (decision.kind, decision.name) not in self._reported]
+        self._reported.update((decision.kind, decision.name) for decision in new)
+        return new
+
+
+class LogProgress:
+    """Prints what a search will do, then a line whenever a training ends or the plan changes.
 
     Args:
         console: Where to print.
@@ -59,83 +147,74 @@ class TerminalProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live: Live | None = None
-        self._device = "cpu"
-        self._reported: set[int] = set()
-        self._last_shown = float("-inf")
+        self._follower = _Follower()
 
-    def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
+    def planned(self, plan: SearchPlan, study: StudyRecord, ledger: Ledger) -> None:
         """Prints data, space and budget before the budget starts to run."""
-        self._device = plan.settings.device
-        self._print_data(plan)
-        self._print_space(plan)
-        self._print_budget(plan, ledger)
-        self._console.print(f"run: {escape(printable(plan.run.root))}    Ctrl-C stops cleanly; the run can be resumed")
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
-
-    def _print_data(self, plan: SearchPlan) -> None:
-        summary, splits = plan.data.cleaning.summary(plan.data.dataset), plan.data.splits
-        self._console.print(
-            f"[bold]{escape(printable(plan.settings.data))}[/]: {summary.images} images, "
-            f"{summary.excluded} excluded by cleaning"
-        )
-        for finding in summary.findings:
-            self._console.print(
-                f"  {finding.count} x {finding.finding.replace('_', ' ')}: {finding.action.replace('_', ' ')}"
-            )
-        for note in (*plan.data.dataset.notes, *splits.notes):
-            self._console.print(f"  note: {escape(note)}")
-        train, validation, test = splits.train_index(), splits.validation_index(), splits.test_index()
-        self._console.print(
-            f"  {len(train)} to train on, {len(validation)} to validate, {len(test)} held out until the end"
-        )
-
-    def _print_space(self, plan: SearchPlan) -> None:
-        settings, domains = plan.settings, sum(1 for _ in plan.space.domains())
-        self._console.print(
-            f"[bold]space {escape(printable(settings.space))}[/]: {domains} domains; "
-            f"objective {settings.objective}; {plan.pruning.table()}"
-        )
-        if plan.initial.in_space:
-            names = ", ".join(printable(name) for name, _ in plan.initial.in_space)
-            self._console.print(f"  initial configurations: {escape(names)}")
-        for line in incompatible_recipe_lines(plan.initial.not_in_space):
-            self._console.print(f"  [dim]not in this space: {escape(line)}[/]")
-
-    def _print_budget(self, plan: SearchPlan, ledger: Ledger) -> None:
-        settings, spent = plan.settings, ledger.spent_device_seconds
-        already_spent = f", {duration(spent)} of it spent already" if spent > 0 else ""
-        self._console.print(
-            f"[bold]budget {settings.budget}[/]: {duration(ledger.budget_device_seconds)} of {self._device} "
-            f"time{already_spent}; {settings.workers} at once, each with {settings.devices_per_worker:g} {self._device}"
-        )
+        _print_plan(self._console, plan, ledger)
+        self._follower.follow(plan, study)
 
     def budget_planned(self, lines: Sequence[str]) -> None:
         """Prints the table of the budget's plan."""
         for line in ("the budget's plan:", *lines):
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(line, highlight=False, markup=False)
 
-    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:  # noqa: ARG002 -- the state is read from the run
+        """Prints the trainings that have ended since."""
+        status = self._follower.status()
+        if status is not None:
+            self._print_ended(status)
+
+    def _print_ended(self, status: SearchStatus) -> None:
+        fraction = status.spent_device_seconds / max(status.budget_device_seconds, 1e-9)
+        for decision in self._follower.new_decisions(status):
+            if decision.kind == "ended":
+                self._console.print(f"{fraction:4.0%}  {decision.text}", highlight=False, markup=False)
+
+    def phase(self, name: str) -> None:
+        """Names the step that begins after the trainings."""
+        status = self._follower.last_status()
+        if status is not None:
+            self._print_ended(status)
+        self._console.print(f"{name} ...", highlight=False, markup=False)
+
+    def stop(self) -> None:
+        """Does nothing."""
+
+
+class ScreenProgress:
+    """Prints what a search will do, then shows its state as one screen that is redrawn every second.
+
+    Args:
+        console: A terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._follower = _Follower()
+        self._live: Live | None = None
+
+    def planned(self, plan: SearchPlan, study: StudyRecord, ledger: Ledger) -> None:
+        """Prints data, space and budget before the budget starts to run, and begins to draw."""
+        _print_plan(self._console, plan, ledger)
+        self._follower.follow(plan, study)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def budget_planned(self, lines: Sequence[str]) -> None:
+        """The screen shows the plan."""
+
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:  # noqa: ARG002 -- the state is read from the run
         """Redraws at most once a second."""
-        now = time.monotonic()
-        interval = _REFRESH_SECONDS if self._live is not None else _LOG_SECONDS
-        if now - self._last_shown < _REFRESH_SECONDS:
-            return
-        self._print_ended(scheduler)
-        if now - self._last_shown < interval:
-            return
-        self._last_shown = now
-        if self._live is not None:
-            self._live.update(self._live_table(scheduler, ledger), refresh=True)
-        else:
-            self._console.print(self._status_line(scheduler, ledger), highlight=False)
+        status = self._follower.status()
+        if status is not None and self._live is not None:
+            screen = status_screen(status, width=self._console.width, height=self._console.height)
+            self._live.update(screen, refresh=True)
 
     def phase(self, name: str) -> None:
         """Names the step that begins after the trainings."""
         self.stop()
-        self._console.print(f"{name} ...", markup=False)
+        self._console.print(f"{name} ...", highlight=False, markup=False)
 
     def stop(self) -> None:
         """Ends the live display."""
@@ -143,51 +222,110 @@ class TerminalProgress:
             self._live.stop()
             self._live = None
 
-    def _print_ended(self, scheduler: Scheduler) -> None:
-        for ended in scheduler.ended():
-            if ended.number in self._reported:
-                continue
-            self._reported.add(ended.number)
-            if ended.outcome == "out_of_budget" and ended.device_seconds == 0:
-                # A suggestion that was never started; the summary counts it.
-                continue
-            value = f"{ended.objective:.4f}" if ended.objective is not None else "-"
-            reason = f" ({ended.reason})" if ended.reason else ""
-            self._console.print(
-                f"  trial {ended.number:<4} {ended.outcome.replace('_', ' ')}{reason}: {value}  "
-                f"[dim]{ended.backbone}, {duration(ended.device_seconds)}[/]",
-                highlight=False,
-            )
 
-    def _status_line(self, scheduler: Scheduler, ledger: Ledger) -> str:
-        incumbent = scheduler.incumbent()
-        best = (
-            "nothing finished yet"
-            if incumbent is None
-            else f"best {incumbent.objective:.4f} (trial {incumbent.number})"
-        )
-        return (
-            f"spent {duration(ledger.spent_device_seconds)} of {duration(ledger.budget_device_seconds)}, "
-            f"{duration(ledger.remaining_device_seconds)} left; {len(scheduler.running())} running; {best}"
-        )
+class JsonProgress:
+    """Writes what happens as JSON, one object a line with ``event`` as its first key.
 
-    def _live_table(self, scheduler: Scheduler, ledger: Ledger) -> Group:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("running", "backbone", "epoch", "objective", "accuracy"):
-            table.add_column(heading)
-        for training in scheduler.running():
-            last, recipe = training.last_report, training.assignment.recipe
-            # A time limit, not its epochs, ends a refit.
-            total_epochs = "" if training.assignment.kind == "refit" else f"/{recipe.total_epochs}"
-            table.add_row(
-                training.assignment.phase,
-                recipe.backbone.label,
-                "-" if last is None else f"{last.epoch}{total_epochs}",
-                "-" if last is None else f"{last.objective:.4f}",
-                "-" if last is None else f"{last.accuracy:.4f}",
-            )
-        counts = Counter(ended.outcome for ended in scheduler.ended())
-        outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
-        total = ledger.budget_device_seconds
-        bar = ProgressBar(total=total, completed=min(ledger.spent_device_seconds, total), width=40)
-        return Group(table, Text(self._status_line(scheduler, ledger) + (f"; {outcomes}" if outcomes else "")), bar)
+    ``planned``: the search begins; ``plan``: the plan of the budget has changed; ``started`` and ``ended``: a training, with
+    the reason as text; ``progress``: figures, every ten seconds; ``phase``: a step after the trainings.
+
+    Args:
+        stream: Where to write.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._follower = _Follower()
+        self._progress_at = float("-inf")
+
+    def _write(self, event: str, **values: Any) -> None:
+        self._stream.write(json.dumps({"event": event, "at_unix": round(time.time(), 3), **values}) + "\n")
+        self._stream.flush()
+
+    def planned(self, plan: SearchPlan, study: StudyRecord, ledger: Ledger) -> None:
+        """Writes ``planned``."""
+        splits = plan.data.splits
+        self._write(
+            "planned",
+            run=str(plan.run.root),
+            budget_device_seconds=ledger.budget_device_seconds,
+            spent_device_seconds=ledger.spent_device_seconds,
+            workers=plan.settings.workers,
+            objective=plan.settings.objective,
+            training_images=len(splits.train_index()),
+            validation_images=len(splits.validation_index()),
+            test_images=len(splits.test_index()),
+        )
+        self._follower.follow(plan, study)
+
+    def budget_planned(self, lines: Sequence[str]) -> None:
+        """Writes ``plan``."""
+        self._write("plan", lines=list(lines))
+
+    def running(self, scheduler: Scheduler, ledger: Ledger) -> None:  # noqa: ARG002 -- the state is read from the run
+        """Writes ``started``, ``ended`` and ``progress``."""
+        status = self._follower.status()
+        if status is None:
+            return
+        self._write_decisions(status)
+        now = time.monotonic()
+        if now - self._progress_at >= _JSON_SECONDS:
+            self._progress_at = now
+            value = status.to_json()
+            kept = ("phase", "spent_device_seconds", "seconds_left", "running", "best", "trials")
+            self._write("progress", **{name: value[name] for name in kept})
+
+    def _write_decisions(self, status: SearchStatus) -> None:
+        for decision in self._follower.new_decisions(status):
+            self._write(decision.kind, name=decision.name, text=decision.text)
+
+    def phase(self, name: str) -> None:
+        """Writes ``phase``."""
+        status = self._follower.last_status()
+        if status is not None:
+            self._write_decisions(status)
+        self._write("phase", name=name)
+
+    def stop(self) -> None:
+        """Does nothing."""
+
+
+def _print_plan(console: Console, plan: SearchPlan, ledger: Ledger) -> None:
+    """What a search will do: data, space, budget."""
+    _print_data(console, plan)
+    _print_space(console, plan)
+    settings, spent = plan.settings, ledger.spent_device_seconds
+    already_spent = f", {duration(spent)} of it spent already" if spent > 0 else ""
+    device = settings.device
+    console.print(
+        f"[bold]budget {settings.budget}[/]: {duration(ledger.budget_device_seconds)} of {device} "
+        f"time{already_spent}; {settings.workers} at once, each with {settings.devices_per_worker:g} {device}"
+    )
+    console.print(f"run: {escape(printable(plan.run.root))}    Ctrl-C stops cleanly; the run can be resumed")
+
+
+def _print_data(console: Console, plan: SearchPlan) -> None:
+    summary, splits = plan.data.cleaning.summary(plan.data.dataset), plan.data.splits
+    console.print(
+        f"[bold]{escape(printable(plan.settings.data))}[/]: {summary.images} images, "
+        f"{summary.excluded} excluded by cleaning"
+    )
+    for finding in summary.findings:
+        console.print(f"  {finding.count} x {finding.finding.replace('_', ' ')}: {finding.action.replace('_', ' ')}")
+    for note in (*plan.data.dataset.notes, *splits.notes):
+        console.print(f"  note: {escape(note)}")
+    train, validation, test = splits.train_index(), splits.validation_index(), splits.test_index()
+    console.print(f"  {len(train)} to train on, {len(validation)} to validate, {len(test)} held out until the end")
+
+
+def _print_space(console: Console, plan: SearchPlan) -> None:
+    settings, domains = plan.settings, sum(1 for _ in plan.space.domains())
+    console.print(
+        f"[bold]space {escape(printable(settings.space))}[/]: {domains} domains; "
+        f"objective {settings.objective}; {plan.pruning.table()}"
+    )
+    if plan.initial.in_space:
+        names = ", ".join(printable(name) for name, _ in plan.initial.in_space)
+        console.print(f"  initial configurations: {escape(names)}")
+    for line in incompatible_recipe_lines(plan.initial.not_in_space):
+        console.print(f"  [dim]not in this space: {escape(line)}[/]")

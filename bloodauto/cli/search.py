@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bloodauto.cli.options import (
-    AsJson,
     ImageSize,
     MaxLatency,
     NewRun,
@@ -27,9 +27,12 @@ from bloodauto.printable import shell_word
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bloodauto.cli.progress import StoppableProgress
+    from bloodauto.run.directory import RunDirectory
     from bloodauto.workflows.search import SearchResult
 
-_SCORES = ("accuracy", "shifted_accuracy", "balanced_accuracy", "ece", "objective")
+#: Rows of the leaderboard that a search ends with; ``bloodauto leaderboard`` has all.
+_LEADERBOARD_ROWS = 8
 #: Ended by Ctrl-C, in a shell's words.
 INTERRUPTED_EXIT_CODE = 130
 
@@ -194,7 +197,18 @@ def search(
         str | None,
         option("--address", "Address of a Ray cluster.", default="this machine", example="--address auto"),
     ] = None,
-    as_json: AsJson = False,
+    quiet: Annotated[
+        bool, option("--quiet", "Print the result and no progress.", default="off", example="--quiet")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        option(
+            "--json",
+            "Print the result as one JSON object, and the progress as JSON lines on standard error.",
+            default="off",
+            example="--json",
+        ),
+    ] = False,
 ) -> None:
     """Search, refit, choose an ensemble and export it, inside a budget."""
     requested = {
@@ -221,26 +235,28 @@ def search(
     }
     typed = {name: value for name, value in requested.items() if value is not None}
     console = make_console()
-    result = _search(new_run_directory(run), typed, console, resume=resume, address=address)
-    _print_result(result, console)
+    from bloodauto.cli.progress import search_progress
+
+    progress = search_progress(console, quiet=quiet, as_json=as_json)
+    result = _search(new_run_directory(run), typed, progress, resume=resume, address=address)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
+    else:
+        _print_result(result, console)
     if not result.finished:
         raise typer.Exit(INTERRUPTED_EXIT_CODE)
 
 
 def _search(
-    run: Path, typed: Mapping[str, object], console: Console, *, resume: bool, address: str | None
+    run: Path, typed: Mapping[str, object], progress: StoppableProgress, *, resume: bool, address: str | None
 ) -> SearchResult:
     from bloodauto.config.settings import absolute_paths, resolve_settings
 
     # A mistake in an option is reported before the seconds that importing TensorFlow takes.
     settings = None if resume else resolve_settings(absolute_paths(typed))
     import_workflows()
-    from bloodauto.cli.progress import TerminalProgress
     from bloodauto.workflows.search import resume_search, start_search
 
-    progress = TerminalProgress(console)
     try:
         if settings is None:
             return resume_search(run, expected=typed, address=address, progress=progress)
@@ -254,26 +270,43 @@ def _text(path: Path | None) -> str | None:
 
 
 def _print_result(result: SearchResult, console: Console) -> None:
-    from bloodauto.cli.screen import duration
+    from bloodauto.cli.screen import duration, leaderboard_table
+    from bloodauto.monitor.leaderboard import read_leaderboard
     from bloodauto.run.directory import RunDirectory
 
-    spent, total = result.spent_device_seconds, result.budget_device_seconds
-    console.print(f"spent {duration(spent)} of {duration(total)} ({spent / total:.1%})", highlight=False)
-    console.print("trials: " + ", ".join(f"{count} {name}" for name, count in result.trials.items() if count))
+    run, spent, total = RunDirectory(result.run_dir), result.spent_device_seconds, result.budget_device_seconds
+    trials = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in result.trials.items() if count)
+    console.print(
+        f"spent {duration(spent)} of {duration(total)} ({spent / total:.1%}); trials: {trials}", highlight=False
+    )
     if not result.finished:
         command = f"bloodauto search --resume --run {shell_word(result.run_dir)}"
         console.print(f"Stopped. Nothing is lost; go on with: {command}", markup=False)
         return
-    console.print(_score_line("best single training", result.best), highlight=False)
-    console.print(_score_line("ensemble", result.ensemble), highlight=False)
+    board = leaderboard_table(read_leaderboard(result.run_dir), width=console.width, max_rows=_LEADERBOARD_ROWS)
+    console.print("", board, "", sep="\n", soft_wrap=False)
     for trial in result.pareto_front:
         values = ", ".join(f"{name} {value:,.4g}" for name, value in trial.values.items())
         console.print(f"Pareto front: trial {trial.trial}, {trial.backbone}: {values}", highlight=False)
-    console.print(f"exported to {result.export}; next:", markup=False)
-    next_steps = RunDirectory(result.run_dir).next_steps.read_text(encoding="utf-8").rstrip()
-    console.print(next_steps, highlight=False, markup=False)
+    for line in _estimate_lines(run):
+        console.print(line, highlight=False)
+    console.print(f"exported to {result.export}; next:", highlight=False, markup=False)
+    next_steps = run.next_steps.read_text(encoding="utf-8").rstrip()
+    console.print(textwrap.indent(next_steps, "  "), highlight=False, markup=False)
 
 
-def _score_line(name: str, scores: Mapping[str, float]) -> str:
-    shown = [f"{score.replace('_', ' ')} {scores[score]:.4f}" for score in _SCORES if score in scores]
-    return f"{name}, on validation images: " + ", ".join(shown)
+def _estimate_lines(run: RunDirectory) -> Iterator[str]:
+    """What to expect of the export at the training site and elsewhere; nothing where it was not measured."""
+    test = run.held_out_test.read_if_exists()
+    if test is None:
+        return
+    yield (
+        f"same laboratory: accuracy {test.accuracy:.1%} ({test.accuracy_low:.1%} to {test.accuracy_high:.1%}) on "
+        f"{test.images:,} held-out images"
+    )
+    if test.external is not None:
+        external = test.external
+        yield (
+            f"another laboratory: expect {external.mean:.0%} ({external.low:.0%} to {external.high:.0%}), estimated from "
+            f"{external.simulated_sites} simulated sites"
+        )

@@ -93,14 +93,25 @@ def find_weights(name: str, weights: str, weights_dir: Path | None) -> Path | No
         return check_weights_file(path)
     if name == OWN_CNN:
         raise WeightsError(f"backbone.weights: {name} has no ImageNet weights; write weights: none.")
-    info = backbone_info(name)
-    candidates = [_keras_models_folder() / info.weights_file]
-    if weights_dir is not None:
-        candidates = [weights_dir / info.weights_file, weights_dir / f"{name}_224_no_top.weights.h5", *candidates]
+    candidates = imagenet_weights_paths(name, weights_dir)
     for candidate in candidates:
         if candidate.is_file():
             return check_weights_file(candidate)
-    return _download(name, info, candidates)
+    return _download(name, backbone_info(name), candidates)
+
+
+def imagenet_weights_paths(name: str, weights_dir: Path | None) -> list[Path]:
+    """Where ImageNet weights are looked for, in order.
+
+    Args:
+        name: Of the backbone.
+        weights_dir: Folder that is searched first; None: none.
+    """
+    info = backbone_info(name)
+    paths = [_keras_models_folder() / info.weights_file]
+    if weights_dir is not None:
+        paths = [weights_dir / info.weights_file, weights_dir / f"{name}_224_no_top.weights.h5", *paths]
+    return paths
 
 
 def load_weights(backbone: keras.Model, name: str, path: Path) -> None:

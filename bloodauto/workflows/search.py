@@ -52,7 +52,7 @@ class Progress(Protocol):
         exporting
     """
 
-    def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
+    def planned(self, plan: SearchPlan, study: StudyRecord, ledger: Ledger) -> None:
         """Everything is checked; the budget starts to run."""
 
     def budget_planned(self, lines: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ class Progress(Protocol):
 class SilentProgress:
     """A progress that shows nothing; for Python callers."""
 
-    def planned(self, plan: SearchPlan, ledger: Ledger) -> None:
+    def planned(self, plan: SearchPlan, study: StudyRecord, ledger: Ledger) -> None:
         """Shows nothing."""
 
     def budget_planned(self, lines: Sequence[str]) -> None:
@@ -341,7 +341,7 @@ def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress
                 devices_per_slot=settings.devices_per_worker,
             ) as account,
         ):
-            progress.planned(plan, account.ledger)
+            progress.planned(plan, study, account.ledger)
             finished = run.ensemble.exists and run.export.labels.exists
             if not finished:
                 write_text(run.next_steps, _next_steps(run, finished=False))

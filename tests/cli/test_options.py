@@ -18,7 +18,7 @@ from bloodauto.cli.main import app
 from bloodauto.config.settings import SearchSettings, option_name
 
 #: Options of ``search`` that do not decide what it does, and so are no settings.
-NO_SETTINGS = {"--run", "--resume", "--address", "--json", "--debug"}
+NO_SETTINGS = {"--run", "--resume", "--address", "--quiet", "--json", "--debug"}
 #: Numbers without a unit.
 UNITLESS = {"--seed"}
 

@@ -41,6 +41,17 @@ def test_the_last_line_is_json_with_the_result(finished_search: FinishedSearch) 
     assert summary["ensemble"]["shift"] >= summary["best"]["shift"]
 
 
+def test_the_progress_is_json_lines_on_standard_error(finished_search: FinishedSearch) -> None:
+    assert len(finished_search.command.out.splitlines()) == 1
+    events = [json.loads(line) for line in finished_search.command.err.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "planned"
+    assert {"plan", "started", "ended", "progress", "phase"} <= set(kinds)
+    ended = [event["name"] for event in events if event["event"] == "ended"]
+    assert len(ended) == len(set(ended)) >= finished_search.summary["trials"]["complete"]
+    assert next(event["name"] for event in events if event["event"] == "phase") == "choosing the ensemble"
+
+
 def test_no_more_than_the_budget_is_spent(finished_search: FinishedSearch) -> None:
     lines = charges(finished_search.run)
     totals = [line.spent_device_seconds for line in lines]

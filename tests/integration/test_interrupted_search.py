@@ -51,6 +51,7 @@ def test_a_search_survives_a_lost_worker_an_interrupt_and_a_kill(
         interrupted = search.wait()
     assert interrupted.code == 130
     assert f"--resume --run {run.root}" in interrupted.out
+    assert "trial 0 complete: " in interrupted.out, "a log has a line for each training that ended"
     assert "Traceback" not in interrupted.err
     assert "--resume" in run.next_steps.read_text()
     _check_that_other_settings_are_refused(run)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import write_text
 from bloodauto.run.study_attributes import TrialAttributes
 from bloodauto.testing.run_factory import build_run
-from tests.command_line import all_files, bloodauto_here
+from tests.command_line import COMMAND, all_files, bloodauto_here
 
 REASON = "so few that there is time for about forty, drawn among all networks of the space"
 
@@ -183,6 +187,27 @@ def test_watching_ends_with_the_search_and_says_what_is_next(finished_run: RunDi
     done = bloodauto_here("status", finished_run.root, "--watch")
     assert done.code == 0
     assert "bloodauto report --run r" in done.out
+
+
+def test_in_a_terminal_the_screen_is_drawn_until_the_search_ends(open_run: RunDirectory, tmp_path: Path) -> None:
+    shutil.copytree(open_run.root, tmp_path / "run")
+    heartbeat = RunDirectory(tmp_path / "run").ledger_heartbeat.path
+    os.utime(heartbeat)
+    controller, terminal = pty.openpty()
+    command = [*COMMAND, "status", str(tmp_path / "run"), "--watch", "--interval", "0.2"]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    watching = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(controller, 65536):
+            shown += part
+            if b"ends in" in shown:
+                heartbeat.unlink(missing_ok=True)
+    os.close(controller)
+    assert watching.wait(timeout=30) == 0
+    assert b"\x1b[" in shown
+    assert "search --resume" in shown.decode()
 
 
 def test_a_folder_without_a_run_is_one_clear_error(tmp_path: Path) -> None:

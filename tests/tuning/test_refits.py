@@ -37,7 +37,7 @@ def test_another_backbone_comes_before_more_of_the_same() -> None:
     assert [refit.trial for refit in plan_refits(far, count=4, num_folds=5, seed=0)] == [0, 1, 2, 0]
 
 
-def test_while_networks_have_learnt_little_a_large_one_may_be_far_behind() -> None:
+def test_while_networks_are_hardly_trained_a_large_one_may_be_far_behind() -> None:
     """After an epoch the network that is better in the end is often the worse one; both go on."""
     wide = tiny_recipe(tiny_space(), width=32)
     early = [CompletedTrial(0, RECIPES[0], 0.77), CompletedTrial(1, wide, 0.71)]
