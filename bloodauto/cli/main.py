@@ -64,7 +64,7 @@ def dashboard(
     ] = False,
 ) -> None:
     """Serve the Optuna dashboard on a copy of the run's study; safe beside a running search."""
-    from bloodauto.report.dashboard import serve_dashboard
+    from bloodauto.monitor.dashboard import serve_dashboard
 
     check = serve_dashboard(run, port, once=once, announce=typer.echo)
     if check is not None:

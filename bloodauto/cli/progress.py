@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from bloodauto.cli.screen import duration, status_screen
+from bloodauto.errors import RunError
 from bloodauto.monitor.reader import StatusReader
 from bloodauto.monitor.status import Decision, SearchStatus
 from bloodauto.printable import printable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 #: How often the state is read and shown; a program gets the figures more rarely.
 _REFRESH_SECONDS, _JSON_SECONDS = 1.0, 10.0
+_log = logging.getLogger(__name__)
 
 
 class StoppableProgress(Protocol):
@@ -117,19 +120,28 @@ class _Follower:
     def follow(self, plan: SearchPlan, study: StudyRecord) -> None:
         """Begins to follow a search. Decisions of earlier sessions are not new."""
         self._reader = StatusReader(plan.run.root, trials=study.frozen_trials)
-        self.new_decisions(self._reader.read())
+        status = self.last_status()
+        if status is not None:
+            self.new_decisions(status)
 
     def status(self) -> SearchStatus | None:
-        """The state; None when it was read less than a second ago."""
+        """The state; None when it was read less than a second ago, or cannot be read."""
         now = time.monotonic()
-        if self._reader is None or now - self._read_at < _REFRESH_SECONDS:
+        if now - self._read_at < _REFRESH_SECONDS:
             return None
         self._read_at = now
-        return self._reader.read()
+        return self.last_status()
 
     def last_status(self) -> SearchStatus | None:
-        """The state now, whenever it was read; None before the search is planned."""
-        return None if self._reader is None else self._reader.read()
+        """The state now, whenever it was read; None before the search is planned, or where it cannot be read."""
+        if self._reader is None:
+            return None
+        try:
+            return self._reader.read()
+        except (RunError, OSError) as error:
+            # A disk that fails for a moment must not end a search because of its display.
+            _log.warning("the state of the search could not be shown: %s", error)
+            return None
 
     def new_decisions(self, status: SearchStatus) -> list[Decision]:
         """The decisions that were not reported yet."""

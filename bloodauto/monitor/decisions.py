@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bloodauto.monitor.status import Decision
 from bloodauto.printable import printable
 from bloodauto.report.formatting import training_name
 from bloodauto.run.artifacts import LedgerCharge
 from bloodauto.run.study_attributes import SAMPLED, TrialAttributes
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 TrialState = Literal["complete", "pruned", "failed", "out_of_budget", "running"]
 _MAX_MESSAGE_CHARACTERS = 160
@@ -50,6 +54,28 @@ class TrialRecord:
     ended_at: float | None
 
 
+def trial_record(trial: FrozenTrial) -> TrialRecord:
+    """A trial of the study as a record.
+
+    Args:
+        trial: As Optuna has it; not one that waits.
+
+    Raises:
+        RunError: Its attributes are not those of this version.
+    """
+    attributes = TrialAttributes.read(trial)
+    values = trial.intermediate_values if trial.intermediate_values else dict(attributes.curve)
+    return TrialRecord(
+        number=trial.number,
+        state="running" if attributes.outcome is None else attributes.outcome,
+        objective=trial.values[0] if trial.values else None,
+        curve=tuple((epoch, value) for epoch, value in sorted(values.items()) if math.isfinite(value)),
+        attributes=attributes,
+        started_at=None if trial.datetime_start is None else trial.datetime_start.timestamp(),
+        ended_at=None if trial.datetime_complete is None else trial.datetime_complete.timestamp(),
+    )
+
+
 def origin_text(attributes: TrialAttributes) -> str:
     """Where a trial's recipe comes from, in words.
 
@@ -87,7 +113,7 @@ def trial_decisions(records: Sequence[TrialRecord]) -> Iterator[Decision]:
         if is_best:
             assert record.objective is not None
             best = record.objective
-        yield Decision(record.ended_at, "ended", name, f"{name} {_end_text(record, is_best=is_best)}")
+        yield Decision(record.ended_at, "ended", name, f"{name} {end_text(record, is_best=is_best)}")
 
 
 def refit_decision(charge: LedgerCharge) -> Decision:
@@ -105,7 +131,13 @@ def _never_began(record: TrialRecord) -> bool:
     return record.state == "out_of_budget" and not record.attributes.device_seconds
 
 
-def _end_text(record: TrialRecord, *, is_best: bool) -> str:
+def end_text(record: TrialRecord, *, is_best: bool = False) -> str:
+    """How a trial ended and why, without its name.
+
+    Args:
+        record: A trial that has ended.
+        is_best: Whether it was the best when it ended.
+    """
     attributes = record.attributes
     seconds = (
         "" if attributes.device_seconds is None else f" ({attributes.backbone}, {attributes.device_seconds:.0f} s)"

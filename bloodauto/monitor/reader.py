@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from bloodauto.clock import SYSTEM_CLOCK, Clock
 from bloodauto.config.recipe import load_recipe
 from bloodauto.config.settings import SearchSettings, read_settings
 from bloodauto.errors import RecipeError, RunError
-from bloodauto.monitor.decisions import TrialRecord, origin_text, refit_decision, trial_decisions
+from bloodauto.monitor.decisions import TrialRecord, origin_text, refit_decision, trial_decisions, trial_record
 from bloodauto.monitor.status import (
     SPENDING_KINDS,
     BestStatus,
@@ -28,7 +27,6 @@ from bloodauto.report.formatting import training_name
 from bloodauto.report.read import require_run
 from bloodauto.run.artifacts import LedgerCharge
 from bloodauto.run.directory import RunDirectory
-from bloodauto.run.study_attributes import TrialAttributes
 from bloodauto.run.study_reader import frozen_trials, modification_stamp, snapshot, sqlite_path, sqlite_url
 from bloodauto.run.training_directory import TrainingDirectory
 
@@ -205,18 +203,7 @@ class StatusReader:
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         """The trial; one that has ended is read once."""
         if trial.number not in self._ended:
-            attributes = TrialAttributes.read(trial)
-            values = trial.intermediate_values if trial.intermediate_values else dict(attributes.curve)
-            curve = tuple((epoch, value) for epoch, value in sorted(values.items()) if math.isfinite(value))
-            record = TrialRecord(
-                number=trial.number,
-                state="running" if attributes.outcome is None else attributes.outcome,
-                objective=trial.values[0] if trial.values else None,
-                curve=curve,
-                attributes=attributes,
-                started_at=None if trial.datetime_start is None else trial.datetime_start.timestamp(),
-                ended_at=None if trial.datetime_complete is None else trial.datetime_complete.timestamp(),
-            )
+            record = trial_record(trial)
             if not trial.state.is_finished():
                 return record
             self._ended[trial.number] = record

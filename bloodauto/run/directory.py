@@ -33,7 +33,7 @@ from bloodauto.run.training_directory import ArtifactFile, F, TrainingDirectory
 from bloodauto.run.yaml_files import VERSION_KEY, read_yaml
 
 #: The format version of a run as a whole, which its settings carry.
-RUN_FORMAT_VERSION = 1
+RUN_FORMAT_VERSION = 2
 #: Names of files whose classes or writers lie above ``run``.
 SETTINGS_FILE, KERAS_MODEL_FILE, SUBMISSION_FILE = "settings.yaml", "model.keras", "submission.zip"
 _TRIALS, _REFITS, _VARIANTS = "trials", "refits", "variants"

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -163,17 +163,18 @@ def has_password(url: str) -> bool:
     return mask_passwords(url) != url
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str, make: Callable[..., RDBStorage] = RDBStorage) -> RDBStorage:
     """Opens an existing Optuna database without creating tables in it.
 
     Args:
         url: of the database.
+        make: the class of the storage.
 
     Raises:
         RunError: no driver for it, unreachable, or of another Optuna version.
     """
     try:
-        return RDBStorage(url, skip_table_creation=True)
+        return make(url, skip_table_creation=True)
     except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
         raise RunError(
             f"{mask_passwords(url)}: expected an Optuna study there, could not open it "

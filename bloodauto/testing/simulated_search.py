@@ -59,14 +59,14 @@ def tiny_recipe(space: SearchSpace, width: int = 16, learning_rate: float = 2e-3
     return recipe_from_parameters(
         space,
         {
-            "backbone.width": width,
-            "head.dropout": 0.1,
+            "backbone_width": width,
+            "dropout": 0.1,
             "loss": "cross_entropy",
-            "loss[cross_entropy].label_smoothing": 0.05,
-            "augmentation.rand_augment.num_ops": 2,
-            "augmentation.rand_augment.magnitude": 0.3,
-            "stages.0.optimizer": "adamw",
-            "stages.0.optimizer[adamw].learning_rate": learning_rate,
+            "label_smoothing": 0.05,
+            "randaugment_num_ops": 2,
+            "randaugment_magnitude": 0.3,
+            "optimizer": "adamw",
+            "learning_rate_adamw": learning_rate,
         },
     )
 

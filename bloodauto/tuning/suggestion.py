@@ -28,7 +28,7 @@ from bloodauto.tuning.study import CandidateTrial, StudyRecord
 
 #: Far above the number of trials, so that two searches with neighbouring seeds never share a sampler's seed.
 _SEED_STRIDE = 1_000_003
-#: Parameters that decide about the cost of a step begin so.
+#: Paths of domains that decide about the cost of a step begin so.
 _COST_PATHS = ("backbone", "input")
 #: Whether a recipe can be judged in the time that a suggestion is given.
 Fits = Callable[[Recipe], bool]
@@ -189,8 +189,9 @@ class Suggester:
         replacement = fitting[int(rng.integers(len(fitting)))]
         parameters = parameters_of(self._space, replacement)
         if last is not None:
-            kept = {name: entry for name, entry in last.items() if not name.startswith(_COST_PATHS)}
-            cost = {name: entry for name, entry in parameters.items() if name.startswith(_COST_PATHS)}
+            of_cost = {domain.parameter for domain in self._space.domains() if domain.path.startswith(_COST_PATHS)}
+            kept = {name: entry for name, entry in last.items() if name not in of_cost}
+            cost = {name: entry for name, entry in parameters.items() if name in of_cost}
             mixed = {**cost, **kept}
             try:
                 recipe = recipe_from_parameters(self._space, mixed)

@@ -216,7 +216,7 @@ RUNS: dict[str, tuple[Callable[[RunDirectory], object], str]] = {
     "a wrong budget": (changed_settings(budget="lots"), "budget"),
     "a wrong objective": (changed_settings(objective="fame"), "fame"),
     "empty settings": (lambda run: run.settings.write_text(""), "settings.yaml"),
-    "settings cut short": (lambda run: run.settings.write_text("format_version: 1\nbudget: {"), "settings.yaml"),
+    "settings cut short": (lambda run: run.settings.write_text("format_version: 2\nbudget: {"), "settings.yaml"),
     "settings that are a picture": (lambda run: run.settings.write_bytes(b"\x89PNG\xff"), "settings.yaml"),
     "no space": (lambda run: run.space.unlink(), "space.yaml"),
     "a broken space": (lambda run: run.space.write_text("input: {"), "space.yaml"),

@@ -120,11 +120,11 @@ def test_a_run_of_another_format_gives_one_clear_error(tmp_path: Path) -> None:
     write_settings(run, resolve_settings({"budget": "2h"}, CPU_MACHINE))
     values = read_yaml(run.settings).value
     run.settings.write_text(dump_yaml({**values, "format_version": 99}), encoding="utf-8")
-    with pytest.raises(RunError, match="format_version: expected 1, got 99"):
+    with pytest.raises(RunError, match="format_version: expected 2, got 99"):
         read_settings(run)
     del values["format_version"]
     run.settings.write_text(dump_yaml(values), encoding="utf-8")
-    with pytest.raises(RunError, match="format_version: expected 1, got none"):
+    with pytest.raises(RunError, match="format_version: expected 2, got none"):
         read_settings(run)
 
 

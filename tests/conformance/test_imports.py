@@ -58,7 +58,7 @@ ANYWHERE_IN = {
 AT_MODULE_LEVEL_IN = {
     "ray": ("tuning/executors/ray/",),
     "plotly": ("report/figures/",),
-    "optuna": ("tuning/", "run/", "report/", "testing/"),
+    "optuna": ("tuning/", "run/", "report/", "monitor/", "testing/"),
     "tensorflow": ("models/", "training/", "evaluation/", "ensemble/", "export/", "transforms/"),
     "keras": (
         "models/",

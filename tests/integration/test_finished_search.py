@@ -43,7 +43,8 @@ def test_the_last_line_is_json_with_the_result(finished_search: FinishedSearch) 
 
 def test_the_progress_is_json_lines_on_standard_error(finished_search: FinishedSearch) -> None:
     assert len(finished_search.command.out.splitlines()) == 1
-    events = [json.loads(line) for line in finished_search.command.err.splitlines()]
+    # A warning is a line of text.
+    events = [json.loads(line) for line in finished_search.command.err.splitlines() if line.startswith("{")]
     kinds = [event["event"] for event in events]
     assert kinds[0] == "planned"
     assert {"plan", "started", "ended", "progress", "phase"} <= set(kinds)

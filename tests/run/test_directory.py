@@ -15,7 +15,7 @@ def _paths(directory: object) -> list[Path]:
     values = [
         getattr(directory, name)
         for name, value in vars(type(directory)).items()
-        if isinstance(value, property) and name not in ("single_training", "has_candidate_files")
+        if isinstance(value, property) and name != "single_training" and not name.startswith(("has_", "is_"))
     ]
     return [
         value if isinstance(value, Path) else value.root if isinstance(value, ExportDirectory) else value.path
@@ -51,7 +51,7 @@ def test_directories_of_trainings_are_listed_in_order(tmp_path):
 def test_an_old_run_is_refused(tmp_path, settings):
     run = RunDirectory(tmp_path)
     run.settings.write_text(settings, encoding="utf-8")
-    with pytest.raises(RunError, match=r"settings\.yaml: format_version: expected 1, got .*start a new run"):
+    with pytest.raises(RunError, match=r"settings\.yaml: format_version: expected 2, got .*start a new run"):
         run.check_format()
 
 

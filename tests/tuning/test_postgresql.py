@@ -17,7 +17,7 @@ import pytest
 from bloodauto.config.objectives import Objectives
 from bloodauto.config.settings import resolve_settings, write_settings
 from bloodauto.errors import RunError
-from bloodauto.report.dashboard import serve_dashboard
+from bloodauto.monitor.dashboard import serve_dashboard
 from bloodauto.report.read import read_run
 from bloodauto.run.directory import RunDirectory
 from bloodauto.testing.simulated_search import SimulatedSearch, tiny_space

@@ -127,7 +127,7 @@ def test_suggestions_are_drawn_among_recipes_that_fit(local: float) -> None:
         assert candidate.recipe.backbone.width == 32
         record.record_end(candidate.number, TrialEnd("complete", objective=0.1, epochs_done=6))
     trials = study.get_trials()
-    assert [trial.params["backbone.width"] for trial in trials] == [16] + 8 * [32]
+    assert [trial.params["backbone_width"] for trial in trials] == [16] + 8 * [32]
     assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
     assert source.suggest(lambda recipe: False) is None
     assert len(study.get_trials()) == len(trials)

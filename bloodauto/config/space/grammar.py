@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bloodauto.config.space.names import DomainPath, PathPart, dotted_path, parameter_names
 from bloodauto.config.validation import nearest_name
 from bloodauto.errors import RecipeError
 from bloodauto.run.yaml_files import YamlDocument, read_versioned_yaml
@@ -28,7 +29,8 @@ class IntRange:
     """Whole numbers from ``low`` to ``high``, both included, in steps of ``step``.
 
     Attributes:
-        parameter: Its name in the study.
+        parameter: Its name in the study, short and unique in its space.
+        path: Dotted path in the recipe, with the labels of the choices that it lies in.
         low: The smallest value.
         high: The largest value.
         log: Whether it is sampled uniformly in the logarithm.
@@ -36,6 +38,7 @@ class IntRange:
     """
 
     parameter: str
+    path: str
     low: int
     high: int
     log: bool
@@ -44,7 +47,7 @@ class IntRange:
     def describe(self) -> str:
         """The domain in one line of text."""
         step = f" in steps of {self.step}" if self.step > 1 else ""
-        return f"{self.parameter}: whole number {self.low} to {self.high}{step}{', log' if self.log else ''}"
+        return f"{_shown(self)}: whole number {self.low} to {self.high}{step}{', log' if self.log else ''}"
 
 
 @dataclass(frozen=True)
@@ -52,20 +55,22 @@ class FloatRange:
     """Numbers from ``low`` to ``high``, both included.
 
     Attributes:
-        parameter: Its name in the study.
+        parameter: Its name in the study, short and unique in its space.
+        path: Dotted path in the recipe, with the labels of the choices that it lies in.
         low: The smallest value.
         high: The largest value.
         log: Whether it is sampled uniformly in the logarithm.
     """
 
     parameter: str
+    path: str
     low: float
     high: float
     log: bool
 
     def describe(self) -> str:
         """The domain in one line of text."""
-        return f"{self.parameter}: {self.low:g} to {self.high:g}{', log' if self.log else ''}"
+        return f"{_shown(self)}: {self.low:g} to {self.high:g}{', log' if self.log else ''}"
 
 
 @dataclass(frozen=True)
@@ -73,18 +78,20 @@ class Choice:
     """One of several members.
 
     Attributes:
-        parameter: Its name in the study.
+        parameter: Its name in the study, short and unique in its space.
+        path: Dotted path in the recipe, with the labels of the choices that it lies in.
         labels: The label of each member in the study, all different.
         members: Values, or subtrees with domains of their own.
     """
 
     parameter: str
+    path: str
     labels: tuple[Scalar, ...]
     members: tuple[Node, ...]
 
     def describe(self) -> str:
         """The domain in one line of text."""
-        return f"{self.parameter}: one of {', '.join(str(label) for label in self.labels)}"
+        return f"{_shown(self)}: one of {', '.join(str(label) for label in self.labels)}"
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,12 @@ class ValueNode:
 
 
 Domain = IntRange | FloatRange | Choice
+
+
+def _shown(domain: Domain) -> str:
+    return domain.parameter if domain.parameter == domain.path else f"{domain.parameter} ({domain.path})"
+
+
 Node = Domain | MappingNode | ListNode | ValueNode
 
 
@@ -125,7 +138,7 @@ class SearchSpace:
         >>> from bloodauto.config.shipped import shipped_folder
         >>> space = load_space(shipped_folder("search_spaces") / "tiny.yaml")
         >>> next(space.domains()).describe()
-        'backbone.width: one of 16, 32'
+        'backbone_width (backbone.width): one of 16, 32'
     """
 
     name: str
@@ -161,27 +174,30 @@ _KEYWORDS = ("choice", "int", "float")
 class _Parser:
     def __init__(self, document: YamlDocument) -> None:
         self._document = document
+        #: Steps of the path of each domain, by the path.
+        self.paths: dict[str, DomainPath] = {}
 
     def fail(self, path: str, message: str) -> RecipeError:
         return RecipeError(f"{self._document.location(path)}: {path}: {message}")
 
-    def node(self, value: Any, path: str, parameter: str) -> Node:
-        """Parses a value at ``path`` of the file, named ``parameter`` in the study."""
+    def node(self, value: Any, path: str, parts: DomainPath) -> Node:
+        """Parses a value at ``path`` of the file, and at the path of ``parts`` in the recipe."""
         if isinstance(value, dict):
             keyword = next((keyword for keyword in _KEYWORDS if keyword in value), None)
             if keyword is not None:
-                return self._domain(keyword, value, path, parameter)
+                self.paths[dotted_path(parts)] = parts
+                return self._domain(keyword, value, path, parts)
             keys = [key for key in value if key not in ("log", "step")]
             if len(keys) == 1 and isinstance(value[keys[0]], list):
                 nearest = nearest_name(keys[0].lower(), _KEYWORDS, cutoff=_MISSPELT_KEYWORD)
                 if nearest is not None:
                     raise self.fail(_join(path, keys[0]), f"no such domain; did you mean '{nearest}'?")
             return MappingNode(
-                {key: self.node(child, _join(path, key), _join(parameter, key)) for key, child in value.items()}
+                {key: self.node(child, _join(path, key), (*parts, PathPart(key))) for key, child in value.items()}
             )
         if isinstance(value, list):
             items = [
-                self.node(child, _join(path, str(index)), _join(parameter, str(index)))
+                self.node(child, _join(path, str(index)), (*parts, PathPart(str(index))))
                 for index, child in enumerate(value)
             ]
             return ListNode(tuple(items))
@@ -189,19 +205,16 @@ class _Parser:
             return ValueNode(value)
         raise self.fail(path, f"expected a number, text, a list or a mapping, got {value!r}")
 
-    def _domain(self, keyword: str, value: dict[str, Any], path: str, parameter: str) -> Domain:
+    def _domain(self, keyword: str, value: dict[str, Any], path: str, parts: DomainPath) -> Domain:
         allowed = {"choice": set(), "int": {"log", "step"}, "float": {"log"}}[keyword]
         extra = sorted(set(value) - {keyword} - allowed)
         if extra:
             beside = f"only {', '.join(sorted(allowed))} may stand" if allowed else "nothing may stand"
             raise self.fail(_join(path, extra[0]), f"{beside} beside '{keyword}', got '{extra[0]}'")
-        return (
-            self._choice(value, path, parameter)
-            if keyword == "choice"
-            else self._range(keyword, value, path, parameter)
-        )
+        is_choice = keyword == "choice"
+        return self._choice(value, path, parts) if is_choice else self._range(keyword, value, path, dotted_path(parts))
 
-    def _choice(self, value: dict[str, Any], path: str, parameter: str) -> Choice:
+    def _choice(self, value: dict[str, Any], path: str, parts: DomainPath) -> Choice:
         members = value["choice"]
         where = _join(path, "choice")
         if not isinstance(members, list) or not members:
@@ -215,13 +228,16 @@ class _Parser:
                 if members[index] in members[:index]:
                     raise self.fail(_join(where, str(index)), f"the member {label!r} stands in this choice twice")
                 labels[index] = json.dumps(members[index], sort_keys=True)
+        # A file that is one choice has no field; the error comes later.
+        word = parts[-1].word if parts else ""
         nodes = [
-            self.node(member, _join(where, str(index)), f"{parameter}[{label}]")
+            self.node(member, _join(where, str(index)), (*parts[:-1], PathPart(word, str(label), index + 1)))
             for index, (label, member) in enumerate(zip(labels, members, strict=True))
         ]
-        return Choice(parameter, tuple(labels), tuple(nodes))
+        dotted = dotted_path(parts)
+        return Choice(dotted, dotted, tuple(labels), tuple(nodes))
 
-    def _range(self, keyword: str, value: dict[str, Any], path: str, parameter: str) -> IntRange | FloatRange:
+    def _range(self, keyword: str, value: dict[str, Any], path: str, dotted: str) -> IntRange | FloatRange:
         where, bounds = _join(path, keyword), value[keyword]
         is_int = keyword == "int"
         kinds: tuple[type, ...] = (int,) if is_int else (int, float)
@@ -242,7 +258,7 @@ class _Parser:
         if log and low <= 0:
             raise self.fail(where, f"expected low > 0 with log: true, got {low!r}")
         if not is_int:
-            return FloatRange(parameter, float(low), float(high), log)
+            return FloatRange(dotted, dotted, float(low), float(high), log)
         step = value.get("step", 1)
         if not isinstance(step, int) or isinstance(step, bool) or step < 1:
             raise self.fail(_join(path, "step"), f"expected a whole number of at least 1, got {step!r}")
@@ -253,7 +269,7 @@ class _Parser:
             raise self.fail(
                 where, f"expected to reach high in steps of {step}, got {bounds!r}; the last step is {last}"
             )
-        return IntRange(parameter, low, high, log, step)
+        return IntRange(dotted, dotted, low, high, log, step)
 
 
 def _label(member: Any) -> Scalar:
@@ -271,6 +287,21 @@ def _join(path: str, part: str) -> str:
     return f"{path}.{part}" if path else part
 
 
+def _named(tree: MappingNode, names: Mapping[str, str]) -> MappingNode:
+    """The tree with the names of its domains, by path."""
+
+    def named(node: Node) -> Node:
+        if isinstance(node, MappingNode):
+            return _named(node, names)
+        if isinstance(node, ListNode):
+            return ListNode(tuple(named(item) for item in node.items))
+        if isinstance(node, Choice):
+            return replace(node, parameter=names[node.path], members=tuple(named(member) for member in node.members))
+        return node if isinstance(node, ValueNode) else replace(node, parameter=names[node.path])
+
+    return MappingNode({key: named(child) for key, child in tree.children.items()})
+
+
 def load_space(path: str | Path) -> SearchSpace:
     """Reads a search space; ``covering_recipes`` then checks it against the grammar of recipes.
 
@@ -285,7 +316,7 @@ def load_space(path: str | Path) -> SearchSpace:
         >>> from bloodauto.config.shipped import shipped_folder
         >>> space = load_space(shipped_folder("search_spaces") / "tiny.yaml")
         >>> print(next(iter(space.domains())).describe())
-        backbone.width: one of 16, 32
+        backbone_width (backbone.width): one of 16, 32
 
     Example:
         >>> from bloodauto.config.shipped import shipped_folder
@@ -297,12 +328,12 @@ def load_space(path: str | Path) -> SearchSpace:
     parser = _Parser(document)
     if not isinstance(document.value, dict):
         raise RecipeError(f"{path}: expected a recipe's fields, got {document.value!r}")
-    tree = parser.node(document.value, "", "")
+    tree = parser.node(document.value, "", ())
     if not isinstance(tree, MappingNode):
         raise RecipeError(f"{path}: expected a recipe's fields, got a single domain")
-    space = SearchSpace(path.stem, tree, document)
+    space = SearchSpace(path.stem, _named(tree, parameter_names(parser.paths)), document)
     for domain in space.domains():
-        if domain.parameter.partition(".")[0].partition("[")[0] == "tta_transforms":
+        if domain.path.partition(".")[0].partition("[")[0] == "tta_transforms":
             raise parser.fail(
                 "tta_transforms",
                 "expected plain values, got a domain: test-time augmentation does not change what is trained; "

@@ -42,11 +42,11 @@ def test_domains_are_read_as_they_are_written(tmp_path):
     epochs = list(space.domains())[3]
     assert isinstance(epochs, Choice)
     assert list(space.domains()) == [
-        IntRange("batch_size", 16, 64, False, 16),
-        FloatRange("head.dropout", 0.0, 0.5, False),
-        IntRange("input.size_px", 32, 128, True, 1),
-        Choice("stages.0.epochs", (1, 2), epochs.members),
-        FloatRange("stages.0.optimizer.learning_rate", 1e-5, 1e-2, True),
+        IntRange("batch_size", "batch_size", 16, 64, False, 16),
+        FloatRange("dropout", "head.dropout", 0.0, 0.5, False),
+        IntRange("input_size_px", "input.size_px", 32, 128, True, 1),
+        Choice("epochs", "stages.0.epochs", (1, 2), epochs.members),
+        FloatRange("learning_rate", "stages.0.optimizer.learning_rate", 1e-5, 1e-2, True),
     ]
 
 

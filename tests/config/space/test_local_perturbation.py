@@ -45,9 +45,9 @@ def test_few_values_change_and_numbers_change_little() -> None:
         _, parameters = local_perturbation(space, parent, rng)
         shared = parameters.keys() & parent.keys()
         changes.append(sum(parameters[key] != parent[key] for key in shared))
-        dropout = parameters["head.dropout"]
-        if dropout != parent["head.dropout"]:
-            steps.append(abs(float(dropout) - float(parent["head.dropout"])) / 0.5)
+        dropout = parameters["dropout"]
+        if dropout != parent["dropout"]:
+            steps.append(abs(float(dropout) - float(parent["dropout"])) / 0.5)
     assert 2.0 < np.mean(changes) < 3.2
     assert min(changes) == 1
     assert 0.08 < np.mean(steps) < 0.2
@@ -88,5 +88,5 @@ def test_a_whole_number_at_its_end_moves_inside(tmp_path, value) -> None:
     )
     space = load_space(path)
     for seed in range(50):
-        _, parameters = local_perturbation(space, {"stages.0.epochs": value}, np.random.default_rng(seed))
-        assert parameters["stages.0.epochs"] in {1, 4, 7} - {value}
+        _, parameters = local_perturbation(space, {"epochs": value}, np.random.default_rng(seed))
+        assert parameters["epochs"] in {1, 4, 7} - {value}

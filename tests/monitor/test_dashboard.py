@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
 import signal
@@ -14,24 +16,26 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import optuna
 import pytest
 
-from bloodauto.config.settings import SearchSettings, write_settings
+from bloodauto.config.settings import SearchSettings, read_settings, write_settings
 from bloodauto.errors import RunError
-from bloodauto.report.dashboard import HOST, StudyCopy, serve_dashboard
+from bloodauto.monitor.annotations import Annotations
+from bloodauto.monitor.dashboard import HOST, StudyCopy, serve_dashboard
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.files import file_digest
 from bloodauto.testing.run_factory import build_run
-
-from .browser import browser, console_errors, needs_browser
+from tests.report.browser import browser, console_errors, needs_browser
 
 SETTINGS = SearchSettings(space="tiny", budget="1h", workers=1, gpus_per_trial=0.0)
 
 SERVE = """
 import sys
 from pathlib import Path
-from bloodauto.report.dashboard import serve_dashboard
+from bloodauto.monitor.dashboard import serve_dashboard
 serve_dashboard(Path(sys.argv[1]), 0, refresh_seconds=0.2, announce=lambda text: print(text, flush=True))
 """
 
@@ -203,6 +207,8 @@ def test_pages_are_not_blank(tmp_path: Path, finished_run: RunDirectory, kind: s
             ("", "bloodauto"),
             ("/studies/1", "bloodauto"),
             ("/studies/1/trials", "Trial"),
+            *((("/studies/1/trials?numbers=0", "learning_curve.png"),) if kind == "a whole study" else ()),
+            ("/studies/1/note", "bloodauto"),
         ):
             driver.get(f"{url}/dashboard{page}")
             deadline = time.monotonic() + 20
@@ -224,3 +230,56 @@ def test_serving_from_another_thread_needs_no_signals(finished_run: RunDirectory
     thread.start()
     thread.join(timeout=30)
     assert len(result) == 1
+
+
+def test_trials_have_notes_and_files_and_the_study_its_plan(finished_run: RunDirectory, tmp_path: Path) -> None:
+    before = file_digest(finished_run.study)
+    with served(finished_run.root, tmp_path / "private") as url:
+        detail = json.loads(get(f"{url}/api/studies/1"))
+        assert detail["objective_names"] == ["shift"]
+        assert "| budget | 2gpu-h" in detail["note"]["body"]
+        trials = detail["trials"]
+        complete = next(trial for trial in trials if trial["state"] == "Complete")
+        note = complete["note"]["body"]
+        assert "| outcome | complete: " in note
+        assert "| cost | 212 device-seconds, 12 epochs |" in note
+        files = {artifact["filename"]: artifact["artifact_id"] for artifact in complete["artifacts"]}
+        assert set(files) == {"learning_curve.png", "confusion.png", "history.csv"}
+        path = f"{url}/artifacts/1/{complete['trial_id']}"
+        for name in ("learning_curve.png", "confusion.png"):
+            picture = cv2.imdecode(np.frombuffer(get(f"{path}/{files[name]}"), np.uint8), cv2.IMREAD_COLOR)
+            assert min(picture.shape[:2]) > 300
+            assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+        rows = list(csv.DictReader(io.StringIO(get(f"{path}/{files['history.csv']}").decode())))
+        assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 13)]
+        failed = next(trial for trial in trials if trial["state"] == "Fail")
+        assert "failed: its loss or objective was no number" in failed["note"]["body"]
+        assert not [artifact for artifact in failed["artifacts"] if artifact["filename"] == "confusion.png"]
+        with pytest.raises(urllib.error.HTTPError):
+            get(f"{path}/{999:08x}-00")
+    assert file_digest(finished_run.study) == before
+
+
+def test_a_cap_on_latency_is_a_constraint(own_run: RunDirectory, tmp_path: Path) -> None:
+    settings = read_settings(own_run)
+    write_settings(own_run, settings.model_copy(update={"max_latency_ms": 1.0}))
+    with served(own_run.root, tmp_path / "private") as url:
+        trials = trials_seen(url)
+        detail = json.loads(get(f"{url}/api/studies/1"))
+    constraints = [trial["constraints"] for trial in trials if trial["state"] == "Complete"]
+    assert constraints
+    assert all(constraint == [0.25] for constraint in constraints)
+    assert not [trial for trial in trials if trial["state"] == "Fail" and trial["constraints"]]
+    assert "cap on latency (constraint) | 1 ms per image" in detail["note"]["body"]
+
+
+def test_a_note_shows_a_recipe_whatever_stands_in_it(own_run: RunDirectory) -> None:
+    recipe = "name: a\n```\n| b |\n"
+    own_run.trial(0).recipe.write_text(recipe)
+    trials = optuna.load_study(study_name="bloodauto", storage=f"sqlite:///{own_run.study}").trials
+    attributes = Annotations(own_run, read_settings(own_run)).study_attributes(trials)
+    note = attributes[f"dashboard:{trials[0]._trial_id}:note_str:0"]
+    assert f"````yaml\n{recipe}````" in note
+    own_run.trial(1).history.path.write_text("{")
+    attributes = Annotations(own_run, read_settings(own_run)).study_attributes(trials)
+    assert "could not be read" in attributes[f"dashboard:{trials[1]._trial_id}:note_str:0"]

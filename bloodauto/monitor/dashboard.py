@@ -3,13 +3,15 @@
 The dashboard opens its database for writing: it makes tables, and every note, rename or deletion in the browser is a
 write. Two writers on one SQLite file lock each other out, which has ended searches. So it is given a private copy of the
 study, renewed from the search's file when that has changed, and requests that would write are refused: they would be
-lost with the next renewal. A database server has no such trouble and is served directly, read-only all the same.
+lost with the next renewal. A database server has no such trouble and is served directly, read-only all the same. Notes,
+pictures and constraints come from the run's files (``annotations``), not from the study.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import signal
@@ -30,6 +32,7 @@ from optuna_dashboard import wsgi
 
 from bloodauto.config.settings import read_settings
 from bloodauto.errors import RunError
+from bloodauto.monitor.annotations import AnnotatedStorage, Annotations
 from bloodauto.report.read import require_run
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.study_reader import (
@@ -97,21 +100,27 @@ def serve_dashboard(
 def _application(root: Path, refresh_seconds: float) -> Iterator[tuple[WSGIApplication, str]]:
     """The dashboard as a WSGI application, and what it shows, in words."""
     run = RunDirectory(root)
-    url = _storage_url(run)
+    settings = read_settings(run) if run.settings.is_file() else None
+    url = None if settings is None else settings.storage
     path = run.study if url is None else sqlite_path(url, root)
+    annotations = Annotations(run, settings)
+    make = functools.partial(AnnotatedStorage, annotations=annotations, study_name=run.study_name(url))
     if path is None:
         assert url is not None
-        storage = open_storage(url)
+        storage = open_storage(url, make)
         try:
-            yield _ReadOnly(wsgi(storage), lambda: None), f"read-only, directly on {mask_passwords(url)}"
+            yield _ReadOnly(wsgi(storage, annotations), lambda: None), f"read-only, directly on {mask_passwords(url)}"
         finally:
             storage.engine.dispose()
         return
     with tempfile.TemporaryDirectory(prefix="bloodauto-dashboard-") as folder:
         copy = StudyCopy(path, Path(folder) / path.name, refresh_seconds)
-        storage = open_storage(sqlite_url(copy.target))
+        storage = open_storage(sqlite_url(copy.target), make)
         try:
-            yield _ReadOnly(wsgi(storage), copy.refresh), "read-only, on a copy that follows the run's study"
+            yield (
+                _ReadOnly(wsgi(storage, annotations), copy.refresh),
+                "read-only, on a copy that follows the run's study",
+            )
         finally:
             storage.engine.dispose()
 
