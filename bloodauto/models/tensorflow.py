@@ -66,6 +66,17 @@ def import_keras_quietly() -> ModuleType:
     return sys.modules["keras"]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or TensorFlow had too little memory; where TensorFlow was never imported, it raised nothing.
+
+    Args:
+        error: Any exception.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    types = () if tensorflow is None else (tensorflow.errors.ResourceExhaustedError,)
+    return isinstance(error, (MemoryError, *types))
+
+
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Sets environment variables within the block."""

@@ -23,6 +23,7 @@ from bloodauto.run.artifacts import NetworkWeights
 from bloodauto.training.averaging import WeightAverage
 from bloodauto.training.fused_optimizer import FusedOptimizer
 from bloodauto.training.losses import AdjustableLoss
+from bloodauto.training.micro_batches import MicroBatchModel
 from bloodauto.training.optimizers import learning_rate_multipliers
 
 #: Batch normalisation's statistics must follow within a short fine-tuning; MobileNetV2's own 0.999 would still hold a third
@@ -94,15 +95,19 @@ class TrainingStep:
         model: Shares its layers with the network; its step is traced at its first use.
     """
 
-    def __init__(self, network: keras.Model, stage: Stage, loss: AdjustableLoss, *, num_classes: int) -> None:
+    def __init__(
+        self, network: keras.Model, stage: Stage, loss: AdjustableLoss, *, num_classes: int, num_micro_batches: int
+    ) -> None:
         self._network = network
-        self.model = keras.Model(network.inputs, network.outputs, name=network.name)
+        self.model = MicroBatchModel(network.inputs, network.outputs, name=network.name)
+        self.model.num_micro_batches = num_micro_batches
         self.model.loss_settings = loss.settings
         self.model.compile(
             optimizer=FusedOptimizer(stage.optimizer),
             loss=loss,
             weighted_metrics=["accuracy"],
-            jit_compile=network.jit_compile,
+            # XLA needs parts of a size that is known when it compiles.
+            jit_compile=network.jit_compile and num_micro_batches == 1,
         )
         # Without its variables, those of the optimizer and of the metrics, the first step is traced a second time.
         self.model.optimizer.build(self.model.trainable_variables)
@@ -223,12 +228,13 @@ class TrainableNetwork:
             if isinstance(layer, AdjustableDropout):
                 layer.rate_setting.assign(head.dropout if layer.name == "dropout" else dense_dropout_rate(head))
 
-    def begin_stage(self, stage: Stage, loss: Loss) -> TrainingStep:
+    def begin_stage(self, stage: Stage, loss: Loss, *, num_micro_batches: int = 1) -> TrainingStep:
         """Unfreezes, and returns the step for what is trained then.
 
         Args:
             stage: Says what is trained and how.
             loss: What is minimised.
+            num_micro_batches: In how many parts a step takes its batch.
         """
         apply_unfreeze(self.network, self._backbone, stage)
         multipliers = None
@@ -237,9 +243,15 @@ class TrainableNetwork:
         if self._loss is None:
             self._loss = AdjustableLoss(loss, self._num_classes)
         self._loss.configure(loss)
-        key = tuple(layer.trainable for layer in self.network._flatten_layers())
+        key = (num_micro_batches, *(layer.trainable for layer in self.network._flatten_layers()))
         if key not in self._steps:
-            self._steps[key] = TrainingStep(self.network, stage, self._loss, num_classes=self._num_classes)
+            self._steps[key] = TrainingStep(
+                self.network,
+                stage,
+                self._loss,
+                num_classes=self._num_classes,
+                num_micro_batches=num_micro_batches,
+            )
         self._steps.move_to_end(key)
         self._steps[key].begin(stage, multipliers)
         return self._steps[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from bloodauto.data.dataset import CellDataset
 from bloodauto.data.split import Splits
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
 from bloodauto.models.device import Device, claim_device, claim_device_if_unused
+from bloodauto.models.tensorflow import is_out_of_memory
 from bloodauto.run.artifacts import EpochReport
 from bloodauto.shift.suite import ShiftSuite
 from bloodauto.training.kept_networks import KeptNetworks
@@ -58,6 +59,8 @@ class TrainingSession:
     def __init__(self, data: TrainingData | FoldData, device: Device, clock: Clock) -> None:
         self._data, self._device, self._clock = data, device, clock
         self._networks = KeptNetworks()
+        #: Parts in which a batch fits into memory, where a whole one did not.
+        self._micro_batches: dict[Hashable, int] = {}
         self._folds: dict[int, FoldData] = {0: data} if isinstance(data, FoldData) else {}
 
     @classmethod
@@ -115,6 +118,10 @@ class TrainingSession:
     ) -> Generator[EpochReport, None, TrialResult]:
         """Trains a recipe epoch by epoch; see ``train_epochs``. The network is kept for the next training like it.
 
+        A training for which there is too little memory is continued once, from its checkpoint, with batches in twice as many
+        parts: a step stays the same but for batch normalisation (``MicroBatchModel``). Later trainings of this session with the
+        same network and batch size begin so.
+
         Args:
             recipe: What is trained.
             folder: The training's directory.
@@ -130,18 +137,31 @@ class TrainingSession:
             UserError: As ``train_epochs``.
             TrialRejected: As ``train_epochs``.
         """
-        return (
-            yield from train_epochs(
+        key = (recipe.backbone, recipe.input, recipe.batch_size)
+        options = replace(TrainOptions() if options is None else options, device=self._device)
+
+        def attempt() -> Generator[EpochReport, None, TrialResult]:
+            return train_epochs(
                 recipe,
                 self.fold(fold),
                 folder=folder,
                 seed=seed,
-                options=replace(TrainOptions() if options is None else options, device=self._device),
+                options=replace(options, num_micro_batches=self._micro_batches.get(key, options.num_micro_batches)),
                 should_stop=should_stop,
                 clock=self._clock,
                 networks=self._networks,
             )
-        )
+
+        try:
+            return (yield from attempt())
+        except Exception as error:
+            parts = 2 * self._micro_batches.get(key, options.num_micro_batches)
+            if parts > recipe.batch_size or not is_out_of_memory(error):
+                raise
+            self._micro_batches[key] = parts
+        # Outside of the handler, which would keep the networks of the traceback alive.
+        self._networks.clear()
+        return (yield from attempt())
 
     def train(
         self,

@@ -64,6 +64,7 @@ class TrainOptions:
         average_last_epochs: Whether the average of the last epochs' weights is kept where it is better than the best epoch, in
             stages that may gain from it (``may_gain_from_averaging``). A search does so; a training by itself follows its
             recipe.
+        num_micro_batches: In how many parts a step takes its batch, to save memory; see ``MicroBatchModel``.
         teacher: Gives the targets instead of the labels; see ``DistillationBatches``. None: the labels.
     """
 
@@ -73,6 +74,7 @@ class TrainOptions:
     device: Device = field(default_factory=Device)
     limits: TimeLimits = field(default_factory=TimeLimits)
     average_last_epochs: bool = False
+    num_micro_batches: int = 1
     teacher: Teacher | None = None
 
 
@@ -190,7 +192,11 @@ class _Training:
 
     def _begin_stage(self, train_set: TrainingSet, saved: Checkpoint | None) -> None:
         """Unfreezes and prepares the batches; ``saved``: a checkpoint within the stage, or at its start."""
-        self._step = self._trainable.begin_stage(self._recipe.stages[self._stage], self._recipe.loss)
+        self._step = self._trainable.begin_stage(
+            self._recipe.stages[self._stage],
+            self._recipe.loss,
+            num_micro_batches=self._options.num_micro_batches,
+        )
         if saved is not None and saved.optimizer:
             for variable, value in zip(self._step.optimizer_state, saved.optimizer, strict=True):
                 variable.assign(value)

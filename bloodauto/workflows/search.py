@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bloodauto.config.budget import parse_budget
 from bloodauto.config.settings import (
     SearchSettings,
     absolute_paths,
@@ -18,6 +19,7 @@ from bloodauto.config.settings import (
     write_settings,
 )
 from bloodauto.config.shipped import find_space
+from bloodauto.config.space import covering_recipes
 from bloodauto.errors import BudgetError, RunError
 from bloodauto.printable import printable, shell_word
 from bloodauto.run.artifacts import ExternalEstimate, ParetoTrial
@@ -26,6 +28,9 @@ from bloodauto.run.files import write_text
 from bloodauto.run.lock import run_lock
 from bloodauto.run.study_reader import has_password, mask_passwords
 from bloodauto.tuning.budget.ledger import BudgetAccount, Ledger
+from bloodauto.tuning.budget.minimum import LeastBudget
+from bloodauto.tuning.executors import WorkersLost
+from bloodauto.tuning.executors.ray.executor import RayExecutor
 from bloodauto.tuning.scheduler import Scheduler
 from bloodauto.tuning.study import StudyRecord, check_storage
 from bloodauto.workflows.datasets import save_run_data
@@ -38,6 +43,8 @@ from bloodauto.workflows.run_log import run_log
 from bloodauto.workflows.session import check_gpus, make_executor, run_trainings
 
 _OUTCOMES = ("complete", "pruned", "failed", "out_of_budget", "running")
+#: How often Ray is started in one session, should its processes end.
+_MAX_RAY_STARTS = 3
 _log = logging.getLogger(__name__)
 
 
@@ -265,6 +272,7 @@ def start_search(
     with restored_process_state():
         # Everything is checked before anything is written.
         plan = plan_search(run, settings, space)
+        _check_budget_suffices(plan, address)
         with run_lock(run):
             _check_new(run)
             study = StudyRecord.open(run, plan.space, settings.objectives, storage=settings.storage)
@@ -347,10 +355,7 @@ def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress
                 write_text(run.next_steps, _next_steps(run, finished=False))
                 spent = account.ledger.spent_device_seconds
                 _log.info("search in %s: budget %s, %.0f device-seconds spent", run.root, settings.budget, spent)
-                images = len(plan.data.splits.train_index())
-                # The speed of another machine's workers is not that of this one.
-                speed = MachineSpeed(images, on_gpu=settings.gpus_per_trial > 0) if address is None else None
-                finished = run_trainings(plan, study, account, executor, speed=speed)
+                finished, study = _train(plan, study, account, executor, address)
                 if finished:
                     finalize(plan, study, account, phase=progress.phase)
                     _check_exported(run)
@@ -360,6 +365,46 @@ def _execute(plan: SearchPlan, study: StudyRecord, address: str | None, progress
         result = _summarise(plan, study, spent, finished=finished)
         write_text(run.next_steps, _next_steps(run, finished=finished))
         return result
+
+
+def _train(
+    plan: SearchPlan, study: StudyRecord, account: BudgetAccount, executor: RayExecutor, address: str | None
+) -> tuple[bool, StudyRecord]:
+    """Trains until the budget for trainings is spent; where Ray is lost, it is started anew.
+
+    Returns:
+        Whether nobody interrupted; and the study as it is then.
+
+    Raises:
+        RunError: Ray is lost again and again.
+    """
+    for _ in range(_MAX_RAY_STARTS):
+        try:
+            return run_trainings(plan, study, account, executor, speed=_machine_speed(plan, address)), study
+        except WorkersLost:
+            # Nothing can run until Ray runs again, so nothing is charged.
+            account.close()
+            executor.shut_down()
+            study = StudyRecord.open(plan.run, plan.space, plan.settings.objectives, storage=plan.settings.storage)
+    raise RunError(
+        f"{plan.run.root}: the processes of Ray ended {_MAX_RAY_STARTS} times; is the machine out of memory? Nothing is "
+        f"lost; go on with: bloodauto search --resume --run {shell_word(plan.run.root)}"
+    )
+
+
+def _machine_speed(plan: SearchPlan, address: str | None) -> MachineSpeed | None:
+    """What is known of this machine's speed; None for a cluster, whose workers have speeds of their own."""
+    if address is not None:
+        return None
+    return MachineSpeed(len(plan.data.splits.train_index()), on_gpu=plan.settings.gpus_per_trial > 0)
+
+
+def _check_budget_suffices(plan: SearchPlan, address: str | None) -> None:
+    """Refuses a budget with which nothing could be exported."""
+    settings, speed = plan.settings, _machine_speed(plan, address)
+    known = () if speed is None else speed.epoch_seconds(covering_recipes(plan.space))
+    least = LeastBudget.of_search(settings.workers, settings.devices_per_worker, known)
+    least.check(parse_budget(settings.budget))
 
 
 def _check_exported(run: RunDirectory) -> None:

@@ -46,6 +46,10 @@ GOOD = "--data cells.npz --space short.yaml --budget 1cpu-min"
         ("search --data cells.npz --space short.yaml --budget lots", "--budget: expected an amount with a unit"),
         ("search --data cells.npz --space short.yaml --budget 0h", "--budget: expected more than nothing"),
         ("search --data cells.npz --space short.yaml --budget 2gpu-h --gpus-per-trial 0", "--gpus-per-trial"),
+        (
+            "search --data cells.npz --space short.yaml --budget 2cpu-s --workers 1",
+            "--budget 2cpu-s: expected at least",
+        ),
         ("search --data cells.npz --budget 1cpu-min --space tinny", "did you mean 'tiny'?"),
         ("search --data cells.npz --budget 1cpu-min --space nowhere.yaml", "nowhere.yaml"),
         ("search --data cells.npz --budget 1cpu-min --space misspelt.yaml", "did you mean 'dropout'?"),

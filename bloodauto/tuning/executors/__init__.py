@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from bloodauto.tuning.scheduler import Scheduler
 
 
+class WorkersLost(Exception):
+    """What drives the workers has ended, and all of them with it; another session resumes their trainings."""
+
+
 class Executor(Protocol):
     """Runs a search's trainings. ``testing.conformance.executors`` has the tests that every executor must pass."""
 
@@ -25,5 +29,8 @@ class Executor(Protocol):
 
         Returns:
             False when it was interrupted, for example by the user.
+
+        Raises:
+            WorkersLost: All workers are gone, for a reason that is none of the search's; it may be executed again.
         """
         ...

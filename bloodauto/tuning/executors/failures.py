@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from bloodauto.errors import TrialAbort, TrialFailure, TrialInterrupted, UserError
+from bloodauto.models.tensorflow import is_out_of_memory
 from bloodauto.tuning.messages import Aborted, Crashed, Interrupted, Rejected, TrainingFailure
 
 _MAX_MESSAGE_CHARACTERS = 500
@@ -31,7 +32,7 @@ def failure_from(error: BaseException) -> TrainingFailure:
     if isinstance(error, UserError):
         return Rejected("rejected", str(error))
     summary = error_summary(error)
-    if isinstance(error, _out_of_memory_types()):
+    if is_out_of_memory(error):
         return Interrupted("out_of_memory", summary)
     if isinstance(error, _invalid_shape_types()):
         return Rejected("rejected", summary)
@@ -56,10 +57,6 @@ def error_summary(error: BaseException) -> str:
     """
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:_MAX_MESSAGE_CHARACTERS]
-
-
-def _out_of_memory_types() -> tuple[type[BaseException], ...]:
-    return MemoryError, *_tensorflow_errors("ResourceExhaustedError")
 
 
 def _invalid_shape_types() -> tuple[type[BaseException], ...]:

@@ -18,6 +18,11 @@ def _save_nothing() -> None:
     """For workers that have nothing to save."""
 
 
+def _never() -> bool:
+    """For workers that cannot be lost together."""
+    return False
+
+
 class WorkerShutdown(threading.Thread):
     """Kills all workers on request, or when the ledger reaches a limit, and hands their slots back.
 
@@ -28,20 +33,26 @@ class WorkerShutdown(threading.Thread):
         kill_workers: Kills all workers and returns when they are gone. It is called again and again.
         save: Lets the workers save what they train, before they are killed for the first time; returns when they have, or
             after a few seconds. It is called on a request alone: at the limit nothing may be spent on it.
+        are_lost: Whether what drives the workers is gone, so that nothing can run any more; asked several times a second.
 
     Attributes:
         requested: Set when the workers have to go; by anyone, or by the thread itself.
+        lost: Set when it was requested because ``are_lost`` said so.
         limit_device_seconds: How much may be spent before that. The executor keeps it up to date.
     """
 
     def __init__(
-        self, slots: WorkerSlots, kill_workers: Callable[[], None], save: Callable[[], None] = _save_nothing
+        self,
+        slots: WorkerSlots,
+        kill_workers: Callable[[], None],
+        save: Callable[[], None] = _save_nothing,
+        are_lost: Callable[[], bool] = _never,
     ) -> None:
         super().__init__(name="worker shutdown", daemon=True)
-        self._slots, self._kill_workers, self._save = slots, kill_workers, save
+        self._slots, self._kill_workers, self._save, self._are_lost = slots, kill_workers, save, are_lost
         self._error: Exception | None = None
         self._finished = threading.Event()
-        self.requested = threading.Event()
+        self.requested, self.lost = threading.Event(), threading.Event()
         self.limit_device_seconds = math.inf
 
     def run(self) -> None:
@@ -50,6 +61,9 @@ class WorkerShutdown(threading.Thread):
         while not self.requested.wait(_POLL_SECONDS):
             if self._slots.ledger.spent_device_seconds >= self.limit_device_seconds:
                 is_at_limit = True
+                self.requested.set()
+            elif self._are_lost():
+                self.lost.set()
                 self.requested.set()
         if not is_at_limit:
             self._save()

@@ -10,15 +10,17 @@ import signal
 import site
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 import bloodauto
 from bloodauto.errors import RunError
+from bloodauto.tuning.executors.ray.guard import guarded
 
 #: Environment variables that are set while Ray runs; None: removed. What a user, a job or a container has set for other
 #: programs does not count: the search relies on these.
@@ -43,6 +45,8 @@ _ENVIRONMENT: dict[str, str | None] = {
 }
 #: A socket's path may have 107 bytes; Ray appends this to its folder.
 _MAX_FOLDER_BYTES = 107 - len("/session_2026-11-27_21-33-37_123456_4194304/sockets/plasma_store.1")
+#: Names of the processes without which a Ray of one's own does nothing more.
+_RAY_SERVERS = ("gcs_server", "raylet")
 _FOLDER_PREFIX = "bloodauto-"
 #: Where Ray's folder goes if the user's own temporary folder has too long a path.
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
@@ -65,8 +69,40 @@ class WorkerResources:
     address: str | None = None
 
 
+class RunningRay:
+    """Ray while it runs.
+
+    Args:
+        folder: The temporary folder of the search's own that Ray and its workers have.
+        processes: Those of this machine without which Ray cannot work; none where a cluster was joined.
+
+    Attributes:
+        folder: The same.
+    """
+
+    def __init__(self, folder: Path, processes: Sequence[psutil.Process]) -> None:
+        self.folder, self._processes = folder, processes
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether one of its processes has ended, for example because the machine was out of memory."""
+        return any(not _is_alive(process) for process in self._processes)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _own_ray_processes() -> list[psutil.Process]:
+    """The servers of a Ray that this process has started."""
+    return [child for child in psutil.Process().children() if child.name() in _RAY_SERVERS]
+
+
 @contextlib.contextmanager
-def ray_cluster(resources: WorkerResources) -> Iterator[None]:
+def ray_cluster(resources: WorkerResources) -> Iterator[RunningRay]:
     """Starts Ray on this machine with exactly the devices that the workers reserve, or joins a cluster.
 
     Ray is shut down at the end of the block. What it changes in this process is restored: environment variables, the levels of
@@ -74,6 +110,9 @@ def ray_cluster(resources: WorkerResources) -> Iterator[None]:
 
     Args:
         resources: What the workers reserve.
+
+    Yields:
+        What tells whether it still runs.
 
     Raises:
         RunError: Ray does not start, or lacks the devices.
@@ -84,6 +123,7 @@ def ray_cluster(resources: WorkerResources) -> Iterator[None]:
     }
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_short_temporary_folder())
+        stack.enter_context(guarded(folder))
         # What the libraries of the workers leave in the temporary folder goes with it, also of those that are killed.
         stack.enter_context(_environment({**_ENVIRONMENT, "PYTHONPATH": _python_path(), "TMPDIR": str(folder)}))
         stack.enter_context(_restored_log_level("ray"))
@@ -93,7 +133,7 @@ def ray_cluster(resources: WorkerResources) -> Iterator[None]:
         try:
             _init_ray(resources.address, needed, folder)
             _check_devices(resources.workers, needed)
-            yield
+            yield RunningRay(folder, _own_ray_processes() if resources.address is None else [])
         finally:
             ray.shutdown()
 

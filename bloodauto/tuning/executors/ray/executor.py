@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,9 +23,15 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.tuning.budget.ledger import WorkerSlots
 from bloodauto.tuning.constants import SCHEDULER_CONSTANTS
+from bloodauto.tuning.executors import WorkersLost
 from bloodauto.tuning.executors.failures import failure_from
-from bloodauto.tuning.executors.ray.cluster import WorkerResources, ray_cluster
-from bloodauto.tuning.executors.ray.processes import kill_local_workers, kill_recorded, kill_remote_workers
+from bloodauto.tuning.executors.ray.cluster import RunningRay, WorkerResources, ray_cluster
+from bloodauto.tuning.executors.ray.processes import (
+    has_local_workers,
+    kill_local_workers,
+    kill_recorded,
+    kill_remote_workers,
+)
 from bloodauto.tuning.executors.ray.worker import END, REPORT, REQUEST, Worker
 from bloodauto.tuning.executors.shutdown import WorkerShutdown
 from bloodauto.tuning.executors.trainer import TrainerFactory
@@ -49,7 +53,7 @@ _log = logging.getLogger(__name__)
 _NUM_SAMPLES = 1_000_000
 #: How long the workers may take to save what they train when the search is interrupted.
 _SAVE_SECONDS = 5.0
-_SAVE_POLL_SECONDS = 0.05
+_SAVE_POLL_SECONDS = 0.1
 
 
 def _show_nothing(scheduler: Scheduler) -> None:
@@ -91,7 +95,7 @@ class RayExecutor:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._started.close()
+        self.shut_down()
 
     def execute(self, scheduler: Scheduler, slots: WorkerSlots) -> bool:
         """Runs one session; see ``Executor.execute``.
@@ -107,8 +111,9 @@ class RayExecutor:
 
         Raises:
             RunError: Ray does not start, or lacks the devices.
+            WorkersLost: A process of Ray has ended. Call ``shut_down`` before the next session.
         """
-        self._started.enter_context(ray_cluster(self._resources))
+        running = self._started.enter_context(ray_cluster(self._resources))
         bridge = _Bridge(
             scheduler,
             slots,
@@ -117,20 +122,32 @@ class RayExecutor:
             end_on_disk=self._factory.end_on_disk,
             on_tick=self._on_tick,
             is_cluster=self._resources.address is not None,
+            running=running,
         )
-        with _temporary_folder() as folder, bridge.registered(), _interruptible(bridge):
+        folder = running.folder / "tune"
+        with bridge.registered(), _interruptible(bridge):
             bridge.worker_shutdown.limit_device_seconds = scheduler.training_limit_device_seconds
             bridge.worker_shutdown.start()
             try:
                 self._tuner(bridge, folder).fit()
+            except _RayLost:
+                _log.warning("a process of Ray has ended; what ran is resumed from its checkpoints")
             except Exception:
                 # Tune may fail on workers that were killed; everything that matters is on disk by then.
-                if not bridge.worker_shutdown.requested.is_set():
+                if running.is_lost:
+                    bridge.worker_shutdown.lost.set()
+                elif not bridge.worker_shutdown.requested.is_set():
                     raise
             finally:
                 bridge.worker_shutdown.finish()
             bridge.end_finished_trainings()
+        if bridge.worker_shutdown.lost.is_set() and not bridge.interrupted.is_set():
+            raise WorkersLost
         return not bridge.interrupted.is_set()
+
+    def shut_down(self) -> None:
+        """Shuts Ray down, as the end of the block does; another session starts it again."""
+        self._started.close()
 
     def _tuner(self, bridge: _Bridge, folder: Path) -> tune.Tuner:
         trainable = tune.with_parameters(
@@ -162,14 +179,8 @@ class RayExecutor:
         )
 
 
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """A folder for Tune's own files, which are never read."""
-    folder = Path(tempfile.mkdtemp(prefix="bloodauto-tune-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+class _RayLost(BaseException):
+    """Leaves Tune without its own cleaning up, which would wait for a minute for what has ended."""
 
 
 @contextlib.contextmanager
@@ -212,6 +223,7 @@ class _Bridge:
         end_on_disk: Callable[[TrainingDirectory], Completed | None],
         on_tick: Callable[[Scheduler], None],
         is_cluster: bool,
+        running: RunningRay,
     ) -> None:
         self._end_on_disk = end_on_disk
         self.scheduler, self.ledger = scheduler, slots.ledger
@@ -223,7 +235,9 @@ class _Bridge:
         self._heartbeats: dict[str, int] = {}
         self._errors: dict[str, BaseException] = {}
         self.interrupted = threading.Event()
-        self.worker_shutdown = WorkerShutdown(slots, self._kill_workers, self._save_open_trainings)
+        self.worker_shutdown = WorkerShutdown(
+            slots, self._kill_workers, self._save_open_trainings, lambda: running.is_lost
+        )
 
     @property
     def _name(self) -> str:
@@ -252,6 +266,8 @@ class _Bridge:
             directory.request_stop()
         until = self._clock.now() + _SAVE_SECONDS
         while self._clock.now() < until and not all(directory.is_saved_as_requested for directory in directories):
+            if not (self._is_cluster or has_local_workers()):
+                return
             time.sleep(_SAVE_POLL_SECONDS)
 
     def _kill_workers(self) -> None:
@@ -351,7 +367,13 @@ class _Bridge:
         return self.worker_shutdown.requested.is_set()
 
     def tick(self) -> None:
-        """Writes the ledger's heartbeat, passes the trainings' heartbeats on, kills hanging workers, shows the progress."""
+        """Writes the ledger's heartbeat, passes the trainings' heartbeats on, kills hanging workers, shows the progress.
+
+        Raises:
+            _RayLost: Ray is lost.
+        """
+        if self.worker_shutdown.lost.is_set():
+            raise _RayLost
         self.ledger.heartbeat()
         self.worker_shutdown.limit_device_seconds = self.scheduler.training_limit_device_seconds
         if self.scheduler.abort_reason is not None:

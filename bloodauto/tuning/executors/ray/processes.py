@@ -66,6 +66,11 @@ def _local_workers() -> list[psutil.Process]:
     return workers
 
 
+def has_local_workers() -> bool:
+    """Whether workers of the Ray that this process has started are alive."""
+    return bool(_local_workers())
+
+
 def kill_local_workers() -> None:
     """Kills the workers of the Ray that this process has started, and returns when they are gone."""
     workers = _local_workers()

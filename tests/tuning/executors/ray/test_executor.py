@@ -27,7 +27,7 @@ from bloodauto.testing.simulated_search import tiny_recipe, tiny_space
 from bloodauto.training.limits import TimeLimits
 from bloodauto.tuning.budget.ledger import BudgetAccount
 from bloodauto.tuning.executors import Executor
-from bloodauto.tuning.executors.ray.cluster import WorkerResources, ray_cluster
+from bloodauto.tuning.executors.ray.cluster import RunningRay, WorkerResources, ray_cluster
 from bloodauto.tuning.executors.ray.executor import RayExecutor, _Bridge, failure_from_ray
 from bloodauto.tuning.executors.simulated import Fault
 from bloodauto.tuning.messages import Aborted, Assignment, Completed, Crashed, Interrupted, TrainingEnd
@@ -164,6 +164,7 @@ def test_a_training_that_finished_on_disk_is_completed_although_its_end_was_neve
             end_on_disk=lambda training: Completed(0.8) if training.root.name in finished else None,
             on_tick=lambda scheduler: None,
             is_cluster=False,
+            running=RunningRay(tmp_path, []),
         )
         for tune_id in "abcd":
             bridge.next_request(tune_id)
