@@ -180,9 +180,9 @@ class Round:
                     os.killpg(process.pid, signal.SIGINT)
         else:
             titles = {"worker": "ray::Worker", "raylet": "raylet/raylet", "gcs": "gcs_server"}
-            found = [child for child in _marked(mark) if titles[fault] in _title(child)]
-            if found:
-                rng.choice(found).kill()
+            matches = [child for child in _marked(mark) if titles[fault] in _title(child)]
+            if matches:
+                rng.choice(matches).kill()
 
     def _check(self, session: Session, before: RunState, seconds: float) -> list[str]:
         finished, text = session.code == 0, (self._folder / "output.txt").read_text(errors="replace")
@@ -241,12 +241,12 @@ def _title(process: psutil.Process) -> str:
 
 def _marked(mark: str) -> list[psutil.Process]:
     """The processes that a session has started and that are alive."""
-    found = []
+    matches = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                matches.append(process)
+    return matches
 
 
 def _sleep_while_running(process: subprocess.Popen[bytes], seconds: float) -> None:

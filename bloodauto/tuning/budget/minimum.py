@@ -18,7 +18,7 @@ LEAST_FINALIZATION_SECONDS = 8.0
 #: A training is worth an export after this part of an epoch, where its speed on this machine is known.
 LEAST_EPOCH_FRACTION = 0.25
 #: What is asked for instead has so much room: the least that can do is seldom enough on a busy machine.
-_ASKED_OVER_LEAST = 2.0
+_SUGGESTED_OVER_LEAST = 2.0
 _ROUND_TO_SECONDS = 10
 
 
@@ -73,10 +73,12 @@ class LeastBudget:
             return
         per_unit = pool if budget.kind == "wall" else 1.0
         unit = "s" if budget.kind == "wall" else f"{budget.kind}-s"
-        asked = -int(-_ASKED_OVER_LEAST * self.device_seconds / per_unit // _ROUND_TO_SECONDS) * _ROUND_TO_SECONDS
+        suggested = (
+            -int(-_SUGGESTED_OVER_LEAST * self.device_seconds / per_unit // _ROUND_TO_SECONDS) * _ROUND_TO_SECONDS
+        )
         fewer = " or fewer --workers" if self.workers > 1 else ""
         raise BudgetError(
             f"--budget {budget.text}: expected at least {self.device_seconds / per_unit:.0f}{unit}: {self.workers} "
             f"worker{'s' if self.workers > 1 else ''} must start, train, evaluate and export a network. "
-            f"Give {asked}{unit} or more{fewer}."
+            f"Give {suggested}{unit} or more{fewer}."
         )

@@ -21,8 +21,8 @@ from pathlib import Path
 #: How long processes are looked for; one that is being started when its parent is killed appears a moment later.
 _SWEEP_SECONDS = 6.0
 _POLL_SECONDS = 0.1
-#: So many looks in a row must find nothing.
-_QUIET_LOOKS = 5
+#: So many sweeps in a row must find nothing.
+_EMPTY_SWEEPS = 5
 
 
 @contextlib.contextmanager
@@ -57,15 +57,15 @@ def processes_of(folder: str, proc: Path = Path("/proc")) -> list[int]:
         proc: Where Linux lists processes.
     """
     variable = b"TMPDIR=" + os.fsencode(folder)
-    found = []
+    matches = []
     for entry in proc.iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         # Processes end while they are looked at, and those of others cannot be read.
         with contextlib.suppress(OSError):
             if variable in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+                matches.append(int(entry.name))
+    return matches
 
 
 def sweep(folder: str) -> None:
@@ -75,10 +75,10 @@ def sweep(folder: str) -> None:
         folder: The folder's path.
     """
     until, quiet = time.monotonic() + _SWEEP_SECONDS, 0
-    while quiet < _QUIET_LOOKS and time.monotonic() < until:
-        found = processes_of(folder)
-        quiet = 0 if found else quiet + 1
-        for pid in found:
+    while quiet < _EMPTY_SWEEPS and time.monotonic() < until:
+        matches = processes_of(folder)
+        quiet = 0 if matches else quiet + 1
+        for pid in matches:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
