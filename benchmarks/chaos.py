@@ -273,7 +273,13 @@ def _filled(disk: Path) -> Iterator[None]:
 
 
 def play(
-    folder: Path, data: Path, rng: random.Random, faults: Sequence[str], budget_device_seconds: float
+    folder: Path,
+    data: Path,
+    rng: random.Random,
+    faults: Sequence[str],
+    *,
+    max_faults: int,
+    budget_device_seconds: float,
 ) -> list[Session]:
     """One search: sessions with faults, then one that is left alone.
 
@@ -282,13 +288,14 @@ def play(
         data: The images.
         rng: Draws the faults and their moments.
         faults: Kinds to draw from.
+        max_faults: How many sessions meet one, at most.
         budget_device_seconds: Of the search.
     """
     search = Round(folder, data, budget_device_seconds)
     sessions: list[Session] = []
     try:
         kinds = [kind for kind in faults if kind != "disk" or search.has_own_disk]
-        for _ in range(rng.randint(1, 3)):
+        for _ in range(rng.randint(1, max_faults)):
             sessions.append(search.session(rng.choice(kinds), rng.uniform(0.0, 0.5 * budget_device_seconds), rng))
             if sessions[-1].code == 0:
                 return sessions
@@ -305,6 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="no round begins after so long")
     parser.add_argument("--rounds", type=int, help="how many rounds at most")
+    parser.add_argument("--sessions", type=int, default=3, help="how many sessions of a search meet a fault, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=90.0, help="device-seconds of each search")
     parser.add_argument("--faults", default=",".join(FAULTS), help="kinds to draw from, with commas")
@@ -321,7 +329,16 @@ def main() -> None:
         while time.monotonic() < until and (arguments.rounds is None or len(played) < arguments.rounds):
             number = len(played)
             rng = random.Random(f"{arguments.seed} {number}")
-            played.append(play(folder / f"round-{number}", data, rng, faults, arguments.budget))
+            played.append(
+                play(
+                    folder / f"round-{number}",
+                    data,
+                    rng,
+                    faults,
+                    max_faults=arguments.sessions,
+                    budget_device_seconds=arguments.budget,
+                )
+            )
             for session in played[-1]:
                 what = f"{session.fault} after {session.after_seconds:.1f} s" if session.fault else "left alone"
                 print(

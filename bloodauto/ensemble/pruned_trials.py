@@ -6,6 +6,7 @@ They were pruned, cut by the end of the budget, or interrupted by a lost process
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -62,14 +63,15 @@ def evaluate_pruned(
 
     Which are promising is decided by the score of the epoch whose weights were kept, on the validation subset, because that
     costs nothing. Refits come before trials: they have trained longest. Where no training has completed an epoch, the one that
-    came furthest in its first is evaluated, with the weights of its last checkpoint.
+    came furthest in its first is evaluated, with the weights of its last checkpoint. Where no training was completed, the first
+    is evaluated however little time is left: without it there is nothing to export.
 
     Args:
         run: The run.
         trainings: The candidates.
         fold_data: Prepares fold 0; called when it is first needed.
         objective: Of the search.
-        seconds_left: Wall seconds that may still be spent here.
+        seconds_left: Wall seconds that may still be spent here, once there is something to export.
         start_seconds: Wall seconds until the first network is built, the preparation of the fold included.
         clock: Measures the duration.
     """
@@ -81,13 +83,17 @@ def evaluate_pruned(
         score for number in trainings.completed if (score := _kept_score(run.trial(number))) is not None
     ]
     if not scores and not completed_scores:
-        return _evaluate_furthest(files, fold_data, objective=objective, seconds_left=seconds_left, clock=clock)
+        return _evaluate_furthest(files, fold_data, objective=objective, clock=clock)
     num_pruned = sum(isinstance(key, int) for key in scores)
     best_score = max(completed_scores if completed_scores else scores.values(), default=0.0)
     promising = [key for key, score in scores.items() if score >= best_score - _MAX_GAP]
     best_first = sorted(promising, key=lambda key: (isinstance(key, int), -scores[key], str(key)))
     evaluated: list[int | str] = []
     needed_seconds = start_seconds
+
+    def seconds() -> float:
+        return seconds_left() if evaluated or trainings.completed else math.inf
+
     for key in best_first[:_MAX_EVALUATED]:
         training = files[key]
         if training.predictions.exists and training.result.exists:
@@ -95,11 +101,11 @@ def evaluate_pruned(
             evaluated.append(key)
             continue
         recipe = load_recipe(training.recipe)
-        if seconds_left() < _MARGIN * needed_seconds:
+        if seconds() < _MARGIN * needed_seconds:
             break
         start = clock.now()
         try:
-            if not _evaluate_training(training, recipe, Evaluator(fold_data(), clock), objective, seconds_left):
+            if not _evaluate_training(training, recipe, Evaluator(fold_data(), clock), objective, seconds):
                 break
         except (TrialFailure, UserError):
             # Weights that do not fit, or probabilities that are not finite; the next training may do better.
@@ -119,7 +125,6 @@ def _evaluate_furthest(
     fold_data: Callable[[], FoldData],
     *,
     objective: Objective,
-    seconds_left: Callable[[], float],
     clock: Clock,
 ) -> PrunedEvaluation:
     """Evaluates the training that came furthest within its first epoch, so that a search that trained has an export."""
@@ -130,10 +135,10 @@ def _evaluate_furthest(
     for key in sorted(progress, key=lambda key: (-progress[key], str(key))):
         training = files[key]
         with contextlib.suppress(TrialFailure, UserError):
-            evaluator = Evaluator(fold_data(), clock)
-            if _evaluate_training(training, load_recipe(training.recipe), evaluator, objective, seconds_left):
-                evaluated.append(key)
-        if evaluated or seconds_left() <= 0:
+            if not (training.predictions.exists and training.result.exists):
+                evaluator = Evaluator(fold_data(), clock)
+                _evaluate_training(training, load_recipe(training.recipe), evaluator, objective, lambda: math.inf)
+            evaluated.append(key)
             break
     return PrunedEvaluation(
         pruned=sum(isinstance(key, int) for key in progress),

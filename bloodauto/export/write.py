@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ class ExportResult:
     parity_difference: float | None
 
 
+_STAGING_PREFIX = ".writing-"
+
+
 def write_export(
     folder: Path,
     package: ModelPackage,
@@ -59,7 +63,8 @@ def write_export(
     """Writes a model, ``labels.json``, ``README.md`` and, if there is one, the OOD detector into a folder.
 
     All files are first written to a hidden folder in it, compared with the predictions of the search, and then moved: a
-    file that fails never replaces an existing one.
+    file that fails never replaces an existing one. ``labels.json`` comes last: where it lies, the export is complete. What a
+    killed call left is deleted.
 
     Args:
         folder: created if it is absent.
@@ -74,8 +79,10 @@ def write_export(
     """
     all_formats = check_formats([*existing_formats, *formats])
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{_STAGING_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
     differences = []
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_STAGING_PREFIX) as name:
         staged = ExportDirectory(Path(name))
         for format_name in formats:
             exporter = EXPORTERS[format_name]
@@ -90,7 +97,8 @@ def write_export(
         if facts.test is not None:
             staged.stated_accuracy.write(stated_accuracy(facts.test))
         write_text(staged.model_card, render_card(package.labels, facts, all_formats))
-        files = tuple(path.replace(folder / path.name) for path in sorted(staged.root.iterdir()))
+        ordered = sorted(staged.root.iterdir(), key=lambda path: (path == staged.labels.path, path.name))
+        files = tuple(path.replace(folder / path.name) for path in ordered)
     if facts.test is None:
         # What an earlier export stated belongs to another model.
         ExportDirectory(folder).stated_accuracy.delete()

@@ -148,7 +148,7 @@ def test_where_no_epoch_was_completed_the_training_that_came_furthest_is_evaluat
         stopped,
         lambda: pruned.fold_data,
         objective="shift",
-        seconds_left=lambda: 1e6,
+        seconds_left=lambda: -1.0,
         start_seconds=1.0,
         clock=SYSTEM_CLOCK,
     )
@@ -156,6 +156,21 @@ def test_where_no_epoch_was_completed_the_training_that_came_furthest_is_evaluat
     assert run.trial(1).has_candidate_files
     for value, other in zip(run.trial(1).weights.read().weights, run.trial(1).checkpoint.read().weights, strict=True):
         np.testing.assert_array_equal(value, other)
+
+
+def test_where_nothing_was_completed_the_best_is_evaluated_however_little_time_is_left(
+    run: RunDirectory, pruned: PrunedTraining
+) -> None:
+    evaluation = evaluate_pruned(
+        run,
+        StoppedTrainings(pruned=(1, 2, 3), completed=()),
+        lambda: pruned.fold_data,
+        objective="shift",
+        seconds_left=lambda: -1.0,
+        start_seconds=1.0,
+        clock=SYSTEM_CLOCK,
+    )
+    assert evaluation.trial_numbers == (2,)
 
 
 def test_without_time_nothing_is_evaluated_but_what_an_earlier_session_evaluated_counts(

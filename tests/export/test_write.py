@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,22 @@ def test_export_writes_every_file_and_nothing_else(package, tmp_path) -> None:
     assert all(file.is_file() for file in result.files)
     assert 0 <= result.parity_difference < 1e-5
     assert ExportDirectory(tmp_path / "export").labels.read() == package.labels
+
+
+def test_a_kill_while_files_are_moved_leaves_no_export_that_seems_complete(package, tmp_path, monkeypatch) -> None:
+    (tmp_path / ".writing-of-a-killed-call").mkdir()
+    replace_path = Path.replace
+
+    def killed_at_the_model(path: Path, target: Path) -> Path:
+        if path.name == "model.keras":
+            raise KeyboardInterrupt
+        return replace_path(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed_at_the_model)
+    with pytest.raises(KeyboardInterrupt):
+        write_export(tmp_path, package, FACTS, ["keras"])
+    assert not (tmp_path / "labels.json").exists()
+    assert not (tmp_path / ".writing-of-a-killed-call").exists()
 
 
 def test_a_later_call_adds_a_format_and_keeps_the_card_complete(package, tmp_path) -> None:

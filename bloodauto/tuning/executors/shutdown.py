@@ -12,10 +12,14 @@ from bloodauto.tuning.budget.ledger import WorkerSlots
 _POLL_SECONDS = 0.1
 #: What drives the workers learns of the shutdown first, so that it does not replace a worker that is killed.
 _GRACE_SECONDS = 0.3
+#: The same where all workers are lost.
+_LOST_GRACE_SECONDS = 3.0
+#: How long the main thread may then take before it is given up.
+_GIVE_UP_SECONDS = 20.0
 
 
-def _save_nothing() -> None:
-    """For workers that have nothing to save."""
+def _do_nothing() -> None:
+    """For workers that have nothing to save, and that are not given up."""
 
 
 def _never() -> bool:
@@ -33,7 +37,8 @@ class WorkerShutdown(threading.Thread):
         kill_workers: Kills all workers and returns when they are gone. It is called again and again.
         save: Lets the workers save what they train, before they are killed for the first time; returns when they have, or
             after a few seconds. It is called on a request alone: at the limit nothing may be spent on it.
-        are_lost: Whether what drives the workers is gone, so that nothing can run any more; asked several times a second.
+        are_lost: Whether what drives the workers is gone, so that nothing can run any more; called several times a second.
+        give_up: Called when that is so and nobody has called ``finish`` for a while: the main thread waits for what is gone.
 
     Attributes:
         requested: Set when the workers have to go; by anyone, or by the thread itself.
@@ -45,11 +50,13 @@ class WorkerShutdown(threading.Thread):
         self,
         slots: WorkerSlots,
         kill_workers: Callable[[], None],
-        save: Callable[[], None] = _save_nothing,
+        save: Callable[[], None] = _do_nothing,
         are_lost: Callable[[], bool] = _never,
+        give_up: Callable[[], None] = _do_nothing,
     ) -> None:
         super().__init__(name="worker shutdown", daemon=True)
-        self._slots, self._kill_workers, self._save, self._are_lost = slots, kill_workers, save, are_lost
+        self._slots, self._kill_workers, self._save = slots, kill_workers, save
+        self._are_lost, self._give_up = are_lost, give_up
         self._error: Exception | None = None
         self._finished = threading.Event()
         self.requested, self.lost = threading.Event(), threading.Event()
@@ -67,7 +74,9 @@ class WorkerShutdown(threading.Thread):
                 self.requested.set()
         if not is_at_limit:
             self._save()
-        self._finished.wait(_GRACE_SECONDS)
+        # A driver that sees a worker die would ask what is gone for another one.
+        self._finished.wait(_LOST_GRACE_SECONDS if self.lost.is_set() else _GRACE_SECONDS)
+        rounds = 0
         while True:
             is_last_round = self._finished.is_set()
             self._kill_workers()
@@ -75,6 +84,9 @@ class WorkerShutdown(threading.Thread):
             if is_last_round:
                 return
             self._finished.wait(_POLL_SECONDS)
+            rounds += 1
+            if self.lost.is_set() and rounds * _POLL_SECONDS >= _GIVE_UP_SECONDS:
+                self._give_up()
 
     def _hand_back(self) -> None:
         """Hands the slots back; what hinders it, such as a full disk, is raised by ``finish`` where somebody reports it."""

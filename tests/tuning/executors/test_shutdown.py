@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from bloodauto.run.artifacts import LedgerFile
 from bloodauto.tuning.budget.ledger import BudgetAccount, WorkerSlots
+from bloodauto.tuning.executors import shutdown as shutdown_module
 from bloodauto.tuning.executors.shutdown import WorkerShutdown
 
 WORKERS = 3
@@ -110,3 +112,29 @@ def test_workers_save_before_they_are_killed_but_not_at_the_limit(slots: WorkerS
     assert at_limit.requested.wait(5.0)
     at_limit.finish()
     assert "save" not in events
+
+
+def test_lost_workers_are_charged_no_more_and_a_main_thread_that_does_not_answer_is_given_up(
+    slots: WorkerSlots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutdown_module, "_LOST_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(shutdown_module, "_GIVE_UP_SECONDS", 0.3)
+    given_up = threading.Event()
+    shutdown = WorkerShutdown(slots, lambda: None, are_lost=lambda: True, give_up=given_up.set)
+    shutdown.start()
+    assert given_up.wait(10.0)
+    assert shutdown.lost.is_set()
+    assert slots.ledger.devices == 2.0, "the driver's slot alone"
+    shutdown.finish()
+
+
+def test_workers_that_are_ended_on_purpose_are_not_lost(slots: WorkerSlots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdown_module, "_GIVE_UP_SECONDS", 0.0)
+    given_up = threading.Event()
+    shutdown = WorkerShutdown(slots, lambda: None, give_up=given_up.set)
+    shutdown.start()
+    shutdown.requested.set()
+    time.sleep(0.8)
+    shutdown.finish()
+    assert not given_up.is_set()
+    assert not shutdown.lost.is_set()

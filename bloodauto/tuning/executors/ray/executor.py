@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from bloodauto.clock import SYSTEM_CLOCK, Clock
+from bloodauto.errors import UserError
+from bloodauto.printable import shell_word
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.tuning.budget.ledger import WorkerSlots
@@ -236,7 +240,11 @@ class _Bridge:
         self._errors: dict[str, BaseException] = {}
         self.interrupted = threading.Event()
         self.worker_shutdown = WorkerShutdown(
-            slots, self._kill_workers, self._save_open_trainings, lambda: running.is_lost
+            slots,
+            self._kill_workers,
+            save=self._save_open_trainings,
+            are_lost=lambda: running.is_lost,
+            give_up=self._give_up,
         )
 
     @property
@@ -366,14 +374,31 @@ class _Bridge:
         """Whether the workers are being shut down, so that no training starts."""
         return self.worker_shutdown.requested.is_set()
 
+    def check_ray(self) -> None:
+        """Leaves Tune before it asks for anything of a Ray that has ended.
+
+        Raises:
+            _RayLost: Ray has ended.
+        """
+        if self.worker_shutdown.lost.is_set():
+            raise _RayLost
+
+    def _give_up(self) -> None:
+        """Ends this process with a sentence: Ray's library would do so half a minute later, without one."""
+        sys.stderr.write(
+            "error: a process of Ray has ended and Ray does not answer any more. Nothing is lost; go on with: "
+            f"bloodauto search --resume --run {shell_word(self._run.root)}\n"
+        )
+        sys.stderr.flush()
+        os._exit(UserError.exit_code)
+
     def tick(self) -> None:
         """Writes the ledger's heartbeat, passes the trainings' heartbeats on, kills hanging workers, shows the progress.
 
         Raises:
             _RayLost: Ray is lost.
         """
-        if self.worker_shutdown.lost.is_set():
-            raise _RayLost
+        self.check_ray()
         self.ledger.heartbeat()
         self.worker_shutdown.limit_device_seconds = self.scheduler.training_limit_device_seconds
         if self.scheduler.abort_reason is not None:
@@ -470,6 +495,7 @@ class _ShutdownStopper(Stopper):  # Ray has no types
         return False
 
     def stop_all(self) -> bool:
+        self._bridge.check_ray()
         return self._bridge.is_shutting_down or self._bridge.scheduler.is_past_training_limit()
 
 
