@@ -114,7 +114,7 @@ def test_workers_save_before_they_are_killed_but_not_at_the_limit(slots: WorkerS
     assert "save" not in events
 
 
-def test_lost_workers_are_charged_no_more_and_a_main_thread_that_does_not_answer_is_given_up(
+def test_lost_workers_are_charged_no_more_and_a_hanging_main_thread_is_given_up(
     slots: WorkerSlots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutdown_module, "_LOST_GRACE_SECONDS", 0.1)
