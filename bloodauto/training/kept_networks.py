@@ -99,8 +99,9 @@ class TrainingStep:
         self, network: keras.Model, stage: Stage, loss: AdjustableLoss, *, num_classes: int, num_micro_batches: int
     ) -> None:
         self._network = network
-        self.model = MicroBatchModel(network.inputs, network.outputs, name=network.name)
-        self.model.num_micro_batches = num_micro_batches
+        model = MicroBatchModel(network.inputs, network.outputs, name=network.name)
+        model.num_micro_batches = num_micro_batches
+        self.model: keras.Model = model
         self.model.loss_settings = loss.settings
         self.model.compile(
             optimizer=FusedOptimizer(stage.optimizer),
@@ -125,7 +126,8 @@ class TrainingStep:
     @property
     def optimizer(self) -> FusedOptimizer:
         """The optimizer; half precision wraps it in one that scales the loss."""
-        optimizer: FusedOptimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        assert isinstance(optimizer, FusedOptimizer), "the step was compiled with one"
         return optimizer
 
     def begin(self, stage: Stage, rate_multipliers: Sequence[float] | None) -> None:

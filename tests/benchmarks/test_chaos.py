@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_search_that_is_killed_and_resumed_keeps_every_promise(slowness: float) -> None:
     """Faults of other kinds, at many moments, are for the long form: ``--minutes``."""
     command = [
-        sys.executable, ROOT / "benchmarks" / "chaos.py", "--rounds", "1", "--sessions", "1", "--seed", "3",
+        sys.executable, str(ROOT / "benchmarks" / "chaos.py"), "--rounds", "1", "--sessions", "1", "--seed", "3",
         "--faults", "group", "--budget", str(round(60 * slowness)), "--json",
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

@@ -17,7 +17,7 @@ from bloodauto.training import session as session_module
 from bloodauto.training.fused_optimizer import FusedOptimizer
 from bloodauto.training.micro_batches import MicroBatchModel
 from bloodauto.training.session import TrainingSession
-from bloodauto.training.trainer import TrainOptions
+from bloodauto.training.trainer import TrainOptions, train_epochs
 
 
 def dense_model(num_micro_batches: int, optimizer: keras.optimizers.Optimizer) -> keras.Model:
@@ -58,7 +58,7 @@ def test_a_training_without_memory_is_continued_once_in_parts_and_the_session_re
     """Whole batches fail after three of the first epoch's steps, halves fit."""
     recipe = recipe_of([stage_of(epochs=1)], backbone={"name": "own_cnn", "weights": "none", "blocks": 2, "width": 4})
     attempts: list[tuple[int, int]] = []
-    original = session_module.train_epochs
+    original = train_epochs
 
     def with_little_memory(*arguments: Any, folder: Path, options: TrainOptions, **keywords: Any) -> Any:
         saved = TrainingDirectory(folder).checkpoint.read_if_exists()
