@@ -22,7 +22,7 @@ from bloodauto.evaluation.metrics import (
 )
 from bloodauto.evaluation.selective import selective_accuracy
 from bloodauto.run.artifacts import ClassRecall, Measured, SiteEvaluation, StatedAccuracy, UnknownClass
-from bloodauto.types import Labels, Mask, Probabilities, Rows, Scores, Strings
+from bloodauto.types import Labels, Mask, Probabilities, Scores, Strings
 
 _RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
@@ -151,25 +151,6 @@ def resampled_confusions(
         for _ in range(_RESAMPLES // _RESAMPLES_AT_ONCE)
     ]
     return np.concatenate(parts).reshape(-1, num_classes, num_classes)
-
-
-def largest_mistakes(predictions: SitePredictions, count: int) -> Rows:
-    """Rows of the wrongly predicted images, the most confident mistake of each pair of classes first.
-
-    Args:
-        predictions: of the site's images; those of classes that the model lacks are left out.
-        count: how many at most.
-    """
-    predicted = predictions.probabilities.argmax(axis=1)
-    wrong = np.flatnonzero((predictions.labels >= 0) & (predicted != predictions.labels))
-    wrong = wrong[np.argsort(-predictions.probabilities[wrong].max(axis=1), kind="stable")]
-    seen: Counter[tuple[int, int]] = Counter()
-    turn = []
-    for row in wrong.tolist():
-        pair = (int(predictions.labels[row]), int(predicted[row]))
-        turn.append(seen[pair])
-        seen[pair] += 1
-    return np.asarray(wrong[np.argsort(turn, kind="stable")][:count])
 
 
 def _units(groups: Strings) -> Strings:

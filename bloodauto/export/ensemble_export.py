@@ -25,12 +25,13 @@ from bloodauto.export.formats import check_formats
 from bloodauto.export.labels import labels_of
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, TrainingDataFacts
 from bloodauto.export.ood import fit_ood_detector
+from bloodauto.export.result_pictures import PicturedEnsemble, draw_result_pictures
 from bloodauto.export.tta_evaluation import TtaGain
 from bloodauto.export.write import ExportResult, ModelPackage, write_export
 from bloodauto.run.artifacts import DistillationResult, Ensemble, HeldOutTest, OodEvaluation
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
-from bloodauto.types import Images
+from bloodauto.types import Images, Probabilities
 
 #: Writing the model card again, as a fraction of building the model and writing its first format.
 _CARD_FRACTION = 0.1
@@ -38,6 +39,8 @@ _CARD_FRACTION = 0.1
 _FORMATS_MARGIN = 1.3
 #: Fitting the OOD detector takes less than this many times the seconds of building the model. The model is written before.
 _OOD_FIT_TIME_FACTOR = 3.0
+#: Drawing the pictures of the report takes less than this many times the seconds of building the model and writing a format.
+_PICTURES_TIME_FACTOR = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def export_run(
     later export does what was skipped. The card states what is known at each point.
 
     Args:
-        run: gets ``test.json``, and ``ood.json`` with what the OOD detector does.
+        run: gets ``test.json``, ``ood.json`` with what the OOD detector does, and ``result_pictures.json`` for its report.
         output: the folder of the export.
         dataset: the images of the run.
         splits: of the run.
@@ -129,6 +132,7 @@ def export_run(
     export.fit_ood_detector(remaining, num_pending=len(others))
     export.evaluate_held_out_test(remaining, num_pending=len(others))
     skipped = export.write_affordable(others, remaining)
+    export.draw_pictures(remaining)
     return Exported(export.result, export.built.gain, tuple(skipped))
 
 
@@ -176,6 +180,7 @@ class _Export:
         labels = labels_of(self.built.model, dataset.class_names, self.built.ensemble.abstention.rule)
         self._package = ModelPackage(self.built.model, labels, self.built.sample)
         self._ood_evaluation: OodEvaluation | None = None
+        self._test_probabilities: Probabilities | None = None
         self._latency_ms = single_image_latency_ms(self.built.model, clock=clock)
         self._building_seconds = clock.now() - self._start
         self._format_seconds = math.inf
@@ -220,11 +225,11 @@ class _Export:
     def evaluate_held_out_test(self, seconds_left: Callable[[], float], *, num_pending: int) -> None:
         """Evaluates the ensemble on the held-out test set where nobody did and the time suffices.
 
-        The test comes before the pending formats, which come before additional simulated sites.
+        The test comes before the pending formats and the report's pictures, which come before additional simulated sites.
         """
         if not self._test_is_pending:
             return
-        evaluate_held_out_test(
+        self._test_probabilities = evaluate_held_out_test(
             self._run,
             self.built.model_without_tta,
             self._settings.ensemble.ensemble_id,
@@ -233,7 +238,7 @@ class _Export:
             seed=self._settings.seed,
             time=EvaluationTime(
                 seconds=seconds_left() - _CARD_FRACTION * self._format_seconds,
-                reserved_seconds=_FORMATS_MARGIN * self._format_seconds * num_pending,
+                reserved_seconds=_FORMATS_MARGIN * self._format_seconds * num_pending + self._pictures_seconds,
             ),
             clock=self._clock,
         )
@@ -252,6 +257,33 @@ class _Export:
             self.write(affordable)
         skipped = [name for name in formats if name not in affordable]
         return [*skipped, "test"] if self._test_is_pending else skipped
+
+    def draw_pictures(self, seconds_left: Callable[[], float]) -> None:
+        """Draws the pictures of the report where nobody did and the time suffices."""
+        # The held-out test set is predicted for its evaluation before anything of it is shown.
+        if self._test_is_pending or not self._pictures_are_pending or seconds_left() < self._pictures_seconds:
+            return
+        pictured = PicturedEnsemble(
+            self.built.model_without_tta,
+            self._settings.ensemble,
+            self._package.ood_detector,
+            self._test_probabilities,
+            self._settings.seed,
+        )
+        self._run.result_pictures.write(draw_result_pictures(pictured, self._dataset, self._splits))
+
+    @property
+    def _pictures_seconds(self) -> float:
+        """What drawing the pictures takes; 0 where they are not drawn."""
+        return _PICTURES_TIME_FACTOR * self._format_seconds if self._pictures_are_pending else 0.0
+
+    @property
+    def _pictures_are_pending(self) -> bool:
+        """Whether the run has an ensemble, and no pictures of it."""
+        if not self._settings.is_as_selected or not self._run.ensemble.exists:
+            return False
+        known = self._run.result_pictures.read_if_exists()
+        return known is None or known.ensemble != self._settings.ensemble.ensemble_id
 
     @property
     def _test_is_pending(self) -> bool:

@@ -67,7 +67,7 @@ def evaluate_held_out_test(
     seed: int,
     time: EvaluationTime = EvaluationTime(),
     clock: Clock = SYSTEM_CLOCK,
-) -> None:
+) -> Probabilities | None:
     """Evaluates a model on the held-out test set and writes ``test.json``.
 
     Does nothing where that file exists: the test set is evaluated on once, whatever is exported later.
@@ -81,13 +81,16 @@ def evaluate_held_out_test(
         seed: of the run. The shifted images are drawn with another one, so that the search has not seen their shifts.
         time: what it may take.
         clock: measures it.
+
+    Returns:
+        What the model predicts for the held-out test images, (n, classes); None where nothing was evaluated.
     """
     start = clock.now()
     index = splits.test_index()
     if run.held_out_test.exists or len(index) == 0:
-        return
+        return None
     if time.seconds < math.inf and time.seconds < _predicted_seconds(model, dataset, splits, clock):
-        return
+        return None
     labels, images = dataset.labels[index], dataset.images[index]
     probabilities = predict_batches(model, images)
     plan = ShiftSuite(seed=seed + 1, num_images=_num_suite_images(splits)).plan(labels)
@@ -129,6 +132,7 @@ def evaluate_held_out_test(
             simulated_sites=sites,
         )
     )
+    return probabilities
 
 
 def read_held_out_test(run: RunDirectory, ensemble_id: str) -> HeldOutTest | None:

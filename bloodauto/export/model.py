@@ -112,7 +112,7 @@ class Model:
             True
         """
         _check_magnification(magnification)
-        resized = zoom_images(self._resized(images), magnification)
+        resized = zoom_images(self.resized(images), magnification)
         if not len(resized):
             return self._without_images()
         probabilities = predict_outputs(self.network, resized, batch_size=batch_size)[0]
@@ -126,7 +126,18 @@ class Model:
             abstained = ~is_confident(probabilities, self.abstention_rule)
         return Predictions(probabilities, probabilities.argmax(axis=1), self.class_names, abstained, scores)
 
-    def _resized(self, images: Images) -> Images:
+    def resized(self, images: Images) -> Images:
+        """Images in the size of the network's: padded to a square and resized, as the training images were.
+
+        Args:
+            images: uint8, (n, height, width, 3), RGB, 0-255.
+
+        Returns:
+            uint8, (n, ``height_px``, ``width_px``, 3).
+
+        Raises:
+            DataError: no such array; or images of another size for a network whose images are not square.
+        """
         check_images(images, "predict")
         if images.shape[1:3] == (self.height_px, self.width_px):
             return images

@@ -107,13 +107,14 @@ def document(
     """
     here = Path(__file__).parent
     drawn = {name: plain_figure(figure) for part in parts for name, figure in part.figures}
-    scripts = [_script(plotly_javascript()), _script((here / "page.js").read_text(encoding="utf-8"))] if drawn else []
+    own = _script((here / "page.js").read_text(encoding="utf-8"))
+    scripts = [_script(plotly_javascript()), own] if drawn else [own]
     policy = "; ".join(
         (
             "default-src 'none'",
             "style-src 'unsafe-inline'",
             "img-src data: blob:",
-            "script-src " + (" ".join(f"'sha256-{_hash(script)}'" for script in scripts) or "'none'"),
+            "script-src " + " ".join(f"'sha256-{_hash(script)}'" for script in scripts),
         )
     )
     # Inside a script element nothing is unescaped, and nothing may look like its end.
@@ -122,6 +123,7 @@ def document(
         "head",
         Markup('<meta charset="utf-8">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        Markup('<meta name="color-scheme" content="light dark">'),
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         # Without an icon of its own the page would ask a server for one.
         Markup('<link rel="icon" href="data:,">'),

@@ -14,6 +14,22 @@
     return small;
   }
 
+  // One cell of a confusion matrix at a time shows the pictures behind it.
+  for (const matrix of document.querySelectorAll(".confusion-matrix")) {
+    const buttons = [...matrix.querySelectorAll("button[data-cell]")];
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        const opens = button.getAttribute("aria-expanded") !== "true";
+        for (const other of buttons) {
+          const shown = opens && other === button;
+          other.setAttribute("aria-expanded", String(shown));
+          document.getElementById(other.dataset.cell).hidden = !shown;
+        }
+        if (opens) document.getElementById(button.dataset.cell).scrollIntoView({ block: "nearest" });
+      });
+    }
+  }
+
   for (const [name, figure] of Object.entries(figures)) {
     const place = document.getElementById(name);
     Plotly.newPlot(place, figure.data, fit(figure.layout), Object.assign({ displayModeBar: narrow.matches ? false : "hover" }, settings))

@@ -14,6 +14,7 @@ from bloodauto.config.settings import SearchSettings, read_settings
 from bloodauto.errors import RunError, UserError
 from bloodauto.report.run_info import Note, Parameter, RunInfo, TrialInfo, TrialState
 from bloodauto.run import study_reader
+from bloodauto.run.artifacts import Ensemble
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.study_attributes import TrialAttributes
 from bloodauto.run.training_directory import ArtifactFile, F
@@ -81,15 +82,17 @@ def read_run(root: Path) -> RunInfo:
     settings = reader.part(run.settings, lambda: read_settings(run), missing=_NO_SETTINGS)
     site_scores, pareto_front = reader.artifact(run.site_scores), reader.artifact(run.pareto_front)
     next_steps = reader.part(run.next_steps, lambda: run.next_steps.read_text(encoding="utf-8"))
+    ensemble = reader.artifact(run.ensemble, missing=_NO_ENSEMBLE)
+    trials = _trials(run, reader, settings)
     return RunInfo(
         root=root,
         settings=settings,
         fingerprint=reader.artifact(run.fingerprint, missing=_NO_FINGERPRINT),
         cleaning=reader.artifact(run.cleaning, missing=_NO_CLEANING),
         splits=reader.artifact(run.splits),
-        trials=_trials(run, reader, settings),
+        trials=trials,
         ledger=reader.part(run.ledger.path, run.ledger.read, missing=_NO_LEDGER) or (),
-        ensemble=reader.artifact(run.ensemble, missing=_NO_ENSEMBLE),
+        ensemble=ensemble,
         held_out_test=reader.artifact(run.held_out_test, missing=_NO_TEST),
         ood=reader.artifact(run.ood_evaluation),
         site_scores=() if site_scores is None else site_scores.sites,
@@ -97,8 +100,27 @@ def read_run(root: Path) -> RunInfo:
         distilled=reader.artifact(run.distilled),
         pareto_front=() if pareto_front is None else pareto_front.trials,
         next_steps="" if next_steps is None else next_steps,
+        data_pictures=reader.artifact(run.data_pictures),
+        result_pictures=reader.artifact(run.result_pictures),
+        recipe=_recipe(run, reader, ensemble, trials),
         notes=tuple(reader.notes),
     )
+
+
+def _recipe(run: RunDirectory, reader: _Reader, ensemble: Ensemble | None, trials: Sequence[TrialInfo]) -> str:
+    """The recipe of the member with the largest weight, else of the incumbent; empty where there is none."""
+    if ensemble is not None:
+        path = max(ensemble.members, key=lambda member: member.weight).networks[0].files.recipe
+    else:
+        incumbent = RunInfo(run.root, trials=tuple(trials)).incumbent
+        if incumbent is None:
+            return ""
+        path = run.trial(incumbent.number).recipe
+    # A member may lie in another folder, which is not the run's to read from.
+    if not path.resolve().is_relative_to(run.root.resolve()):
+        return ""
+    text = reader.part(path, lambda: path.read_text(encoding="utf-8"))
+    return "" if text is None else text
 
 
 def require_run(root: Path) -> None:

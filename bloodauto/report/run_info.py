@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from bloodauto.config.settings import SearchSettings
 from bloodauto.run.artifacts import (
     CleaningReport,
+    DataPictures,
     DistillationResult,
     Ensemble,
     EpochReport,
@@ -21,6 +22,7 @@ from bloodauto.run.artifacts import (
     LedgerCharge,
     OodEvaluation,
     ParetoTrial,
+    ResultPictures,
     SiteScore,
     SplitsFile,
     TargetEstimate,
@@ -148,6 +150,9 @@ class RunInfo:
         distilled: the network that was distilled from the ensemble.
         pareto_front: with several objectives, the trials that no other dominates.
         next_steps: commands that the run itself advises.
+        data_pictures: of its images.
+        result_pictures: of what the ensemble predicts.
+        recipe: of the member with the largest weight, else of the incumbent; YAML.
         notes: what is missing or broken.
     """
 
@@ -166,6 +171,9 @@ class RunInfo:
     distilled: DistillationResult | None = None
     pareto_front: tuple[ParetoTrial, ...] = ()
     next_steps: str = ""
+    data_pictures: DataPictures | None = None
+    result_pictures: ResultPictures | None = None
+    recipe: str = ""
     notes: tuple[Note, ...] = ()
 
     @property

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from bloodauto.report.figures.confusion import ConfusionInfo, ReliabilityInfo, draw_confusion, draw_reliability
+from bloodauto.report.figures.confusion import ConfusionInfo, ReliabilityInfo, draw_reliability
 from bloodauto.report.figures.risk_coverage import RiskCoverageInfo, draw_risk_coverage
 from bloodauto.report.formatting import DASH, count, percent
 from bloodauto.report.html import DocumentHeading, document
 from bloodauto.report.markup import Content, Markup, absent, hint, join, table, tag
 from bloodauto.report.sections.page import FigureCollector, Section, two_columns
-from bloodauto.run.artifacts import Measured, SiteEvaluation
+from bloodauto.report.sections.pictures import confusion_table, prediction_sections
+from bloodauto.run.artifacts import Measured, PredictionPictures, SiteEvaluation
 
 
-@dataclass(frozen=True)
-class MistakePicture:
-    """One wrongly predicted image.
-
-    Attributes:
-        name: of the image.
-        true_class: the model's name of its class.
-        predicted_class: what the model says.
-        probability: of the predicted class, 0-1.
-        png: the image as a PNG file.
-    """
-
-    name: str
-    true_class: str
-    predicted_class: str
-    probability: float
-    png: bytes
-
-
-def render_site_page(evaluation: SiteEvaluation, mistakes: Sequence[MistakePicture], *, written_at: datetime) -> str:
+def render_site_page(evaluation: SiteEvaluation, pictures: PredictionPictures, *, written_at: datetime) -> str:
     """The page as text; it needs no other file and no network.
 
     Args:
         evaluation: the figures.
-        mistakes: shown in their order.
+        pictures: of the site's images.
         written_at: for the footer.
     """
     return document(
         DocumentHeading("bloodauto evaluation", Path(evaluation.source).name, (evaluation.source, evaluation.model)),
         [_summary(evaluation)],
-        [_classes(evaluation), _confidence(evaluation), _mistakes(evaluation, mistakes)],
+        [_classes(evaluation, pictures), _pictures(evaluation, pictures), _confidence(evaluation)],
         written_at=written_at,
     )
 
@@ -99,8 +78,7 @@ def _measured(value: Measured) -> tuple[str, str]:
     return percent(value.value), f"{100 * value.low:.1f}-{100 * value.high:.1f}"
 
 
-def _classes(evaluation: SiteEvaluation) -> Section:
-    figures = FigureCollector()
+def _classes(evaluation: SiteEvaluation, pictures: PredictionPictures) -> Section:
     rows: list[tuple[Content, ...]] = [
         (entry.name, count(entry.images), *((DASH, "") if entry.recall is None else _measured(entry.recall)))
         for entry in evaluation.recalls
@@ -109,7 +87,7 @@ def _classes(evaluation: SiteEvaluation) -> Section:
     content: list[Content] = [
         two_columns(
             ("Recall", table(("class", "images", "recall", "95 % interval"), rows, numeric={1, 2, 3})),
-            ("Confusion matrix", figures.add("confusion", info, draw_confusion)),
+            ("Confusion matrix", confusion_table(info, pictures.confusion)),
         )
     ]
     if evaluation.unknown_classes:
@@ -127,13 +105,13 @@ def _classes(evaluation: SiteEvaluation) -> Section:
             hint("Every prediction for these images is wrong; they are in no figure above. They should be marked."),
             table(("class", "images", "marked", "predicted as"), unknown, numeric={1, 2}),
         ]
-    return Section("classes", "Classes", join(content), tuple(figures.figures))
+    return Section("classes", "Classes", join(content))
 
 
 def _confidence(evaluation: SiteEvaluation) -> Section:
     figures = FigureCollector()
     reliability = ReliabilityInfo(evaluation.reliability, evaluation.ece, "the site's images")
-    curve = absent("The export has no rule for marking images.")
+    curve: Markup | None = absent("The export has no rule for marking images.")
     if evaluation.selective is not None:
         info = RiskCoverageInfo((("images of this site", evaluation.selective),))
         curve = figures.add(
@@ -143,34 +121,22 @@ def _confidence(evaluation: SiteEvaluation) -> Section:
             f"The large point is the exported threshold: {percent(evaluation.selective.coverage)} of the images get a "
             f"prediction, {percent(evaluation.selective.accuracy)} of them correctly.",
         )
+    columns = two_columns(
+        ("Reliability", figures.add("reliability", reliability, draw_reliability)), ("Abstention", curve)
+    )
     return Section(
         "confidence",
         "Confidence",
-        two_columns(("Reliability", figures.add("reliability", reliability, draw_reliability)), ("Abstention", curve)),
+        join([columns]),
         tuple(figures.figures),
     )
 
 
-def _mistakes(evaluation: SiteEvaluation, mistakes: Sequence[MistakePicture]) -> Section:
+def _pictures(evaluation: SiteEvaluation, pictures: PredictionPictures) -> Section:
     wrong = evaluation.images - sum(row[index] for index, row in enumerate(evaluation.confusion))
-    if not mistakes:
-        return Section("mistakes", "Mistakes", absent("Every image was predicted correctly."))
-    pictures = [
-        tag(
-            "figure",
-            Markup('<img alt="{}" src="data:image/png;base64,{}" width="96">').format(
-                mistake.name, base64.b64encode(mistake.png).decode()
-            ),
-            tag(
-                "figcaption",
-                f"{mistake.true_class}, predicted {mistake.predicted_class} ({percent(mistake.probability, 0)})",
-                title=mistake.name,
-            ),
-        )
-        for mistake in mistakes
-    ]
-    explanation = (
-        f"{count(len(mistakes))} of {count(wrong)} mistakes, the most confident of each pair of classes first. "
-        "Check their labels, too."
-    )
-    return Section("mistakes", "Mistakes", join([hint(explanation), tag("div", *pictures, class_="pictures")]))
+    if not wrong:
+        text = "Every image was predicted correctly."
+    else:
+        shown = len(pictures.confident_mistakes)
+        text = f"{count(wrong)} of {count(evaluation.images)} images were predicted wrongly; {count(shown)} of these are shown."
+    return Section("mistakes", "Images", join([tag("p", text), prediction_sections(pictures)]))

@@ -12,6 +12,7 @@ from bloodauto.run.artifacts import (
     BudgetPlanFile,
     CleaningReport,
     ComparisonRecord,
+    DataPictures,
     DistillationResult,
     Ensemble,
     Fingerprint,
@@ -23,6 +24,7 @@ from bloodauto.run.artifacts import (
     OodDetector,
     OodEvaluation,
     ParetoFront,
+    ResultPictures,
     SiteScores,
     SplitsFile,
     StatedAccuracy,
@@ -155,6 +157,11 @@ class RunDirectory:
         """Folds and held-out test set."""
         return self.file(SplitsFile)
 
+    @property
+    def data_pictures(self) -> ArtifactFile[DataPictures]:
+        """Pictures of some images."""
+        return self.file(DataPictures)
+
     # -- search --------------------------------------------------------------------------------------------------------
 
     @property
@@ -237,6 +244,11 @@ class RunDirectory:
     def ood_evaluation(self) -> ArtifactFile[OodEvaluation]:
         """What the exported OOD detector does."""
         return self.file(OodEvaluation)
+
+    @property
+    def result_pictures(self) -> ArtifactFile[ResultPictures]:
+        """Pictures of what the ensemble predicts, and of shifted and augmented images."""
+        return self.file(ResultPictures)
 
     @property
     def distilled(self) -> ArtifactFile[DistillationResult]:

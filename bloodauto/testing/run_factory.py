@@ -50,6 +50,7 @@ from bloodauto.run.files import write_text
 from bloodauto.run.study_attributes import SAMPLED, Outcome, TrialAttributes, initial_origin
 from bloodauto.run.study_reader import sqlite_url
 from bloodauto.run.training_directory import TrainingDirectory
+from bloodauto.testing.run_pictures import make_data_pictures, make_result_pictures
 from bloodauto.tuning.study import quiet_optuna
 
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
@@ -290,6 +291,7 @@ class _Factory:
                 )
             )
         self.run.cleaning.write(CleaningReport(rows=tuple(rows)))
+        self.run.data_pictures.write(make_data_pictures(self.classes))
         parts = {-1: ("excluded", 7), -2: ("test", 15), 0: ("fold_0", 15), 1: ("fold_1", 40), 2: ("fold_2", 43)}
         self.run.splits.write(
             SplitsFile(
@@ -372,7 +374,9 @@ class _Factory:
             self.run.refit(name).result.write(make_result(predictions, shift=0.85, epochs=2 * EPOCHS))
         ensemble = self._ensemble()
         self.run.ensemble.write(ensemble)
-        self.run.held_out_test.write(self._held_out_test(ensemble))
+        test = self._held_out_test(ensemble)
+        self.run.held_out_test.write(test)
+        self.run.result_pictures.write(make_result_pictures(ensemble, test))
         write_text(
             self.run.next_steps,
             "bloodauto export-best --run runs/blood --output best\nbloodauto dashboard --run runs/blood\n",

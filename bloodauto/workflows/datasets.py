@@ -12,6 +12,7 @@ from bloodauto.config.settings import SearchSettings
 from bloodauto.data.clean import Cleaning, clean, write_cleaning_csv
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.load import load_dataset, load_images
+from bloodauto.data.pictures import data_pictures
 from bloodauto.data.split import Splits, default_splits, read_splits, write_splits
 from bloodauto.data.synthetic.generator import PlantedFaults, synthesize
 from bloodauto.errors import DataError, RunError
@@ -126,7 +127,7 @@ def load_run_data(run: RunDirectory, settings: SearchSettings) -> RunData:
 
 
 def save_run_data(run: RunDirectory, data: RunData) -> None:
-    """Writes fingerprint, cleaning and splits of a run that has none yet.
+    """Writes fingerprint, cleaning, pictures and splits of a run that has none yet.
 
     Args:
         run: The run.
@@ -150,4 +151,5 @@ def save_run_data(run: RunDirectory, data: RunData) -> None:
         )
     )
     write_cleaning_csv(run.cleaning.path, dataset, data.cleaning)
+    run.data_pictures.write(data_pictures(dataset, data.cleaning))
     write_splits(run.splits.path, dataset, data.splits)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from bloodauto.data.class_mapping import ClassMapping, map_classes, parse_mapping, require_confirmed
 from bloodauto.data.dataset import CellDataset
 from bloodauto.data.load import load_labelled_images
-from bloodauto.errors import DataError, UserError
+from bloodauto.errors import DataError, RunError, UserError
+from bloodauto.evaluation.prediction_pictures import PredictedImages, prediction_pictures
+from bloodauto.evaluation.saliency import grad_cam
 from bloodauto.evaluation.selective import confidence_score
-from bloodauto.evaluation.site_evaluation import EvaluatedModel, SitePredictions, evaluate_site, largest_mistakes
+from bloodauto.evaluation.site_evaluation import EvaluatedModel, SitePredictions, evaluate_site
+from bloodauto.evaluation.tta import zoom_images
 from bloodauto.export.model import Model, load_model
-from bloodauto.report.site_page import MistakePicture, render_site_page
-from bloodauto.run.artifacts import SiteEvaluation
+from bloodauto.report.site_page import render_site_page
+from bloodauto.run.artifacts import PredictionPictures, SiteEvaluation
 from bloodauto.run.directory import ExportDirectory
 from bloodauto.run.files import check_output_file, write_text
-from bloodauto.types import Image, Labels
-
-_MAX_PICTURES = 96
+from bloodauto.types import Floats, Images, Labels
 
 #: Asks a person about proposed class names; returns whether they are right.
 Confirm = Callable[[ClassMapping], bool]
@@ -63,7 +63,7 @@ def evaluate(
         class_map: What the site's class names mean, such as ``PMN=neutrophil,Mo=monocyte``, or a file with that; see
             ``data.class_mapping.parse_mapping``. Names that differ from the model's in case or a plural need none.
         magnification: How many times larger cells are made before they are predicted.
-        page: HTML file to write, with pictures of mistakes; None writes none.
+        page: HTML file to write, with pictures and saliency maps; None writes none.
         confirm: Asks about class names that are proposed by nearness; None accepts none.
         local_time: The clock for the page's footer.
 
@@ -116,7 +116,7 @@ def evaluate(
         ),
     )
     if page is not None:
-        pictures = _mistake_pictures(predictions, dataset, loaded.class_names)
+        pictures = _pictures(loaded, predictions, dataset, magnification)
         write_text(Path(page), render_site_page(evaluation, pictures, written_at=local_time()))
     return evaluation
 
@@ -150,24 +150,26 @@ def read_site_data(
     return SiteData(dataset, label_of_class[dataset.labels], mapping)
 
 
-def _mistake_pictures(
-    predictions: SitePredictions, dataset: CellDataset, class_names: Sequence[str]
-) -> list[MistakePicture]:
-    pictures = []
-    for row in largest_mistakes(predictions, _MAX_PICTURES).tolist():
-        probabilities = predictions.probabilities[row]
-        pictures.append(
-            MistakePicture(
-                name=str(dataset.names[row]),
-                true_class=class_names[int(predictions.labels[row])],
-                predicted_class=class_names[int(probabilities.argmax())],
-                probability=float(probabilities.max()),
-                png=_png(dataset.images[row]),
-            )
-        )
-    return pictures
+def _pictures(
+    model: Model, predictions: SitePredictions, dataset: CellDataset, magnification: float
+) -> PredictionPictures:
+    """Pictures of the site's images as the network sees them, with saliency maps where it has convolutions."""
+    flagged = predictions.flagged
+    shown = zoom_images(model.resized(dataset.images), magnification)
 
+    def explain(images: Images, labels: Labels) -> Floats:
+        try:
+            return grad_cam(model.network, images, labels)
+        except RunError:
+            return np.zeros(images.shape[:3], np.float32)
 
-def _png(image: Image) -> bytes:
-    _, encoded = cv2.imencode(".png", image[..., ::-1])
-    return bytes(encoded.tobytes())
+    predicted = PredictedImages(
+        images=shown,
+        names=dataset.names,
+        labels=predictions.labels,
+        probabilities=predictions.probabilities,
+        abstained=np.zeros(len(shown), bool) if flagged is None else flagged,
+        class_names=model.class_names,
+        source="the site's images",
+    )
+    return prediction_pictures(predicted, explain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bloodauto.evaluation.site_evaluation import EvaluatedModel, SitePredictions, evaluate_site, largest_mistakes
+from bloodauto.evaluation.site_evaluation import EvaluatedModel, SitePredictions, evaluate_site
 from bloodauto.run.artifacts import ExternalEstimate, Measured, StatedAccuracy
 
 CLASSES = ("a", "b", "c")
@@ -98,13 +98,6 @@ def test_the_measured_interval_stands_beside_the_stated(bounds, text):
     stated = StatedAccuracy(in_domain=Measured(value=0.98, low=0.97, high=0.99), images=500, external=external)
     evaluation = evaluate_site(predictions_of([0, 0, 1, 1], [0, 1, 1, 0]), about(stated))
     assert f"{text} the stated interval" in evaluation.comparison_text()
-
-
-def test_the_most_confident_mistake_of_each_pair_of_classes_comes_first():
-    predictions = predictions_of([0, 0, 0, 1, 2, -1], [1, 1, 0, 0, 2, 2])
-    predictions.probabilities[1, 1] = 0.9
-    assert largest_mistakes(predictions, 10).tolist() == [1, 3, 0]
-    assert largest_mistakes(predictions, 1).tolist() == [1]
 
 
 def test_a_class_of_two_images_is_in_every_draw_of_independent_images():

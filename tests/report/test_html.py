@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 from dataclasses import replace
@@ -11,19 +12,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selenium.webdriver.remote.webelement import WebElement
 
 from bloodauto.config.settings import read_settings, write_settings
+from bloodauto.data.pictures import PICTURE_BYTES
 from bloodauto.errors import RunError
 from bloodauto.report.html import render, write_report
 from bloodauto.report.markup import tag
 from bloodauto.report.read import read_run
 from bloodauto.report.run_info import RunInfo, TrialInfo
 from bloodauto.run.artifacts import (
+    CleanedPicture,
+    ConfusionPictures,
+    DataPictures,
     DistillationResult,
     OodEvaluation,
     ParetoFront,
     ParetoTrial,
     PerClassScaling,
+    Picture,
     SiteScore,
     SiteScores,
     StudentComparison,
@@ -56,7 +63,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         self.elements.append((tag, attributes))
-        if tag not in ("meta", "link"):
+        if tag not in ("meta", "link", "img"):
             self._open.append(tag)
         if tag == "section":
             self._section = attributes.get("id") or ""
@@ -126,7 +133,7 @@ def test_without_an_external_estimate_shifted_images_stand_in(finished_info: Run
     text = page.sections["summary"].replace("\u202f", " ")
     assert "Expected at an external site" not in text
     assert "87.0 % accuracy on 1,600 shifted test images; lowest: combined shift (simulated site), 68.3 %" in text
-    assert "The held-out test set has not been evaluated at simulated sites." in page.sections["external"]
+    assert "At simulated sites" not in page.sections["external"]
 
 
 def test_the_agreement_of_objective_and_clean_accuracy_is_printed(finished_info: RunInfo) -> None:
@@ -203,7 +210,10 @@ def _distillation() -> DistillationResult:
 def test_the_page_needs_nothing_else(report: Page) -> None:
     for name, attributes in report.elements:
         assert name not in ("iframe", "object", "embed", "base", "form")
-        assert "src" not in attributes
+        if name == "img":
+            assert (attributes["src"] or "").startswith("data:image/jpeg;base64,")
+        else:
+            assert "src" not in attributes
         if name == "link":
             assert attributes["href"] == "data:,"
     (policy,) = [a["content"] or "" for _, a in report.elements if a.get("http-equiv") == "Content-Security-Policy"]
@@ -215,7 +225,57 @@ def test_the_page_needs_nothing_else(report: Page) -> None:
 def test_plotly_is_there_once(finished_info: RunInfo) -> None:
     page = render(finished_info, written_at=MOMENT)
     assert len(re.findall(r"plotly\.js v\d", page)) == 1
-    assert len(page) < 7_000_000
+    assert len(page) < 8_000_000
+
+
+def test_pictures_stand_where_they_belong(report: Page) -> None:
+    sources = [attributes for name, attributes in report.elements if name == "img"]
+    assert len({attributes["src"] for attributes in sources}) > 40
+    assert all(attributes["alt"] for attributes in sources)
+    text = report.sections["pictures"].replace("\u202f", " ")
+    for title in ("The most confident mistakes", "The least certain correct", "marks for a person"):
+        assert title in text
+    assert "basophil, predicted eosinophil (89 %)" in text
+    assert "exact duplicate" in report.sections["data"]
+    external = " ".join(report.sections["external"].replace("\u202f", " ").split())
+    assert "12 to 12 images in each cell" in external
+    assert "stain hue 92 % 83 % 75 % 83 %" in external
+    assert "refit seed 8" in report.sections["augmentation"]
+
+
+def test_pictures_of_another_ensemble_are_not_shown(finished_info: RunInfo) -> None:
+    assert finished_info.result_pictures is not None
+    other = finished_info.result_pictures.replace(ensemble="another")
+    page = page_of(replace(finished_info, result_pictures=other))
+    assert "bloodauto export-best" in page.sections["pictures"]
+    assert not [a for name, a in page.elements if name == "button"]
+    assert "augmentation" not in page.sections
+
+
+def test_the_search_can_be_started_again_from_the_report(report: Page) -> None:
+    command = "bloodauto search --data cells.npz --space blood --budget 2gpu-h --workers 2 --cpus-per-trial 4.0"
+    assert command in report.sections["next"]
+    assert "--seed 7 --run runs/again" in report.sections["next"]
+
+
+def test_the_largest_report_can_be_sent_by_mail(finished_info: RunInfo) -> None:
+    """As many pictures as a run may have, each as large as it may be."""
+    assert finished_info.result_pictures is not None
+    largest = base64.b64encode(b"\xff\xd8\xff".ljust(PICTURE_BYTES, b"x")).decode()
+    picture = Picture(name="img/0000.png", jpeg=largest)
+    predicted = finished_info.result_pictures.predictions.confident_mistakes[0]
+    predicted = predicted.replace(picture=picture, saliency=largest)
+    cleaned = CleanedPicture(picture=picture, label="a", finding="blank", action="keep", reason="")
+    cell = ConfusionPictures(true_index=0, predicted_index=0, pictures=(picture,) * 256)
+    predictions = finished_info.result_pictures.predictions.replace(
+        confusion=(cell,), confident_mistakes=(predicted,) * 48
+    )
+    families = finished_info.result_pictures.shift[:1] * 28
+    shift = tuple(family.replace(example=largest) for family in families)
+    pictures = finished_info.result_pictures.replace(predictions=predictions, shift=shift, augmentation=largest * 30)
+    data = DataPictures(classes={"basophil": (picture,) * 160}, cleaned=(cleaned,) * 64)
+    page = render(replace(finished_info, result_pictures=pictures, data_pictures=data), written_at=MOMENT)
+    assert len(page) < 8_000_000
 
 
 def test_only_the_thirty_best_trials_are_listed(tmp_path: Path) -> None:
@@ -242,7 +302,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     run.next_steps.write_text(HOSTILE)
     page = render(read_run(run.root), written_at=MOMENT)
     assert "<script>window" not in page
-    assert "<img" not in page
+    assert "<img src=x" not in page
     text = Page(page).sections
     assert HOSTILE in text["settings"]
     assert HOSTILE in text["data"]
@@ -287,7 +347,7 @@ def test_killed_and_young_runs_are_reported(tmp_path: Path, finished_run: RunDir
     assert "The incumbent is trial" in page.sections["summary"]
     assert "on the validation images it was selected on" in page.sections["summary"]
     assert "--resume" in page.sections["next"]
-    assert "No ensemble has been selected." in page.sections["ensemble"]
+    assert not {"ensemble", "augmentation", "pictures"} & set(page.sections), "no empty sections"
 
 
 def test_a_run_in_which_everything_failed(tmp_path: Path) -> None:
@@ -303,7 +363,9 @@ def test_a_run_in_which_everything_failed(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "No trial completed" in page.sections["summary"]
     assert "2 failed: nan" in page.sections["failures"]
-    assert "0 complete trials are too few" in page.sections["importance"]
+    assert set(page.sections) <= {"", "summary", "missing", "failures", "progress", "trials", "next"}, (
+        "no empty sections"
+    )
 
 
 @pytest.mark.browser
@@ -328,7 +390,7 @@ def test_a_browser_draws_every_figure_and_complains_of_nothing(
               }));
             })();
         """)
-        assert len(drawn) == 12
+        assert len(drawn) == 11
         for name, width, height, marks, room in drawn:
             assert width > 200, name
             assert height > 150, name
@@ -345,15 +407,52 @@ def test_a_browser_draws_every_figure_and_complains_of_nothing(
 @pytest.mark.browser
 @pytest.mark.slow
 @needs_browser
+def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_images(finished_run: RunDirectory, tmp_path: Path) -> None:
+    page = write_report(finished_run.root, tmp_path / "report.html")
+    with browser(1280) as driver:
+        driver.get(page.as_uri())
+        driver.implicitly_wait(20)
+        # Figures move what is below them until all are drawn.
+        driver.find_element("css selector", "#plot-learning[data-drawn]")
+        driver.implicitly_wait(0)
+        buttons = driver.find_elements("css selector", "table.confusion button")
+
+        def click(button: WebElement) -> None:
+            driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)
+            button.click()
+
+        def shown() -> list[str]:
+            panels = driver.find_elements("css selector", ".cell-pictures")
+            return [panel.get_attribute("id") for panel in panels if panel.is_displayed()]
+
+        assert shown() == []
+        for button in buttons[:2]:
+            click(button)
+            assert shown() == [button.get_attribute("data-cell")]
+            panel = driver.find_element("id", button.get_attribute("data-cell"))
+            (picture,) = panel.find_elements("css selector", "img")
+            assert picture.get_property("naturalWidth") == 32, "the picture is drawn"
+            assert f": {button.text} images" in panel.text
+        click(buttons[1])
+        assert shown() == []
+        assert console_errors(driver) == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_browser
 def test_hostile_names_do_nothing_in_a_browser(tmp_path: Path) -> None:
     run = build_run(tmp_path / "bad", trials=12, classes=(HOSTILE, "b", "c"))
     with browser(1280) as driver:
         driver.get(write_report(run.root).as_uri())
         driver.implicitly_wait(20)
-        driver.find_element("css selector", "#plot-confusion[data-drawn]")
+        driver.find_element("css selector", "#plot-ensemble[data-drawn]")
         assert driver.execute_script("return window.broken") is None
-        label = driver.execute_script("return document.querySelector('#plot-confusion .ytick text').textContent")
+        label = driver.find_element("css selector", "table.confusion tbody th").text
         assert label.startswith("<script>"), "shown as it is written"
+        driver.execute_script("document.querySelector('table.confusion button').click()")
+        assert driver.find_element("css selector", ".cell-pictures:not([hidden])").text.startswith("<script>")
+        assert driver.execute_script("return window.broken") is None
         assert console_errors(driver) == []
 
 

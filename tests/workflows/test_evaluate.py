@@ -120,8 +120,10 @@ def test_the_command_prints_json_and_writes_a_page_with_the_mistakes(export: Pat
     text = page.read_text(encoding="utf-8")
     references = _References()
     references.feed(text)
-    assert sum(source.startswith("data:image/png") for source in references.sources) == 2
+    # Cells of the confusion matrix, and mistakes and doubts with their maps.
+    assert sum(source.startswith("data:image/jpeg") for source in references.sources) == len(references.sources) > 20
     assert "neutrophil, predicted erythroblast" in text
+    assert "neutrophil predicted as erythroblast: 2 images" in text
     assert "smudge" in text
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bloodauto.report.figures.style import ACCENT, MUTED, Figure, NoFigure, base_figure, escape_plotly
-from bloodauto.report.formatting import shorten
+from bloodauto.report.figures.style import ACCENT, MUTED, Figure, NoFigure, base_figure
 from bloodauto.report.run_info import RunInfo
 from bloodauto.run.artifacts import ReliabilityBin
 
@@ -57,43 +56,6 @@ def confusion_info(run: RunInfo) -> ConfusionInfo | NoFigure:
     classes = known if len(known) == size else tuple(str(index) for index in range(size))
     images = sum(sum(row) for row in figures.confusion)
     return ConfusionInfo(classes, figures.confusion, f"{source}, on {images} validation images")
-
-
-def draw_confusion(info: ConfusionInfo) -> Figure:
-    """A heat map: colour by fraction of the row, text by count; rows and columns in the order of the classes."""
-    size = len(info.classes)
-    figure = base_figure(150 + 40 * size, x_title="predicted", y_title="true")
-    names = [escape_plotly(shorten(name, 18)) for name in info.classes]
-    fractions = info.fractions
-    hover = [
-        [
-            f"{escape_plotly(info.classes[row])} predicted as {escape_plotly(info.classes[column])}<br>"
-            f"{info.counts[row][column]} images, {fractions[row][column]:.1%} of the row"
-            for column in range(size)
-        ]
-        for row in range(size)
-    ]
-    index = list(range(size))
-    figure.add_heatmap(
-        x=index,
-        y=index,
-        z=fractions,
-        text=[[str(count) if count else "" for count in row] for row in info.counts],
-        texttemplate="%{text}",
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
-        # Steep at the low end, so that few errors among many correct predictions are visible.
-        colorscale=[[0, "#f7f8fa"], [0.02, "#f6dfe4"], [0.2, "#d98b9d"], [1, ACCENT]],
-        zmin=0,
-        zmax=1,
-        showscale=False,
-        xgap=2,
-        ygap=2,
-    )
-    figure.update_xaxes(tickvals=index, ticktext=names, tickangle=-45, showgrid=False, showline=False)
-    figure.update_yaxes(tickvals=index, ticktext=names, autorange="reversed", showgrid=False)
-    figure.update_layout(margin_t=12)
-    return figure
 
 
 def reliability_info(run: RunInfo) -> ReliabilityInfo | NoFigure:

@@ -9,6 +9,9 @@ from bloodauto.report.figures.style import MUTED, STATE_COLOURS, Figure, NoFigur
 from bloodauto.report.formatting import percent
 from bloodauto.report.run_info import STATE_LABELS, TRIAL_STATES, RunInfo, TrialState
 
+#: Fewer are no curve.
+_FEWEST_POINTS = 2
+
 
 @dataclass(frozen=True)
 class LearningCurve:
@@ -45,8 +48,8 @@ def learning_info(run: RunInfo) -> LearningInfo | NoFigure:
     curves = tuple(
         LearningCurve(trial.number, trial.state, *zip(*trial.curve, strict=True)) for trial in run.trials if trial.curve
     )
-    if not curves:
-        return NoFigure("No trial has finished an epoch yet.")
+    if all(len(curve.epochs) < _FEWEST_POINTS for curve in curves):
+        return NoFigure("No trial has finished two epochs yet.")
     rungs = {
         int(match[1])
         for trial in run.trials

@@ -17,6 +17,9 @@ from bloodauto.report.figures.style import (
 from bloodauto.report.formatting import percent, shift_name
 from bloodauto.report.run_info import STATE_LABELS, TRIAL_STATES, RunInfo, TrialState
 
+#: Fewer show no relation.
+_FEWEST_POINTS = 3
+
 
 @dataclass(frozen=True)
 class ScatterPoint:
@@ -62,8 +65,8 @@ def scatter_info(run: RunInfo) -> ScatterInfo | NoFigure:
         for trial in run.trials
         if trial.clean_accuracy is not None and trial.objective is not None
     )
-    if not points:
-        return NoFigure("No trial has both an objective and an accuracy on clean images yet.")
+    if len(points) < _FEWEST_POINTS:
+        return NoFigure(f"{len(points)} trials with an objective and an accuracy on clean images are too few.")
     return ScatterInfo(points)
 
 

@@ -17,12 +17,13 @@ INK = "#1d2430"
 MUTED = "#8a93a3"
 GRID = "#e8eaee"
 
+#: Of Okabe and Ito's palette, which people with any colour vision can tell apart.
 STATE_COLOURS: dict[TrialState, str] = {
-    "complete": "#1c6dd0",
-    "pruned": "#e09b2d",
-    "failed": "#c62828",
-    "out_of_budget": "#7b4bb3",
-    "running": "#189a80",
+    "complete": "#0072b2",
+    "pruned": "#e69f00",
+    "failed": "#d55e00",
+    "out_of_budget": "#cc79a7",
+    "running": "#009e73",
     "waiting": MUTED,
 }
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from bloodauto.report.figures.style import Figure, NoFigure
-from bloodauto.report.markup import Markup, absent, hint, join, tag
+from bloodauto.report.markup import Content, Markup, hint, join, tag
 
 Info = TypeVar("Info")
 
@@ -35,7 +35,9 @@ class FigureCollector:
     def __init__(self) -> None:
         self.figures: list[tuple[str, Figure]] = []
 
-    def add(self, name: str, info: Info | NoFigure, draw: Callable[[Info], Figure], explanation: str = "") -> Markup:
+    def add(
+        self, name: str, info: Info | NoFigure, draw: Callable[[Info], Figure], explanation: str = ""
+    ) -> Markup | None:
         """Draws a figure.
 
         Args:
@@ -45,20 +47,31 @@ class FigureCollector:
             explanation: how to read it; shown above it.
 
         Returns:
-            The figure's place, or the reason why there is none.
+            The figure's place; None where it cannot be drawn.
         """
         if isinstance(info, NoFigure):
-            return absent(info.reason)
+            return None
         self.figures.append((f"plot-{name}", draw(info)))
         element = tag("div", "", class_="plot", id=f"plot-{name}")
         return join([hint(explanation), element]) if explanation else element
 
 
-def two_columns(*columns: tuple[str, Markup]) -> Markup:
-    """(heading, content) beside each other, below each other on a narrow screen."""
-    return tag(
-        "div", *(tag("div", tag("h3", title), content, class_="half") for title, content in columns), class_="halves"
-    )
+def two_columns(*columns: tuple[str, Markup | None]) -> Markup | None:
+    """(heading, content) beside each other, below each other on a narrow screen; those without content are left out."""
+    shown = [tag("div", tag("h3", title), content, class_="half") for title, content in columns if content]
+    if not shown:
+        return None
+    return tag("div", *shown, class_="halves")
+
+
+def titled(title: str, content: Content) -> Markup | None:
+    """A heading and what is below it; None without content."""
+    return join([tag("h3", title), content]) if content else None
+
+
+def joined(parts: Sequence[Content]) -> Markup | None:
+    """The parts that have content; None where none has."""
+    return join(parts) if any(parts) else None
 
 
 def chips(items: list[tuple[str, str]]) -> Markup:

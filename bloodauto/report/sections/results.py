@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bloodauto.report.figures.confusion import confusion_info, draw_confusion, draw_reliability, reliability_info
+from bloodauto.report.figures.confusion import confusion_info, draw_reliability, reliability_info
 from bloodauto.report.figures.ensemble import draw_ensemble, ensemble_info
 from bloodauto.report.figures.risk_coverage import draw_risk_coverage, risk_coverage_info
 from bloodauto.report.figures.shift import draw_scatter, draw_shift, scatter_info, shift_info
 from bloodauto.report.figures.simulated_sites import draw_simulated_sites, simulated_sites_info
 from bloodauto.report.figures.style import NoFigure
 from bloodauto.report.formatting import count, percent, score, spaced, training_name
-from bloodauto.report.markup import Content, Markup, absent, hint, join, table, tag
+from bloodauto.report.markup import Content, Markup, hint, join, table, tag
 from bloodauto.report.run_info import RunInfo
-from bloodauto.report.sections.page import FigureCollector, two_columns
+from bloodauto.report.sections import pictures
+from bloodauto.report.sections.page import FigureCollector, joined, titled, two_columns
 from bloodauto.run.artifacts import (
     CandidateCounts,
     DistillationResult,
@@ -25,7 +26,6 @@ from bloodauto.run.artifacts import (
     ValidationScores,
 )
 
-_UNKNOWN = "Not known yet."
 _SIMULATED_SITES_HINT = (
     "Each point is one simulated site with its own held-out test images. The band is the prediction interval for an external "
     "site, the line the accuracy at the training site."
@@ -33,14 +33,14 @@ _SIMULATED_SITES_HINT = (
 _SITES_HINT = "Out-of-fold predictions of the ensemble: its networks were trained without any image of the site."
 
 
-def ensemble(run: RunInfo, figures: FigureCollector) -> Markup:
+def ensemble(run: RunInfo, figures: FigureCollector) -> Markup | None:
     """Members, scores and calibration; the distilled network, if there is one."""
     parts: list[Content] = [figures.add("ensemble", ensemble_info(run), draw_ensemble)]
     if run.ensemble is not None:
         parts += [ensemble_table(run.ensemble), selection_bias_text(run.ensemble.selection_bias)]
     if run.distilled is not None:
         parts += [tag("h3", "Distilled network"), distilled_table(run.distilled)]
-    return join(parts)
+    return joined(parts)
 
 
 def ensemble_table(chosen: Ensemble) -> Markup:
@@ -121,22 +121,27 @@ def distilled_table(distilled: DistillationResult) -> Markup:
     return join([table(headings, rows, numeric=range(1, len(headings))), hint(explanation)])
 
 
-def errors(run: RunInfo, figures: FigureCollector) -> Markup:
-    """Confusion, calibration and abstention."""
+def errors(run: RunInfo, figures: FigureCollector) -> Markup | None:
+    """Confusion, recall, calibration and abstention."""
     confusion, reliability = confusion_info(run), reliability_info(run)
-    sources = ["" if isinstance(info, NoFigure) else f"Of {info.source}." for info in (confusion, reliability)]
-    first = two_columns(
-        ("Confusion matrix", figures.add("confusion", confusion, draw_confusion, sources[0])),
-        ("Reliability", figures.add("reliability", reliability, draw_reliability, sources[1])),
+    drawn = pictures.result_pictures_of(run)
+    matrix = recalls = None
+    if not isinstance(confusion, NoFigure):
+        # Pictures of other images than those of the matrix would not belong to its cells.
+        is_same = drawn is not None and drawn.predictions.source in confusion.source
+        cells = drawn.predictions.confusion if drawn is not None and is_same else ()
+        matrix = join([hint(f"Of {confusion.source}."), pictures.confusion_table(confusion, cells)])
+        recalls = pictures.recall_table(confusion)
+    source = "" if isinstance(reliability, NoFigure) else f"Of {reliability.source}."
+    reliability_figure = figures.add("reliability", reliability, draw_reliability, source)
+    risk = figures.add("risk", risk_coverage_info(run), draw_risk_coverage, abstention_text(run))
+    return joined(
+        [
+            two_columns(("Confusion matrix", matrix), ("Recall", recalls)),
+            two_columns(("Reliability", reliability_figure), ("Abstention", risk)),
+            titled("Calibration error", calibration_table(run)),
+        ]
     )
-    second = two_columns(
-        (
-            "Abstention",
-            figures.add("risk", risk_coverage_info(run), draw_risk_coverage, abstention_text(run)),
-        ),
-        ("Calibration error", calibration_table(run)),
-    )
-    return join([first, second])
 
 
 def abstention_text(run: RunInfo) -> str:
@@ -161,8 +166,8 @@ def abstention_text(run: RunInfo) -> str:
     )
 
 
-def calibration_table(run: RunInfo) -> Markup:
-    """Expected calibration error on clean and shifted images."""
+def calibration_table(run: RunInfo) -> Markup | None:
+    """Expected calibration error on clean and shifted images; None where it is unknown."""
     rows = []
     if run.ensemble is not None:
         scores = run.ensemble.scores
@@ -170,11 +175,25 @@ def calibration_table(run: RunInfo) -> Markup:
     if run.held_out_test is not None:
         rows.append(("held-out test set", percent(run.held_out_test.ece), percent(run.held_out_test.ece_shifted)))
     if not rows:
-        return absent(_UNKNOWN)
+        return None
     return table(("expected calibration error", "clean", "shifted"), rows, numeric=(1, 2))
 
 
-def external(run: RunInfo, figures: FigureCollector) -> Markup:
+def prediction_pictures(run: RunInfo) -> Markup | None:
+    """Images that the ensemble gets wrong, is uncertain of, or marks."""
+    drawn = pictures.result_pictures_of(run)
+    if drawn is None:
+        return pictures.missing_pictures_hint(run)
+    return pictures.prediction_sections(drawn.predictions)
+
+
+def augmentation(run: RunInfo) -> Markup | None:
+    """What training did to images."""
+    drawn = pictures.result_pictures_of(run)
+    return None if drawn is None else pictures.augmentation_sheet(drawn)
+
+
+def external(run: RunInfo, figures: FigureCollector) -> Markup | None:
     """What accuracy to expect at external sites."""
     shift = shift_info(run)
     by_group = (
@@ -200,7 +219,9 @@ def external(run: RunInfo, figures: FigureCollector) -> Markup:
         None if run.target_estimate is None else target_text(run.target_estimate),
         site_table(run.site_scores) if run.site_scores else None,
     ]
-    return join([estimate, *known, columns])
+    drawn = pictures.result_pictures_of(run)
+    suite = None if drawn is None else titled("The shift suite", pictures.shift_heat_map(drawn))
+    return joined([estimate, *known, columns, suite])
 
 
 def _agreement_text(ensemble: Ensemble | None) -> str:
@@ -214,10 +235,10 @@ def _agreement_text(ensemble: Ensemble | None) -> str:
     )
 
 
-def external_estimate_text(test: HeldOutTest | None) -> Markup:
-    """The estimate in one sentence, and what it covers."""
+def external_estimate_text(test: HeldOutTest | None) -> Markup | None:
+    """The estimate in one sentence, and what it covers; None where it is unknown."""
     if test is None or test.external is None:
-        return absent(_UNKNOWN)
+        return None
     return join(
         [
             tag("p", tag("b", f"{test.accuracy_text()}.")),

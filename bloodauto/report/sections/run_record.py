@@ -6,14 +6,18 @@ import json
 import shlex
 from collections import Counter
 
-from bloodauto.report.formatting import count, duration, percent
-from bloodauto.report.markup import Content, Markup, absent, join, table, tag
+from bloodauto.report.formatting import count, duration
+from bloodauto.report.markup import Content, Markup, hint, join, table, tag
 from bloodauto.report.run_info import RunInfo
-from bloodauto.run.artifacts import CleaningReport, CleaningRow, Fingerprint, SplitsFile
+from bloodauto.report.sections.page import joined, titled
+from bloodauto.report.sections.pictures import class_rows, cleaned_pictures
+from bloodauto.run.artifacts import CleaningReport, CleaningRow, DataPictures, Fingerprint, SplitsFile
 from bloodauto.run.study_reader import mask_passwords
 
 MAX_CLEANED_IMAGES = 40
 MAX_NOTES = 40
+#: Settings of the run's own directory.
+_NOT_REPRODUCED = ("storage",)
 
 
 def notes(run: RunInfo) -> Markup | None:
@@ -25,18 +29,20 @@ def notes(run: RunInfo) -> Markup | None:
     return tag("ul", *listed, tag("li", f"{more} more files could not be read.") if more > 0 else None, class_="notes")
 
 
-def data(run: RunInfo) -> Markup:
-    """The images: source, classes, sites, splits, and what cleaning did."""
-    parts: list[Content] = [
-        absent("The images have not been described yet.") if run.fingerprint is None else _images(run.fingerprint)
-    ]
+def data(run: RunInfo) -> Markup | None:
+    """The images: source, classes with pictures, sites, splits, and what cleaning did, with pictures."""
+    shown = run.data_pictures
+    parts: list[Content] = [None if run.fingerprint is None else _images(run.fingerprint, shown)]
     if run.splits is not None:
         parts.append(_splits(run.splits))
-    parts.append(absent("There is no record of the cleaning.") if run.cleaning is None else _cleaning(run.cleaning))
-    return join(parts)
+    if run.cleaning is not None:
+        parts.append(_cleaning(run.cleaning))
+    if shown is not None:
+        parts.append(titled("Images in which cleaning found something", cleaned_pictures(shown.cleaned)))
+    return joined(parts)
 
 
-def _images(fingerprint: Fingerprint) -> Markup:
+def _images(fingerprint: Fingerprint, shown: DataPictures | None) -> Markup:
     excluded = f" Cleaning excluded {count(fingerprint.excluded)} of them." if fingerprint.excluded else ""
     size = f"{fingerprint.height_px} x {fingerprint.width_px} px"
     parts: list[Content] = [
@@ -44,20 +50,11 @@ def _images(fingerprint: Fingerprint) -> Markup:
             "p", f"{count(fingerprint.images)} images of {size}, from ", tag("code", fingerprint.source), f".{excluded}"
         )
     ]
-    largest = max(fingerprint.classes.values(), default=0)
-    rows = [
-        (name, count(images), percent(images / max(fingerprint.images, 1)), _count_bar(images, largest))
-        for name, images in fingerprint.classes.items()
-    ]
-    parts.append(table(("class", "images", "fraction", ""), rows, numeric=(1, 2)))
+    parts.append(class_rows(DataPictures(classes={}, cleaned=()) if shown is None else shown, fingerprint.classes))
     if fingerprint.sites:
         sites = ", ".join(f"{name} ({count(images)})" for name, images in fingerprint.sites.items())
         parts.append(tag("p", f"Sites: {sites}"))
     return join(parts)
-
-
-def _count_bar(images: int, largest: int) -> Markup:
-    return tag("div", tag("span", "", style=f"width:{100 * images / max(largest, 1):.1f}%"), class_="bar wide")
 
 
 def _splits(splits: SplitsFile) -> Markup:
@@ -92,10 +89,19 @@ def _cleaning_table(rows: list[CleaningRow]) -> Markup:
     return table(("image", "label", "finding", "action", "reason"), cells)
 
 
-def settings(run: RunInfo) -> Markup:
+def recipe(run: RunInfo) -> Markup | None:
+    """The exact recipe of the member with the largest weight, or of the incumbent."""
+    if not run.recipe.strip():
+        return None
+    whose = "incumbent" if run.ensemble is None else "member with the largest weight"
+    title = f"Everything that the training of the {whose} needed; 'bloodauto train' takes it as a file."
+    return join([hint(title), tag("details", tag("summary", "Show the recipe"), tag("pre", run.recipe.strip()))])
+
+
+def settings(run: RunInfo) -> Markup | None:
     """What the run was asked for. Passwords in URLs are masked."""
     if run.settings is None:
-        return absent("The settings are unknown.")
+        return None
     rows = [(tag("code", name), _setting_text(value)) for name, value in run.settings.model_dump(mode="json").items()]
     return table(("setting", "value"), rows)
 
@@ -105,10 +111,46 @@ def _setting_text(value: object) -> str:
 
 
 def next_steps(run: RunInfo) -> Markup:
-    """The commands that the run itself left, else those that fit its state."""
+    """How to do the search again, and the commands that the run itself left, else those that fit its state."""
+    again = reproduce_command(run)
     if run.next_steps.strip():
-        return tag("pre", run.next_steps.strip())
-    return tag("ul", *(tag("li", text, ": ", tag("code", command)) for text, command in next_commands(run)))
+        steps = tag("pre", run.next_steps.strip())
+    else:
+        steps = tag("ul", *(tag("li", text, ": ", tag("code", command)) for text, command in next_commands(run)))
+    parts: list[Content] = []
+    if again:
+        digest = "" if run.fingerprint is None else f" The images have the SHA-256 digest {run.fingerprint.digest}."
+        parts = [
+            tag("h3", "The same search again"),
+            tag("pre", again),
+            hint(
+                "Splits, shifted images and every single training are the same. Which trials fit into the budget depends "
+                f"on the machine.{digest}"
+            ),
+            tag("h3", "Next"),
+        ]
+    return join([*parts, steps])
+
+
+def reproduce_command(run: RunInfo) -> str:
+    """The command that starts the same search; empty where the settings are unknown."""
+    if run.settings is None:
+        return ""
+    words = ["bloodauto", "search"]
+    for name, field in type(run.settings).model_fields.items():
+        value = getattr(run.settings, name)
+        option = "--" + name.replace("_", "-")
+        if name in _NOT_REPRODUCED or (
+            not field.is_required() and value == field.get_default(call_default_factory=True)
+        ):
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else "--no-" + option.removeprefix("--"))
+        elif isinstance(value, tuple):
+            words += [word for item in value for word in (option, shlex.quote(mask_passwords(str(item))))]
+        elif value is not None:
+            words += [option, shlex.quote(mask_passwords(str(value)))]
+    return " ".join([*words, "--run", "runs/again"])
 
 
 def next_commands(run: RunInfo) -> list[tuple[str, str]]:

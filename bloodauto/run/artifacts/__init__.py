@@ -49,6 +49,17 @@ from bloodauto.run.artifacts.evaluation import (
 )
 from bloodauto.run.artifacts.export import Labels, ModelInput
 from bloodauto.run.artifacts.ledger import LedgerCharge, LedgerFile, LedgerHeartbeat
+from bloodauto.run.artifacts.pictures import (
+    CleanedPicture,
+    ConfusionPictures,
+    DataPictures,
+    Picture,
+    PredictedPicture,
+    PredictionPictures,
+    ResultPictures,
+    ShiftFamily,
+    ShiftLevel,
+)
 from bloodauto.run.artifacts.plan import BudgetPlanFile, BudgetPlanRow
 from bloodauto.run.artifacts.site import (
     Adaptation,
@@ -87,11 +98,14 @@ __all__ = [
     "CandidateCounts",
     "Checkpoint",
     "ClassRecall",
+    "CleanedPicture",
     "CleaningReport",
     "CleaningRow",
     "ComparisonRecord",
     "ConfidenceScore",
     "ConfusionMatrix",
+    "ConfusionPictures",
+    "DataPictures",
     "Difference",
     "DistillationResult",
     "Ensemble",
@@ -117,12 +131,18 @@ __all__ = [
     "ParetoFront",
     "ParetoTrial",
     "PerClassScaling",
+    "Picture",
+    "PredictedPicture",
+    "PredictionPictures",
     "Record",
     "ReliabilityBin",
+    "ResultPictures",
     "RiskCoverage",
     "SelectionBias",
     "SelectionStep",
     "SelectiveAccuracy",
+    "ShiftFamily",
+    "ShiftLevel",
     "SimulatedSiteResult",
     "SiteEvaluation",
     "SiteInfo",

@@ -67,7 +67,12 @@ class CleaningRow(Record):
     @property
     def has_finding(self) -> bool:
         """Whether anything was found."""
-        return self.finding not in _NO_FINDINGS
+        return self.is_finding(self.finding)
+
+    @staticmethod
+    def is_finding(finding: str) -> bool:
+        """Whether a finding says that something was found."""
+        return finding not in _NO_FINDINGS
 
 
 #: The fields of a row, and the version of the table.
