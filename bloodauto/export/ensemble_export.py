@@ -25,7 +25,7 @@ from bloodauto.export.formats import check_formats
 from bloodauto.export.labels import labels_of
 from bloodauto.export.model_card import CardFacts, MemberFacts, ScoreFacts, TrainingDataFacts
 from bloodauto.export.ood import fit_ood_detector
-from bloodauto.export.result_pictures import PicturedEnsemble, draw_result_pictures
+from bloodauto.export.result_pictures import PicturedEnsemble
 from bloodauto.export.tta_evaluation import TtaGain
 from bloodauto.export.write import ExportResult, ModelPackage, write_export
 from bloodauto.run.artifacts import DistillationResult, Ensemble, HeldOutTest, OodEvaluation
@@ -80,12 +80,16 @@ class Exported:
         gain: what test-time augmentation changes; None without.
         skipped: what there was no time for: formats, and ``test``.
         distilled: where a student was exported, what the distillation came to.
+        pictured: what the report's pictures are still to be drawn of; None where nothing is pending.
+        pictures_seconds: wall seconds that drawing them takes at most, as far as is known.
     """
 
     result: ExportResult
     gain: TtaGain | None
     skipped: tuple[str, ...] = ()
     distilled: DistillationResult | None = None
+    pictured: PicturedEnsemble | None = None
+    pictures_seconds: float = 0.0
 
 
 def export_run(
@@ -104,7 +108,7 @@ def export_run(
     later export does what was skipped. The card states what is known at each point.
 
     Args:
-        run: gets ``test.json``, ``ood.json`` with what the OOD detector does, and ``result_pictures.json`` for its report.
+        run: gets ``test.json``, and ``ood.json`` with what the OOD detector does.
         output: the folder of the export.
         dataset: the images of the run.
         splits: of the run.
@@ -132,8 +136,13 @@ def export_run(
     export.fit_ood_detector(remaining, num_pending=len(others))
     export.evaluate_held_out_test(remaining, num_pending=len(others))
     skipped = export.write_affordable(others, remaining)
-    export.draw_pictures(remaining)
-    return Exported(export.result, export.built.gain, tuple(skipped))
+    return Exported(
+        export.result,
+        export.built.gain,
+        tuple(skipped),
+        pictured=export.pictured,
+        pictures_seconds=export.pictures_seconds,
+    )
 
 
 def check_exportable(run: RunDirectory) -> None:
@@ -238,7 +247,7 @@ class _Export:
             seed=self._settings.seed,
             time=EvaluationTime(
                 seconds=seconds_left() - _CARD_FRACTION * self._format_seconds,
-                reserved_seconds=_FORMATS_MARGIN * self._format_seconds * num_pending + self._pictures_seconds,
+                reserved_seconds=_FORMATS_MARGIN * self._format_seconds * num_pending + self.pictures_seconds,
             ),
             clock=self._clock,
         )
@@ -258,29 +267,29 @@ class _Export:
         skipped = [name for name in formats if name not in affordable]
         return [*skipped, "test"] if self._test_is_pending else skipped
 
-    def draw_pictures(self, seconds_left: Callable[[], float]) -> None:
-        """Draws the pictures of the report where nobody did and the time suffices."""
+    @property
+    def pictured(self) -> PicturedEnsemble | None:
+        """What the report's pictures are still to be drawn of; None where nothing is pending."""
         # The held-out test set is predicted for its evaluation before anything of it is shown.
-        if self._test_is_pending or not self._pictures_are_pending or seconds_left() < self._pictures_seconds:
-            return
-        pictured = PicturedEnsemble(
+        if self._test_is_pending or not self._pictures_are_pending:
+            return None
+        return PicturedEnsemble(
             self.built.model_without_tta,
             self._settings.ensemble,
             self._package.ood_detector,
             self._test_probabilities,
             self._settings.seed,
         )
-        self._run.result_pictures.write(draw_result_pictures(pictured, self._dataset, self._splits))
 
     @property
-    def _pictures_seconds(self) -> float:
+    def pictures_seconds(self) -> float:
         """What drawing the pictures takes; 0 where they are not drawn."""
         return _PICTURES_TIME_FACTOR * self._format_seconds if self._pictures_are_pending else 0.0
 
     @property
     def _pictures_are_pending(self) -> bool:
         """Whether the run has an ensemble, and no pictures of it."""
-        if not self._settings.is_as_selected or not self._run.ensemble.exists:
+        if not self._settings.is_as_selected or self._settings.tta or not self._run.ensemble.exists:
             return False
         known = self._run.result_pictures.read_if_exists()
         return known is None or known.ensemble != self._settings.ensemble.ensemble_id

@@ -27,7 +27,7 @@ from bloodauto.run.lock import run_lock
 from bloodauto.tuning.study import StudyRecord
 from bloodauto.workflows.datasets import read_dataset, read_target_images
 from bloodauto.workflows.distill import Distillation, distil
-from bloodauto.workflows.finalize import choose_ensemble
+from bloodauto.workflows.finalize import choose_ensemble, draw_pending_pictures
 from bloodauto.workflows.planning import plan_search, run_space_path
 from bloodauto.workflows.process_state import restored_process_state
 
@@ -116,11 +116,12 @@ def export_best(
         target = None
         if request.target_images is not None:
             target = read_target_images(request.target_images, dataset, seed=settings.seed)
-        return export_run(
+        splits = read_splits(run.splits.path, dataset)
+        exported = export_run(
             run,
             Path(output),
             dataset,
-            read_splits(run.splits.path, dataset),
+            splits,
             ExportSettings(
                 ensemble,
                 request.formats,
@@ -130,6 +131,8 @@ def export_best(
                 target=target,
             ),
         )
+        draw_pending_pictures(run, exported, dataset, splits)
+        return exported
 
 
 def export_distilled(

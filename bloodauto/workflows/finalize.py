@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bloodauto.clock import SYSTEM_CLOCK
+from bloodauto.data.dataset import CellDataset
+from bloodauto.data.split import Splits
 from bloodauto.ensemble.assemble import Caps, PrunedEvaluation, assemble, out_of_fold_ensemble, read_ensemble
 from bloodauto.ensemble.evaluation import estimate_target, objective_agreement, score_sites
 from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
 from bloodauto.errors import RunError
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.evaluation.latency import recipe_latency_ms
-from bloodauto.export.ensemble_export import ExportSettings, export_run
+from bloodauto.export.ensemble_export import Exported, ExportSettings, export_run
+from bloodauto.export.result_pictures import draw_result_pictures
 from bloodauto.models.device import claim_device_if_unused
 from bloodauto.printable import shell_word
 from bloodauto.run.artifacts import Ensemble, SiteInfo
@@ -65,8 +68,12 @@ def finalize(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, *, ph
                 skipped = ("the export",)
             with account.phase("export"):
                 phase("exporting")
-                skipped = _export(plan, ensemble, seconds_left)
+                exported = _export(plan, ensemble, seconds_left)
+                skipped = [_SKIPPED_PARTS[part] for part in exported.skipped]
                 _delete_unneeded_weights(plan.run)
+                # Last, for a report can do without them, and a later export draws them.
+                if seconds_left() - _SHUTDOWN_SECONDS > exported.pictures_seconds:
+                    draw_pending_pictures(plan.run, exported, plan.data.dataset, plan.data.splits)
     except OutOfBudget:
         pass
     if skipped:
@@ -76,9 +83,15 @@ def finalize(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, *, ph
         )
 
 
-def _export(plan: SearchPlan, ensemble: Ensemble, seconds_left: Callable[[], float]) -> Sequence[str]:
-    """Exports the ensemble; returns the parts that there was no time for."""
-    exported = export_run(
+def draw_pending_pictures(run: RunDirectory, exported: Exported, dataset: CellDataset, splits: Splits) -> None:
+    """Draws the report's pictures of an ensemble that was exported, where none were drawn."""
+    if exported.pictured is not None:
+        run.result_pictures.write(draw_result_pictures(exported.pictured, dataset, splits))
+
+
+def _export(plan: SearchPlan, ensemble: Ensemble, seconds_left: Callable[[], float]) -> Exported:
+    """Exports the ensemble in the time that is left."""
+    return export_run(
         plan.run,
         plan.run.export.root,
         plan.data.dataset,
@@ -86,7 +99,6 @@ def _export(plan: SearchPlan, ensemble: Ensemble, seconds_left: Callable[[], flo
         ExportSettings(ensemble, _EXPORT_FORMATS, seed=plan.settings.seed),
         seconds_left=lambda: seconds_left() - _SHUTDOWN_SECONDS,
     )
-    return [_SKIPPED_PARTS[part] for part in exported.skipped]
 
 
 def choose_ensemble(plan: SearchPlan, study: StudyRecord, *, seconds_left: Callable[[], float]) -> Ensemble:

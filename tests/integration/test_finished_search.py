@@ -101,7 +101,7 @@ def test_a_finished_run_is_complete(finished_search: FinishedSearch) -> None:
     printed = " ".join((finished_search.command.out + finished_search.command.err).split())
     assert ("submission.zip" in exported) != ("the competition's file" in printed)
     described = ("settings.yaml", "space.yaml", "fingerprint.json", "cleaning.csv", "splits.json")
-    for name in (*described, "test.json", "ood.json", "log.txt"):
+    for name in (*described, "data_pictures.json", "test.json", "ood.json", "log.txt"):
         assert (root / name).stat().st_size > 0
     assert not list(root.rglob("checkpoint.npz")), "checkpoints of ended trainings fill disks"
     steps = finished_search.run.next_steps.read_text().splitlines()
@@ -135,6 +135,13 @@ def test_a_finished_run_is_reported(finished_search: FinishedSearch, tmp_path: P
     page = (tmp_path / "report.html").read_text()
     assert "What is missing" not in page
     assert "the ensemble, calibrated" in page
+    pictured = finished_search.run.result_pictures.read_if_exists()
+    # On a slow machine the budget may not suffice for them; then the report says so.
+    assert ("Pictures of predictions are missing" in page) == (pictured is None)
+    if pictured is not None:
+        assert pictured.predictions.source == "held-out test images"
+        assert {family.group for family in pictured.shift} >= {"optics", "stain", "combined"}
+        assert page.count("saliency map of") > 0
     command = bloodauto_here("dashboard", "--run", finished_search.run.root, "--port", 0, "--once")
     assert command.code == 0, command.err
 

@@ -33,9 +33,7 @@ def risk_coverage_info(run: RunInfo) -> RiskCoverageInfo | NoFigure:
 
 def draw_risk_coverage(info: RiskCoverageInfo) -> Figure:
     """One curve for each kind of images, most confident first; the exported threshold as a large point."""
-    figure = base_figure(
-        400, x_title="coverage: fraction of images that get a prediction", y_title="risk: error rate among these"
-    )
+    figure = base_figure(400, x_title="coverage (images with a prediction)", y_title="risk (error rate among these)")
     for colour, (name, part) in zip((MUTED, ACCENT), info.curves, strict=False):
         figure.add_scatter(
             x=part.curve.coverage,

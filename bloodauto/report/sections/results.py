@@ -171,7 +171,7 @@ def calibration_table(run: RunInfo) -> Markup | None:
     rows = []
     if run.ensemble is not None:
         scores = run.ensemble.scores
-        rows.append(("validation images, which it was fitted on", percent(scores.ece), percent(scores.ece_shifted)))
+        rows.append(("validation images (fitted on)", percent(scores.ece), percent(scores.ece_shifted)))
     if run.held_out_test is not None:
         rows.append(("held-out test set", percent(run.held_out_test.ece), percent(run.held_out_test.ece_shifted)))
     if not rows:
