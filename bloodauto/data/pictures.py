@@ -86,11 +86,11 @@ def _evenly(rows: Rows, most: int) -> list[int]:
 
 def _cleaned(dataset: CellDataset, cleaning: Cleaning) -> tuple[CleanedPicture, ...]:
     rows = range(len(dataset))
-    found = [row for row in rows if CleaningRow.is_finding(str(cleaning.findings[row]))]
-    findings = sorted({str(cleaning.findings[row]) for row in found})
+    flagged = [row for row in rows if CleaningRow.is_finding(str(cleaning.findings[row]))]
+    findings = sorted({str(cleaning.findings[row]) for row in flagged})
     chosen: list[int] = []
     for finding in findings:
-        of_finding = [row for row in found if cleaning.findings[row] == finding]
+        of_finding = [row for row in flagged if cleaning.findings[row] == finding]
         of_finding.sort(key=lambda row: (cleaning.actions[row] != "excluded", cleaning.clusters[row], row))
         chosen += of_finding[:_IMAGES_PER_FINDING]
     return tuple(

@@ -26,7 +26,7 @@ from bloodauto.types import Image, Images, Labels, Mask, Probabilities, Rows
 
 #: Images that the OOD detector looks at: it takes as long for an image as its prediction.
 _CHECKED_IMAGES = 256
-_SHEET_ROWS, _SHEET_COLUMNS, _SHEET_TILE_PX, _SHEET_BYTES = 6, 8, 72, 90_000
+_AUGMENTED_ROWS, _AUGMENTED_COLUMNS, _AUGMENTED_TILE_PX, _AUGMENTED_BYTES = 6, 8, 72, 90_000
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ def draw_result_pictures(pictured: PicturedEnsemble, dataset: CellDataset, split
         RunError: a member's files are missing or damaged.
     """
     predicted = _predicted(pictured, dataset, splits)
-    sheet, source = _augmentation_sheet(pictured, dataset, splits)
+    augmented, source = _augmented_images(pictured, dataset, splits)
     original = predicted.images[_typical(predicted)]
     return ResultPictures(
         ensemble=pictured.ensemble.ensemble_id,
         predictions=prediction_pictures(predicted, _explainer(pictured.model)),
         shift_original=jpeg_of(original),
         shift=shift_families(pictured.ensemble, original, seed=pictured.seed),
-        augmentation=jpeg_of(sheet, side_px=None, max_bytes=_SHEET_BYTES),
+        augmentation=jpeg_of(augmented, side_px=None, max_bytes=_AUGMENTED_BYTES),
         augmentation_source=source,
     )
 
@@ -160,22 +160,22 @@ def _level(severity: int, correct: Mask) -> ShiftLevel:
     return ShiftLevel(severity=severity, correct=int(correct.sum()), images=len(correct))
 
 
-def _augmentation_sheet(pictured: PicturedEnsemble, dataset: CellDataset, splits: Splits) -> tuple[Image, str]:
+def _augmented_images(pictured: PicturedEnsemble, dataset: CellDataset, splits: Splits) -> tuple[Image, str]:
     """A contact sheet of the augmentation of the member with the largest weight, in its last stage."""
     member = max(pictured.ensemble.members, key=lambda member: member.weight)
     recipe = load_recipe(member.networks[0].files.recipe)
     stage = len(recipe.stages) - 1
-    sheet = augmentation_contact_sheet(
+    augmented = augmentation_contact_sheet(
         dataset.images[_one_of_each_class(dataset, splits.train_index(0))],
         augmentation_preview(recipe, stage, "online"),
         seed=pictured.seed,
-        columns=_SHEET_COLUMNS,
-        tile_size_px=_SHEET_TILE_PX,
+        columns=_AUGMENTED_COLUMNS,
+        tile_size_px=_AUGMENTED_TILE_PX,
     )
-    return sheet, member.name
+    return augmented, member.name
 
 
 def _one_of_each_class(dataset: CellDataset, rows: Rows) -> Rows:
     """An image of each of the first classes, from the middle of its images."""
     by_class = [rows[dataset.labels[rows] == label] for label in range(len(dataset.class_names))]
-    return np.array([of_class[len(of_class) // 2] for of_class in by_class if len(of_class)][:_SHEET_ROWS])
+    return np.array([of_class[len(of_class) // 2] for of_class in by_class if len(of_class)][:_AUGMENTED_ROWS])

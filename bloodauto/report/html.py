@@ -107,8 +107,8 @@ def document(
     """
     here = Path(__file__).parent
     drawn = {name: plain_figure(figure) for part in parts for name, figure in part.figures}
-    own = _script((here / "page.js").read_text(encoding="utf-8"))
-    scripts = [_script(plotly_javascript()), own] if drawn else [own]
+    page_script = _script((here / "page.js").read_text(encoding="utf-8"))
+    scripts = [_script(plotly_javascript()), page_script] if drawn else [page_script]
     policy = "; ".join(
         (
             "default-src 'none'",

@@ -37,10 +37,10 @@ def test_the_most_confident_mistake_of_each_pair_of_classes_comes_first() -> Non
 
 
 def test_mistakes_doubts_and_marked_images_are_shown_with_the_map_of_the_predicted_class() -> None:
-    asked: list[list[int]] = []
+    requested: list[list[int]] = []
 
     def explain(images: Images, labels: Labels) -> Floats:
-        asked.append(labels.tolist())
+        requested.append(labels.tolist())
         return np.ones(images.shape[:3], np.float32)
 
     pictures = prediction_pictures(PREDICTED, explain)
@@ -49,7 +49,7 @@ def test_mistakes_doubts_and_marked_images_are_shown_with_the_map_of_the_predict
         for shown in (pictures.confident_mistakes, pictures.uncertain_correct, pictures.abstained)
     ]
     assert names == [["1.png", "3.png", "0.png"], ["4.png", "2.png"], ["2.png", "4.png"]], "not one without a class"
-    assert asked == [[1, 0, 1, 2, 0, 0, 2]]
+    assert requested == [[1, 0, 1, 2, 0, 0, 2]]
     first = pictures.confident_mistakes[0]
     assert (first.true_class, first.predicted_class, first.probability) == ("a", "b", 0.9)
     assert first.saliency not in (None, first.picture.jpeg)

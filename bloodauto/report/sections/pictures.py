@@ -178,8 +178,8 @@ def predicted_pictures(pictures: Iterable[PredictedPicture]) -> Markup:
         if entry.saliency is not None:
             shown = tag("div", shown, image(entry.saliency, f"saliency map of {entry.picture.name}"), class_="pair")
         is_right = entry.true_class == entry.predicted_class
-        said = f"{entry.predicted_class} ({percent(entry.probability, 0)})"
-        caption = f"{said}, correct" if is_right else f"{entry.true_class}, predicted {said}"
+        prediction = f"{entry.predicted_class} ({percent(entry.probability, 0)})"
+        caption = f"{prediction}, correct" if is_right else f"{entry.true_class}, predicted {prediction}"
         figures.append(_figure(shown, caption, entry.picture.name))
     return tag("div", *figures, class_="pictures pairs")
 
@@ -244,7 +244,7 @@ def _heat_cell(correct: int, images: int) -> Markup:
     )
 
 
-def augmentation_sheet(pictures: ResultPictures) -> Markup:
+def augmented_images(pictures: ResultPictures) -> Markup:
     """Images as they are and as training saw them."""
     source = training_name(pictures.augmentation_source)
     text = f"The first column is as it is; the others are as its last stage saw them ({source})."

@@ -190,7 +190,7 @@ def prediction_pictures(run: RunInfo) -> Markup | None:
 def augmentation(run: RunInfo) -> Markup | None:
     """What training did to images."""
     drawn = pictures.result_pictures_of(run)
-    return None if drawn is None else pictures.augmentation_sheet(drawn)
+    return None if drawn is None else pictures.augmented_images(drawn)
 
 
 def external(run: RunInfo, figures: FigureCollector) -> Markup | None:

@@ -136,7 +136,7 @@ def reproduce_command(run: RunInfo) -> str:
     """The command that starts the same search; empty where the settings are unknown."""
     if run.settings is None:
         return ""
-    words = ["bloodauto", "search"]
+    arguments = ["bloodauto", "search"]
     for name, field in type(run.settings).model_fields.items():
         value = getattr(run.settings, name)
         option = "--" + name.replace("_", "-")
@@ -145,12 +145,12 @@ def reproduce_command(run: RunInfo) -> str:
         ):
             continue
         if isinstance(value, bool):
-            words.append(option if value else "--no-" + option.removeprefix("--"))
+            arguments.append(option if value else "--no-" + option.removeprefix("--"))
         elif isinstance(value, tuple):
-            words += [word for item in value for word in (option, shlex.quote(mask_passwords(str(item))))]
+            arguments += [word for item in value for word in (option, shlex.quote(mask_passwords(str(item))))]
         elif value is not None:
-            words += [option, shlex.quote(mask_passwords(str(value)))]
-    return " ".join([*words, "--run", "runs/again"])
+            arguments += [option, shlex.quote(mask_passwords(str(value)))]
+    return " ".join([*arguments, "--run", "runs/again"])
 
 
 def next_commands(run: RunInfo) -> list[tuple[str, str]]:
