@@ -100,7 +100,7 @@ class FinishedSearch:
 
 @pytest.fixture(scope="session")
 def finished_search(inputs: Inputs, slowness: float, tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
-    """One search for all tests that only read it. They are marked with ``xdist_group("finished_search")``."""
+    """One search for all tests that only read it. They stand in one file, which one process runs."""
     run, budget = tmp_path_factory.mktemp("finished") / "run", round(110 * slowness)
     command = bloodauto(
         "search", "--run", run, "--data", inputs.dataset, "--space", inputs.short_space, "--budget", f"{budget}cpu-s",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.tuning.constants import SCHEDULER_CONSTANTS, SchedulerConstants
@@ -43,7 +42,7 @@ class LikelyMembers:
         completed = self._study.refit_eligible_trials()
         trials = refit_candidates(completed, [self._study.curve(trial.number) for trial in completed], unfinished)
         seconds = max(seconds_left, 0.0) / _REFIT_WAVES
-        return [replace(trial, objective=self._planner.refitted_objective(trial, seconds)) for trial in trials]
+        return self._planner.refitted(trials, seconds)
 
     def recipes(self, unfinished: Sequence[UnfinishedTrial], seconds_left: float) -> list[Recipe]:
         """Recipes that would be refitted if the search ended now; none before a trial has completed.

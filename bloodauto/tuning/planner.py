@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bloodauto.config.recipe import Recipe
 from bloodauto.tuning.budget.allocation import BudgetLimits, allocate_budget
@@ -320,7 +320,8 @@ class Planner:
         best, best_error = workers, math.inf
         if not candidates:
             return best
-        starts = [self._refit_start(trial) for trial in candidates]
+        exponent = self._exponent()
+        starts = [self._refit_start(trial, exponent) for trial in candidates]
         full = [self.costs.trial_seconds(trial.recipe) for trial in candidates]
         shortest = self._constants.refit_over_trial * max(0.0 if seconds is None else seconds for seconds in full)
         for count in range(workers, max(self._constants.max_refits, workers) + 1):
@@ -342,22 +343,26 @@ class Planner:
         overhead = self.costs.overhead_seconds(recipe, cold=False)
         return overhead + self._constants.min_refit_epoch_fraction * (0.0 if epoch is None else epoch)
 
-    def refitted_objective(self, trial: CompletedTrial, wall_seconds: float) -> float:
-        """The objective that a trial's recipe is expected to have after a refit from its weights.
+    def refitted(self, trials: Sequence[CompletedTrial], wall_seconds: float) -> list[CompletedTrial]:
+        """The trials, each with the objective that its recipe is expected to have after a refit from its weights.
 
         Args:
-            trial: The trial.
-            wall_seconds: Of the refit.
+            trials: The trials.
+            wall_seconds: Of each refit.
         """
-        return 1.0 - self._refit_start(trial).error_after(wall_seconds)
+        exponent = self._exponent()
+        return [
+            replace(trial, objective=1.0 - self._refit_start(trial, exponent).error_after(wall_seconds))
+            for trial in trials
+        ]
 
-    def _refit_start(self, trial: CompletedTrial) -> _RefitStart:
+    def _refit_start(self, trial: CompletedTrial, exponent: float) -> _RefitStart:
         spent = trial.device_seconds / self._settings.devices_per_worker
         overhead = self.costs.overhead_seconds(trial.recipe, cold=False)
         trained = max(spent - overhead, _MIN_TRAINED_PART * spent, _MIN_SECONDS)
         full = self.costs.remaining_seconds(trial.recipe, 0)
         most = self._budget_constants.max_useful_refit_over_trial * (trained if full is None else max(full, trained))
-        return _RefitStart(error_of(trial.objective), trained, overhead, most, self._exponent())
+        return _RefitStart(error_of(trial.objective), trained, overhead, most, exponent)
 
     def _exponent(self) -> float:
         return curve_exponent(self._study.recent_curves(), self._constants)
@@ -369,7 +374,7 @@ class Planner:
             return limits.search
         forecast = BestErrorForecast([error_of(trial.objective) for trial in trials], self._constants)
         took = statistics.median(trial.device_seconds for trial in trials) / self._settings.devices_per_worker
-        workers, start = self._settings.workers, self._refit_start(incumbent)
+        workers, start = self._settings.workers, self._refit_start(incumbent, self._exponent())
         earliest = max(limits.search, self._ledger.spent_device_seconds)
         best_end, best_error = limits.search, math.inf
         for step in range(_SEARCH_ENDS):

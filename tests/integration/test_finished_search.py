@@ -19,7 +19,7 @@ from bloodauto.run.artifacts import WorkerProcess
 from tests.command_line import all_files, bloodauto_here, charges, study_trials
 from tests.search_fixtures import FinishedSearch, Inputs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("finished_search")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 #: The files of an export in Keras' format.
 EXPORTED_FILES = {"README.md", "labels.json", "model.keras", "ood.npz", "stated_accuracy.json"}

@@ -72,7 +72,10 @@ def test_the_table_has_what_the_reports_used():
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
 )
 def test_the_table_is_true(name, monkeypatch):
-    """One construction shows the network, and the file of weights that Keras asks for when it is to have ImageNet's."""
+    """One construction shows the network, and the file of weights that Keras asks for when it is to have ImageNet's.
+
+    Its variables get no values: for the largest networks these take most of the time.
+    """
     info, backbone, weights_files = backbone_info(name), named(name), []
     constructor = getattr(keras.applications, info.constructor)
     monkeypatch.setattr(
@@ -80,7 +83,8 @@ def test_the_table_is_true(name, monkeypatch):
     )
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda file, *_, **__: weights_files.append(file))
     monkeypatch.setattr(keras.Model, "load_weights", lambda *_, **__: None)
-    network = build_backbone(backbone, 64)
+    with keras.StatelessScope(initialize_variables=False):
+        network = build_backbone(backbone, 64)
     assert weights_files == [info.weights_file]
     assert network.count_params() == info.parameters
     # With ImageNet's weights Keras divides in a layer of its own, which a network that is built without them lacks.
@@ -111,7 +115,8 @@ def test_own_cnn_is_as_large_as_it_says(width, blocks, parameters):
 @pytest.mark.parametrize("name", [name for name, info in BACKBONES.items() if info.smallest_px > 32])
 def test_the_smallest_side_is_the_smallest(name):
     smallest = backbone_info(name).smallest_px
-    assert build_backbone(named(name), smallest).output_shape[1] >= 1
+    with keras.StatelessScope(initialize_variables=False):
+        assert build_backbone(named(name), smallest).output_shape[1] >= 1
     constructor = getattr(keras.applications, backbone_info(name).constructor)
     with pytest.raises(ValueError, match="Input size must be at least"):
         constructor(include_top=False, weights=None, input_shape=(smallest - 1, smallest - 1, 3))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bloodauto.errors import RunError
-from bloodauto.models.device import _cache_path, cached_device_settings, gpu_memory_limit_mib
+from bloodauto.models.device import DeviceSettings, _cache_path, cached_device_settings, gpu_memory_limit_mib
 from bloodauto.models.device_speed import measure_device_settings
 
 
@@ -88,5 +88,8 @@ def test_a_device_is_measured_once_and_again_when_its_file_is_damaged(
     cache.write_text(json.dumps(content))
     assert cached_device_settings(on_gpu=False).precision == "cached", "it was not measured a second time"
     cache.write_text("{")
+    # The process that measures was seen to work above.
+    printed = DeviceSettings().model_dump_json()
+    monkeypatch.setattr("bloodauto.models.device._MEASURING_PROGRAM", f"print({printed!r})")
     assert cached_device_settings(on_gpu=False).precision == "float32"
     assert json.loads(cache.read_text())["devices"].keys() == {key}

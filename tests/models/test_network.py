@@ -48,8 +48,10 @@ def scaled(recipe, images):
     return np.asarray(keras.Model(network.input, network.get_layer("scale").output)(images))
 
 
-@pytest.mark.slow
-def test_scaling_is_the_one_the_weights_were_trained_with(recipe_of, noise):
+def test_scaling_is_the_one_the_weights_were_trained_with(recipe_of, noise, monkeypatch):
+    # What comes after the scaling does not matter here, and takes seconds to build.
+    rest = keras.Sequential([layers.Input((None, None, 3)), layers.Conv2D(1, 1)], name="rest")
+    monkeypatch.setattr("bloodauto.models.network.build_backbone", lambda backbone, size_px: rest)
     images = noise(2, 32, 32)
     applications = keras.applications
     for name, reference in (

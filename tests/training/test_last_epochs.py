@@ -8,16 +8,18 @@ import pytest
 from bloodauto.config.recipe import Stage
 from bloodauto.run.artifacts import Checkpoint, NetworkWeights
 from bloodauto.training.averaging import may_gain_from_averaging
-from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.training.kept_networks import KeptNetworks
+from bloodauto.training.trainer import TrainOptions, finish_training, ignore, train_epochs
 
 OPTIONS = TrainOptions(objective="accuracy", average_last_epochs=True)
+#: Networks that these tests share: tracing one takes longer than the trainings here.
+NETWORKS = KeptNetworks()
 
 
 def _train(recipe, fold_data, folder, options=OPTIONS):
     folder.mkdir(exist_ok=True)
-    return train(
-        recipe, fold_data, seed=0, options=options, folder=folder, report=lambda epoch: None, should_stop=lambda: False
-    )
+    epochs = train_epochs(recipe, fold_data, seed=0, options=options, folder=folder, networks=NETWORKS)
+    return finish_training(epochs, folder, ignore)
 
 
 @pytest.mark.parametrize(

@@ -13,25 +13,27 @@ from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.models.device import DeviceSettings
 from bloodauto.models.network import build_network
 from bloodauto.run.artifacts import Checkpoint, NetworkWeights
-from bloodauto.training.kept_networks import Architecture
-from bloodauto.training.trainer import TrainOptions, train, train_epochs
+from bloodauto.training.kept_networks import Architecture, KeptNetworks
+from bloodauto.training.trainer import TrainOptions, finish_training, ignore, train_epochs
 
 #: Every test trains networks.
 pytestmark = pytest.mark.slow
 
 OPTIONS = TrainOptions(objective="accuracy")
+#: Networks that these tests share: tracing one takes longer than most of the trainings here.
+NETWORKS = KeptNetworks()
 
 
 def epochs_of(recipe, fold_data, folder, should_stop=lambda: False):
     """The training, epoch by epoch."""
-    return train_epochs(recipe, fold_data, seed=0, options=OPTIONS, folder=folder, should_stop=should_stop)
+    return train_epochs(
+        recipe, fold_data, seed=0, options=OPTIONS, folder=folder, should_stop=should_stop, networks=NETWORKS
+    )
 
 
 def run(recipe, fold_data, folder, should_stop=lambda: False):
     """The result."""
-    return train(
-        recipe, fold_data, seed=0, options=OPTIONS, folder=folder, report=lambda _: None, should_stop=should_stop
-    )
+    return finish_training(epochs_of(recipe, fold_data, folder, should_stop), folder, ignore)
 
 
 @pytest.fixture

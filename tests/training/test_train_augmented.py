@@ -7,23 +7,27 @@ import importlib.util
 import pytest
 
 from bloodauto.errors import RecipeError
-from bloodauto.training.trainer import TrainOptions, train
+from bloodauto.training.kept_networks import KeptNetworks
+from bloodauto.training.trainer import TrainOptions, finish_training, ignore, train_epochs
 
 OPTIONS = TrainOptions(objective="accuracy")
+#: Networks that these tests share: tracing one takes longer than the trainings here.
+NETWORKS = KeptNetworks()
 
 
 def losses(recipe, fold_data, folder, *, stop_after_batches: int = 10**9) -> list[float]:
     folder.mkdir(exist_ok=True)
     batches = iter(range(stop_after_batches))
-    result = train(
+    epochs = train_epochs(
         recipe,
         fold_data,
         seed=2,
         options=OPTIONS,
         folder=folder,
-        report=lambda report: None,
         should_stop=lambda: next(batches, None) is None,
+        networks=NETWORKS,
     )
+    result = finish_training(epochs, folder, ignore)
     return [report.train_loss for report in result.history]
 
 

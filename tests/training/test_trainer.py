@@ -19,9 +19,11 @@ from bloodauto.run.artifacts import Checkpoint, NetworkWeights, TrainingHistory
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.kept_networks import KeptNetworks
 from bloodauto.training.limits import TimeLimits
-from bloodauto.training.trainer import TrainOptions, finish_training, train, train_epochs
+from bloodauto.training.trainer import TrainOptions, finish_training, train_epochs
 
 OPTIONS = TrainOptions(objective="accuracy")
+#: Networks that these tests share: tracing one takes longer than most of the trainings here.
+NETWORKS = KeptNetworks()
 
 
 def run(recipe, fold_data, folder, *, options=OPTIONS, **arguments):
@@ -29,7 +31,8 @@ def run(recipe, fold_data, folder, *, options=OPTIONS, **arguments):
     reports: list[Any] = []
     folder.mkdir(parents=True, exist_ok=True)
     arguments = {"seed": 0, **arguments}
-    result = train(recipe, fold_data, folder=folder, options=options, report=reports.append, **arguments)
+    epochs = train_epochs(recipe, fold_data, folder=folder, options=options, networks=NETWORKS, **arguments)
+    result = finish_training(epochs, folder, reports.append)
     return result, reports
 
 
@@ -88,9 +91,7 @@ def test_each_stage_has_its_own_unfreezing_and_schedule(fold_data, recipe_of, st
         stage_of(epochs=2, unfreeze={"blocks": 1}, learning_rate=1e-3, schedule={"name": "cosine"}),
     ]
     weights = []
-    steps = train_epochs(
-        recipe_of(stages), fold_data, seed=0, options=OPTIONS, folder=tmp_path, should_stop=lambda: False
-    )
+    steps = train_epochs(recipe_of(stages), fold_data, seed=0, options=OPTIONS, folder=tmp_path, networks=NETWORKS)
     reports = []
     for report in steps:
         reports.append(report)
@@ -232,7 +233,7 @@ def test_a_training_stopped_before_its_first_epoch_still_has_predictions(fold_da
 def test_a_killed_training_resumes_after_its_last_epoch(fold_data, recipe_of, stage_of, tmp_path):
     """A closed generator leaves what a kill leaves: nothing is written after the last epoch."""
     recipe = recipe_of([stage_of(epochs=2)])
-    steps = train_epochs(recipe, fold_data, seed=0, options=OPTIONS, folder=tmp_path, should_stop=lambda: False)
+    steps = train_epochs(recipe, fold_data, seed=0, options=OPTIONS, folder=tmp_path, networks=NETWORKS)
     first = next(steps)
     steps.close()
     result, reports = run(recipe, fold_data, tmp_path)
@@ -337,7 +338,7 @@ def test_a_batch_larger_than_the_data_still_trains(fold_data, recipe_of, tmp_pat
 def test_mixed_precision_trains_and_resumes(fold_data, recipe_of, stage_of, tmp_path, precision):
     recipe = recipe_of([stage_of(epochs=2)])
     options = replace(OPTIONS, device=Device(settings=DeviceSettings(precision=precision)))
-    steps = train_epochs(recipe, fold_data, seed=0, options=options, folder=tmp_path, should_stop=lambda: False)
+    steps = train_epochs(recipe, fold_data, seed=0, options=options, folder=tmp_path, networks=NETWORKS)
     next(steps)
     steps.close()
     result, reports = run(recipe, fold_data, tmp_path, options=options)

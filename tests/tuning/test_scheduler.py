@@ -134,7 +134,7 @@ def test_the_search_continues_when_refits_cannot_use_their_fraction(folder: Path
     search = SimulatedSearch(
         folder, budget_device_seconds=4000.0, curve=generated_curves({"own_cnn_4x16": 0.2, "own_cnn_4x32": 0.3})
     )
-    search.with_settings(refit_fraction=0.9, max_trials=60)
+    search.with_settings(refit_fraction=0.9, max_trials=25)
     session = search.session()
     refits = trained(session, "refit")
     assert search.scheduler.limits.search > 0.8 * 4000
@@ -189,7 +189,7 @@ def test_initial_configurations_come_first_and_in_order(folder: Path) -> None:
 
 
 def test_local_perturbations_make_up_their_fraction(folder: Path) -> None:
-    search = SimulatedSearch(folder, initial=(("paper", tiny_recipe(tiny_space())),), budget_device_seconds=8_000.0)
+    search = SimulatedSearch(folder, initial=(("paper", tiny_recipe(tiny_space())),), budget_device_seconds=5_000.0)
     search.session()
     trials, attributes = search.study.get_trials(deepcopy=False), search.attributes()
     perturbed = [trial for trial in trials if attributes[trial.number].parent is not None]

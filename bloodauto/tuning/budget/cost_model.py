@@ -57,6 +57,8 @@ class CostModel:
         self._finishes = window(constants.start_window)
         self._cold_starts: deque[float] = deque(maxlen=constants.start_window)
         self._warm_starts: deque[float] = deque(maxlen=constants.start_window)
+        #: What ``_recent`` gives for each of the windows until something is added to one of them.
+        self._quantiles: dict[int, float] = {}
 
     @classmethod
     def from_timings(
@@ -119,6 +121,7 @@ class CostModel:
             cold: Whether the worker's process had to start, too.
         """
         (self._cold_starts if cold else self._warm_starts).append(seconds)
+        self._quantiles.clear()
 
     def observe_finish(self, recipe: Recipe, seconds: float) -> None:
         """Observes an end.
@@ -128,6 +131,7 @@ class CostModel:
             seconds: Wall seconds from the last epoch to the end.
         """
         self._finishes[cost_key(recipe)].append(seconds)
+        self._quantiles.clear()
 
     def timing(self, recipe: Recipe, *, start_seconds: float, cold: bool, finish_seconds: float | None) -> Timing:
         """What is known of a training, to be kept in the study.
@@ -303,9 +307,13 @@ class CostModel:
 
     # -- estimation ----------------------------------------------------------------------------------------------------
 
-    def _recent(self, seconds: Sequence[float]) -> float:
-        constants = self._constants
-        return recent_quantile(seconds, half_life=constants.start_half_life, fraction=constants.start_quantile)
+    def _recent(self, window: deque[float]) -> float:
+        if id(window) not in self._quantiles:
+            constants = self._constants
+            self._quantiles[id(window)] = recent_quantile(
+                window, half_life=constants.start_half_life, fraction=constants.start_quantile
+            )
+        return self._quantiles[id(window)]
 
     def _update(self) -> None:
         """Estimates anew, if anything was observed since the last time."""
