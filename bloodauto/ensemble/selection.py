@@ -127,6 +127,7 @@ class EnsembleScorer:
             return accuracy(confusions[0])
         if self._metric == "macro_f1":
             return macro_f1(confusions[0])
+        assert self._metric in ("shift", "balanced_accuracy"), f"no way to compute {self._metric}"
         weighted = self._block_weights > 0
         return float(np.average(balanced_accuracy(confusions[weighted]), weights=self._block_weights[weighted]))
 

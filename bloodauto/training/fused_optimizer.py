@@ -55,6 +55,9 @@ class FusedOptimizer(keras.optimizers.Optimizer):
     gradient is clipped by its norm over all weights; each weight has its own multiple of the learning rate, which its decay
     follows too.
 
+    Deviation: a variable without a gradient counts as one with a gradient of 0, so that decay and momentum still change it;
+    Keras leaves it alone.
+
     A multiple of the gradient would not do instead: Adam and its kin divide a gradient by its own running size, Lion by its
     absolute value.
 
