@@ -7,9 +7,9 @@ import pytest
 
 from bloodauto.data.synthetic.generator import synthesize
 
-IMAGE_SIZE_PX = 64
-NUM_TRAINING = 2000
-EPOCHS = 7
+IMAGE_SIZE_PX = 40
+NUM_TRAINING = 1600
+EPOCHS = 6
 BATCH_SIZE = 32
 
 
