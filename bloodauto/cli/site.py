@@ -45,7 +45,7 @@ def evaluate(
     class_map: ClassMap = None,
     magnification: Magnification = None,
     output: Annotated[
-        Path, option("--output", "HTML page to write, with pictures of the mistakes.", example="--output site.html")
+        Path, option("--output", "HTML page to write, with pictures and saliency maps.", example="--output site.html")
     ] = Path("evaluation.html"),
     as_json: AsJson = False,
 ) -> None:

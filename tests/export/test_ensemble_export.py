@@ -14,15 +14,16 @@ import pytest
 from bloodauto.config.recipe import parse_recipe
 from bloodauto.data.clean import clean
 from bloodauto.data.dataset import CellDataset
-from bloodauto.data.split import Splits, make_splits
+from bloodauto.data.split import EXCLUDED, HELD_OUT_TEST, Splits, make_splits
 from bloodauto.data.synthetic.generator import synthesize
-from bloodauto.ensemble.assemble import Caps, combine
+from bloodauto.ensemble.assemble import Caps, combine, out_of_fold_ensemble
 from bloodauto.errors import RunError, UserError
 from bloodauto.evaluation.fold_data import prepare_fold
 from bloodauto.export import final_test
 from bloodauto.export.built_ensemble import build_ensemble
 from bloodauto.export.ensemble_export import Exported, ExportSettings, check_exportable, export_run
 from bloodauto.export.model import load_model
+from bloodauto.export.result_pictures import PicturedEnsemble, draw_result_pictures
 from bloodauto.run.artifacts import Ensemble, TrainedNetwork
 from bloodauto.run.directory import RunDirectory
 from bloodauto.shift.external_estimate import MIN_SIMULATED_SITES
@@ -126,6 +127,7 @@ def test_adapted_statistics_change_the_model_and_its_sample_alike(trained) -> No
 def test_without_a_limit_everything_is_written(trained, tmp_path) -> None:
     exported = trained.export(tmp_path)
     assert exported.skipped == ()
+    assert exported.pictured is None, "nobody reports of single trainings"
     assert {file.name for file in exported.result.files} == {
         "model.keras",
         "submission.zip",
@@ -206,3 +208,36 @@ def test_unknown_formats_are_refused_before_anything_is_built(trained, tmp_path)
 def test_a_run_without_an_ensemble_is_not_exportable(tmp_path) -> None:
     with pytest.raises(RunError, match="expected an ensemble"):
         check_exportable(RunDirectory(tmp_path))
+
+
+def test_the_report_is_pictured_where_the_run_has_an_ensemble(trained: Trained, tmp_path: Path) -> None:
+    run, ensemble = RunDirectory(tmp_path), trained.ensemble()
+    run.ensemble.write(ensemble)
+    exported = trained.export(tmp_path, formats=("keras",))
+    assert exported.pictured is not None
+    assert exported.pictures_seconds > 0
+    pictures = draw_result_pictures(exported.pictured, trained.dataset, trained.splits)
+    assert pictures.predictions.source == "held-out test images"
+    assert pictures.ensemble == ensemble.ensemble_id
+    confusion = run.held_out_test.read().confusion
+    assert {(cell.true_index, cell.predicted_index) for cell in pictures.predictions.confusion} == {
+        (row, column) for row, counts in enumerate(confusion) for column, images in enumerate(counts) if images
+    }
+    assert all(entry.saliency is not None for entry in pictures.predictions.confident_mistakes)
+
+
+def test_without_held_out_images_the_validation_images_are_pictured(trained: Trained) -> None:
+    fold = np.where(trained.splits.fold == HELD_OUT_TEST, EXCLUDED, trained.splits.fold)
+    ensemble = trained.ensemble()
+    model = build_ensemble(ensemble, trained.dataset, trained.splits, seed=0, tta=False).model
+    pictured = PicturedEnsemble(model, ensemble, None, None, 0)
+    pictures = draw_result_pictures(pictured, trained.dataset, replace(trained.splits, fold=fold))
+    assert pictures.predictions.source == "validation images"
+    out_of_fold = out_of_fold_ensemble(ensemble)
+    shown = {picture.name for cell in pictures.predictions.confusion for picture in cell.pictures}
+    assert shown <= set(trained.dataset.names[out_of_fold.truth.index].tolist())
+    levels = [level for family in pictures.shift for level in family.levels]
+    assert sum(level.images for level in levels) == len(out_of_fold.shifted)
+    correct = (out_of_fold.shifted.argmax(axis=1) == out_of_fold.truth.shifted_labels).sum()
+    assert sum(level.correct for level in levels) == correct
+    assert {level.severity for level in levels} == {3, 4, 5}
