@@ -208,7 +208,9 @@ class ScreenProgress:
 
     def planned(self, plan: SearchPlan, study: StudyRecord, ledger: Ledger) -> None:
         """Prints data, space and budget before the budget starts to run, and begins to draw."""
+        self._console.soft_wrap = False
         _print_plan(self._console, plan, ledger)
+        self._console.soft_wrap = True
         self._follower.follow(plan, study)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._live.start()
@@ -303,7 +305,7 @@ class JsonProgress:
 
 
 def _print_plan(console: Console, plan: SearchPlan, ledger: Ledger) -> None:
-    """What a search will do: data, space, budget."""
+    """What a search will do: data, space, budget. A log gets whole lines, a terminal lines that break between words."""
     _print_data(console, plan)
     _print_space(console, plan)
     settings, spent = plan.settings, ledger.spent_device_seconds

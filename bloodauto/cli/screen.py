@@ -34,7 +34,7 @@ _MIN_DECISIONS, _MAX_DECISIONS, _MIN_PLAN = 3, 10, 2
 _WIDE_COLUMNS = 100
 _MAX_ROWS = 15
 _GAP = "   "
-#: Less than that is no training in progress, but the time since the last heartbeat.
+#: Less than that is not worth a figure.
 _SHOWN_SECONDS = 0.5
 
 
@@ -157,7 +157,7 @@ def _legend_entries(status: SearchStatus) -> Iterator[Text]:
     spent, total = status.spent_device_seconds, max(status.budget_device_seconds, 1e-9)
     yield Text(f"{duration(spent)} of {duration(total)} of {status.device} time ({spent / total:.0%})")
     for kind, seconds in status.spending:
-        if seconds > 0:
+        if seconds > _SHOWN_SECONDS:
             glyph, style = _SPENDING[kind]
             yield Text(glyph, style=style).append(f" {kind} {duration(seconds)}", style="dim")
     in_progress = spent - sum(seconds for _, seconds in status.spending)

@@ -150,11 +150,12 @@ class StatusReader:
         records = [self._record(trial) for trial in self._trials() if trial.state.name != "WAITING"]
         plan, state = self._plan.get(), self._state(spent)
         counts = Counter(_state_text(record, state) for record in records)
-        running = tuple(self._running(records)) if state == "running" else ()
+        is_finalizing = state == "running" and self._is_finalizing(spent)
+        running = tuple(self._running(records)) if state == "running" and not is_finalizing else ()
         return SearchStatus(
             run=run.root,
             state=state,
-            phase=_phase(state, spent.charges, running),
+            phase="ensemble and export" if is_finalizing else _phase(state, spent.charges, running),
             objective=settings.objectives.primary,
             device=settings.device,
             workers=settings.workers,
@@ -194,6 +195,17 @@ class StatusReader:
         if self._run.ensemble.exists and self._run.export.labels.exists:
             return "finished"
         return "stopped" if spent.charges else "not begun"
+
+    def _is_finalizing(self, spent: _Spent) -> bool:
+        """Whether the workers are gone for good: only the driver's slot is charged, and nothing has trained since."""
+        charges = [charge for charge in spent.charges if charge.device_seconds > 0]
+        if not charges or _kind(charges[-1].phase) != "ensemble and export":
+            return False
+        if spent.devices > self._settings.devices_per_worker:
+            return False
+        # A search that was interrupted and resumed trains after that charge.
+        directories = (*self._run.trials(), *self._run.refits())
+        return not any(_modified_at(directory.heartbeat) > charges[-1].at_unix for directory in directories)
 
     def _seconds_left(self, state: SearchState, spent: _Spent) -> float | None:
         if state != "running" or spent.devices == 0:
@@ -269,6 +281,14 @@ class StatusReader:
         return tuple(sorted(decisions, key=lambda decision: decision.at_unix)[-_MAX_DECISIONS:])
 
 
+def _modified_at(path: Path) -> float:
+    """Unix time; 0 for a file that is absent."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _state_text(record: TrialRecord, state: SearchState) -> str:
     """How a trial ended, in words; ``open`` for one that a search left."""
     if record.state == "running":
@@ -279,11 +299,9 @@ def _state_text(record: TrialRecord, state: SearchState) -> str:
 def _phase(state: SearchState, charges: Sequence[LedgerCharge], running: Sequence[RunningStatus]) -> str:
     if state != "running":
         return state
-    kinds = [_kind(charge.phase) for charge in charges if charge.device_seconds > 0]
-    if kinds and kinds[-1] == "ensemble and export":
-        return "ensemble and export"
     if not running:
-        return "starting workers" if "trials" not in kinds else "between trainings"
+        has_trained = any(_kind(charge.phase) == "trials" for charge in charges)
+        return "between trainings" if has_trained else "starting workers"
     return "search" if any(training.kind == "trial" for training in running) else "refits"
 
 

@@ -71,6 +71,26 @@ def test_a_running_search_is_told_from_one_that_was_stopped(open_run: RunDirecto
     assert dict(stopped.trials)["open"] == 1
 
 
+def test_finalization_is_told_from_a_search_that_was_resumed(open_run: RunDirectory, tmp_path: Path) -> None:
+    shutil.copytree(open_run.root, tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    spent, now = run.ledger.read()[-1].spent_device_seconds + 1, time.time()
+    run.ledger.append(
+        LedgerCharge(at_unix=now, phase="worker shutdown", device_seconds=1.0, spent_device_seconds=spent)
+    )
+    run.ledger_heartbeat.write(LedgerHeartbeat(spent_device_seconds=spent, devices=0.5))
+    finalizing = StatusReader(run.root).read()
+    assert (finalizing.phase, finalizing.running) == ("ensemble and export", ())
+    heartbeat = run.trial(6).heartbeat
+    heartbeat.touch()
+    os.utime(heartbeat, (now + 5, now + 5))
+    resumed = StatusReader(run.root).read()
+    assert (resumed.phase, [training.name for training in resumed.running]) == ("search", ["trial 6"])
+    run.ledger_heartbeat.write(LedgerHeartbeat(spent_device_seconds=spent, devices=1.0))
+    os.utime(heartbeat, (now - 5, now - 5))
+    assert StatusReader(run.root).read().phase == "search"
+
+
 def test_reading_again_sees_what_is_new_and_writes_nothing(open_run: RunDirectory) -> None:
     reader, before = StatusReader(open_run.root), all_files(open_run.root)
     first = reader.read()
