@@ -80,12 +80,14 @@ class Session:
     Attributes:
         fault: What was done to it; empty: nothing.
         after_seconds: How long after the budget began to run.
+        is_hit: Whether the fault came while its budget ran and what was to be killed was alive.
         code: Its exit code.
         problems: What was violated.
     """
 
     fault: str
     after_seconds: float
+    is_hit: bool = False
     code: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -134,7 +136,7 @@ class Round:
             try:
                 if fault and self._wait_for_spending(process, before):
                     _sleep_while_running(process, after_seconds)
-                    self._inflict(fault, process, mark, rng)
+                    session.is_hit = process.poll() is None and self._inflict(fault, process, mark, rng)
                 session.code = process.wait(timeout=600)
             except subprocess.TimeoutExpired:
                 session.problems.append("it did not end within ten minutes")
@@ -166,7 +168,7 @@ class Round:
             time.sleep(0.2)
         return False
 
-    def _inflict(self, fault: str, process: subprocess.Popen[bytes], mark: str, rng: random.Random) -> None:
+    def _inflict(self, fault: str, process: subprocess.Popen[bytes], mark: str, rng: random.Random) -> bool:
         if fault == "disk":
             with _filled(self._disk):
                 _sleep_while_running(process, _DISK_FULL_SECONDS)
@@ -181,8 +183,10 @@ class Round:
         else:
             titles = {"worker": "ray::Worker", "raylet": "raylet/raylet", "gcs": "gcs_server"}
             matches = [child for child in _marked(mark) if titles[fault] in _title(child)]
-            if matches:
-                rng.choice(matches).kill()
+            if not matches:
+                return False
+            rng.choice(matches).kill()
+        return True
 
     def _check(self, session: Session, before: RunState, seconds: float) -> list[str]:
         finished, text = session.code == 0, (self._folder / "output.txt").read_text(errors="replace")
@@ -341,6 +345,8 @@ def main() -> None:
             )
             for session in played[-1]:
                 what = f"{session.fault} after {session.after_seconds:.1f} s" if session.fault else "left alone"
+                if session.fault and not session.is_hit:
+                    what += ", too late"
                 print(
                     f"round {number}: {what}, exit code {session.code}: {'; '.join(session.problems) or 'all well'}",
                     flush=True,
