@@ -15,7 +15,7 @@ _GRACE_SECONDS = 0.3
 #: The same where all workers are lost.
 _LOST_GRACE_SECONDS = 3.0
 #: How long the main thread may then take before it is given up.
-_GIVE_UP_SECONDS = 20.0
+_GIVE_UP_SECONDS = 15.0
 
 
 def _do_nothing() -> None:
@@ -76,7 +76,7 @@ class WorkerShutdown(threading.Thread):
             self._save()
         # A driver that sees a worker die would ask what is gone for another one.
         self._finished.wait(_LOST_GRACE_SECONDS if self.lost.is_set() else _GRACE_SECONDS)
-        rounds = 0
+        given_up_at = self._slots.ledger.clock.now() + _GIVE_UP_SECONDS
         while True:
             is_last_round = self._finished.is_set()
             self._kill_workers()
@@ -84,8 +84,7 @@ class WorkerShutdown(threading.Thread):
             if is_last_round:
                 return
             self._finished.wait(_POLL_SECONDS)
-            rounds += 1
-            if self.lost.is_set() and rounds * _POLL_SECONDS >= _GIVE_UP_SECONDS:
+            if self.lost.is_set() and self._slots.ledger.clock.now() >= given_up_at:
                 self._give_up()
 
     def _hand_back(self) -> None:
