@@ -238,7 +238,7 @@ def test_pictures_stand_where_they_belong(report: Page) -> None:
     assert "basophil, predicted eosinophil (89 %)" in text
     assert "exact duplicate" in report.sections["data"]
     external = " ".join(report.sections["external"].replace("\u202f", " ").split())
-    assert "12 to 12 images in each cell" in external
+    assert "; 12 images in each cell" in external
     assert "stain hue 92 % 83 % 75 % 83 %" in external
     assert "refit seed 8" in report.sections["augmentation"]
 

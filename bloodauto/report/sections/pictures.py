@@ -203,9 +203,10 @@ def shift_heat_map(pictures: ResultPictures) -> Markup | None:
         return None
     severities = sorted({level.severity for family in pictures.shift for level in family.levels})
     numbers = sorted(level.images for family in pictures.shift for level in family.levels)
+    images = count(numbers[0]) if numbers[0] == numbers[-1] else f"{count(numbers[0])} to {count(numbers[-1])}"
     explanation = (
-        f"Accuracy of the ensemble on corrupted validation images, on which it was selected; {numbers[0]} to {numbers[-1]} "
-        f"images in each cell, so that single cells are rough. Examples are shown at severity {severities[-1]}."
+        f"Accuracy of the ensemble on corrupted validation images, on which it was selected; {images} images in each cell, so "
+        f"that single cells are rough. Examples are shown at severity {severities[-1]}."
     )
     original = _figure(image(pictures.shift_original, "the original image", width_px=64), "the original", "")
     by_group = {
