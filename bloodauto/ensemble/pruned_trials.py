@@ -5,7 +5,7 @@ They were pruned, cut by the end of the budget, or interrupted by a lost process
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import keras
 from bloodauto.clock import Clock
 from bloodauto.config.recipe import Recipe, load_recipe
 from bloodauto.ensemble.assemble import PrunedEvaluation
-from bloodauto.errors import RunError, TrialFailure, UserError
+from bloodauto.errors import RunError
 from bloodauto.evaluation.evaluator import Evaluator
 from bloodauto.evaluation.fold_data import FoldData
 from bloodauto.evaluation.latency import batch_latency_ms
@@ -25,6 +25,8 @@ from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
 from bloodauto.training.epoch_history import kept_report
 from bloodauto.training.result import TrialResult, objective_of
+
+_log = logging.getLogger(__name__)
 
 #: A training is worth an evaluation when it is no further than this behind the best completed one, both on the validation
 #: subset: a model with other errors may still improve the ensemble.
@@ -107,8 +109,9 @@ def evaluate_pruned(
         try:
             if not _evaluate_training(training, recipe, Evaluator(fold_data(), clock), objective, seconds):
                 break
-        except (TrialFailure, UserError):
-            # Weights that do not fit, or probabilities that are not finite; the next training may do better.
+        except Exception as error:
+            # Whatever ended the training may happen again here; it must not take the others with it.
+            _log.warning("%s could not be evaluated for the ensemble: %s", training.root.name, error)
             continue
         needed_seconds = clock.now() - start
         evaluated.append(key)
@@ -134,12 +137,16 @@ def _evaluate_furthest(
     evaluated: list[int | str] = []
     for key in sorted(progress, key=lambda key: (-progress[key], str(key))):
         training = files[key]
-        with contextlib.suppress(TrialFailure, UserError):
+        try:
             if not (training.predictions.exists and training.result.exists):
                 evaluator = Evaluator(fold_data(), clock)
                 _evaluate_training(training, load_recipe(training.recipe), evaluator, objective, lambda: math.inf)
-            evaluated.append(key)
-            break
+        except Exception as error:
+            # As above.
+            _log.warning("%s could not be evaluated for the ensemble: %s", training.root.name, error)
+            continue
+        evaluated.append(key)
+        break
     return PrunedEvaluation(
         pruned=sum(isinstance(key, int) for key in progress),
         promising=sum(isinstance(key, int) for key in evaluated),

@@ -249,6 +249,8 @@ class AnnotatedStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         """The trials, with their constraints."""
         trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        if self.get_study_name_from_id(study_id) != self._study_name:
+            return trials
         for trial in trials:
             constraints = self._annotations.constraints(trial.number)
             if constraints is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,12 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bloodauto.errors import RunError
 from bloodauto.report.formatting import training_name
 from bloodauto.report.read import read_run
 from bloodauto.report.run_info import STATE_LABELS, RunInfo, TrialInfo
 from bloodauto.run.artifacts import EnsembleMember, TrainingResult
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
+
+_log = logging.getLogger(__name__)
 
 RowKind = Literal["ensemble", "refit", "trial"]
 
@@ -108,7 +112,7 @@ def read_leaderboard(root: Path) -> Leaderboard:
     listed = [trial for trial in info.trials if trial.state == "complete" or trial.number in _trials_of(members)]
     rows = [_trial_row(trial, members) for trial in listed]
     for directory in run.refits():
-        result = directory.result.read_if_exists()
+        result = _result_of(directory)
         name = directory.root.name
         if result is not None:
             rows.append(_refit_row(name, result, backbones, spent.get(f"refit {name}"), members))
@@ -203,10 +207,16 @@ def _ensemble_row(info: RunInfo, members: dict[str, EnsembleMember]) -> Iterator
     )
 
 
+def _result_of(directory: TrainingDirectory) -> TrainingResult | None:
+    """What a training came to; None where nothing is written, or the file is damaged."""
+    try:
+        return directory.result.read_if_exists()
+    except RunError as error:
+        _log.warning("%s is not listed: %s", directory.root.name, error)
+        return None
+
+
 def _total_latency_ms(networks: Sequence[TrainingDirectory]) -> float | None:
-    latencies = [
-        result.latency_ms if (result := directory.result.read_if_exists()) is not None else None
-        for directory in networks
-    ]
+    latencies = [result.latency_ms if (result := _result_of(directory)) is not None else None for directory in networks]
     known = [latency for latency in latencies if latency is not None]
     return sum(known) if known and len(known) == len(latencies) else None

@@ -241,7 +241,7 @@ class StatusReader:
                     given_seconds=record.attributes.given_seconds,
                 )
         for directory in self._run.refits():
-            # Whatever way a refit ends leaves one of these files.
+            # A refit whose worker was killed leaves neither; it is listed until the trainings are over.
             if directory.recipe.is_file() and not (directory.result.exists or directory.failure.exists):
                 yield self._running_refit(directory, now)
 
@@ -275,8 +275,11 @@ class StatusReader:
 
     def _decisions(self, records: Sequence[TrialRecord], charges: Sequence[LedgerCharge]) -> tuple[Decision, ...]:
         decisions = [*trial_decisions(records)]
-        for charge in charges:
-            if charge.phase.startswith(_REFIT):
+        # A refit that was interrupted is charged as well; the last charge of one that has ended is its end.
+        last_charges = {charge.phase: charge for charge in charges if charge.phase.startswith(_REFIT)}
+        for phase, charge in last_charges.items():
+            directory = self._run.refit(phase.removeprefix(_REFIT))
+            if directory.result.exists or directory.failure.exists:
                 decisions.append(refit_decision(charge))
         return tuple(sorted(decisions, key=lambda decision: decision.at_unix)[-_MAX_DECISIONS:])
 

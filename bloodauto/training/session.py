@@ -161,7 +161,13 @@ class TrainingSession:
             self._micro_batches[key] = parts
         # Outside of the handler, which would keep the networks of the traceback alive.
         self._networks.clear()
-        return (yield from attempt())
+        try:
+            return (yield from attempt())
+        except Exception as error:
+            if is_out_of_memory(error):
+                # It is not the step that lacks memory, so later trainings gain nothing by smaller parts.
+                self._micro_batches[key] //= 2
+            raise
 
     def train(
         self,

@@ -278,6 +278,7 @@ class _Training:
             data_wait_fraction=waited / max(trained - started, _MIN_SECONDS),
             stage_progress=min(self._progress.stage_fraction(self._stage), 1.0),
             epoch_fraction=min(max(control.steps, 1) / self._steps_per_epoch, 1.0),
+            is_resumed=control.start.steps > 0,
         )
         return report, weights
 

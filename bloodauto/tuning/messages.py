@@ -158,6 +158,17 @@ TrainingFailure = Rejected | Interrupted | Aborted | Crashed
 TrainingEnd = Completed | Stopped | TrainingFailure
 
 
+def refit_outcome(end: TrainingEnd) -> str:
+    """How a refit ended, as the study keeps it: ``completed``, ``stopped`` or ``failed``.
+
+    Args:
+        end: Its end.
+    """
+    if isinstance(end, Completed):
+        return "completed"
+    return "stopped" if isinstance(end, Stopped) else "failed"
+
+
 @dataclass(frozen=True)
 class EndedTrial:
     """A trial that has ended, for display.

@@ -31,6 +31,7 @@ from bloodauto.tuning.messages import (
     RunningTraining,
     Stopped,
     TrainingEnd,
+    refit_outcome,
     trial_phase,
 )
 from bloodauto.tuning.open_training import OpenTraining
@@ -234,7 +235,7 @@ class Scheduler:
         if isinstance(end, Interrupted) and end.process_lost:
             self._warm_slots.discard(assignment.slot)
         if training.trial is None:
-            self._study.record_refit_end(name, _refit_outcome(end))
+            self._study.record_refit_end(name, refit_outcome(end))
             return
         if training.last_report is not None:
             timing = self._costs.timing(
@@ -470,6 +471,7 @@ class Scheduler:
             report.evaluation_seconds,
             first=first,
             epoch_fraction=report.epoch_fraction,
+            is_resumed=report.is_resumed,
         )
         if first:
             training.start_seconds = max(now - training.assigned_at - report.seconds, 0.0)
@@ -592,9 +594,3 @@ class Scheduler:
             if training.trial is not None and training.stop_outcome is None and training.last_report is not None
         ]
         return self._budget_stopped + in_progress
-
-
-def _refit_outcome(end: TrainingEnd) -> str:
-    if isinstance(end, Completed):
-        return "completed"
-    return "stopped" if isinstance(end, Stopped) else "failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ from bloodauto.tuning.budget.time_limits import OutOfBudget, hard_time_limit
 from bloodauto.tuning.study import StudyRecord
 from bloodauto.workflows.datasets import RunData
 from bloodauto.workflows.planning import SearchPlan
+
+_log = logging.getLogger(__name__)
 
 #: An interrupted step takes a moment to stop.
 _SHUTDOWN_SECONDS = 1.0
@@ -85,8 +88,13 @@ def finalize(plan: SearchPlan, study: StudyRecord, account: BudgetAccount, *, ph
 
 def draw_pending_pictures(run: RunDirectory, exported: Exported, dataset: CellDataset, splits: Splits) -> None:
     """Draws the report's pictures of an ensemble that was exported, where none were drawn."""
-    if exported.pictured is not None:
+    if exported.pictured is None:
+        return
+    try:
         run.result_pictures.write(draw_result_pictures(exported.pictured, dataset, splits))
+    except Exception as error:
+        # The export is complete, and a report can do without pictures.
+        _log.warning("the report's pictures could not be drawn: %s: %s", type(error).__name__, error)
 
 
 def _export(plan: SearchPlan, ensemble: Ensemble, seconds_left: Callable[[], float]) -> Exported:
@@ -117,12 +125,8 @@ def choose_ensemble(plan: SearchPlan, study: StudyRecord, *, seconds_left: Calla
     """
     settings, data = plan.settings, plan.data
     completed = _eligible_trials(plan, study)
-    cut = any(plan.run.trial(number).has_trained for number in _stopped_trials(study))
-    if not completed and not cut and (failures := _failures(study)):
-        raise RunError(
-            f"{plan.run.root}: no training was completed, so there is nothing to export; {failures}. Mend that, then "
-            f"go on with what is left of the budget: bloodauto search --resume --run {shell_word(plan.run.root)}"
-        )
+    if not completed and not any(plan.run.trial(number).has_trained for number in _stopped_trials(study)):
+        _refuse_failures(plan.run, study)
     metric = settings.objectives.primary
     claim_device_if_unused(cores=max(math.floor(settings.cpus_per_trial), 1), gpu_fraction=0.0)
     site_info = SiteInfo(
@@ -142,7 +146,7 @@ def choose_ensemble(plan: SearchPlan, study: StudyRecord, *, seconds_left: Calla
             clock=SYSTEM_CLOCK,
         ),
         site_info=site_info,
-        evaluate_pruned=lambda: _evaluate_pruned(plan, study, completed, seconds_left),
+        evaluate_pruned=lambda: _evaluate_stopped(plan, study, completed, seconds_left),
     )
     agreement = objective_agreement(plan.run, [trial.number for trial in study.completed])
     ensemble = ensemble.replace(objective_agreement=agreement)
@@ -155,6 +159,26 @@ def _class_priors(data: RunData) -> tuple[float, ...]:
     """The class fractions that are assumed for the target images: those of the training images."""
     counts = data.dataset.class_counts(data.cleaning.keep)
     return tuple((counts / counts.sum()).tolist())
+
+
+def _refuse_failures(run: RunDirectory, study: StudyRecord) -> None:
+    """Raises what failed, where anything did: it is why there is nothing to export."""
+    failures = _failures(study)
+    if failures:
+        raise RunError(
+            f"{run.root}: no training was completed, so there is nothing to export; {failures}. Mend that, then "
+            f"go on with what is left of the budget: bloodauto search --resume --run {shell_word(run.root)}"
+        )
+
+
+def _evaluate_stopped(
+    plan: SearchPlan, study: StudyRecord, completed: Sequence[tuple[int, float]], seconds_left: Callable[[], float]
+) -> PrunedEvaluation:
+    """As ``_evaluate_pruned``; where nothing was completed and nothing could be evaluated, the failures are the reason."""
+    evaluation = _evaluate_pruned(plan, study, completed, seconds_left)
+    if not completed and not evaluation.trial_numbers and not evaluation.refits:
+        _refuse_failures(plan.run, study)
+    return evaluation
 
 
 def _evaluate_pruned(

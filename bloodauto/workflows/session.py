@@ -114,7 +114,13 @@ def run_trainings(
     """
     settings = plan.settings
     with quiet_optuna():
-        reconcile(study, plan.run, settings.objectives, account.ledger)
+        reconcile(
+            study,
+            plan.run,
+            settings.objectives,
+            account.ledger,
+            devices_per_worker=settings.devices_per_worker,
+        )
     with quiet_optuna(), account.worker_slots(settings.workers) as slots:
         scheduler = Scheduler.create(
             study,

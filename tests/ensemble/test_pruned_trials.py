@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bloodauto.config.recipe import Recipe, parse_recipe
 from bloodauto.data.clean import clean
 from bloodauto.data.split import make_splits
 from bloodauto.data.synthetic.generator import synthesize
+from bloodauto.ensemble import pruned_trials
 from bloodauto.ensemble.assemble import PrunedEvaluation
 from bloodauto.ensemble.pruned_trials import StoppedTrainings, evaluate_pruned
 from bloodauto.evaluation.fold_data import FoldData, prepare_fold
@@ -184,6 +186,22 @@ def test_without_time_nothing_is_evaluated_but_what_an_earlier_session_evaluated
 def test_weights_that_do_not_fit_are_skipped(run: RunDirectory, pruned: PrunedTraining) -> None:
     (run.trial(2).root / "best.npz").write_bytes(b"no archive")
     assert _evaluate(run, pruned).trial_numbers == (1,)
+
+
+def test_an_evaluation_that_crashes_does_not_take_the_others_with_it(
+    run: RunDirectory, pruned: PrunedTraining, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What ended a training, such as a lack of memory, may happen again."""
+    evaluated = pruned_trials._evaluate_training
+
+    def out_of_memory(training: TrainingDirectory, *arguments: Any) -> bool:
+        if training.root == run.trial(2).root:
+            raise MemoryError("no room")
+        return evaluated(training, *arguments)
+
+    monkeypatch.setattr(pruned_trials, "_evaluate_training", out_of_memory)
+    assert _evaluate(run, pruned).trial_numbers == (1,)
+    assert "no room" in caplog.text
 
 
 def test_without_a_completed_trial_the_best_that_were_stopped_are_evaluated(

@@ -19,6 +19,7 @@ from bloodauto.errors import RunError
 from bloodauto.monitor.decisions import TrialRecord, trial_decisions
 from bloodauto.monitor.leaderboard import read_leaderboard
 from bloodauto.monitor.reader import StatusReader
+from bloodauto.report.formatting import training_name
 from bloodauto.run.artifacts import BudgetPlanFile, BudgetPlanRow, LedgerCharge, LedgerHeartbeat
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.study_attributes import TrialAttributes
@@ -98,6 +99,10 @@ def test_reading_again_sees_what_is_new_and_writes_nothing(open_run: RunDirector
     spent = open_run.ledger.read()[-1].spent_device_seconds + 5
     charge = LedgerCharge(at_unix=2e9, phase="refit 00001-fold0-seed3", device_seconds=5, spent_device_seconds=spent)
     open_run.ledger.append(charge)
+    assert "trial 1, refit seed 3" not in [decision.name for decision in reader.read().decisions], "it may be interrupted"
+    ended = open_run.refit("00001-fold0-seed3")
+    ended.root.mkdir(parents=True, exist_ok=True)
+    ended.failure.path.touch()
     second = reader.read()
     assert dict(second.spending)["refits"] == dict(first.spending)["refits"] + 5
     assert second.decisions[-1].text == "trial 1, refit seed 3 ended after 5 device-seconds"
@@ -186,6 +191,15 @@ def test_the_leaderboard_has_the_ensemble_first_and_its_members_weights(finished
     refits = [row for row in board.rows if row.kind == "refit"]
     assert {row.device_seconds for row in refits} == {520.0, 610.0}
     assert all(row.latency_ms == 1.25 for row in refits)
+
+
+def test_a_damaged_result_is_left_out_of_the_leaderboard(finished_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(finished_run.root, tmp_path / "run"))
+    refit = next(iter(run.refits()))
+    refit.result.path.write_text("{")
+    names = {row.name for row in read_leaderboard(run.root).rows}
+    assert training_name(refit.root.name) not in names
+    assert "ensemble" in names
 
 
 def test_the_commands_print_json_for_programs(open_run: RunDirectory, finished_run: RunDirectory) -> None:

@@ -32,6 +32,7 @@ class EpochReport(Record):
         stage_progress: fraction of the stage that is done at the epoch's end, 0-1.
         epoch_fraction: steps over those of a whole epoch, above 0 and up to 1; less than 1 where time ended the epoch, or
             where an earlier session had done a part of it: ``seconds`` and this are of the session that ended the epoch.
+        is_resumed: whether an earlier session had done a part of the epoch; then what it took says little of an epoch.
     """
 
     epoch: Annotated[int, Field(ge=1)]
@@ -50,6 +51,7 @@ class EpochReport(Record):
     data_wait_fraction: Annotated[float, Field(ge=0)]
     stage_progress: Fraction
     epoch_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    is_resumed: bool = False
 
 
 class TrainingHistory(Artifact):

@@ -86,6 +86,7 @@ class CostModel:
         *,
         first: bool = False,
         epoch_fraction: float = 1.0,
+        is_resumed: bool = False,
     ) -> None:
         """Observes an epoch.
 
@@ -96,7 +97,11 @@ class CostModel:
             evaluation_seconds: How many of them were evaluation.
             first: Whether it is the first of its training, which is slower: graphs are traced and caches are empty.
             epoch_fraction: How much of a whole epoch's steps it did, above 0 and up to 1; time may have ended it.
+            is_resumed: Whether an earlier session did a part of it. The rest may be a few steps after seconds of tracing, so it
+                counts only where the network was never timed.
         """
+        if is_resumed and self.has_timed(recipe):
+            return
         key = cost_key(recipe)
         work = epoch_fraction * step_cost_fraction(recipe.backbone, recipe.stages[stage], self._constants)
         self._epochs.append(_ObservedEpoch(key, max(seconds - evaluation_seconds, 0.0), work, first))

@@ -65,6 +65,17 @@ def test_an_epoch_that_time_ended_is_no_whole_epoch() -> None:
     assert costs.epoch_seconds(SMALL, 0) == pytest.approx(10.0)
 
 
+def test_the_rest_of_an_epoch_that_an_earlier_session_began_says_little() -> None:
+    costs = CostModel()
+    costs.observe_epoch(SMALL, 0, 8.0, 0.0, epoch_fraction=0.5, is_resumed=True)
+    assert costs.epoch_seconds(SMALL, 0) == pytest.approx(16.0), "it is better than nothing"
+    for _ in range(8):
+        costs.observe_epoch(SMALL, 0, 10.0, 0.0)
+    # Eight seconds of tracing, and a step or two.
+    costs.observe_epoch(SMALL, 0, 8.0, 0.0, epoch_fraction=0.05, is_resumed=True)
+    assert costs.epoch_seconds(SMALL, 0) == pytest.approx(10.0)
+
+
 def predicted_small_and_large(costs: CostModel) -> tuple[float, float]:
     small, large = costs.epoch_seconds(SMALL, 0), costs.epoch_seconds(LARGE, 0)
     assert small is not None

@@ -98,7 +98,13 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def _own_ray_processes() -> list[psutil.Process]:
     """The servers of a Ray that this process has started."""
-    return [child for child in psutil.Process().children() if child.name() in _RAY_SERVERS]
+    servers = []
+    for child in psutil.Process().children():
+        # It may end between the two calls.
+        with contextlib.suppress(psutil.Error):
+            if child.name() in _RAY_SERVERS:
+                servers.append(child)
+    return servers
 
 
 @contextlib.contextmanager

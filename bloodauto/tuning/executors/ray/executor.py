@@ -385,11 +385,15 @@ class _Bridge:
 
     def _give_up(self) -> None:
         """Ends this process with a sentence: Ray's library would do so half a minute later, without one."""
-        sys.stderr.write(
+        # The screen of a search has taken over the standard streams and hidden the cursor.
+        stream = sys.stderr if sys.__stderr__ is None else sys.__stderr__
+        if stream.isatty():
+            stream.write("\x1b[?25h\n")
+        stream.write(
             "error: a process of Ray has ended and Ray does not answer any more. Nothing is lost; go on with: "
             f"bloodauto search --resume --run {shell_word(self._run.root)}\n"
         )
-        sys.stderr.flush()
+        stream.flush()
         os._exit(UserError.exit_code)
 
     def tick(self) -> None:
