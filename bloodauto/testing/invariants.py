@@ -17,8 +17,6 @@ from bloodauto.run.study_attributes import TrialAttributes
 from bloodauto.run.study_reader import frozen_trials, sqlite_url
 from bloodauto.run.training_directory import TrainingDirectory
 
-#: What a completed trial keeps for good; its checkpoint and the weights of those outside the ensemble are deleted at the end.
-_KEPT_FILES = ("recipe.yaml", "history.json", "predictions.npz", "result.json")
 _ROUNDING = 1e-3
 
 
@@ -65,11 +63,7 @@ class RunState:
                 tuple(trial.values),
                 dict(trial.params),
                 str(trial.datetime_complete),
-                {
-                    name: file_digest(path)
-                    for name in _KEPT_FILES
-                    if (path := run.trial(trial.number).root / name).is_file()
-                },
+                {path.name: file_digest(path) for path in _kept_files(run.trial(trial.number)) if path.is_file()},
             )
             for trial in _trials(run)
             if trial.state == TrialState.COMPLETE
@@ -79,6 +73,11 @@ class RunState:
         charged = sum(run.ledger.device_seconds_by_phase().values())
         text = run.ledger.path.read_text(encoding="utf-8") if run.ledger.exists else ""
         return cls(completed, max(charged, running_total), text)
+
+
+def _kept_files(training: TrainingDirectory) -> tuple[Path, ...]:
+    """What a completed trial keeps for good; checkpoints and the weights outside the ensemble are deleted at the end."""
+    return training.recipe, training.history.path, training.predictions.path, training.result.path
 
 
 def _trials(run: RunDirectory) -> Sequence[optuna.trial.FrozenTrial]:

@@ -18,6 +18,7 @@ import filelock
 from packaging.requirements import Requirement
 
 from bloodauto.config.machine import available_cores, available_memory_bytes, count_local_gpus
+from bloodauto.run.directory import RunDirectory
 
 CheckState = Literal["ok", "warn", "fail"]
 _MIN_PYTHON = (3, 11)
@@ -165,7 +166,7 @@ def _sqlite(folder: Path) -> Check:
     folder = folder.resolve()
     existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     with tempfile.TemporaryDirectory(dir=existing, prefix=".bloodauto-") as location:
-        with closing(sqlite3.connect(Path(location) / "study.db", timeout=5)) as database:
+        with closing(sqlite3.connect(RunDirectory(Path(location)).study, timeout=5)) as database:
             database.execute("CREATE TABLE trials (number INTEGER)")
             database.execute("INSERT INTO trials VALUES (1)")
             database.commit()

@@ -99,7 +99,9 @@ def test_reading_again_sees_what_is_new_and_writes_nothing(open_run: RunDirector
     spent = open_run.ledger.read()[-1].spent_device_seconds + 5
     charge = LedgerCharge(at_unix=2e9, phase="refit 00001-fold0-seed3", device_seconds=5, spent_device_seconds=spent)
     open_run.ledger.append(charge)
-    assert "trial 1, refit seed 3" not in [decision.name for decision in reader.read().decisions], "it may be interrupted"
+    assert "trial 1, refit seed 3" not in [decision.name for decision in reader.read().decisions], (
+        "it may be interrupted"
+    )
     ended = open_run.refit("00001-fold0-seed3")
     ended.root.mkdir(parents=True, exist_ok=True)
     ended.failure.path.touch()
@@ -193,7 +195,7 @@ def test_the_leaderboard_has_the_ensemble_first_and_its_members_weights(finished
     assert all(row.latency_ms == 1.25 for row in refits)
 
 
-def test_a_damaged_result_is_left_out_of_the_leaderboard(finished_run: RunDirectory, tmp_path: Path) -> None:
+def test_the_leaderboard_does_not_list_a_damaged_result(finished_run: RunDirectory, tmp_path: Path) -> None:
     run = RunDirectory(shutil.copytree(finished_run.root, tmp_path / "run"))
     refit = next(iter(run.refits()))
     refit.result.path.write_text("{")
