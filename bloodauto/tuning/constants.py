@@ -36,11 +36,9 @@ class SchedulerConstants(Constants):
     target_trials: Count = 40
     """Suggestions are made so short that there is time for so many; many short ones find more (i-Epoch, arXiv:2404.04111)."""
     min_trial_steps: Count = 128
-    """A suggestion trains for at least so many steps, or for an epoch where that is less: after fewer, recipes cannot be told
-    apart."""
+    """A suggestion trains for at least so many steps, or an epoch where that is less; after fewer, recipes look alike."""
     min_suggestions: Count = 6
-    """Where there is no time for so many suggestions, initial configurations and refits get it: the best of a few recipes
-    that were drawn is seldom better than recipes that are known to be good."""
+    """Where there is no time for so many, initial configurations and refits get it: the best of a few is seldom better."""
     min_training_over_overhead: NonNegative = 1.0
     """A suggestion trains at least so many times as long as it takes to start and to evaluate it."""
     min_initial_epochs: Positive = 1.0
@@ -72,8 +70,7 @@ class SchedulerConstants(Constants):
     other_backbone_score_tolerance: UnitFraction = 0.05
     """With another backbone a recipe may be so far behind: networks that err differently gain more together."""
     other_backbone_error_tolerance: NonNegative = 0.5
-    """Or behind by so much of the best one's error, where that is more: of networks that have learnt little, larger ones are
-    behind at first."""
+    """Or behind by so much of the best one's error, where that is more: after short trainings larger networks are behind."""
     max_refit_recipes: Count = 4
     """Refits of more recipes than this would each be too short."""
     max_refits: Count = 10

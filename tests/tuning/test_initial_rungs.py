@@ -24,7 +24,8 @@ def run_search(folder: Path, initial: list[tuple[str, Recipe]], values: dict[str
     ("width", "behind", "outcome"),
     [
         (32, 0.03, "complete"),
-        (32, 0.08, "pruned"),
+        (32, 0.08, "complete"),
+        (32, 0.15, "pruned"),
         (16, 0.03, "pruned"),
     ],
 )

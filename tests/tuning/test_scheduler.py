@@ -178,7 +178,8 @@ def test_refits_with_an_unexpected_start_time_use_their_fraction(folder: Path, w
 def test_initial_configurations_come_first_and_in_order(folder: Path) -> None:
     space = tiny_space()
     recipes = [tiny_recipe(space, learning_rate=rate) for rate in (2e-3, 5e-3, 3e-3)]
-    search = SimulatedSearch(folder, initial=tuple((f"paper {index}", recipe) for index, recipe in enumerate(recipes)))
+    initial = tuple((f"paper {index}", recipe) for index, recipe in enumerate(recipes))
+    search = SimulatedSearch(folder, initial=initial, budget_device_seconds=2400.0)
     search.session()
     trials = search.attributes()
     assert [trial.recipe_id for trial in trials[:3]] == [recipe.id for recipe in recipes]

@@ -37,7 +37,7 @@ def test_refits_repeat_the_best_trial_before_it_has_ended(folder: Path) -> None:
 
     def curve(recipe: Recipe, seed: int, epoch: int) -> CurvePoint:
         large = recipe.backbone.width == 32
-        return CurvePoint(rising(0.6 if large else 0.5, epoch), 44.0 if large else 15.0, 0.5)
+        return CurvePoint(rising(0.6 if large else 0.25, epoch), 44.0 if large else 15.0, 0.5)
 
     slow, quick = tiny_recipe(tiny_space(), 32), tiny_recipe(tiny_space(), 16)
     initial = (("slow", slow), ("quick", quick))

@@ -41,6 +41,9 @@ def test_the_processes_of_a_search_go_when_it_does(tmp_path: Path, how: str) -> 
     assert driver.stdin is not None
     assert driver.stdout is not None
     assert driver.stdout.readline() == b"started\n"
+    until = time.monotonic() + 10
+    while len(processes_of(str(folder))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
     assert len(processes_of(str(folder))) == 2
     if how == "leaves":
         driver.stdin.close()
