@@ -164,7 +164,7 @@ class Planner:
         affordable = [recipe for recipe in self._recipes if self.fits(recipe, seconds)]
         count = int(left / (seconds * self._seconds_with_promotions)) if affordable else 0
         has_initial = bool(initial) or self._study.num_started > num_suggestions
-        if affordable and has_initial and not num_suggestions and count < constants.min_suggestions:
+        if affordable and has_initial and num_suggestions + count < constants.min_suggestions:
             reason = f"there is time for {count}; fewer than {constants.min_suggestions} find little"
             return PlannedSuggestions(seconds, 0, reason, is_worthwhile=False)
         if self._settings.max_trials is not None:

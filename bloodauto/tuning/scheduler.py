@@ -368,7 +368,8 @@ class Scheduler:
 
     def _next_suggestion(self, slot: str, plan: BudgetPlan) -> Assignment | None:
         seconds = plan.suggestions.seconds
-        if plan.suggestions.is_worthwhile and self._has_time_for(seconds, plan.limits):
+        # Until a trial has completed there is nothing to refit, and the slot would be idle.
+        if (plan.suggestions.is_worthwhile or not self._study.completed) and self._has_time_for(seconds, plan.limits):
             candidate = self._suggester.suggest(
                 lambda recipe: self._planner.fits(recipe, seconds),
                 lambda trial: self._planner.comparable_objective(trial, seconds),

@@ -486,6 +486,18 @@ def test_a_budget_for_a_few_suggestions_goes_to_initial_configurations_and_refit
     assert trial_seconds > 0.3 * (trial_seconds + refit_seconds)
 
 
+def test_a_worker_without_an_initial_configuration_is_not_idle_until_there_is_something_to_refit(folder: Path) -> None:
+    search = small_budget_search(folder, seed=0, budget_device_seconds=420.0).with_settings(training_images=9_000)
+    search.initial = search.initial[:1]
+    session = search.session()
+    origins = [attributes.is_initial for attributes in search.attributes()]
+    assert origins[0]
+    assert len(origins) - 1 < SCHEDULER_CONSTANTS.min_suggestions
+    first, second = sorted(session.trainings, key=lambda training: training.started_at)[:2]
+    assert (first.assignment.kind, second.assignment.kind) == ("trial", "trial")
+    assert second.started_at < first.ended_at
+
+
 @pytest.mark.parametrize(("training_images", "min_steps"), [(9_000, 128), (1_000, 32)])
 def test_a_suggestion_trains_for_a_least_number_of_steps_or_an_epoch(
     folder: Path, training_images: int, min_steps: int
