@@ -215,7 +215,9 @@ def small_budget_search(
     return SimulatedSearch(
         folder,
         budget_device_seconds=budget_device_seconds,
-        settings=replace(SETTINGS, seed=seed, refit_fraction=0.5, finalization_device_seconds=150.0),
+        settings=replace(
+            SETTINGS, seed=seed, refit_fraction=0.5, finalization_device_seconds=150.0, training_images=9_000
+        ),
         curve=generated_curves({"own_cnn_4x16": 12.0, "own_cnn_4x32": 40.0}, seed=seed, noise=0.15),
         machine=replace(machine, cold_start_seconds=12.0, warm_start_seconds=1.0, finish_seconds=3.0),
         initial=(

@@ -37,7 +37,7 @@ class SchedulerConstants(Constants):
     """Suggestions are made so short that there is time for so many; many short ones find more (i-Epoch, arXiv:2404.04111)."""
     min_trial_steps: Count = 128
     """A suggestion trains for at least so many steps, or an epoch where that is less; after fewer, recipes look alike."""
-    min_suggestions: Count = 6
+    min_suggestions: Count = 4
     """Where there is no time for so many, initial configurations and refits get it: the best of a few is seldom better."""
     min_training_over_overhead: NonNegative = 1.0
     """A suggestion trains at least so many times as long as it takes to start and to evaluate it."""

@@ -14,7 +14,7 @@ from bloodauto.testing.simulated_search import SimulatedSearch, small_budget_sea
 from bloodauto.tuning.executors.simulated import Fault, SimulatedMachine, SlowPeriod
 from bloodauto.tuning.settings import PriorTrial
 
-SEEDS = range(5)
+SEEDS = range(8)
 BUDGET = 1800.0
 WORKERS = 2
 #: Machines, and the device-seconds of a quiet machine that the same budget buys there.
@@ -26,7 +26,7 @@ MACHINES: dict[str, tuple[SimulatedMachine, float]] = {
         SimulatedMachine(slow_periods=tuple(SlowPeriod(90.0 * i, 90.0 * (i + 1), 1 + 0.1 * i) for i in range(10))),
         BUDGET * statistics.fmean(1 / (1 + 0.1 * i) for i in range(10)),
     ),
-    "slow first epochs": (SimulatedMachine(first_epoch_extra_seconds=6.0), BUDGET),
+    "slow first epochs": (SimulatedMachine(first_epoch_extra_seconds=6.0), BUDGET - 6.0 * 25),
     "a worker that dies": (SimulatedMachine(faults=(Fault("00004", 1, "dies"),)), BUDGET - 30.0),
 }
 #: The least number of recipes that are judged in a search of half an hour's device time.
@@ -58,13 +58,12 @@ def check_laws(search: SimulatedSearch, *, min_evaluated: int) -> None:
 
 
 def check_losses(losses: list[float]) -> None:
-    """At most a point: the median, and the mean but for its standard error.
+    """At most a point on average, but for what chance explains: two standard errors.
 
     A small search ends some points higher or lower with anything that changes its draws, in either direction.
     """
     standard_error = statistics.stdev(losses) / len(losses) ** 0.5
-    assert statistics.median(losses) <= 0.01, losses
-    assert statistics.fmean(losses) <= 0.01 + standard_error, losses
+    assert statistics.fmean(losses) <= 0.01 + 2 * standard_error, losses
 
 
 @pytest.mark.slow

@@ -470,7 +470,7 @@ def test_the_best_short_suggestions_go_on_with_their_weights(folder: Path) -> No
 
 
 def test_a_budget_for_a_few_suggestions_goes_to_initial_configurations_and_refits(folder: Path) -> None:
-    """An epoch takes 12 s or more, so that ten device-minutes have no time for six suggestions of 128 steps."""
+    """An epoch takes 12 s or more, so that ten device-minutes have no time for the least number of suggestions."""
     search = small_budget_search(folder, seed=0, budget_device_seconds=600.0).with_settings(training_images=9_000)
     session = search.session()
     assert all(attributes.is_initial for attributes in search.attributes())
@@ -487,7 +487,7 @@ def test_a_budget_for_a_few_suggestions_goes_to_initial_configurations_and_refit
 
 
 def test_a_worker_without_an_initial_configuration_is_not_idle_until_there_is_something_to_refit(folder: Path) -> None:
-    search = small_budget_search(folder, seed=0, budget_device_seconds=420.0).with_settings(training_images=9_000)
+    search = small_budget_search(folder, seed=0, budget_device_seconds=330.0).with_settings(training_images=9_000)
     search.initial = search.initial[:1]
     session = search.session()
     origins = [attributes.is_initial for attributes in search.attributes()]
