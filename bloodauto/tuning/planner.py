@@ -296,7 +296,9 @@ class Planner:
         return seconds - self.costs.overhead_seconds(recipe, cold=False) >= needed * (1 - 1e-9)
 
     def comparable_objective(self, trial: CompletedTrial, seconds: float) -> float:
-        """The objective that a trial would have had in so many seconds on a worker, by the run's learning curves.
+        """The objective that a trial would have had in so many seconds on a worker: what it had then, by its own curve.
+
+        Of a time before its first epoch, what it had after that; without a curve, what the run's learning curves say.
 
         Args:
             trial: A trial that may have been given more time than others.
@@ -305,6 +307,10 @@ class Planner:
         spent = trial.device_seconds / self._settings.devices_per_worker
         if spent <= seconds:
             return trial.objective
+        curve = self._study.curve(trial.number)
+        epoch = max(int(max(curve, default=0) * seconds / spent), 1)
+        if epoch in curve:
+            return min(curve[epoch], trial.objective)
         return 1.0 - error_after(error_of(trial.objective), spent, seconds, self._exponent())
 
     # -- refits --------------------------------------------------------------------------------------------------------
@@ -372,7 +378,10 @@ class Planner:
         trials, incumbent = self._study.completed, self._study.incumbent
         if incumbent is None or len(trials) < self._constants.startup_trials:
             return limits.search
-        forecast = BestErrorForecast([error_of(trial.objective) for trial in trials], self._constants)
+        # Of trainings of different lengths the shorter ones would make the spread, and with it the gain, look large.
+        shortest = min(trial.device_seconds for trial in trials) / self._settings.devices_per_worker
+        errors = [error_of(self.comparable_objective(trial, shortest)) for trial in trials]
+        forecast = BestErrorForecast(errors, self._constants)
         took = statistics.median(trial.device_seconds for trial in trials) / self._settings.devices_per_worker
         workers, start = self._settings.workers, self._refit_start(incumbent, self._exponent())
         earliest = max(limits.search, self._ledger.spent_device_seconds)

@@ -25,7 +25,7 @@ from bloodauto.testing.simulated_search import (
 from bloodauto.tuning.constants import BUDGET_CONSTANTS, SCHEDULER_CONSTANTS
 from bloodauto.tuning.executors.simulated import Fault, SimulatedMachine, SimulatedSession
 from bloodauto.tuning.messages import Completed
-from bloodauto.tuning.study import quiet_optuna
+from bloodauto.tuning.study import StudyRecord, quiet_optuna
 
 
 def trained(session: SimulatedSession, kind: str) -> list[str]:
@@ -518,3 +518,15 @@ def test_a_suggestion_trains_for_a_least_number_of_steps_or_an_epoch(
         epochs = training.assignment.limits.training_seconds / epoch_seconds
         # Times vary by 15 %, and what an epoch takes is estimated.
         assert epochs * training_images / recipe.batch_size > 0.7 * min_steps
+
+
+def test_a_longer_trial_counts_with_what_it_had_in_the_time_of_shorter_ones(folder: Path) -> None:
+    search = small_budget_search(folder, seed=0)
+    search.session()
+    record = StudyRecord(search.study, search.space, search.settings.objectives)
+    longest = max(record.completed, key=lambda trial: trial.device_seconds)
+    curve = record.curve(longest.number)
+    planner = search.scheduler._planner
+    assert max(curve) > 1
+    assert planner.comparable_objective(longest, 1.0) == min(curve[1], longest.objective)
+    assert planner.comparable_objective(longest, longest.device_seconds) == longest.objective
