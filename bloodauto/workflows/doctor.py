@@ -148,14 +148,19 @@ def _shared_memory() -> Check:
     return Check("/dev/shm", "ok", finding)
 
 
-def _disk(folder: Path) -> Check:
+def _existing_parent(folder: Path) -> Path:
+    """The folder itself, or where it would be made."""
     folder = folder.resolve()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+
+
+def _disk(folder: Path) -> Check:
+    existing = _existing_parent(folder)
     with tempfile.NamedTemporaryFile(dir=existing, prefix=".bloodauto-"):
         free = shutil.disk_usage(existing).free
     finding = f"{free / _GIGABYTE:.1f} GB free in {existing}"
     if free < _MIN_DISK_BYTES:
-        return Check("disk", "fail", finding, f"Make room there, or choose another folder than {folder}.")
+        return Check("disk", "fail", finding, f"Make room there, or choose another folder than {folder.resolve()}.")
     if free < _GOOD_DISK_BYTES:
         return Check("disk", "warn", f"{finding}: enough for a short search", "Make room before a long one.")
     return Check("disk", "ok", finding)
@@ -163,8 +168,7 @@ def _disk(folder: Path) -> Check:
 
 def _sqlite(folder: Path) -> Check:
     """Whether a study and a lock work there: on some network file systems neither does."""
-    folder = folder.resolve()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    existing = _existing_parent(folder)
     with tempfile.TemporaryDirectory(dir=existing, prefix=".bloodauto-") as location:
         with closing(sqlite3.connect(RunDirectory(Path(location)).study, timeout=5)) as database:
             database.execute("CREATE TABLE trials (number INTEGER)")
