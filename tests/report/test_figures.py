@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -136,8 +137,15 @@ def test_importance_finds_the_parameter_that_matters(empty: RunInfo) -> None:
         parameters = [Parameter("head.dropout", float(decisive), flat), Parameter("seed.idle", float(idle), flat)]
         if number % 2:
             parameters.append(Parameter("optimizer.momentum", float(rng.random()), flat))
+        if number == 0:
+            parameters.append(Parameter("seldom", float(rng.random()), flat))
         trials.append(TrialInfo(number, "complete", 1 - (decisive - 0.3) ** 2, parameters=tuple(parameters)))
-    info = importance.importance_info(replace(empty, trials=tuple(trials)))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        info = importance.importance_info(replace(empty, trials=tuple(trials)))
+    assert not [warning for warning in shown if "regimes" in str(warning.message)], (
+        "the page says that estimates are rough"
+    )
     assert isinstance(info, importance.ImportanceInfo)
     importances = dict(info.rows)
     assert info.rows[0][0] == "head.dropout"

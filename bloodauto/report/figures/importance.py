@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import optuna
@@ -53,7 +54,10 @@ def importance_info(run: RunInfo, *, max_parameters: int = 15) -> ImportanceInfo
     study = _study_in_memory(complete)
     quantile = max(0.1, MIN_TOP_TRIALS / len(complete))
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
-    importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    with warnings.catch_warnings():
+        # Beside the figure stands that few trials give a rough estimate; in a conditional space some values are always rare.
+        warnings.filterwarnings("ignore", message="Some regimes for parameter")
+        importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
     rows = sorted(importances.items(), key=lambda row: (-row[1], row[0]))
     return ImportanceInfo(
         tuple((name, float(importance)) for name, importance in rows[:max_parameters]),
