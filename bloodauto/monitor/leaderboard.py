@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,6 @@ from bloodauto.report.run_info import STATE_LABELS, RunInfo, TrialInfo
 from bloodauto.run.artifacts import EnsembleMember, TrainingResult
 from bloodauto.run.directory import RunDirectory
 from bloodauto.run.training_directory import TrainingDirectory
-
-_log = logging.getLogger(__name__)
 
 RowKind = Literal["ensemble", "refit", "trial"]
 
@@ -125,7 +122,10 @@ def read_leaderboard(root: Path) -> Leaderboard:
         device=info.device,
         rows=(*_ensemble_row(info, members), *rows),
         not_listed=tuple(sorted(rest.items())),
-        notes=tuple(f"{note.source}: {note.text}" for note in info.notes if "could not be read" in note.text),
+        notes=(
+            *(f"{note.source}: {note.text}" for note in info.notes if "could not be read" in note.text),
+            *_damaged_results(run),
+        ),
     )
 
 
@@ -211,9 +211,14 @@ def _result_of(directory: TrainingDirectory) -> TrainingResult | None:
     """What a training came to; None where nothing is written, or the file is damaged."""
     try:
         return directory.result.read_if_exists()
-    except RunError as error:
-        _log.warning("%s is not listed: %s", directory.root.name, error)
+    except RunError:
         return None
+
+
+def _damaged_results(run: RunDirectory) -> Iterator[str]:
+    for directory in run.refits():
+        if directory.result.exists and _result_of(directory) is None:
+            yield f"{directory.root.name} is not listed: {directory.result.path} is damaged"
 
 
 def _total_latency_ms(networks: Sequence[TrainingDirectory]) -> float | None:

@@ -44,7 +44,7 @@ def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> No
         timeout_seconds: how long to wait for a lock.
 
     Raises:
-        RunError: absent, no SQLite database, or locked for ``timeout_seconds``.
+        RunError: absent, empty, no SQLite database, or locked for ``timeout_seconds``.
     """
     if not source.is_file():
         raise RunError(f"{source}: expected the study's SQLite file, found nothing there. Has the search begun?")
@@ -60,11 +60,17 @@ def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> No
                     if journal.is_file():
                         shutil.copyfile(journal, copy.with_name(copy.name + suffix))
                 _backup(copy, target, timeout_seconds, mode="rw")
+        is_empty = target.stat().st_size == 0
     except (sqlite3.Error, OSError) as error:
         raise RunError(
             f"{source}: expected a SQLite database, could not read it ({error}). "
             "If the disk is sound, start a new run; the trials' own directories are still readable."
         ) from error
+    if is_empty:
+        raise RunError(
+            f"{source}: expected a SQLite database with the study, got an empty file. If the search has not just begun, "
+            "start a new run; the trials' own directories are still readable."
+        )
 
 
 def _backup(source: Path, target: Path, timeout_seconds: float, mode: str = "ro") -> None:

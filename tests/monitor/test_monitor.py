@@ -199,7 +199,9 @@ def test_the_leaderboard_does_not_list_a_damaged_result(finished_run: RunDirecto
     run = RunDirectory(shutil.copytree(finished_run.root, tmp_path / "run"))
     refit = next(iter(run.refits()))
     refit.result.path.write_text("{")
-    names = {row.name for row in read_leaderboard(run.root).rows}
+    board = read_leaderboard(run.root)
+    assert any(f"{refit.result.path} is damaged" in note for note in board.notes)
+    names = {row.name for row in board.rows}
     assert training_name(refit.root.name) not in names
     assert "ensemble" in names
 

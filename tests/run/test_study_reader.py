@@ -109,6 +109,13 @@ def test_paths_with_marks_of_their_own_meaning(own_run: RunDirectory, tmp_path: 
     assert rows(tmp_path / "copy.db") == 30
 
 
+def test_an_empty_file_is_no_study_and_says_so(tmp_path: Path) -> None:
+    source = tmp_path / "study.db"
+    source.touch()
+    with pytest.raises(RunError, match=r"study\.db: expected a SQLite database with the study, got an empty file"):
+        snapshot(source, tmp_path / "copy.db")
+
+
 def test_a_writer_is_never_locked_out_by_snapshots(tmp_path: Path) -> None:
     """Copies follow each other without a pause; a writer that gives up after two seconds never has to."""
     path = tmp_path / "study.db"
