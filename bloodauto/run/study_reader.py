@@ -60,15 +60,16 @@ def snapshot(source: Path, target: Path, *, timeout_seconds: float = 20.0) -> No
                     if journal.is_file():
                         shutil.copyfile(journal, copy.with_name(copy.name + suffix))
                 _backup(copy, target, timeout_seconds, mode="rw")
-        is_empty = target.stat().st_size == 0
+        with closing(sqlite3.connect(target)) as copied:
+            (tables,) = copied.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (sqlite3.Error, OSError) as error:
         raise RunError(
             f"{source}: expected a SQLite database, could not read it ({error}). "
             "If the disk is sound, start a new run; the trials' own directories are still readable."
         ) from error
-    if is_empty:
+    if tables == 0:
         raise RunError(
-            f"{source}: expected a SQLite database with the study, got an empty file. If the search has not just begun, "
+            f"{source}: expected a SQLite database with the study, got an empty one. If the search has not just begun, "
             "start a new run; the trials' own directories are still readable."
         )
 

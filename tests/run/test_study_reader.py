@@ -112,7 +112,7 @@ def test_paths_with_marks_of_their_own_meaning(own_run: RunDirectory, tmp_path: 
 def test_an_empty_file_is_no_study_and_says_so(tmp_path: Path) -> None:
     source = tmp_path / "study.db"
     source.touch()
-    with pytest.raises(RunError, match=r"study\.db: expected a SQLite database with the study, got an empty file"):
+    with pytest.raises(RunError, match=r"study\.db: expected a SQLite database with the study, got an empty one"):
         snapshot(source, tmp_path / "copy.db")
 
 
